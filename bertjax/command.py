@@ -1,0 +1,81 @@
+"""What every command shares: flags in, one readable main, errors as one line and exit code 2."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+from bertjax.errors import UserError
+
+_DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks and the messages of third-party libraries.")
+
+
+def run(main: Callable[[list[str]], Any]) -> None:
+    """Parses the flags and runs `main(args)`; `args` are the words that are not flags, without the program's name.
+
+    A UserError, and flags that cannot be parsed, end in one line on stderr and exit code 2.
+    """
+    app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
+
+
+def define_config_flag() -> Any:
+    """The flag `--config=FILE` with its `--config.KEY=VALUE` overrides; its value is a ConfigDict."""
+    from ml_collections import config_flags
+
+    return config_flags.DEFINE_config_file("config", None, "A config file, e.g. configs/base.py.")
+
+
+def show_progress() -> bool:
+    """Whether to draw bars (a terminal) or now and then a line (a file or a pipe)."""
+    return sys.stderr.isatty()
+
+
+def say(message: str) -> None:
+    """A line for the user, without wrapping or markup, on stderr, where it cannot mix with results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{error}; --help lists the flags")
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # ml_collections raises these for --config.KEY of an unknown key or of another type.
+        if "--debug" in argv:
+            raise
+        _fail(f"the --config flags cannot be read: {error}")
+
+
+def _guarded(main: Callable[[list[str]], Any], args: list[str]) -> None:
+    if not _DEBUG.value:
+        _quiet()
+    try:
+        main(args)
+    except UserError as error:
+        if _DEBUG.value:
+            raise
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def _quiet() -> None:
+    """Keeps third-party noise off the terminal; what bertjax itself has to say is printed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    warnings.filterwarnings("ignore")
+    logging.getLogger().setLevel(logging.CRITICAL)
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    absl_logging.set_stderrthreshold("fatal")

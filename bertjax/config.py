@@ -1,0 +1,331 @@
+"""What a run is: frozen dataclasses, and their one conversion from an `ml_collections.ConfigDict`.
+
+A config file's `get_config()` starts from `default_config()`, which holds every key, and sets what differs.
+Inside bertjax nothing sees a ConfigDict: commands call `from_config_dict` once, at the edge.
+
+The defaults are BERT-Base as published (Devlin et al. 2018, arXiv:1810.04805, appendix A.2).
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from bertjax.errors import UserError
+
+SCHEDULES = ("linear", "cosine", "constant", "wsd")
+MASKING_UNITS = ("token", "word", "span")
+DTYPES = ("auto", "float32", "bfloat16")
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+
+
+def _free(default: Any) -> Any:
+    """A field that does not change the mathematics, so that a resumed run may change it."""
+    if dataclasses.is_dataclass(default):
+        return dataclasses.field(default_factory=type(default), metadata={"free": True})
+    return dataclasses.field(default=default, metadata={"free": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The encoder's shape, in Hugging Face's names for it."""
+
+    vocab_size: int = 30522  # at least the tokenizer's; 0 takes the tokenizer's
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"  # gelu is the exact one (erf), gelu_new the tanh approximation
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+
+    @property
+    def head_size(self) -> int:
+        """The width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens are predicted, and what stands in their place."""
+
+    rate: float = 0.15
+    mask: float = 0.8  # share of the chosen that becomes [MASK]
+    random: float = 0.1  # share that becomes a random token; the rest stays as it is
+    max_predictions: int = 0  # a sequence; 0: rate × length, rounded up to a multiple of 4
+    unit: str = "token"  # token, word (whole-word masking), span (n-grams of whole words)
+    max_span: int = 3  # words in the longest span; P(n) ∝ 1/n
+
+    def predictions(self, length: int) -> int:
+        """The number of prediction slots of a sequence of `length` tokens: 20 at 128, 80 at 512."""
+        if self.max_predictions:
+            return self.max_predictions
+        return 4 * math.ceil(round(self.rate * length, 6) / 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one batch shape."""
+
+    steps: int
+    length: int  # tokens a sequence
+    batch: int  # sequences a step, over all devices
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with decoupled decay. As published for BERT: no bias correction, eps 1e-6, clipping at 1."""
+
+    learning_rate: float = 1e-4  # the schedule's peak
+    schedule: str = "linear"  # linear, cosine, constant, wsd (warmup, stable, 1-sqrt decay)
+    warmup_steps: int = 10_000
+    decay_steps: int = 0  # wsd only: the steps of the final decay
+    final_fraction: float = 0.0  # of the peak, where the decay ends
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-6
+    bias_correction: bool = False
+    weight_decay: float = 0.01  # not for biases and LayerNorm
+    clip_norm: float = 1.0  # global gradient norm; 0 does not clip
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; -1 takes all that are left."""
+
+    data: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class LayoutConfig:
+    """How the same mathematics is laid out on the machine."""
+
+    unroll: int = 1  # layers a scan step; num_hidden_layers unrolls them all
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A pre-training run."""
+
+    corpus: str = _free("")  # its fingerprint is checked instead of its path
+    seed: int = 0
+    init_from: str = ""  # a workdir, checkpoint or exported folder whose parameters training starts from
+    phases: tuple[Phase, ...] = (
+        Phase(steps=900_000, length=128, batch=256),
+        Phase(steps=100_000, length=512, batch=256),
+    )
+    next_sentence: bool = True
+    short_sequences: float = 0.1  # share of examples with a random shorter length
+    dtype: str = "auto"  # of the computation; auto: bfloat16 on accelerators, float32 on CPU
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = _free(MeshConfig())
+    layout: LayoutConfig = _free(LayoutConfig())
+    log_every: int = _free(100)  # steps
+    eval_every: int = _free(10_000)  # steps; always at the end as well; 0: only there
+    eval_sequences: int = _free(10_000)  # held-out sequences an evaluation, at most
+    checkpoint_every: int = _free(5_000)  # steps; always at the end and on SIGTERM as well
+    keep_last: int = _free(3)  # checkpoints
+    keep_every: int = _free(0)  # steps; these checkpoints are kept for good
+    reader_threads: int = _free(2)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """The (phase index, step within the phase) of global step `step`, counted from 0."""
+        for index, phase in enumerate(self.phases):
+            if step < phase.steps:
+                return index, step
+            step -= phase.steps
+        raise ValueError(f"step lies {step} behind the last phase")
+
+
+def default_config() -> Any:
+    """Every key with its default, as a locked ConfigDict for config files to start from."""
+    from ml_collections import ConfigDict
+
+    return ConfigDict(to_dict(Config())).lock()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain nested dict of a config (tuples stay tuples), as `config.json` holds it."""
+    return dataclasses.asdict(config)
+
+
+def from_config_dict(config_dict: Any) -> Config:
+    """The checked Config of a ConfigDict or plain dict.
+
+    Raises:
+      UserError: an unknown key (the nearest known one is named), a value of another type or out of range.
+    """
+    values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else config_dict
+    config = _build(Config, values, "config")
+    validate(config)
+    return config
+
+
+def _build(cls: type, values: Any, path: str) -> Any:
+    """A `cls` from a nested dict; `path` is how messages name it."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} is {values!r}; it must be a dict with keys {', '.join(_names(cls))}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            nearest = difflib.get_close_matches(str(name), fields, n=1, cutoff=0)
+            raise UserError(f"unknown key {path}.{name}; did you mean {path}.{nearest[0]}?")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(_names(cls))}")
+    return cls(**{name: _convert(fields[name].type, value, f"{path}.{name}") for name, value in values.items()})
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    """`value` as a field of type `kind`."""
+    if kind == tuple[Phase, ...]:
+        if not isinstance(value, (tuple, list)):
+            raise UserError(f"{path} is {value!r}; it must be a tuple of dicts with {', '.join(_names(Phase))}")
+        return tuple(_build(Phase, phase, f"{path}[{i}]") for i, phase in enumerate(value))
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, path)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"{path} is {value!r}; it must be of type {kind.__name__}")
+    return value
+
+
+def _names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _require(ok: bool, path: str, value: Any, rule: str) -> None:
+    if not ok:
+        raise UserError(f"config.{path} is {value!r}; it must be {rule}")
+
+
+def _one_of(path: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, path, value, "one of " + ", ".join(choices))
+
+
+def validate(config: Config) -> None:
+    """Raises UserError for values that cannot work, before anything is built from them."""
+    _validate_model(config.model)
+    _validate_masking(config.masking)
+    _validate_optimizer(config.optimizer)
+    _validate_phases(config)
+    _one_of("dtype", config.dtype, DTYPES)
+    _require(0 <= config.short_sequences <= 1, "short_sequences", config.short_sequences, "from 0 to 1")
+    _require(config.seed >= 0, "seed", config.seed, "0 or larger")
+    _require(config.mesh.data == -1 or config.mesh.data >= 1, "mesh.data", config.mesh.data, "-1, or 1 or larger")
+    _require(config.layout.unroll >= 1, "layout.unroll", config.layout.unroll, "1 or larger")
+    for name in ("log_every", "checkpoint_every", "keep_last", "eval_sequences", "reader_threads"):
+        _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
+    for name in ("eval_every", "keep_every"):
+        _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
+    if config.next_sentence:
+        _require(config.model.type_vocab_size >= 2, "model.type_vocab_size", config.model.type_vocab_size, "at least 2 where next_sentence is on")
+
+
+def _validate_model(model: ModelConfig) -> None:
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings", "type_vocab_size"):
+        _require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "1 or larger")
+    _require(model.vocab_size >= 0, "model.vocab_size", model.vocab_size, "0 or larger")
+    _require(
+        model.hidden_size % model.num_attention_heads == 0,
+        "model.hidden_size",
+        model.hidden_size,
+        f"a multiple of model.num_attention_heads ({model.num_attention_heads})",
+    )
+    _one_of("model.hidden_act", model.hidden_act, ACTIVATIONS)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        _require(0 <= getattr(model, name) < 1, f"model.{name}", getattr(model, name), "at least 0 and under 1")
+    for name in ("layer_norm_eps", "initializer_range"):
+        _require(getattr(model, name) > 0, f"model.{name}", getattr(model, name), "larger than 0")
+
+
+def _validate_masking(masking: MaskingConfig) -> None:
+    _one_of("masking.unit", masking.unit, MASKING_UNITS)
+    _require(0 < masking.rate <= 1, "masking.rate", masking.rate, "larger than 0, at most 1")
+    for name in ("mask", "random"):
+        _require(0 <= getattr(masking, name) <= 1, f"masking.{name}", getattr(masking, name), "from 0 to 1")
+    both = masking.mask + masking.random
+    _require(both <= 1 + 1e-9, "masking.mask + masking.random", both, "at most 1")
+    _require(masking.max_predictions >= 0, "masking.max_predictions", masking.max_predictions, "0 or larger")
+    _require(masking.max_span >= 1, "masking.max_span", masking.max_span, "1 or larger")
+
+
+def _validate_optimizer(optimizer: OptimizerConfig) -> None:
+    _one_of("optimizer.schedule", optimizer.schedule, SCHEDULES)
+    for name in ("learning_rate", "eps"):
+        _require(getattr(optimizer, name) > 0, f"optimizer.{name}", getattr(optimizer, name), "larger than 0")
+    for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm", "final_fraction"):
+        _require(getattr(optimizer, name) >= 0, f"optimizer.{name}", getattr(optimizer, name), "0 or larger")
+    for name in ("beta1", "beta2"):
+        _require(0 <= getattr(optimizer, name) < 1, f"optimizer.{name}", getattr(optimizer, name), "at least 0 and under 1")
+    if optimizer.schedule == "wsd":
+        _require(optimizer.decay_steps > 0, "optimizer.decay_steps", optimizer.decay_steps, "set where the schedule is wsd")
+
+
+def _validate_phases(config: Config) -> None:
+    _require(len(config.phases) >= 1, "phases", config.phases, "at least one phase")
+    for index, phase in enumerate(config.phases):
+        for name in ("steps", "batch"):
+            _require(getattr(phase, name) >= 1, f"phases[{index}].{name}", getattr(phase, name), "1 or larger")
+        longest = config.model.max_position_embeddings
+        _require(
+            8 <= phase.length <= longest,
+            f"phases[{index}].length",
+            phase.length,
+            f"at least 8 and at most model.max_position_embeddings ({longest})",
+        )
+
+
+def resume_conflict(saved: Config, new: Config, step: int) -> str | None:
+    """Names the first key that changes the mathematics of a run resumed at `step`, or None.
+
+    Fields marked free may change; of the phases, what lies before `step` may not.
+    """
+    for field in dataclasses.fields(Config):
+        if field.metadata.get("free") or field.name == "phases":
+            continue
+        conflict = _difference(getattr(saved, field.name), getattr(new, field.name), field.name)
+        if conflict:
+            return conflict
+    if _history(saved, step) != _history(new, step):
+        return f"phases (of the {step} steps that are done)"
+    return None
+
+
+def _difference(saved: Any, new: Any, path: str) -> str | None:
+    if dataclasses.is_dataclass(saved):
+        for field in dataclasses.fields(saved):
+            conflict = _difference(getattr(saved, field.name), getattr(new, field.name), f"{path}.{field.name}")
+            if conflict:
+                return conflict
+        return None
+    return None if saved == new else f"{path} (was {saved!r}, now {new!r})"
+
+
+def _history(config: Config, step: int) -> list[tuple[int, int, int]]:
+    """(steps, length, batch) of the phases as far as `step`."""
+    history = []
+    for phase in config.phases:
+        if step > 0:
+            history.append((min(step, phase.steps), phase.length, phase.batch))
+        step -= phase.steps
+    return history
