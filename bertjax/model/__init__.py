@@ -1,0 +1,1 @@
+"""The encoder family: embeddings, segments of layers, and the heads of pre-training."""

@@ -1,0 +1,76 @@
+"""Dropout whose masks depend on nothing but a row's key, the site and the element.
+
+The generator is Threefry-2x32 with its full 20 rounds (Salmon et al. 2011, "Parallel Random Numbers: As Easy as
+1, 2, 3"), used as the counter-based function that it is: key = the row's, counter = (block of the row, site).
+A row therefore drops the same elements in whatever batch, microbatch, shard or loop it is computed.
+
+It is written in plain array operations, because these fuse and vectorise: on a CPU `jax.random.bernoulli` runs its
+rounds as a loop over arrays in memory and takes over ten times as long. Each block of 64 bits decides about four
+elements, 16 bits each.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_BITS = 16
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+
+
+def threefry_2x32(
+    key: tuple[jax.Array, jax.Array], counter: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32-20 of uint32 arrays, elementwise with broadcasting."""
+    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    a, b = counter[0] + schedule[0], counter[1] + schedule[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            a = a + b
+            b = ((b << np.uint32(rotation)) | (b >> np.uint32(32 - rotation))) ^ a
+        a = a + schedule[(group + 1) % 3]
+        b = b + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return a, b
+
+
+def keep_mask(keys: jax.Array, site: jax.Array | int, shape: tuple[int, ...], threshold: int) -> jax.Array:
+    """Which elements stay: bool [batch, *shape], each False with probability threshold / 65536.
+
+    `keys` are typed threefry keys [batch], one a row; `site` numbers the places where a model drops (it may be
+    traced, as a layer's number is in a scan).
+    """
+    words = jax.random.key_data(keys)
+    if words.shape[-1] != 2:
+        raise TypeError(f"dropout keys must be threefry2x32 keys, not {jax.random.key_impl(keys)}")
+    batch = keys.shape[0]
+    rank = len(shape)
+    # Four quarters of the last axis share the blocks; the other axes stay whole, so that they can be sharded.
+    quarter = -(-shape[-1] // 4)
+    blocks = (batch, *shape[:-1], quarter)
+    index = jnp.zeros(blocks, jnp.uint32)
+    stride = 1
+    for axis in range(rank, 0, -1):
+        index = index + jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) * np.uint32(stride)
+        stride *= blocks[axis]
+    key0, key1 = (words[:, i].reshape((batch,) + (1,) * rank) for i in range(2))
+    a, b = threefry_2x32((key0, key1), (index, jnp.broadcast_to(jnp.uint32(site), blocks)))
+    limit = np.uint32(threshold)
+    low, shift = np.uint32(2**_BITS - 1), np.uint32(_BITS)
+    kept = [(a & low) >= limit, (a >> shift) >= limit, (b & low) >= limit, (b >> shift) >= limit]
+    return jnp.concatenate(kept, axis=-1)[..., : shape[-1]]
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array | int) -> jax.Array:
+    """`x` [batch, …] with a share `rate` of its elements zeroed and the others scaled up; `x` where keys is None.
+
+    The rate is rounded to a multiple of 2^-16, and the scale is one over the share that is really kept, so that the
+    expectation is exactly `x`.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
+    threshold = round(rate * 2**_BITS)
+    if keys is None or threshold == 0:
+        return x
+    keep = (2**_BITS - threshold) / 2**_BITS
+    mask = keep_mask(keys, site, x.shape[1:], threshold)
+    return jnp.where(mask, x * jnp.asarray(1 / keep, x.dtype), jnp.zeros((), x.dtype))

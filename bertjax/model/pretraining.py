@@ -1,0 +1,74 @@
+"""The encoder with the heads of BERT's pre-training: masked words, and optionally the next sentence."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bertjax.config import ModelConfig
+from bertjax.model.encoder import Embeddings, Encoder
+from bertjax.model.layers import activation, dense, layer_norm, matmul_precision
+
+
+class MaskedLMHead(nn.Module):
+    """Dense, activation, LayerNorm, and scores by the word embeddings (tied) with a bias a word."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
+        """x: [batch, predictions, hidden], word_embeddings: [vocab, hidden] → f32 [batch, predictions, vocab]."""
+        x = activation(self.config)(dense(self.config.hidden_size, self.config, self.dtype, "dense")(x))
+        x = layer_norm(self.config, self.dtype, "layer_norm")(x)
+        logits = jnp.einsum(
+            "bph,vh->bpv",
+            x,
+            word_embeddings.astype(self.dtype),
+            precision=matmul_precision(self.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return logits + self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
+
+
+class PretrainingModel(nn.Module):
+    """BERT for pre-training (Devlin et al. 2018, arXiv:1810.04805).
+
+    Parameters are f32, computation is in `dtype`, logits are f32. Without `next_sentence` there is neither a pooler
+    nor its head. `unroll` layers are compiled at once (the numbers are the same for any).
+    """
+
+    config: ModelConfig
+    next_sentence: bool = True
+    dtype: jnp.dtype = jnp.float32
+    unroll: int = 1
+
+    def setup(self) -> None:
+        config, dtype = self.config, self.dtype
+        self.embeddings = Embeddings(config, dtype)
+        self.encoder = Encoder(config, dtype, self.unroll)
+        self.masked_lm_head = MaskedLMHead(config, dtype)
+        if self.next_sentence:
+            self.pooler = dense(config.hidden_size, config, dtype, "pooler")
+            self.next_sentence_head = dense(2, config, jnp.float32, "next_sentence_head")
+
+    def __call__(
+        self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Encodes a batch and scores its masked positions, and only these.
+
+        batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
+        predictions]. dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
+        Returns `hidden` [batch, length, hidden], `masked_lm_logits` f32 [batch, predictions, vocab] and, with
+        `next_sentence`, `pooled` [batch, hidden] and `next_sentence_logits` f32 [batch, 2] (0: B follows A).
+        """
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
+        hidden = self.encoder(x, batch["attention_mask"], dropout_keys)
+        chosen = jnp.take_along_axis(hidden, batch["masked_lm_positions"][..., None], axis=1)
+        logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
+        outputs = {"hidden": hidden, "masked_lm_logits": logits}
+        if self.next_sentence:
+            outputs["pooled"] = jnp.tanh(self.pooler(hidden[:, 0]))
+            outputs["next_sentence_logits"] = self.next_sentence_head(outputs["pooled"])
+        return outputs

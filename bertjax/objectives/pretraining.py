@@ -1,0 +1,64 @@
+"""The objectives of BERT's pre-training, as sums with their weights.
+
+A term is a sum and what to divide it by. Sums and weights are added over microbatches and devices first, and each
+term is divided once, by its global weight; so a prediction counts the same wherever it was computed.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Term(NamedTuple):
+    """A sum over predictions and the number (weight) of these predictions; f32 scalars."""
+
+    sum: jax.Array
+    weight: jax.Array
+
+    def mean(self) -> jax.Array:
+        """sum / weight; 0 where nothing was predicted."""
+        return self.sum / jnp.maximum(self.weight, 1e-6)
+
+
+# Terms that are scores to look at, not losses to minimise.
+_SCORES = ("mlm_accuracy", "nsp_accuracy")
+
+
+def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> dict[str, Term]:
+    """The terms of a batch, from the model's outputs.
+
+    `mlm_loss` (nats a masked token) and `mlm_accuracy`, weighted by `masked_lm_weights` [batch, predictions]; and where
+    the model has a next-sentence head `nsp_loss` and `nsp_accuracy`, weighted by `example_weights` [batch] where the
+    batch has them (rows that only fill up the last batch weigh 0), else by one.
+    """
+    result = _classification(
+        "mlm", outputs["masked_lm_logits"], batch["masked_lm_ids"], batch["masked_lm_weights"]
+    )
+    if "next_sentence_logits" in outputs:
+        labels = batch["next_sentence_labels"]
+        weights = batch.get("example_weights", jnp.ones(labels.shape, jnp.float32))
+        result |= _classification("nsp", outputs["next_sentence_logits"], labels, weights)
+    return result
+
+
+def total(terms: Mapping[str, Term]) -> jax.Array:
+    """The loss to minimise: the sum of the means of all loss terms, f32 scalar."""
+    return sum(term.mean() for name, term in terms.items() if name not in _SCORES)
+
+
+def _classification(name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, Term]:
+    """Cross-entropy and accuracy: logits [..., classes], labels and weights [...]."""
+    logits = logits.astype(jnp.float32)
+    weights = weights.astype(jnp.float32)
+    # Not a gather: its gradient would be a scatter into an array as large as the logits.
+    is_label = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
+    label_logits = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)
+    losses = jax.nn.logsumexp(logits, axis=-1) - label_logits
+    correct = label_logits >= jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    weight = jnp.sum(weights)
+    return {
+        f"{name}_loss": Term(jnp.sum(weights * losses), weight),
+        f"{name}_accuracy": Term(jnp.sum(weights * correct), weight),
+    }
