@@ -1,0 +1,96 @@
+"""A document to its sentences.
+
+sentencex (rules for some 240 languages, in Rust) finds the ends of sentences: of the libraries that
+`benchmarks/sentences.py` compares it is the fastest and the one that errs least on abbreviations, quotes and decimals.
+Here stands what comes before and after it: which line ends are only line wrapping, and how long a sentence may get.
+"""
+
+import itertools
+import re
+
+import sentencex
+
+# A longer sentence is a table, a list or a listing. 4,000 characters are some 1,000 tokens, twice the longest input.
+MAX_CHARACTERS = 4_000
+
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+_LIST_MARKS = ("-", "*", "+", "•", "·", "#", "|", ">>>")
+# Paragraphs of a narrower or wider page are taken to be one line each: lists, verses, or lines never wrapped.
+_PAGE_WIDTHS = range(50, 121)
+
+
+def split(document: str, language: str = "en") -> list[str]:
+    """Splits a document into sentences.
+
+    A blank line always ends a sentence. So does a line end, unless the lines are wrapped (see `unwrap`). White space
+    of any kind and number becomes one space. Nothing else is dropped: the characters of the sentences are those
+    of the document, in order.
+
+    Args:
+      document: the text.
+      language: ISO 639 code, for abbreviations and quotes; a language without rules gets English ones.
+
+    Returns:
+      Sentences, never empty, without white space at their ends, of at most `MAX_CHARACTERS` characters.
+    """
+    sentences = []
+    for block in _BLANK_LINES.split(document):
+        for paragraph in unwrap(block.split("\n")):
+            text = " ".join(paragraph.split())
+            if text:
+                sentences += _sentences(text, language)
+    return sentences
+
+
+def unwrap(lines: list[str]) -> list[str]:
+    """Joins lines that were wrapped at a page's width; other lines stay paragraphs of their own.
+
+    A line is full when the first word of the next one would not have fitted into the width of the block. Where at
+    least half of the lines are full, and the width is that of a page, the text is wrapped, and full lines are joined.
+    """
+    if len(lines) == 1:
+        return lines
+    lines = [line.rstrip() for line in lines]
+    width = max(map(len, lines))
+    if width not in _PAGE_WIDTHS:
+        return lines
+    full = [
+        len(line) + 1 + len(after.split(None, 1)[0]) > width and not after.lstrip().startswith(_LIST_MARKS)
+        if after and not after.isspace()
+        else False
+        for line, after in itertools.pairwise(lines)
+    ]
+    if 2 * sum(full) < len(full):
+        return lines
+    paragraphs = [[lines[0]]]
+    for joined, line in zip(full, lines[1:], strict=True):
+        if joined:
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([line])
+    return ["\n".join(paragraph) for paragraph in paragraphs]
+
+
+def _sentences(text: str, language: str) -> list[str]:
+    """Sentences of one paragraph, in which white space is single spaces."""
+    found = []
+    for sentence in sentencex.segment(language, text):
+        sentence = sentence.strip()
+        if len(sentence) > MAX_CHARACTERS:
+            found += _cut(sentence)
+        elif sentence:
+            found.append(sentence)
+    return found
+
+
+def _cut(sentence: str) -> list[str]:
+    """Cuts a text that is too long for a sentence at spaces, or anywhere when it has none."""
+    pieces, start = [], 0
+    while start < len(sentence):
+        end = start + MAX_CHARACTERS
+        if end < len(sentence):
+            space = sentence.rfind(" ", start, end)
+            end = space if space > start else end
+        pieces.append(sentence[start:end].strip())
+        start = end
+    return [piece for piece in pieces if piece]

@@ -1,0 +1,373 @@
+"""One tokenizer class over the libraries `tokenizers` (WordPiece, byte-level BPE, …) and `sentencepiece`.
+
+A folder holds what the ecosystem reads: `tokenizer.json`, for WordPiece `vocab.txt` too, or a SentencePiece `.model`;
+beside them `tokenizer_config.json`. `transformers` loads the folder as it is.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tokenizers as library
+
+from bertjax.errors import UserError
+from bertjax.text import cache
+
+# The names that a role goes by, where tokenizer_config.json does not say: BERT and ALBERT, then RoBERTa.
+_ROLES = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+_HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
+
+
+class _Backend(Protocol):
+    """What differs between the two libraries."""
+
+    file_name: str
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def pieces(self) -> list[str]: ...
+    def word_starts(self, pieces: Sequence[str]) -> list[bool]: ...
+    def fingerprint(self) -> bytes: ...
+    def special_pieces(self) -> set[str]: ...
+    def pieces_with_space(self) -> set[str]: ...
+    def word_rule(self) -> str | None: ...
+    def save(self, directory: Path) -> None: ...
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Special tokens are never read out of text: a document that speaks of "[MASK]" gets the ids of those characters.
+    `encode(text, special_tokens=True)` is for prompts.
+
+    Attributes:
+      vocab_size: number of ids.
+      cls_id, sep_id, mask_id, pad_id, unk_id: ids of the special tokens.
+      special_ids: all ids that stand for no text, rising (control and `[unused…]` tokens).
+      dtype: the smallest unsigned integer type that holds every id, uint16 or uint32.
+    """
+
+    def __init__(self, backend: _Backend, config: dict[str, Any]):
+        """Use `load` or `bertjax.text.vocabulary.train`."""
+        self._backend = backend
+        self._config = config
+        self._pieces = backend.pieces()
+        self._ids = {piece: index for index, piece in enumerate(self._pieces)}
+        self.vocab_size = len(self._pieces)
+        self.dtype = np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+        self._roles = {role: self._role(role) for role in _ROLES}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            self._ids[self._roles[role]] for role in _ROLES
+        )
+        unused = {piece for piece in self._pieces if re.fullmatch(r"\[unused\d+\]", piece)}
+        special = backend.special_pieces() | unused | set(self._roles.values())
+        self.special_ids = tuple(sorted(self._ids[piece] for piece in special if piece in self._ids))
+        rule = backend.word_rule()
+        self._cache = cache.WordCache(backend.encode_batch, rule, self.dtype) if rule else None
+
+    def encode(self, text: str, special_tokens: bool = False) -> list[int]:
+        """Ids of a text, without [CLS] and [SEP] around them.
+
+        Args:
+          text: any text.
+          special_tokens: read the names of special tokens ("[MASK]") as those tokens.
+        """
+        if not special_tokens:
+            return self.encode_batch([text])[0]
+        ids = []
+        for part in self._special_pattern.split(text):
+            name = part.strip()
+            if name in self._special_names:
+                ids.append(self._ids[name])
+            elif part:
+                ids += self.encode_batch([part])[0]
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text."""
+        return [np.frombuffer(ids, self.dtype).tolist() for ids in self.encode_bytes(texts)]
+
+    def encode_ragged(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all texts in one array.
+
+        Returns:
+          lengths: int64 [texts], the number of ids of each text.
+          tokens: `dtype` [sum of lengths].
+        """
+        encoded = self.encode_bytes(texts)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded)) // self.dtype.itemsize
+        return lengths, np.frombuffer(b"".join(encoded), self.dtype)
+
+    def encode_bytes(self, texts: Sequence[str], word_cache: bool = True) -> list[bytes]:
+        """Ids of each text as the bytes of an array of `dtype`; `word_cache=False` asks the library for every text."""
+        if word_cache and self._cache:
+            return self._cache.encode(texts)
+        return [np.array(ids, self.dtype).tobytes() for ids in self._backend.encode_batch(texts)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special tokens appear by name."""
+        return self._backend.decode([int(index) for index in ids])
+
+    def id_to_token(self, index: int) -> str:
+        """The piece of an id. IndexError where there is none."""
+        return self._pieces[index]
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a piece, or None."""
+        return self._ids.get(token)
+
+    def word_starts(self) -> np.ndarray:
+        """Which pieces begin a word: bool [vocab_size].
+
+        WordPiece: those without "##", so every punctuation mark is a word. Unigram: those with "▁". Byte-level: those
+        with "Ġ" (a space). Special tokens begin one. In unigram and byte-level vocabularies punctuation belongs to
+        the word before it, and byte-level text has no space before its first word: count the first token of a
+        sentence as the beginning of a word, whatever this says.
+        """
+        starts = np.array(self._backend.word_starts(self._pieces), bool)
+        starts[list(self.special_ids)] = True
+        return starts
+
+    def hash(self) -> str:
+        """Identity of vocabulary, normalisation and special tokens (hex SHA-256), whatever files it came from."""
+        content = hashlib.sha256(self._backend.fingerprint())
+        content.update(json.dumps(self._roles, sort_keys=True).encode())
+        return content.hexdigest()
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the files that `load` and `transformers` read into a directory, made where it is missing."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._backend.save(directory)
+        config = json.dumps({**self._config, **self._roles}, indent=1, ensure_ascii=False)
+        (directory / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
+
+    @functools.cached_property
+    def _special_names(self) -> set[str]:
+        return {self._pieces[index] for index in self.special_ids}
+
+    @functools.cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        """Finds names of special tokens, with the space before those that stand for it too (RoBERTa's mask)."""
+        with_space = self._backend.pieces_with_space()
+        names = sorted(self._special_names, key=len, reverse=True)
+        alternatives = [("\\s*" if name in with_space else "") + re.escape(name) for name in names]
+        return re.compile("(" + "|".join(alternatives) + ")")
+
+    def _role(self, role: str) -> str:
+        configured = self._config.get(role)
+        if isinstance(configured, dict):  # an AddedToken, written out
+            configured = configured.get("content")
+        for name in (configured, *_ROLES[role]):
+            if name in self._ids:
+                return name
+        expected = " or ".join(_ROLES[role])
+        raise UserError(
+            f"the tokenizer has no {role} ({expected}); add it to the vocabulary or name it in tokenizer_config.json"
+        )
+
+
+class LibraryBackend:
+    """`tokenizers`: WordPiece, byte-level BPE, and whatever else a tokenizer.json describes."""
+
+    file_name = "tokenizer.json"
+
+    def __init__(self, tokenizer: library.Tokenizer):
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        size = max(vocabulary.values(), default=-1) + 1
+        pieces = [f"[unused{index}]" for index in range(size)]  # names of ids that a vocabulary leaves out
+        for piece, index in vocabulary.items():
+            pieces[index] = piece
+        return pieces
+
+    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
+        model = self._content["model"]
+        if model["type"] == "WordPiece":
+            prefix = model["continuing_subword_prefix"]
+            return [not piece.startswith(prefix) for piece in pieces]
+        return [piece.startswith(("Ġ", "▁")) for piece in pieces]
+
+    def fingerprint(self) -> bytes:
+        """Everything that decides ids. Decoder and post-processor do not, and differ between files of one tokenizer."""
+        relevant = {key: self._content[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+        relevant["added_tokens"] = sorted((t["id"], t["content"], t["special"]) for t in relevant["added_tokens"])
+        return json.dumps(relevant, sort_keys=True).encode()
+
+    def special_pieces(self) -> set[str]:
+        return {token["content"] for token in self._content["added_tokens"] if token["special"]}
+
+    def pieces_with_space(self) -> set[str]:
+        return {token["content"] for token in self._content["added_tokens"] if token["lstrip"]}
+
+    def word_rule(self) -> str | None:
+        return cache.word_rule(self._tokenizer)
+
+    def save(self, directory: Path) -> None:
+        self._tokenizer.save(str(directory / self.file_name))
+        if self._content["model"]["type"] == "WordPiece":
+            vocabulary = "".join(f"{piece}\n" for piece in self.pieces())
+            (directory / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+
+    @functools.cached_property
+    def _content(self) -> dict[str, Any]:
+        return json.loads(self._tokenizer.to_str())
+
+
+class SentencePieceBackend:
+    """`sentencepiece`: unigram and BPE models."""
+
+    file_name = "spiece.model"
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        # One thread: prepare runs a process a core.
+        return self._processor.encode(list(texts), num_threads=1)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The library leaves control tokens out of text; here they keep their names and their places."""
+        parts, run = [], []
+        for index in ids:
+            if self._processor.is_control(index):
+                parts += [self._processor.decode(run), self._processor.id_to_piece(index)]
+                run = []
+            else:
+                run.append(index)
+        return " ".join(part for part in [*parts, self._processor.decode(run)] if part)
+
+    def pieces(self) -> list[str]:
+        return [self._processor.id_to_piece(index) for index in range(len(self._processor))]
+
+    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
+        return [piece.startswith("▁") for piece in pieces]
+
+    def fingerprint(self) -> bytes:
+        return self._model
+
+    def special_pieces(self) -> set[str]:
+        processor = self._processor
+        return {
+            processor.id_to_piece(index)
+            for index in range(len(processor))
+            if processor.is_control(index) or processor.is_unknown(index) or processor.is_unused(index)
+        }
+
+    def pieces_with_space(self) -> set[str]:
+        return set()
+
+    def word_rule(self) -> None:
+        return None
+
+    def save(self, directory: Path) -> None:
+        (directory / self.file_name).write_bytes(self._model)
+
+
+def load(path: str | Path) -> Tokenizer:
+    """Loads a tokenizer.
+
+    Args:
+      path: a folder, or the file itself: tokenizer.json, vocab.txt (lower-cased or not as tokenizer_config.json's
+        `do_lower_case` says; without it, as the vocabulary looks) or a SentencePiece .model. In a folder with
+        several of them the first of this list is taken.
+
+    Raises:
+      UserError: there is no tokenizer, it cannot be read, or it lacks a special token.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such tokenizer; {_HINT}")
+    file = _tokenizer_file(path) if path.is_dir() else path
+    try:
+        return Tokenizer(_backend(file), _read_config(file.parent))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file}: cannot be read as a tokenizer ({error}); {_HINT}") from error
+
+
+def wordpiece(vocabulary: dict[str, int], lowercase: bool) -> library.Tokenizer:
+    """BERT's tokenizer with this vocabulary (piece to id), cased or not."""
+    tokenizer = library.Tokenizer(
+        library.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    )
+    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = library.decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.add_special_tokens([token for token in special if token in vocabulary])
+    if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
+        tokenizer.post_processor = library.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+        )
+    return tokenizer
+
+
+def _tokenizer_file(directory: Path) -> Path:
+    for candidate in (directory / "tokenizer.json", directory / "vocab.txt", *sorted(directory.glob("*.model"))):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
+
+
+def _backend(file: Path) -> _Backend:
+    if file.suffix == ".json":
+        return LibraryBackend(_parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8")))
+    if file.suffix == ".txt":
+        pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
+        if len(vocabulary) != len(pieces) or "" in vocabulary:
+            raise UserError("a vocabulary holds one piece a line, none empty or twice; put the file right")
+        if "[UNK]" not in vocabulary:
+            raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
+        lowercase = _read_config(file.parent).get("do_lower_case", _looks_lowercase(pieces))
+        return LibraryBackend(wordpiece(vocabulary, lowercase))
+    if file.suffix == ".model":
+        return _parse("SentencePiece model", SentencePieceBackend, file.read_bytes())
+    raise UserError("not a tokenizer file; " + _HINT)
+
+
+def _parse(what: str, parser: Any, content: Any) -> Any:
+    try:
+        return parser(content)
+    except Exception as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
+        raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "tokenizer_config.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _looks_lowercase(pieces: Sequence[str]) -> bool:
+    words = [piece for piece in pieces if not re.fullmatch(r"\[.*\]|<.*>", piece)]
+    return not any(character.isupper() for piece in words for character in piece)
