@@ -210,7 +210,9 @@ class Corpus:
         manifest = _read_manifest(directory)
         infos = _shard_infos(manifest, split)
         if not infos or not sum(info.documents for info in infos):
-            raise UserError(f"{directory}: the corpus has no {split} documents; prepare it again from more text")
+            raise UserError(
+                f"{directory}: the corpus has no {split} documents; prepare it again from more text"
+            )
         for info in infos:
             _check_size(directory, info)
         if verify:

@@ -1,0 +1,85 @@
+"""What evaluation reads: the held-out examples with fixed masks, and how well word counts alone predict them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bertjax.config import Config
+from bertjax.data.corpus import Corpus
+from bertjax.data.stream import Batch, Stream
+from bertjax.data.vocabulary import Vocabulary
+
+# Not the run's seed: runs with different seeds are scored on the same masks.
+_SEED = 0
+_COUNTED_AT_ONCE = 2**22
+
+
+def heldout_batches(
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    config: Config,
+    *,
+    length: int,
+    batch: int,
+    limit: int | None = None,
+    rows: slice | None = None,
+) -> Iterator[Batch]:
+    """Every held-out example once, always in the same order with the same masks and pairs.
+
+    Args:
+      corpus: the held-out split.
+      vocabulary: of the tokenizer that made the corpus.
+      config: masking, next_sentence and short_sequences are taken from it; its seed is not.
+      length: tokens of a sequence.
+      batch: sequences a batch.
+      limit: stop after this many examples, a random sample of all.
+      rows: a host's rows of each batch; None takes all.
+
+    Yields:
+      Batches as in training, and `example_weights`, float32 [batch]: 1 for an example, 0 for the rows that fill up
+      the last batch, whose `masked_lm_weights` are 0 as well.
+
+    Raises:
+      UserError: pairs from fewer than two documents.
+    """
+    stream = Stream(
+        corpus,
+        vocabulary,
+        config.masking,
+        length=length,
+        seed=_SEED,
+        name="heldout",
+        next_sentence=config.next_sentence,
+        short_sequences=config.short_sequences,
+    )
+    count = min(stream.plans.count(0), limit or np.inf)
+    return _batches(stream, int(count), batch, slice(None) if rows is None else rows)
+
+
+def _batches(stream: Stream, count: int, batch: int, rows: slice) -> Iterator[Batch]:
+    for begin in range(0, count, batch):
+        numbers = np.arange(begin, begin + batch)[rows]
+        weights = (numbers < count).astype(np.float32)
+        result = stream.batch(np.where(numbers < count, numbers, 0))
+        result["masked_lm_weights"] *= weights[:, None]
+        yield {**result, "example_weights": weights}
+
+
+def unigram_entropy(train: Corpus, heldout: Corpus) -> float:
+    """Cross-entropy of the held-out tokens under the training split's unigram distribution, in nats a token.
+
+    The distribution is smoothed by counting every id once more. A model whose masked-LM loss is above this has learned
+    less than word counts.
+    """
+    counts = _counts(train) + 1
+    return float(-np.average(np.log(counts / counts.sum()), weights=_counts(heldout)))
+
+
+def _counts(corpus: Corpus) -> np.ndarray:
+    """int64 [vocab_size]: how often each id occurs."""
+    counts = np.zeros(corpus.vocab_size, np.int64)
+    for shard in corpus.shards:
+        # bincount makes int64 of what it is given, so not of a whole shard.
+        for begin in range(0, len(shard.tokens), _COUNTED_AT_ONCE):
+            counts += np.bincount(shard.tokens[begin : begin + _COUNTED_AT_ONCE], minlength=corpus.vocab_size)
+    return counts

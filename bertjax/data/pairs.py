@@ -1,0 +1,157 @@
+"""From examples to sequences: where a random B comes from, and [CLS] A [SEP] B [SEP] in its place."""
+
+import dataclasses
+
+import numpy as np
+
+from bertjax.data import rng
+from bertjax.data.corpus import Corpus
+from bertjax.data.vocabulary import Vocabulary
+
+# How often a random B is drawn until one is long enough. What follows A in its document is as long as it has to be;
+# a random B that ends early would give its label away by its length.
+_DRAWS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+    """Sequences before masking.
+
+    Attributes:
+      input_ids: int32 [batch, length], padded.
+      first: int64 [batch], tokens of segment A.
+      second: int64 [batch], tokens of segment B; 0 without pairs.
+      random: bool [batch], whether B is from another document.
+      pairs: whether there are B segments.
+    """
+
+    input_ids: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    random: np.ndarray
+    pairs: bool
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 [batch]: tokens, special ones included."""
+        return self.first + self.second + (3 if self.pairs else 2)
+
+    def token_types(self) -> np.ndarray:
+        """int32 [batch, length]: 1 on B and its [SEP], 0 elsewhere."""
+        columns = np.arange(self.input_ids.shape[1])
+        types = (columns > self.first[:, None] + 1) & (columns < self.sizes[:, None])
+        return types.astype(np.int32) if self.pairs else np.zeros_like(self.input_ids)
+
+    def attention_mask(self) -> np.ndarray:
+        """int32 [batch, length]: 1 on tokens, 0 on padding."""
+        return (np.arange(self.input_ids.shape[1]) < self.sizes[:, None]).astype(np.int32)
+
+    def special(self) -> np.ndarray:
+        """bool [batch, length]: [CLS], [SEP] and padding, which are never predicted."""
+        columns = np.arange(self.input_ids.shape[1])
+        special = columns >= self.sizes[:, None] - 1
+        special[:, 0] = True
+        special |= columns == self.first[:, None] + 1
+        return special
+
+
+def sequences(
+    corpus: Corpus,
+    examples: np.ndarray,
+    keys: np.ndarray,
+    length: int,
+    vocabulary: Vocabulary,
+    *,
+    pairs: bool,
+) -> Sequences:
+    """Reads the tokens of examples from the corpus.
+
+    Args:
+      corpus: the split that the examples were cut from.
+      examples: EXAMPLE [batch].
+      keys: uint64 [batch], a key for each row's draws.
+      length: tokens of a sequence, special ones included.
+      vocabulary: the special ids.
+      pairs: [CLS] A [SEP] B [SEP], or [CLS] A [SEP].
+    """
+    rows = len(examples)
+    start = examples["start"]
+    first = examples["first"].astype(np.int64)
+    second = examples["second"].astype(np.int64)
+    random = examples["random"]
+    input_ids = np.full((rows, length), vocabulary.pad_id, np.int32)
+    _copy(corpus, start, first, input_ids, np.ones_like(first))
+    if pairs:
+        follows = start + first
+        negative = np.flatnonzero(random)
+        follows[negative], second[negative] = _random_segments(
+            corpus, start[negative], second[negative], keys[negative]
+        )
+        _copy(corpus, follows, second, input_ids, first + 2)
+        input_ids[np.arange(rows), first + second + 2] = vocabulary.sep_id
+    input_ids[:, 0] = vocabulary.cls_id
+    input_ids[np.arange(rows), first + 1] = vocabulary.sep_id
+    return Sequences(input_ids, first, second, random, pairs)
+
+
+def _random_segments(
+    corpus: Corpus, start: np.ndarray, wanted: np.ndarray, keys: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """First token and number of tokens of a random B for each A that begins at token `start`.
+
+    B begins at a sentence drawn uniformly from all other documents. A draw that leaves less than `wanted` tokens to
+    the document's end is drawn again; the last one moves back in its document instead, as far as that goes.
+    """
+    own = np.searchsorted(corpus.document_tokens, start, side="right") - 1
+    own_sentence = corpus.document_sentences[own]
+    own_sentences = corpus.document_sentences[own + 1] - own_sentence
+    result = np.empty_like(start)
+    document = np.empty_like(own)
+    pending = np.arange(len(start))
+    for draw in range(_DRAWS):
+        others = corpus.sentences - own_sentences[pending]
+        sentence = rng.integers(rng.bits(keys[pending], draw), others)
+        sentence += np.where(sentence >= own_sentence[pending], own_sentences[pending], 0)
+        document[pending] = np.searchsorted(corpus.document_sentences, sentence, side="right") - 1
+        result[pending] = _sentence_tokens(corpus, sentence)
+        room = corpus.document_tokens[document[pending] + 1] - result[pending]
+        pending = pending[room < wanted[pending]]
+        if not len(pending):
+            break
+    begin, end = corpus.document_tokens[document], corpus.document_tokens[document + 1]
+    result = np.maximum(np.minimum(result, end - wanted), begin)
+    return result, np.minimum(wanted, end - result)
+
+
+def _sentence_tokens(corpus: Corpus, sentences: np.ndarray) -> np.ndarray:
+    """The first token of each sentence, both numbered through the split."""
+    shard = np.searchsorted(corpus.sentence_bases, sentences, side="right") - 1
+    local = sentences - corpus.sentence_bases[shard]
+    offsets = [
+        corpus.shards[number].sentence_offsets[index]
+        for number, index in zip(shard.tolist(), local.tolist(), strict=True)
+    ]
+    return corpus.token_bases[shard] + np.array(offsets, np.int64)
+
+
+def _copy(
+    corpus: Corpus, start: np.ndarray, size: np.ndarray, target: np.ndarray, column: np.ndarray
+) -> None:
+    """Copies `size` tokens from `start` into each row of `target` [batch, length], from `column` on.
+
+    A slice a row: a gather by one array of indices would be a pass over every shard, and no faster.
+    """
+    shard = np.searchsorted(corpus.token_bases, start, side="right") - 1
+    local = start - corpus.token_bases[shard]
+    to = np.arange(len(target)) * target.shape[1] + column
+    tokens = [shard.tokens for shard in corpus.shards]
+    flat = target.reshape(-1)
+    for number, begin, end, to_begin, to_end in zip(
+        shard.tolist(),
+        local.tolist(),
+        (local + size).tolist(),
+        to.tolist(),
+        (to + size).tolist(),
+        strict=True,
+    ):
+        flat[to_begin:to_end] = tokens[number][begin:end]

@@ -1,0 +1,128 @@
+"""The input pipeline: the global batch of a step is a pure function of the corpus, the seed and the step.
+
+`BatchSource.batch` is that function; `BatchSource.iterate` lets tf.data call it ahead of time on several threads. There
+is no iterator state: resuming is starting at another step, and a host computes its own rows only.
+
+A batch is a dict of arrays, of one shape throughout a phase:
+
+- `input_ids`, `token_type_ids`, `attention_mask`: int32 [batch, length]; the mask is 1 on tokens, 0 on padding.
+- `masked_lm_positions`, `masked_lm_ids`: int32 [batch, predictions]; `masked_lm_weights`: float32, 0 on unused slots.
+- `next_sentence_labels`: int32 [batch], 0 where B follows A, 1 where it is random; only where next_sentence is on.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bertjax.config import Config
+from bertjax.data.corpus import Corpus
+from bertjax.data.stream import Batch, Stream
+from bertjax.data.vocabulary import Vocabulary
+from bertjax.errors import UserError
+
+# NumPy's calls are cheap from about this many tokens on, so a tf.data element holds several batches that are smaller.
+_TOKENS_PER_CALL = 2**17
+_PADDING_SAMPLE = 10_000
+
+
+class BatchSource:
+    """All batches of a training run: a stream of rows for each phase."""
+
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, config: Config):
+        """Describes the batches of `config`; reads nothing yet.
+
+        Raises:
+          UserError: the corpus was made with another vocabulary, or is too small for pairs.
+        """
+        if vocabulary.size != corpus.vocab_size:
+            raise UserError(
+                f"{corpus.directory}: made with a vocabulary of {corpus.vocab_size} ids, but the tokenizer has "
+                f"{vocabulary.size}; take the tokenizer of the corpus"
+            )
+        self._config = config
+        self._streams = [
+            Stream(
+                corpus,
+                vocabulary,
+                config.masking,
+                length=phase.length,
+                seed=config.seed,
+                name=f"phase {index}",
+                next_sentence=config.next_sentence,
+                short_sequences=config.short_sequences,
+            )
+            for index, phase in enumerate(config.phases)
+        ]
+
+    def batch(self, phase: int, step: int, rows: slice | None = None) -> Batch:
+        """The batch of a step.
+
+        Args:
+          phase: index of the phase.
+          step: counted from 0 within the phase.
+          rows: a host's rows of the global batch; None takes all.
+        """
+        return self._streams[phase].batch(self._numbers(phase, step, step + 1, rows))
+
+    def iterate(
+        self, first_step: int, last_step: int, *, rows: slice | None = None, threads: int = 2
+    ) -> Iterator[Batch]:
+        """The batches of steps [first_step, last_step), counted through all phases, computed ahead by tf.data.
+
+        Args:
+          first_step: where to begin; 0 for a new run.
+          last_step: where to end, at most the steps of all phases.
+          rows: a host's rows of each global batch; None takes all. A slice must fit every phase's batch.
+          threads: how many compute batches; does not change them.
+        """
+        begin = 0
+        for index, phase in enumerate(self._config.phases):
+            first, last = max(first_step - begin, 0), min(last_step - begin, phase.steps)
+            if first < last:
+                yield from self._iterate_phase(index, first, last, rows, threads)
+            begin += phase.steps
+
+    def padding_share(self, phase: int) -> float:
+        """The share of padding in a phase's batches, from a sample of its examples."""
+        return self._streams[phase].padding_share(np.arange(_PADDING_SAMPLE))
+
+    def _numbers(self, phase: int, first: int, last: int, rows: slice | None) -> np.ndarray:
+        """int64 [(last - first) * rows]: the rows of steps [first, last) as the phase's stream counts them."""
+        size = self._config.phases[phase].batch
+        own = np.arange(size)[rows if rows is not None else slice(None)]
+        return (np.arange(first, last)[:, None] * size + own).reshape(-1)
+
+    def _iterate_phase(
+        self, phase: int, first: int, last: int, rows: slice | None, threads: int
+    ) -> Iterator[Batch]:
+        tf = _tensorflow()
+        stream = self._streams[phase]
+        example = stream.batch(self._numbers(phase, first, first + 1, rows))
+        size = len(example["input_ids"])
+        steps = max(1, _TOKENS_PER_CALL // example["input_ids"].size)
+
+        def compute(step: np.ndarray) -> list[np.ndarray]:
+            numbers = self._numbers(phase, int(step), min(int(step) + steps, last), rows)
+            return list(stream.batch(numbers).values())
+
+        types = [array.dtype for array in example.values()]
+        dataset = tf.data.Dataset.range(first, last, steps).map(
+            lambda step: tf.numpy_function(compute, [step], types),
+            num_parallel_calls=threads,
+            deterministic=True,
+        )
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        options.autotune.enabled = False
+        for arrays in dataset.prefetch(2).with_options(options).as_numpy_iterator():
+            for begin in range(0, len(arrays[0]), size):
+                yield {name: array[begin : begin + size] for name, array in zip(example, arrays, strict=True)}
+
+
+def _tensorflow():
+    """TensorFlow, kept off the accelerators, which are JAX's."""
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return tf

@@ -1,0 +1,115 @@
+"""Keeps epoch plans at hand: in memory, and on disk beside the corpus. They can always be derived again.
+
+In the corpus, `cache/plan-<hash of all that a plan depends on>/` holds `epoch-00000.npy` … and `plans.json`, each
+epoch's number of examples (it says where the next epoch begins in the stream) and its plan's SHA-256. Only the
+plans of the newest epochs stay. A corpus that cannot be written to, a full disk or a damaged file costs nothing but
+the time to derive the plan again.
+"""
+
+import hashlib
+import io
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from bertjax.data.corpus import Corpus
+from bertjax.data.examples import ALGORITHM, examples
+
+# At an epoch's end some threads still read the old plan while others read the new one.
+_KEPT = 2
+
+
+class Plans:
+    """The plans of all epochs of (corpus, length, seed); threads may share it."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        length: int,
+        seed: int,
+        *,
+        next_sentence: bool = True,
+        short_sequences: float = 0.1,
+    ):
+        """Takes the arguments of `bertjax.data.examples.examples`, but for the epoch."""
+        self._corpus = corpus
+        self._arguments = {
+            "length": length,
+            "seed": seed,
+            "next_sentence": next_sentence,
+            "short_sequences": short_sequences,
+        }
+        identity = json.dumps([ALGORITHM, corpus.fingerprint, corpus.split, self._arguments])
+        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        self._directory = corpus.directory / "cache" / f"plan-{name}"
+        self._plans: dict[int, np.ndarray] = {}
+        self._counts: dict[int, int] = {}
+        # A plan is made once, however many threads want it.
+        self._lock = threading.RLock()
+
+    def count(self, epoch: int) -> int:
+        """Number of examples of an epoch."""
+        with self._lock:
+            if epoch not in self._counts:
+                entry = self._entries().get(str(epoch))
+                self._counts[epoch] = entry["examples"] if entry else len(self.plan(epoch))
+            return self._counts[epoch]
+
+    def plan(self, epoch: int) -> np.ndarray:
+        """EXAMPLE [examples] of an epoch, read-only."""
+        with self._lock:
+            if epoch not in self._plans:
+                plan = self._load(epoch)
+                if plan is None:
+                    plan = examples(self._corpus, epoch=epoch, **self._arguments)
+                    plan.flags.writeable = False
+                    self._save(epoch, plan)
+                self._plans[epoch] = plan
+                self._plans.pop(epoch - _KEPT, None)
+            return self._plans[epoch]
+
+    def _load(self, epoch: int) -> np.ndarray | None:
+        entry = self._entries().get(str(epoch))
+        path = self._path(epoch)
+        if entry is None or not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                return None
+        return np.load(path, mmap_mode="r")
+
+    def _save(self, epoch: int, plan: np.ndarray) -> None:
+        content = io.BytesIO()
+        np.save(content, plan)
+        view = content.getbuffer()
+        entry = {"examples": len(plan), "sha256": hashlib.sha256(view).hexdigest()}
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            _write(self._path(epoch), view)
+            entries = {**self._entries(), str(epoch): entry}
+            _write(self._directory / "plans.json", json.dumps(entries).encode())
+            self._path(epoch - _KEPT).unlink(missing_ok=True)
+        except OSError:
+            pass  # no permission or no room: memory serves as well
+
+    def _path(self, epoch: int) -> Path:
+        return self._directory / f"epoch-{epoch:05d}.npy"
+
+    def _entries(self) -> dict[str, dict]:
+        try:
+            return json.loads((self._directory / "plans.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Atomically: other processes may be writing the same."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""Rows without end: epoch after epoch of a corpus, every row a pure function of its number."""
+
+import functools
+
+import numpy as np
+
+from bertjax.config import MaskingConfig
+from bertjax.data import rng
+from bertjax.data.corpus import Corpus
+from bertjax.data.examples import EXAMPLE, special_tokens
+from bertjax.data.masks import mask
+from bertjax.data.pairs import sequences
+from bertjax.data.plans import Plans
+from bertjax.data.vocabulary import Vocabulary
+from bertjax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+class Stream:
+    """An endless sequence of rows: epoch after epoch of a corpus, each shuffled, masked and paired in its own way.
+
+    Row n is the same whenever and wherever it is computed.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        vocabulary: Vocabulary,
+        masking: MaskingConfig,
+        *,
+        length: int,
+        seed: int,
+        name: str,
+        next_sentence: bool,
+        short_sequences: float,
+    ):
+        """Describes a stream.
+
+        Args:
+          corpus: the split to read.
+          vocabulary: of the tokenizer that made the corpus.
+          masking: how rows are masked.
+          length: tokens of a row.
+          seed: of all draws.
+          name: streams of other names draw other numbers from the same seed.
+          next_sentence: pairs or single segments.
+          short_sequences: share of rows with a shorter target.
+
+        Raises:
+          UserError: pairs from fewer than two documents.
+        """
+        if next_sentence and corpus.documents < 2:
+            raise UserError(
+                f"{corpus.directory}: next-sentence pairs need two {corpus.split} documents or more, and there is "
+                "one; add documents, or set next_sentence to False"
+            )
+        self._corpus = corpus
+        self._vocabulary = vocabulary
+        self._masking = masking
+        self._length = length
+        self._next_sentence = next_sentence
+        self._shuffle = functools.partial(rng.key, seed, name, "shuffle")
+        self._pair_key = rng.key(seed, name, "pairs")
+        self._mask_key = rng.key(seed, name, "masks")
+        self.plans = Plans(corpus, length, seed, next_sentence=next_sentence, short_sequences=short_sequences)
+
+    def examples(self, rows: np.ndarray) -> np.ndarray:
+        """EXAMPLE [rows]: the examples behind rows (int64, counted from 0 through all epochs)."""
+        result = np.empty(len(rows), EXAMPLE)
+        lowest, highest = rows.min(), rows.max()
+        epoch, begin, end = 0, 0, 0
+        while end <= highest:
+            begin, end = end, end + self.plans.count(epoch)
+            if lowest < end:
+                here = np.flatnonzero((rows >= begin) & (rows < end))
+                places = rng.permute(self._shuffle(epoch), rows[here] - begin, end - begin)
+                result[here] = self.plans.plan(epoch)[places]
+            epoch += 1
+        return result
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The batch of these rows (int64 [batch], counted from 0 through all epochs)."""
+        found = sequences(
+            self._corpus,
+            self.examples(rows),
+            rng.bits(self._pair_key, rows),
+            self._length,
+            self._vocabulary,
+            pairs=self._next_sentence,
+        )
+        input_ids, predictions = mask(found, rng.bits(self._mask_key, rows), self._vocabulary, self._masking)
+        batch = {
+            "input_ids": input_ids,
+            "token_type_ids": found.token_types(),
+            "attention_mask": found.attention_mask(),
+            "masked_lm_positions": predictions.positions,
+            "masked_lm_ids": predictions.ids,
+            "masked_lm_weights": predictions.weights,
+        }
+        if self._next_sentence:
+            batch["next_sentence_labels"] = found.random.astype(np.int32)
+        return batch
+
+    def padding_share(self, rows: np.ndarray) -> float:
+        """The share of padding in these rows (int64, counted from 0 through all epochs)."""
+        found = self.examples(rows)
+        sizes = found["first"].astype(np.int64) + found["second"] + special_tokens(self._next_sentence)
+        return 1.0 - float(sizes.mean()) / self._length
