@@ -1,3 +1,13 @@
+"""BERT-Base: 12 layers, 768 wide, 110M parameters, as published (Devlin et al. 2018, arXiv:1810.04805).
+
+python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus=DIR
+
+Published: 1M steps of 256 sequences in 4 days on 16 TPU v2 chips; held-out masked-LM perplexity 3.99 (table 6).
+"""
+
 from bertjax.config import default_config
+
+
 def get_config():
+    """Every default is BERT-Base's."""
     return default_config()

@@ -1,0 +1,36 @@
+"""The picture of a run: its losses over its steps."""
+
+from pathlib import Path
+
+from bertjax import metrics
+
+
+def draw(workdir: Path) -> Path:
+    """Draws `workdir/metrics.jsonl` as `workdir/curves.png` and returns the picture's path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    records = metrics.read(workdir / "metrics.jsonl")
+    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    _plot(loss, records, "train/mlm_loss", "training", color="tab:blue", alpha=0.4)
+    _plot(loss, records, "eval/mlm_loss", "held out", color="tab:blue", marker="o", markersize=3)
+    _plot(loss, records, "eval/unigram_entropy", "word counts alone", color="tab:gray", linestyle="--")
+    _plot(accuracy, records, "eval/mlm_accuracy", "masked words, held out", color="tab:blue", marker="o", markersize=3)
+    _plot(accuracy, records, "eval/nsp_accuracy", "next sentence, held out", color="tab:orange", marker="o", markersize=3)
+    loss.set(title="Masked-LM loss", xlabel="step", ylabel="nats a masked token")
+    accuracy.set(title="Accuracy", xlabel="step", ylim=(0, 1))
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    path = workdir / "curves.png"
+    figure.savefig(path)
+    return path
+
+
+def _plot(axes, records: list[dict], name: str, label: str, **style) -> None:
+    points = [(record["step"], record[name]) for record in records if name in record]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=label, **style)

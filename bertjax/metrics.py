@@ -1,0 +1,133 @@
+"""Where a run's numbers go: JSON lines always, TensorBoard, and a progress bar or lines.
+
+`metrics.jsonl` is what the mathematics says and is the same for every run of the same config; `perf.jsonl` is what the
+clock says.
+"""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bertjax.command import say, show_progress
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class MetricsWriter:
+    """Writes the metrics of one run into its workdir, continuing after `resume_step`."""
+
+    def __init__(self, workdir: Path, resume_step: int) -> None:
+        self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
+        self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
+        from tensorboardX import SummaryWriter
+
+        self._tensorboard = SummaryWriter(
+            str(workdir / TENSORBOARD_FOLDER), purge_step=resume_step + 1 if resume_step else None
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl."""
+        for file, of_clock in ((self._metrics, False), (self._perf, True)):
+            chosen = {name: value for name, value in values.items() if name.startswith("perf/") == of_clock}
+            if chosen:
+                file.write(json.dumps({"step": step} | chosen) + "\n")
+                file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Puts everything written so far on disk, as a checkpoint must not know more than the metrics."""
+        for file in (self._metrics, self._perf):
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._metrics.close()
+        self._perf.close()
+        self._tensorboard.close()
+
+
+def speeds(tokens: int, flops: float, seconds: float, waited: float, peak: float | None) -> dict[str, float]:
+    """The `perf/…` values of a stretch of training: seconds and FLOPs of the model, `peak` in FLOP/s."""
+    values = {
+        "perf/seconds": seconds,
+        "perf/tokens_per_second": tokens / seconds,
+        "perf/model_flops_per_second": flops / seconds,
+        "perf/input_wait": waited / seconds,
+    }
+    if peak:
+        values["perf/mfu"] = flops / seconds / peak
+    return values
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file; a last line that was cut off is left out."""
+    records = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def _open_continued(path: Path, resume_step: int) -> Any:
+    """The file, cut back to what lies at or before `resume_step`, open for appending."""
+    if path.exists():
+        kept = [record for record in read(path) if record["step"] <= resume_step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.replace(path)
+    return path.open("a")
+
+
+class Progress:
+    """A bar on a terminal, or lines where there is none."""
+
+    def __init__(self, total: int, start: int, unit: str = "step") -> None:
+        self._total, self._unit, self._bar = total, unit, None
+        if show_progress():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(unit, total=total, completed=start, text="")
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def report(self, step: int, text: str) -> None:
+        """Says something about `step`: beside the bar, or as a line."""
+        if self._bar:
+            self._bar.update(self._task, completed=step, text=text)
+        else:
+            say(f"{self._unit} {step}/{self._total}: {text}")
+
+    def line(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            say(text)

@@ -1,0 +1,1 @@
+"""Optax chains, learning-rate schedules and the weight-decay decision of every parameter."""

@@ -1,0 +1,43 @@
+"""AdamW with decoupled decay: BERT's, without bias correction, and the textbook's."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bertjax.config import OptimizerConfig
+from bertjax.optimizers.decay import decay_mask
+
+
+def adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Clip by the global norm, Adam, decoupled weight decay, learning rate.
+
+    Sources: Loshchilov & Hutter 2019 (arXiv:1711.05101); for `bias_correction=False` the optimizer of
+    google-research/bert, which leaves Adam's two corrections out.
+    """
+    adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        adam(config.beta1, config.beta2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def scale_by_uncorrected_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's direction m / (√v + eps), the moments not corrected for their start at zero."""
+
+    def init(params):
+        return optax.ScaleByAdamState(
+            count=jnp.zeros([], jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            nu=jax.tree.map(jnp.zeros_like, params),
+        )
+
+    def update(gradients, state, params=None):
+        del params
+        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, gradients)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count=state.count + 1, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,110 @@
+"""A trained model from wherever it lies: a run's workdir, one checkpoint of it, or a Hugging Face folder."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bertjax import checkpoint
+from bertjax.config import Config, from_config_dict, to_dict
+from bertjax.errors import UserError
+from bertjax.text import tokenizers
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Parameters and all that is needed to use them."""
+
+    path: Path  # where they were found
+    config: Config  # of the run; of an imported model only `model` and `next_sentence` mean something
+    params: Any  # nested dict of NumPy arrays
+    tokenizer: tokenizers.Tokenizer
+    tokenizer_files: dict[str, str]  # name → base64
+    step: int
+
+
+def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
+    """The model at `path`; of a workdir the last checkpoint that can be read, and `say` is told of broken ones.
+
+    Raises:
+      UserError: there is no model, or none that can be read.
+    """
+    path = Path(path).absolute()
+    if (path / "checkpoints").is_dir():
+        return _from_workdir(path, say)
+    if (path / "meta").is_dir() and (path / "params").is_dir():
+        try:
+            return _from_checkpoint(path)
+        except checkpoint.BrokenCheckpoint as error:
+            raise UserError(f"checkpoint {path} is broken ({error}); take another one") from error
+    if (path / "config.json").is_file():
+        return _from_huggingface(path)
+    raise UserError(
+        f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, or a Hugging Face folder"
+    )
+
+
+def save(directory: str | Path, model: Pretrained) -> Path:
+    """Writes a workdir with one checkpoint of parameters, step `model.step`; returns the checkpoint's path.
+
+    Raises:
+      UserError: there is something already, or it cannot be written.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and any(directory.iterdir()):
+        raise UserError(f"{directory} is not empty; choose another folder")
+    meta = {
+        "seed": model.config.seed,
+        "config": json.loads(json.dumps(to_dict(model.config))),
+        "corpus": None,
+        "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
+    }
+    target = directory / "checkpoints" / str(model.step)
+    checkpoint.write_params(target, model.params, meta)
+    (directory / "tokenizer").mkdir()
+    checkpoint.write_tokenizer(meta, directory / "tokenizer")
+    return target
+
+
+def _from_workdir(workdir: Path, say: Callable[[str], None]) -> Pretrained:
+    for step in reversed(checkpoint.steps(workdir / "checkpoints")):
+        try:
+            return _from_checkpoint(workdir / "checkpoints" / str(step))
+        except checkpoint.BrokenCheckpoint as error:
+            say(f"checkpoint {step} is broken ({error}), the one before is taken")
+    raise UserError(f"there is no checkpoint that can be read in {workdir}/checkpoints; train further, or take another")
+
+
+def _from_checkpoint(path: Path) -> Pretrained:
+    params, meta = checkpoint.read_params(path)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.write_tokenizer(meta, Path(folder))
+        tokenizer = tokenizers.load(folder)
+    return Pretrained(
+        path=path,
+        config=from_config_dict(meta["config"]),
+        params=params,
+        tokenizer=tokenizer,
+        tokenizer_files=meta["tokenizer"]["files"],
+        step=meta["step"],
+    )
+
+
+def _from_huggingface(folder: Path) -> Pretrained:
+    from bertjax.interop import huggingface
+
+    model, params = huggingface.import_bert(folder)
+    tokenizer = tokenizers.load(folder)
+    with tempfile.TemporaryDirectory() as written:
+        tokenizer.save(written)
+        files = checkpoint.tokenizer_files(Path(written))
+    return Pretrained(
+        path=folder,
+        config=dataclasses.replace(Config(), model=model, next_sentence="pooler" in params),
+        params=params,
+        tokenizer=tokenizer,
+        tokenizer_files=files,
+        step=0,
+    )

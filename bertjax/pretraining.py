@@ -1,0 +1,205 @@
+"""A pre-training run put together: its task, state, input and evaluation, from a config and a corpus."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from bertjax import checkpoint, parallel, pretrained, training
+from bertjax.config import Config, Phase, from_config_dict, resume_conflict, to_dict
+from bertjax.data import heldout
+from bertjax.data.corpus import Corpus
+from bertjax.data.vocabulary import Vocabulary
+from bertjax.errors import UserError
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.objectives import pretraining as objective
+from bertjax.optimizers.adamw import adamw
+from bertjax.optimizers.decay import path_name
+from bertjax.optimizers.schedules import learning_rate
+from bertjax.text import tokenizers
+
+
+def pretraining_task(config: Config) -> training.Task:
+    """The model of `config` with the pre-training objective."""
+    model = PretrainingModel(
+        config.model,
+        next_sentence=config.next_sentence,
+        dtype=parallel.compute_dtype(config.dtype),
+        unroll=config.layout.unroll,
+    )
+    return training.Task(model, objective.terms, objective.total)
+
+
+def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a run and its learning rate as a function of the step."""
+    schedule = learning_rate(config.optimizer, config.total_steps)
+    return adamw(config.optimizer, schedule), schedule
+
+
+def with_vocabulary(config: Config, tokenizer: tokenizers.Tokenizer, where: Path) -> Config:
+    """`config` with the vocabulary size settled: 0 becomes the tokenizer's.
+
+    Raises:
+      UserError: the model's vocabulary is too small for the tokenizer at `where`.
+    """
+    size = config.model.vocab_size or tokenizer.vocab_size
+    if size < tokenizer.vocab_size:
+        raise UserError(
+            f"config.model.vocab_size is {size}, but the tokenizer of {where} has {tokenizer.vocab_size} entries; "
+            "set it to that, or to 0 to take the tokenizer's"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+
+
+def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the global batch of a phase, as `data/pipeline.py` makes it."""
+    predictions = config.masking.predictions(phase.length)
+    sequence, slots = (phase.batch, phase.length), (phase.batch, predictions)
+    batch = {
+        "input_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
+        "token_type_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
+        "attention_mask": jax.ShapeDtypeStruct(sequence, jnp.int32),
+        "masked_lm_positions": jax.ShapeDtypeStruct(slots, jnp.int32),
+        "masked_lm_ids": jax.ShapeDtypeStruct(slots, jnp.int32),
+        "masked_lm_weights": jax.ShapeDtypeStruct(slots, jnp.float32),
+    }
+    if config.next_sentence:
+        batch["next_sentence_labels"] = jax.ShapeDtypeStruct((phase.batch,), jnp.int32)
+    return batch
+
+
+def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+    """What a checkpoint of this run says about itself, beside its step and checksums."""
+    return {
+        "seed": config.seed,
+        "config": json.loads(json.dumps(to_dict(config))),
+        "corpus": corpus.fingerprint,
+        "tokenizer": {
+            "hash": tokenizer.hash(),
+            "files": checkpoint.tokenizer_files(corpus.directory / "tokenizer"),
+        },
+    }
+
+
+def restore_run(
+    config: Config, workdir: Path, corpus: Corpus, abstract: training.TrainState, say: Callable[[str], None]
+) -> training.TrainState | None:
+    """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
+
+    Raises:
+      UserError: the run was made with another corpus or tokenizer, or with settings that change its mathematics.
+    """
+    directory = workdir / "checkpoints"
+    _refuse_other_run(config, workdir, corpus, checkpoint.latest_meta(directory))
+    restored = checkpoint.restore_latest(directory, abstract.params, abstract.optimizer, say)
+    if restored is None:
+        return None
+    params, optimizer, meta = restored
+    step = jax.device_put(jnp.int32(meta["step"]), abstract.step.sharding)
+    return training.TrainState(step=step, params=params, optimizer=optimizer)
+
+
+def with_params_of(
+    config: Config, state: training.TrainState, tokenizer: tokenizers.Tokenizer, say: Callable[[str], None]
+) -> training.TrainState:
+    """`state` with the parameters of `config.init_from`; the optimizer starts anew.
+
+    Raises:
+      UserError: that model has another tokenizer, or parameters of another shape.
+    """
+    source = pretrained.load(config.init_from, say)
+    if source.tokenizer.hash() != tokenizer.hash():
+        raise UserError(
+            f"{config.init_from} has another tokenizer than the corpus {config.corpus}; "
+            "prepare the corpus with --tokenizer of that model"
+        )
+    mine, theirs = _shapes(state.params), _shapes(source.params)
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            raise UserError(
+                f"{config.init_from} does not fit config.model: {name} is {theirs.get(name, 'missing')} there and "
+                f"{mine.get(name, 'missing')} here; set config.model as in that model"
+            )
+    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), source.params, state.params)
+    say(f"starting from the parameters of {source.path}")
+    return dataclasses.replace(state, params=params)
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    return {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, meta: dict[str, Any] | None) -> None:
+    if meta is None:
+        return
+    conflict = resume_conflict(from_config_dict(meta["config"]), config, meta["step"])
+    if conflict:
+        raise UserError(
+            f"{workdir} holds a run with another config.{conflict}; give that value again, or a new --workdir"
+        )
+    if meta["tokenizer"]["hash"] != corpus.tokenizer_hash:
+        raise UserError(f"{workdir} holds a run with another tokenizer than {corpus.directory}; use a new --workdir")
+    if meta["corpus"] != corpus.fingerprint:
+        raise UserError(
+            f"{workdir} holds a run on another corpus than {corpus.directory}; give that one, or a new --workdir"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Scores parameters on a corpus's held-out split, always on the same examples and masks."""
+
+    config: Config
+    mesh: Mesh
+    vocabulary: Vocabulary
+    train: Corpus
+    split: Corpus  # the held-out one
+
+    @functools.cached_property
+    def entropy(self) -> float:
+        """What word counts alone reach, in nats a token."""
+        return heldout.unigram_entropy(self.train, self.split)
+
+    @functools.cached_property
+    def _eval_step(self) -> Any:
+        return training.make_eval_step(pretraining_task(self.config), self.mesh)
+
+    def scores(self, params: Any, length: int, batch: int) -> dict[str, float]:
+        """`eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`."""
+        limit = self.config.eval_sequences
+        batches = heldout.heldout_batches(
+            self.split, self.vocabulary, self.config, length=length, batch=batch, limit=limit
+        )
+        means = training.evaluate(self._eval_step, params, batches, self.mesh)
+        means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
+        means["unigram_entropy"] = self.entropy
+        return {f"eval/{name}": value for name, value in means.items()}
+
+
+def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Corpus) -> HeldOut:
+    """The held-out split that belongs to the training split `train`."""
+    return HeldOut(config, mesh, vocabulary, train, Corpus.open(train.directory, split="heldout"))
+
+
+def describe_scores(scores: dict[str, float]) -> str:
+    """One line: how good the model is, and against what."""
+    text = (
+        f"held-out masked-LM loss {scores['eval/mlm_loss']:.3f} (perplexity {scores['eval/mlm_perplexity']:.1f}, "
+        f"word counts alone {scores['eval/unigram_entropy']:.3f}), accuracy {scores['eval/mlm_accuracy']:.1%}"
+    )
+    if "eval/nsp_accuracy" in scores:
+        text += f", next sentence {scores['eval/nsp_accuracy']:.1%}"
+    return text
+
+
+def count_parameters(params: Any) -> int:
+    """Numbers in a tree of parameters."""
+    return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,198 @@
+"""Pre-trains an encoder.
+
+python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus=DIR [--config.KEY=VALUE …]
+
+The workdir gets config.json, metrics.jsonl, perf.jsonl, TensorBoard events, checkpoints/, tokenizer/ and curves.png. Running
+the same command again continues the run. Ctrl-C and SIGTERM save a checkpoint and leave.
+"""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from bertjax import command
+from bertjax.command import say
+from bertjax.errors import UserError
+
+if TYPE_CHECKING:
+    from bertjax.checkpoint import CheckpointWriter
+    from bertjax.config import Config
+
+_CONFIG = command.define_config_flag()
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; it is made, or continued.")
+
+
+def main(args: list[str]) -> None:
+    """Reads the flags and trains."""
+    if args:
+        raise UserError(f"unexpected argument {args[0]}; settings are given as --config.KEY=VALUE")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise UserError("--config=FILE and --workdir=DIR are needed, e.g. --config=configs/tiny.py --workdir=runs/tiny")
+    from bertjax.config import from_config_dict
+
+    config = from_config_dict(_CONFIG.value)
+    if not config.corpus:
+        raise UserError("config.corpus is not set; make a corpus with python -m bertjax.prepare, give --config.corpus=DIR")
+    train(config, Path(_WORKDIR.value).absolute())
+
+
+def train(config: "Config", workdir: Path) -> None:
+    """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop."""
+    from bertjax import metrics, parallel, pretraining, training
+    from bertjax.checkpoint import CheckpointWriter
+    from bertjax.data.corpus import Corpus
+    from bertjax.data.pipeline import BatchSource
+    from bertjax.data.vocabulary import Vocabulary
+    from bertjax.text import tokenizers
+
+    # -- corpus and tokenizer
+    corpus = Corpus.open(config.corpus, split="train")
+    tokenizer = tokenizers.load(corpus.directory / "tokenizer")
+    config = pretraining.with_vocabulary(config, tokenizer, corpus)
+    vocabulary = Vocabulary.of(tokenizer)
+    source = BatchSource(corpus, vocabulary, config)
+
+    # -- mesh, model, optimizer
+    mesh = parallel.make_mesh(config.mesh)
+    for index, phase in enumerate(config.phases):
+        parallel.check_batch(mesh, phase.batch, f"config.phases[{index}].batch")
+    task = pretraining.pretraining_task(config)
+    optimizer, schedule = pretraining.make_optimizer(config)
+
+    # -- state: where the run stood, or a new one
+    batch = pretraining.abstract_batch(config, config.phases[0])
+    abstract = training.abstract_state(task, optimizer, batch, mesh)
+    state = pretraining.restore_run(config, workdir, corpus, abstract, say)
+    if state is None:
+        state = training.init_state(task, optimizer, batch, mesh, config.seed)
+        if config.init_from:
+            state = pretraining.with_params_of(config, state, tokenizer, say)
+    start, total = int(state.step), config.total_steps
+    _write_workdir(config, workdir, corpus.directory / "tokenizer")
+    if start >= total:
+        say(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
+        return _finish(workdir)
+
+    # -- the loop
+    held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
+    meta = pretraining.checkpoint_meta(config, corpus, tokenizer)
+    checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
+    writer = metrics.MetricsWriter(workdir, start)
+    clock = training.Clock()
+    say(_describe(config, corpus, source, state.params, start))
+    with metrics.Progress(total, start) as progress, training.StopSignal() as stop:
+        speed = _Speed(config, clock, start, parallel.peak_flops())
+
+        def on_metrics(step: int, values: dict[str, float]) -> None:
+            checkpoints.check()
+            _refuse_not_finite(step, values, checkpoints)
+            progress.step(step)
+            if step == 1 or step % config.log_every == 0:
+                values = values | speed.since_last(step)
+                writer.write(step, values)
+                progress.report(step, _describe_step(values))
+
+        def on_evaluation(step: int, state: training.TrainState) -> None:
+            phase = config.phases[config.locate(step - 1)[0]]
+            scores = held_out.scores(state.params, phase.length, phase.batch)
+            writer.write(step, scores)
+            progress.line(f"step {step}: {pretraining.describe_scores(scores)}")
+
+        def on_checkpoint(step: int, state: training.TrainState) -> None:
+            writer.sync()
+            checkpoints.save(step, state.params, state.optimizer, meta)
+
+        hooks = training.Hooks(
+            on_metrics=on_metrics,
+            evaluation_due=lambda step: step == total or bool(config.eval_every and step % config.eval_every == 0),
+            on_evaluation=on_evaluation,
+            checkpoint_due=lambda step: step == total or step % config.checkpoint_every == 0,
+            on_checkpoint=on_checkpoint,
+        )
+        train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed)
+        batches = source.iterate(start, total, threads=config.reader_threads)
+        done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
+    checkpoints.close()
+    writer.close()
+    if done < total:
+        return say(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
+    return _finish(workdir)
+
+
+class _Speed:
+    """Tokens and model FLOPs a second between log lines."""
+
+    def __init__(self, config: "Config", clock: Any, start: int, peak: float | None) -> None:
+        self._config, self._clock, self._step, self._peak = config, clock, start, peak
+
+    def since_last(self, step: int) -> dict[str, float]:
+        """The `perf/…` values of the steps since the last call."""
+        from bertjax import metrics
+
+
+        tokens, work = 0, 0.0
+        for done in range(self._step, step):
+            phase = self._config.phases[self._config.locate(done)[0]]
+            tokens += phase.batch * phase.length
+            work += 1.0
+        self._step = step
+        return metrics.speeds(tokens, work, *self._clock.read(), self._peak)
+
+
+def _refuse_not_finite(step: int, values: dict[str, float], checkpoints: "CheckpointWriter") -> None:
+    for name in ("train/loss", "train/grad_norm"):
+        if not math.isfinite(values[name]):
+            latest = checkpoints.latest()
+            good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
+            raise UserError(
+                f"{name} is {values[name]} at step {step}; {good}; "
+                "lower config.optimizer.learning_rate or lengthen warmup_steps, in a new --workdir"
+            )
+
+
+def _describe(config: "Config", corpus: Any, source: Any, params: Any, start: int) -> str:
+    from bertjax import pretraining
+
+    tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
+    return (
+        f"training {pretraining.count_parameters(params):,} parameters, steps {start} to {config.total_steps}, "
+        f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
+        f"epochs); padding {source.padding_share(0):.1%}"
+    )
+
+
+def _describe_step(values: dict[str, float]) -> str:
+    text = f"loss {values['train/loss']:.3f}, {values['perf/tokens_per_second']:,.0f} tokens/s"
+    text += f", {values['perf/model_flops_per_second'] / 1e12:.3g} TFLOP/s"
+    if "perf/mfu" in values:
+        text += f" (MFU {values['perf/mfu']:.1%})"
+    return text + f", waiting for input {values['perf/input_wait']:.1%}"
+
+
+def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
+    from bertjax.config import to_dict
+
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = workdir / "config.json.tmp"
+        temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        temporary.replace(workdir / "config.json")
+        shutil.copytree(tokenizer, workdir / "tokenizer", dirs_exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
+
+
+def _finish(workdir: Path) -> None:
+    from bertjax.curves import draw
+
+    draw(workdir)
+    say(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
+    say(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,250 @@
+"""State, step and loop of a training, whatever the objective."""
+
+import dataclasses
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from bertjax.errors import UserError
+from bertjax.objectives.pretraining import Term
+from bertjax.parallel import by_row, put_batch, replicated
+
+Batch = Mapping[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a training carries from step to step."""
+
+    step: jax.Array  # int32 scalar: steps done
+    params: Any
+    optimizer: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained: a model, and the terms and the loss made from its outputs."""
+
+    model: Any  # flax module: apply({"params": …}, batch, dropout_keys) -> outputs
+    terms: Callable[[Mapping[str, jax.Array], Batch], dict[str, Term]]
+    total: Callable[[Mapping[str, Term]], jax.Array]
+
+
+def abstract_state(
+    task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh
+) -> TrainState:
+    """The state's shapes, dtypes and shardings; computes nothing. `batch` may be abstract as well."""
+    shapes = jax.eval_shape(lambda batch: _initial(task, optimizer, batch, 0), batch)
+    where = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
+
+
+def init_state(
+    task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
+) -> TrainState:
+    """The state before the first step, made where it will lie."""
+    shapes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
+    make = jax.jit(lambda batch: _initial(task, optimizer, batch, seed), out_shardings=replicated(mesh))
+    return make(shapes)
+
+
+def _initial(task: Task, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
+    params = task.model.init(jax.random.key(seed), batch)["params"]
+    return TrainState(step=jnp.zeros([], jnp.int32), params=params, optimizer=optimizer.init(params))
+
+
+def make_train_step(
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh, seed: int
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """A compiled step: (state, batch) -> (state, metrics as f32 scalars). The old state's memory is re-used."""
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        rows = jax.tree.leaves(dict(batch))[0].shape[0]
+        keys = dropout_keys(seed, state.step, rows)
+
+        def loss_of(params: Any) -> tuple[jax.Array, dict[str, Term]]:
+            terms = task.terms(task.model.apply({"params": params}, batch, keys), batch)
+            return task.total(terms), terms
+
+        (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        metrics = {
+            "train/loss": loss,
+            "train/grad_norm": optax.global_norm(gradients),
+            "train/learning_rate": schedule(state.step),
+        } | {f"train/{name}": term.mean() for name, term in terms.items()}
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(step=state.step + 1, params=params, optimizer=optimizer_state), metrics
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        train_step,
+        in_shardings=(everywhere, by_row(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def dropout_keys(seed: int, step: jax.Array, rows: int) -> jax.Array:
+    """A threefry key for each row of the global batch of `step`, typed keys [rows]; derived, so never saved."""
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+
+
+def make_eval_step(task: Task, mesh: Mesh) -> Callable[[Any, Batch], dict[str, Term]]:
+    """A compiled evaluation of one batch: (params, batch) -> terms, without dropout."""
+
+    def eval_step(params: Any, batch: Batch) -> dict[str, Term]:
+        return task.terms(task.model.apply({"params": params}, batch), batch)
+
+    everywhere = replicated(mesh)
+    return jax.jit(eval_step, in_shardings=(everywhere, by_row(mesh)), out_shardings=everywhere)
+
+
+def evaluate(
+    eval_step: Callable[[Any, Batch], dict[str, Term]], params: Any, batches: Iterable[Batch], mesh: Mesh
+) -> dict[str, float]:
+    """The mean of each term over all batches together, each divided once by its own weight."""
+    results = [eval_step(params, put_batch(batch, mesh)) for batch in batches]
+    if not results:
+        raise UserError("the held-out split is too small for one example; prepare the corpus with a larger --heldout")
+    results = jax.device_get(results)
+    sums = {name: sum(float(terms[name].sum) for terms in results) for name in results[0]}
+    weights = {name: sum(float(terms[name].weight) for terms in results) for name in results[0]}
+    return {name: sums[name] / max(weights[name], 1e-6) for name in sums}
+
+
+class StopSignal:
+    """Turns the first SIGTERM or Ctrl-C into a wish to stop after the current step; a second one interrupts."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> "StopSignal":
+        self._before = {s: signal.signal(s, self._request) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the loop calls; each gets the number of steps done."""
+
+    on_metrics: Callable[[int, dict[str, float]], None]  # every step's metrics, a little later, in order
+    evaluation_due: Callable[[int], bool]
+    on_evaluation: Callable[[int, TrainState], None]
+    checkpoint_due: Callable[[int], bool]
+    on_checkpoint: Callable[[int, TrainState], None]
+
+
+# Steps that may be under way before the loop waits for the oldest one's metrics: enough that the device always has its
+# next step queued, few enough that the host does not run away from it.
+_IN_FLIGHT = 2
+
+
+def fit(
+    state: TrainState,
+    batches: Iterable[dict[str, np.ndarray]],
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]],
+    mesh: Mesh,
+    hooks: Hooks,
+    stop: StopSignal,
+    clock: "Clock",
+    start: int,
+) -> int:
+    """Trains from step `start` through all `batches`, or until `stop` is requested; the number of steps done.
+
+    Every metric of a step is handed over before an evaluation or checkpoint of that step is made.
+
+    Raises:
+      UserError: a loss or gradient that is not finite.
+    """
+    pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
+
+    def settle(in_flight: int) -> None:
+        while len(pending) > in_flight:
+            done, metrics = pending.popleft()
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            hooks.on_metrics(done, values)
+
+    step = start
+    for batch in clock.waiting(batches):
+        with jax.transfer_guard("disallow"):
+            state, metrics = train_step(state, put_batch(batch, mesh))
+        step += 1
+        pending.append((step, metrics))
+        settle(_IN_FLIGHT)
+        if hooks.evaluation_due(step):
+            settle(0)
+            with clock.paused():
+                hooks.on_evaluation(step, state)
+        if hooks.checkpoint_due(step) or stop.requested:
+            settle(0)
+            with clock.paused():
+                hooks.on_checkpoint(step, state)
+        if stop.requested:
+            break
+    settle(0)
+    return step
+
+
+class Clock:
+    """Seconds of training between two readings, without evaluations and checkpoints, and those spent on input."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._paused = 0.0
+        self._waited = 0.0
+
+    def waiting(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """The batches, timing how long each keeps the loop waiting."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def paused(self) -> "_Pause":
+        """A context whose time does not count."""
+        return _Pause(self)
+
+    def read(self) -> tuple[float, float]:
+        """(seconds of training, seconds of them spent waiting for input) since the last reading."""
+        now = time.perf_counter()
+        reading = now - self._start - self._paused, self._waited
+        self._start, self._paused, self._waited = now, 0.0, 0.0
+        return reading
+
+
+class _Pause:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._before = time.perf_counter()
+
+    def __exit__(self, *error: Any) -> None:
+        self._clock._paused += time.perf_counter() - self._before

@@ -1,0 +1,18 @@
+"""BERT-Medium: 8 layers, 512 wide, 42M parameters; BERT's recipe.
+
+python -m bertjax.train --config=configs/medium.py --workdir=runs/medium --config.corpus=DIR
+
+The size is one of Google's small models (Turc et al. 2019, arXiv:1908.08962).
+"""
+
+from bertjax.config import default_config
+
+
+def get_config():
+    """BERT-Base's recipe at this size."""
+    config = default_config()
+    config.model.num_hidden_layers = 8
+    config.model.hidden_size = 512
+    config.model.num_attention_heads = 8
+    config.model.intermediate_size = 2048
+    return config

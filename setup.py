@@ -1,0 +1,59 @@
+"""bertjax: pre-training of BERT-family encoders in JAX/Flax."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bertjax/__init__.py").read_text()).group(1)
+
+# Ranges: the lower end is the oldest that the tests ran with, the upper end the next release that may break an interface.
+# TensorFlow only feeds the accelerator, so Linux on x86 takes its build without GPU libraries.
+SMALL = 'platform_system == "Linux" and platform_machine == "x86_64"'
+FULL = 'platform_system != "Linux" or platform_machine != "x86_64"'
+REQUIRED = [
+    "absl-py>=2.1,<3",
+    "flax>=0.12,<0.13",
+    "jax>=0.10,<0.12",
+    "matplotlib>=3.9,<4",
+    "ml-collections>=1.0,<2",
+    "numpy>=2.0,<3",
+    "optax>=0.2.5,<0.3",
+    "orbax-checkpoint>=0.12,<0.13",
+    "pyarrow>=20,<27",
+    "rich>=13,<16",
+    "safetensors>=0.5,<0.9",
+    "sentencepiece>=0.2,<0.3",
+    "tensorboardX>=2.6,<3",
+    f"tensorflow-cpu>=2.20,<2.22; {SMALL}",
+    f"tensorflow>=2.20,<2.22; {FULL}",
+    "tokenizers>=0.22,<0.24",
+]
+EXTRAS = {
+    "gpu": ["jax[cuda12]"],
+    "tpu": ["jax[tpu]"],
+    "tfds": ["tensorflow-datasets>=4.9,<5"],
+    "test": [
+        "hypothesis>=6,<7",
+        "psutil>=5,<8",
+        "pytest>=8,<10",
+        "ruff>=0.9,<0.18",
+        "tensorflow-datasets>=4.9,<5",
+        "torch==2.13.0",
+        "transformers>=5,<6",
+    ],
+}
+
+setup(
+    name="bertjax",
+    version=VERSION,
+    description="Pre-training of BERT-family encoders in JAX/Flax, TPU first",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["bertjax", "bertjax.*"]),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)
