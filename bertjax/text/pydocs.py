@@ -18,7 +18,15 @@ MIN_CHARACTERS = 500
 
 _TOPICS = "pydoc_data/topics.py"
 # Not documentation of the library: tests, other people's packages, and generated tables.
-_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
+_SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "idle_test",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "lib-dynload",
+}
 
 
 def documents() -> Iterator[str]:
@@ -30,7 +38,9 @@ def documents() -> Iterator[str]:
     library = Path(sysconfig.get_paths()["stdlib"])
     topics = library / _TOPICS
     if not topics.is_file():
-        raise UserError(f"pydoc: this Python has no {topics}; install its full standard library, or give another source")
+        raise UserError(
+            f"pydoc: this Python has no {topics}; install its full standard library, or give another source"
+        )
     yield from _topics(topics)
     for path in sorted(library.rglob("*.py"), key=lambda path: path.relative_to(library).as_posix()):
         parts = path.relative_to(library).parts
@@ -57,7 +67,15 @@ def _docstrings(path: Path) -> str:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return ""  # samples of broken code that test other modules
-    places = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, places)]
-    nodes.sort(key=lambda node: getattr(node, "lineno", 0))
-    return "\n\n".join(filter(None, map(ast.get_docstring, nodes)))
+    return "\n\n".join(filter(None, map(ast.get_docstring, _documented(tree))))
+
+
+def _documented(node: ast.AST) -> Iterator[ast.AST]:
+    """What can have a docstring, in the order of the source; `ast.walk` would visit every expression too."""
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        yield node
+    for block in ("body", "handlers", "orelse", "finalbody"):
+        statements = getattr(node, block, ())
+        if isinstance(statements, list):  # a lambda's body is one expression
+            for statement in statements:
+                yield from _documented(statement)

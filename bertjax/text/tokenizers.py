@@ -213,8 +213,12 @@ class LibraryBackend:
 
     def fingerprint(self) -> bytes:
         """Everything that decides ids. Decoder and post-processor do not, and differ between files of one tokenizer."""
-        relevant = {key: self._content[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
-        relevant["added_tokens"] = sorted((t["id"], t["content"], t["special"]) for t in relevant["added_tokens"])
+        relevant = {
+            key: self._content[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")
+        }
+        relevant["added_tokens"] = sorted(
+            (t["id"], t["content"], t["special"]) for t in relevant["added_tokens"]
+        )
         return json.dumps(relevant, sort_keys=True).encode()
 
     def special_pieces(self) -> set[str]:
@@ -333,7 +337,11 @@ def wordpiece(vocabulary: dict[str, int], lowercase: bool) -> library.Tokenizer:
 
 
 def _tokenizer_file(directory: Path) -> Path:
-    for candidate in (directory / "tokenizer.json", directory / "vocab.txt", *sorted(directory.glob("*.model"))):
+    for candidate in (
+        directory / "tokenizer.json",
+        directory / "vocab.txt",
+        *sorted(directory.glob("*.model")),
+    ):
         if candidate.is_file():
             return candidate
     raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
@@ -341,7 +349,9 @@ def _tokenizer_file(directory: Path) -> Path:
 
 def _backend(file: Path) -> _Backend:
     if file.suffix == ".json":
-        return LibraryBackend(_parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8")))
+        return LibraryBackend(
+            _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
+        )
     if file.suffix == ".txt":
         pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
@@ -359,7 +369,9 @@ def _backend(file: Path) -> _Backend:
 def _parse(what: str, parser: Any, content: Any) -> Any:
     try:
         return parser(content)
-    except Exception as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
+    except (
+        Exception
+    ) as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
 
 

@@ -39,7 +39,9 @@ def parse(spec: str) -> tuple[str, int]:
         raise UserError(f"--tokenizer={spec}: unknown; give a folder or new:KIND:SIZE, KIND one of {kinds}")
     size = int(match[2])
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise UserError(f"--tokenizer={spec}: a vocabulary has {MIN_SIZE} to {MAX_SIZE:,} pieces; give such a size")
+        raise UserError(
+            f"--tokenizer={spec}: a vocabulary has {MIN_SIZE} to {MAX_SIZE:,} pieces; give such a size"
+        )
     return match[1], size
 
 
@@ -168,7 +170,9 @@ def _unigram(sentences: Iterable[str], size: int) -> tokenizers.Tokenizer:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(f"sentencepiece cannot make a vocabulary of {size} from this text ({error})") from error
+        raise UserError(
+            f"sentencepiece cannot make a vocabulary of {size} from this text ({error})"
+        ) from error
     backend = tokenizers.SentencePieceBackend(model.getvalue())
     return tokenizers.Tokenizer(backend, {"tokenizer_class": "AlbertTokenizer", "model_max_length": 512})
 

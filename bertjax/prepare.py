@@ -1,0 +1,160 @@
+"""Raw text to a corpus.
+
+    python -m bertjax.prepare --source=pydoc: --output=data/pydoc --tokenizer=new:wordpiece:8192
+
+The same command goes on where it was stopped, and leaves a finished corpus as it is. See docs/data.md.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from bertjax import command
+from bertjax.errors import UserError
+
+_SOURCE = flags.DEFINE_multi_string(
+    "source",
+    [],
+    "KIND:WHERE[@WEIGHT], several times: text: file: wiki: jsonl: parquet: tfds: pydoc: (docs/data.md).",
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the corpus.")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer",
+    "new:wordpiece:30522",
+    "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
+    "unigram or bpe, trained on a sample of the sources.",
+)
+_HELDOUT = flags.DEFINE_float(
+    "heldout", 0.005, "Share of the documents held out for evaluation; 0 for none.", 0.0, 0.5
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Decides which documents are held out, and which a weight below 1 takes."
+)
+_LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
+_PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)
+_VERIFY = flags.DEFINE_bool("verify", False, "Afterwards, compare every shard with its hash.")
+
+
+def main(args: list[str]) -> None:
+    """Parses sources, builds, reports."""
+    from bertjax.data import build, corpus
+    from bertjax.text import sources
+
+    if args:
+        raise UserError(f"{args[0]}: unexpected word; give flags only, e.g. --source={args[0]}")
+    if not _OUTPUT.value:
+        raise UserError("--output is missing; give the folder for the corpus")
+    output = Path(_OUTPUT.value)
+    options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value)
+    processes = _PROCESSES.value or len(os.sched_getaffinity(0))
+    try:
+        with _Progress() as progress:
+            summary = build.build(
+                output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress
+            )
+    except KeyboardInterrupt:
+        command.say("stopped; run the same command again to go on")
+        sys.exit(130)
+    if _VERIFY.value:
+        corpus.verify(output)
+        command.say(f"{output}: every shard is as it was written")
+    _report(output, summary, progress.megabytes_per_second)
+
+
+class _Progress:
+    """A bar on a terminal, a line every ten seconds otherwise."""
+
+    _SECONDS = 10.0
+
+    def __init__(self):
+        self._start = self._last = time.monotonic()
+        self._megabytes = 0.0
+        self._end: float | None = None
+        self._bar = None
+        self._stage = None
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Of the text that this run tokenised, all stages counted; 0 where there was nothing to do."""
+        return self._megabytes / ((self._end or time.monotonic()) - self._start)
+
+    def __enter__(self) -> "_Progress":
+        if command.show_progress():
+            from rich import progress
+            from rich.console import Console
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.completed:,.0f} documents {task.fields[speed]}"),
+                progress.TimeElapsedColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            self._bar = progress.Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end = time.monotonic()
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, stage: str, done: int, total: int, megabytes: float) -> None:
+        now = time.monotonic()
+        self._megabytes = megabytes
+        if (
+            stage == self._stage
+            and done != total
+            and now - self._last < (0.1 if self._bar else self._SECONDS)
+        ):
+            return
+        self._last = now
+        speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
+        if self._bar is None:
+            command.say(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
+        elif stage != self._stage:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._task = self._bar.add_task(stage, completed=done, total=total or None, speed=speed)
+        else:
+            self._bar.update(self._task, completed=done, total=total or None, speed=speed)
+        self._stage = stage
+
+
+def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # noqa: F821 (imported late)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=str(output), title_justify="left")
+    for name in ("", *summary.splits, "total"):
+        table.add_column(name, justify="right" if name else "left")
+    columns = [*summary.splits.values(), summary.total]
+    for name in ("documents", "sentences", "words", "tokens"):
+        table.add_row(name, *(f"{getattr(counts, name):,}" for counts in columns))
+    table.add_row("tokens a word", *(f"{counts.tokens / max(counts.words, 1):.3f}" for counts in columns))
+    table.add_row("[UNK]", *(f"{counts.unknown / max(counts.tokens, 1):.3%}" for counts in columns))
+    table.add_row("megabytes of text", *(f"{counts.bytes / 1e6:,.1f}" for counts in columns))
+    for name, count in (
+        ("duplicates dropped", summary.duplicates),
+        ("dropped by weight", summary.thinned),
+        ("empty, dropped", summary.total.empty),
+    ):
+        table.add_row(name, *([""] * len(summary.splits)), f"{count:,}")
+    table.add_row("MB/s", *([""] * len(summary.splits)), f"{speed:.1f}" if speed else "(was complete)")
+    # A narrow terminal, or none, must not cut numbers.
+    Console(width=max(Console().width, 80), highlight=False).print(table)
+    print(
+        f"\nThe corpus is in {output}, its tokenizer ({summary.vocab_size:,} pieces) in {output / 'tokenizer'}."
+    )
+    print("Next, training, e.g.:")
+    overrides = "" if summary.vocab_size <= 30522 else f" --config.model.vocab_size={summary.vocab_size}"
+    print(
+        f"  python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={output}{overrides}"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)
