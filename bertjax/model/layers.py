@@ -23,6 +23,23 @@ def matmul_precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [rows, features] + bias [features]; the bias's gradient is a product, which a CPU does faster than a sum."""
+    return x + bias
+
+
+def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
+    return x + bias, None
+
+
+def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    ones = jnp.ones(gradient.shape[0], gradient.dtype)
+    return gradient, jnp.dot(ones, gradient, precision=jax.lax.Precision.HIGHEST)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
 def dense(features: int, config: ModelConfig, dtype: jnp.dtype, name: str) -> nn.Dense:
     """A linear layer: `kernel` [in, features], `bias` [features]; f32 parameters, computed in `dtype`."""
     return nn.Dense(

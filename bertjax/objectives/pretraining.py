@@ -52,11 +52,11 @@ def _classification(name: str, logits: jax.Array, labels: jax.Array, weights: ja
     """Cross-entropy and accuracy: logits [..., classes], labels and weights [...]."""
     logits = logits.astype(jnp.float32)
     weights = weights.astype(jnp.float32)
-    # Not a gather: its gradient would be a scatter into an array as large as the logits.
-    is_label = jax.lax.broadcasted_iota(labels.dtype, logits.shape, logits.ndim - 1) == labels[..., None]
-    label_logits = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)
-    losses = jax.nn.logsumexp(logits, axis=-1) - label_logits
-    correct = label_logits >= jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    log_sum = jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)) + highest
+    label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    losses = log_sum - label_logits
+    correct = label_logits >= highest
     weight = jnp.sum(weights)
     return {
         f"{name}_loss": Term(jnp.sum(weights * losses), weight),
