@@ -50,7 +50,7 @@ def mask(
     slots = masking.predictions(length)
     special = sequences.special()
     wanted = np.clip(np.rint(masking.rate * sequences.sizes), 1, slots).astype(np.int64)
-    wanted = np.minimum(wanted, length - special.sum(axis=1))
+    wanted = np.minimum(wanted, sequences.first + sequences.second)
     choices = rng.bits(keys, 0)
     if masking.unit == "token":
         positions = _tokens(special, wanted, choices, slots)
@@ -64,15 +64,16 @@ def mask(
 
 
 def _tokens(special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, slots: int) -> np.ndarray:
-    """Draws `wanted` [batch] tokens a row; int64 [batch, slots], rising, the length where a slot is unused."""
-    length = special.shape[1]
-    shift = np.uint64(length.bit_length())
-    # Random bits above, the column below: sorting gives columns in random order.
-    order = rng.bits(keys[:, None], np.arange(length)) >> shift << shift
-    order |= np.arange(length, dtype=np.uint64)
-    order[special] = np.iinfo(np.uint64).max
+    """Draws `wanted` [batch] tokens a row; int32 [batch, slots], rising, the length where a slot is unused."""
+    rows, length = special.shape
+    # A draw's two halves serve two columns. Random bits above, the column below: sorting gives columns in random order.
+    order = rng.bits(keys[:, None], np.arange(-(-length // 2))).view(np.uint32)[:, :length]
+    column_bits = (1 << (length - 1).bit_length()) - 1
+    order &= np.uint32(~column_bits & 0xFFFFFFFF)
+    order |= np.arange(length, dtype=np.uint32)
+    order[special] = 0xFFFFFFFF
     order.sort(axis=1)
-    positions = (order[:, :slots] & (np.uint64(1) << shift) - np.uint64(1)).astype(np.int64)
+    positions = (order[:, :slots] & np.uint32(column_bits)).astype(np.int32)
     positions[np.arange(positions.shape[1]) >= wanted[:, None]] = length
     positions.sort(axis=1)
     return _widen(positions, slots, length)
@@ -81,7 +82,7 @@ def _tokens(special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, slots: in
 def _places(chosen: np.ndarray, slots: int) -> np.ndarray:
     """The columns that are True in bool [batch, length], in the form of `_tokens`."""
     length = chosen.shape[1]
-    columns = np.where(chosen, np.arange(length), length)
+    columns = np.where(chosen, np.arange(length, dtype=np.int32), np.int32(length))
     columns.sort(axis=1)
     return _widen(columns[:, :slots], slots, length)
 
@@ -172,16 +173,15 @@ def _replace(
     masking: MaskingConfig,
 ) -> tuple[np.ndarray, Predictions]:
     """Puts [MASK], a random token or the token itself at `positions`, one draw a unit."""
-    length = input_ids.shape[1]
-    used = positions < length
+    used = positions < input_ids.shape[1]
     positions = np.where(used, positions, 0)
-    ids = np.where(used, np.take_along_axis(input_ids, positions, axis=1), 0)
+    # Places in the flattened batch.
+    places = positions + np.arange(0, input_ids.size, input_ids.shape[1])[:, None]
+    original = input_ids.reshape(-1)[places]
     draw = rng.uniform(rng.bits(rng.bits(keys, 1)[:, None], units))
-    random = rng.integers(rng.bits(rng.bits(keys, 2)[:, None], positions), len(vocabulary.ordinary_ids))
-    new = np.where(draw < masking.mask + masking.random, vocabulary.ordinary_ids[random], ids)
-    new = np.where(draw < masking.mask, vocabulary.mask_id, new)
     masked = input_ids.copy()
-    row, slot = np.nonzero(used)
-    masked[row, positions[row, slot]] = new[row, slot]
-    predictions = Predictions(positions.astype(np.int32), ids.astype(np.int32), used.astype(np.float32))
-    return masked, predictions
+    masked.reshape(-1)[places[used & (draw < masking.mask)]] = vocabulary.mask_id
+    row, slot = np.nonzero(used & (draw >= masking.mask) & (draw < masking.mask + masking.random))
+    random = rng.integers(rng.bits(rng.bits(keys, 2)[row], positions[row, slot]), len(vocabulary.ordinary_ids))
+    masked.reshape(-1)[places[row, slot]] = vocabulary.ordinary_ids[random]
+    return masked, Predictions(positions, np.where(used, original, 0), used.astype(np.float32))
