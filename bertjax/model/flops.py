@@ -1,0 +1,21 @@
+"""Model FLOPs: what the mathematics needs, whatever a machine does for it."""
+
+from bertjax.config import ModelConfig
+
+
+def training_flops(config: ModelConfig, length: int, predictions: int, next_sentence: bool = True) -> float:
+    """FLOPs of one training step for one sequence of `length` tokens with `predictions` masked positions.
+
+    Counted are matrix products, two FLOPs a multiply-add: all projections, full (not causal) attention, the masked-LM
+    head on the predictions only, and pooler and next-sentence head. A training step is three forward passes, as the
+    gradient of a product is two products. Embedding look-ups, norms, activations, softmax, the optimizer and any
+    recomputation are not counted. BERT-Large at 128 with 20 predictions: 1.88 GFLOP a token.
+    """
+    hidden = config.hidden_size
+    projections = 4 * hidden * hidden + 2 * hidden * config.intermediate_size
+    attention = 2 * length * hidden  # query·key and probabilities·value
+    layers = config.num_hidden_layers * length * (projections + attention)
+    masked_lm = predictions * (hidden * hidden + hidden * config.vocab_size)
+    pooled = hidden * hidden + 2 * hidden if next_sentence else 0
+    forward = 2 * (layers + masked_lm + pooled)
+    return 3.0 * forward
