@@ -1,0 +1,103 @@
+"""Compares a model with what `transformers` computes from a Hugging Face folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.config import ModelConfig
+from bertjax.errors import UserError
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.text.tokenizers import Tokenizer
+
+# The parity law's bound on a score, absolute, in f32.
+TOLERANCE = 1e-4
+
+_SENTENCES = (
+    "The old man went to the harbour every morning.",
+    "He bought 3.5 kg of fish, and his wife laughed about it!",
+    "Rain.",
+)
+
+
+def verify(config: ModelConfig, params: Mapping[str, Any], folder: str | Path, tokenizer: Tokenizer) -> str:
+    """Compares states and scores on a few padded sentences; one line with the largest difference of each.
+
+    Heads that the folder lacks are not compared. Needs `transformers` and `torch`.
+
+    Raises:
+      UserError: a difference is above TOLERANCE.
+    """
+    batch = sample(config, tokenizer)
+    ours = run_ours(config, params, batch)
+    theirs = run_transformers(folder, batch)
+    real = batch["attention_mask"] != 0
+    differences = {}
+    for name, values in theirs.items():
+        mine, values = (
+            (ours[name][real], values[real]) if name != "next_sentence_logits" else (ours[name], values)
+        )
+        differences[name] = float(np.max(np.abs(mine - values)))
+    text = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    if not max(differences.values()) <= TOLERANCE:
+        raise UserError(
+            f"the scores differ from transformers' by more than {TOLERANCE}: {text}; do not use the result"
+        )
+    return f"largest difference from transformers: {text}"
+
+
+def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
+    """A fixed batch: [CLS] A [SEP] B [SEP] of sentence pairs of several lengths, padded; every position is scored."""
+    rows, types = [], []
+    for first, second in zip(_SENTENCES, _SENTENCES[1:] + _SENTENCES[:1], strict=True):
+        a, b = tokenizer.encode(first), tokenizer.encode(second)
+        row = [tokenizer.cls_id, *a, tokenizer.sep_id, *b, tokenizer.sep_id]
+        rows.append(row[: config.max_position_embeddings])
+        types.append(
+            ([0] * (len(a) + 2) + [min(1, config.type_vocab_size - 1)] * (len(b) + 1))[: len(rows[-1])]
+        )
+    length = max(map(len, rows))
+
+    def pad(lists: list[list[int]], value: int) -> np.ndarray:
+        return np.array([row + [value] * (length - len(row)) for row in lists], np.int32)
+
+    return {
+        "input_ids": pad(rows, tokenizer.pad_id),
+        "token_type_ids": pad(types, 0),
+        "attention_mask": pad([[1] * len(row) for row in rows], 0),
+        "masked_lm_positions": np.tile(np.arange(length, dtype=np.int32), (len(rows), 1)),
+    }
+
+
+def run_ours(
+    config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Our outputs, in f32."""
+    model = PretrainingModel(config, next_sentence="pooler" in params, dtype=jnp.float32)
+    outputs = jax.jit(model.apply)({"params": params}, dict(batch))
+    return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+def run_transformers(folder: str | Path, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same outputs from `transformers`, of those heads that the folder holds."""
+    import torch
+    from transformers import BertForPreTraining
+    from transformers.utils import logging
+
+    # Its report of missing heads is acted on below, and alarms where there is nothing to do.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model, info = BertForPreTraining.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    inputs = {name: torch.tensor(batch[name]) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    with torch.no_grad():
+        outputs = model.eval()(**inputs, output_hidden_states=True)
+    missing = tuple(info["missing_keys"])
+    found = {"hidden": outputs.hidden_states[-1]}
+    if not any(name.startswith("cls.predictions") for name in missing):
+        found["masked_lm_logits"] = outputs.prediction_logits
+    if not any(name.startswith(("bert.pooler", "cls.seq_relationship")) for name in missing):
+        found["next_sentence_logits"] = outputs.seq_relationship_logits
+    return {name: value.numpy() for name, value in found.items()}
