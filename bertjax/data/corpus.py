@@ -3,7 +3,8 @@
 A corpus is a directory with `tokenizer/`, `train-00000.arrow` …, `heldout-00000.arrow` … and `corpus.json`, which
 is written last and atomically: a directory without it is not a corpus. A shard is an Arrow IPC file,
 uncompressed, one record batch, one column `sentences: list<list<uint16>>` (uint32 where the vocabulary is larger
-than 65,536), one row a document. Memory-mapped it gives read-only NumPy views without a copy. Ids hold no special tokens.
+than 65,536), one row a document. Memory-mapped it gives read-only NumPy views without a copy. The ids hold no special
+tokens.
 """
 
 import dataclasses
@@ -93,7 +94,7 @@ def write_shard(
         raise ValueError(f"{path.name}: tokens must be uint16 or uint32, not {tokens.dtype}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             batch = pa.record_batch([documents], names=["sentences"])
             with pa.ipc.new_file(file, batch.schema) as writer:
                 writer.write_batch(batch)
@@ -107,7 +108,7 @@ def write_shard(
             sentences=len(sentences),
             tokens=len(tokens),
         )
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return info
@@ -150,11 +151,11 @@ def write_manifest(
     manifest = {**content, "counts": counts, "fingerprint": fingerprint, "statistics": dict(statistics)}
     temporary = directory / f".{MANIFEST}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, directory / MANIFEST)
+        temporary.replace(directory / MANIFEST)
     finally:
         temporary.unlink(missing_ok=True)
     # The rename itself is safe only when the directory is on disk.
@@ -210,9 +211,7 @@ class Corpus:
         manifest = _read_manifest(directory)
         infos = _shard_infos(manifest, split)
         if not infos or not sum(info.documents for info in infos):
-            raise UserError(
-                f"{directory}: the corpus has no {split} documents; prepare it again from more text"
-            )
+            raise UserError(f"{directory}: the corpus has no {split} documents; prepare it again from more text")
         for info in infos:
             _check_size(directory, info)
         if verify:
@@ -375,5 +374,5 @@ def _check_offsets(name: str, offsets: np.ndarray, end: int) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

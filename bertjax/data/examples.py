@@ -55,7 +55,8 @@ def examples(
     Args:
       corpus: an open split.
       length: tokens of a sequence, special ones included.
-      seed, epoch: choose the draws.
+      seed: of the draws.
+      epoch: each cuts the corpus in another way.
       next_sentence: pairs, or single segments.
       short_sequences: share of examples whose target length is drawn uniformly from 2 to the longest.
 
@@ -70,9 +71,7 @@ def examples(
         starts, ends = _pieces(corpus, shard, begin, end, _PIECE_LENGTHS * length)
         base = corpus.token_bases[shard]
         offsets = corpus.shards[shard].sentence_offsets
-        parts = _walk(
-            starts, ends, offsets, rng.bits(key, starts + base), longest, next_sentence, short_sequences
-        )
+        parts = _walk(starts, ends, offsets, rng.bits(key, starts + base), longest, next_sentence, short_sequences)
         parts["start"] += base
         return parts
 

@@ -65,7 +65,7 @@ def mask(
 
 def _tokens(special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, slots: int) -> np.ndarray:
     """Draws `wanted` [batch] tokens a row; int32 [batch, slots], rising, the length where a slot is unused."""
-    rows, length = special.shape
+    length = special.shape[1]
     # A draw's two halves serve two columns. Random bits above, the column below: sorting gives columns in random order.
     order = rng.bits(keys[:, None], np.arange(-(-length // 2))).view(np.uint32)[:, :length]
     column_bits = (1 << (length - 1).bit_length()) - 1
@@ -100,9 +100,7 @@ def _words(input_ids: np.ndarray, special: np.ndarray, vocabulary: Vocabulary) -
     return np.cumsum(starts, axis=1) - 1
 
 
-def _spans(
-    words: np.ndarray, special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, longest: int
-) -> np.ndarray:
+def _spans(words: np.ndarray, special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, longest: int) -> np.ndarray:
     """Draws spans of 1 to `longest` whole words, P(n) ∝ 1/n, until `wanted` [batch] tokens are chosen.
 
     Words come in random order as beginnings of spans. A span that meets a chosen word or a special token, or is too
@@ -128,9 +126,7 @@ def _spans(
     left = wanted.copy()
     for turn in range(free.sum(axis=1).max()):
         word = order[:, turn]
-        size = 1 + np.searchsorted(
-            limits[:-1], rng.uniform(rng.bits(rng.bits(keys, length), word)), side="right"
-        )
+        size = 1 + np.searchsorted(limits[:-1], rng.uniform(rng.bits(rng.bits(keys, length), word)), side="right")
         fits = np.ones(rows, bool)
         begin = bounds[every_row, word]
         end = begin.copy()

@@ -47,7 +47,7 @@ class Sequences:
         return (np.arange(self.input_ids.shape[1]) < self.sizes[:, None]).astype(np.int32)
 
     def special(self) -> np.ndarray:
-        """bool [batch, length]: [CLS], [SEP] and padding, which are never predicted."""
+        """Where [CLS], [SEP] and padding stand, which are never predicted: bool [batch, length]."""
         columns = np.arange(self.input_ids.shape[1])
         special = columns >= self.sizes[:, None] - 1
         special[:, 0] = True
@@ -134,9 +134,7 @@ def _sentence_tokens(corpus: Corpus, sentences: np.ndarray) -> np.ndarray:
     return corpus.token_bases[shard] + np.array(offsets, np.int64)
 
 
-def _copy(
-    corpus: Corpus, start: np.ndarray, size: np.ndarray, target: np.ndarray, column: np.ndarray
-) -> None:
+def _copy(corpus: Corpus, start: np.ndarray, size: np.ndarray, target: np.ndarray, column: np.ndarray) -> None:
     """Copies `size` tokens from `start` into each row of `target` [batch, length], from `column` on.
 
     A slice a row: a gather by one array of indices would be a pass over every shard, and no faster.

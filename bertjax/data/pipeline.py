@@ -92,9 +92,7 @@ class BatchSource:
         own = np.arange(size)[rows if rows is not None else slice(None)]
         return (np.arange(first, last)[:, None] * size + own).reshape(-1)
 
-    def _iterate_phase(
-        self, phase: int, first: int, last: int, rows: slice | None, threads: int
-    ) -> Iterator[Batch]:
+    def _iterate_phase(self, phase: int, first: int, last: int, rows: slice | None, threads: int) -> Iterator[Batch]:
         tf = _tensorflow()
         stream = self._streams[phase]
         example = stream.batch(self._numbers(phase, first, first + 1, rows))

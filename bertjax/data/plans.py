@@ -76,7 +76,7 @@ class Plans:
         path = self._path(epoch)
         if entry is None or not path.is_file():
             return None
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
                 return None
         return np.load(path, mmap_mode="r")
@@ -110,6 +110,6 @@ def _write(path: Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,10 @@
+from pathlib import Path
+
+import pytest
+
+from tests.data import synthetic
+
+
+@pytest.fixture(scope="session")
+def prose(tmp_path_factory) -> Path:
+    return synthetic.prose(tmp_path_factory.mktemp("prose"))
