@@ -55,7 +55,7 @@ class Stream:
                 f"{corpus.directory}: next-sentence pairs need two {corpus.split} documents or more, and there is "
                 "one; add documents, or set next_sentence to False"
             )
-        self._corpus = corpus
+        self.corpus = corpus
         self._vocabulary = vocabulary
         self._masking = masking
         self._length = length
@@ -82,7 +82,7 @@ class Stream:
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows (int64 [batch], counted from 0 through all epochs)."""
         found = sequences(
-            self._corpus,
+            self.corpus,
             self.examples(rows),
             rng.bits(self._pair_key, rows),
             self._length,

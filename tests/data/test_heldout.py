@@ -1,0 +1,66 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bertjax.config import Config
+from bertjax.data.corpus import Corpus
+from bertjax.data.examples import examples
+from bertjax.data.heldout import heldout_batches, unigram_entropy
+from bertjax.errors import UserError
+from tests.data import synthetic
+
+VOCABULARY = synthetic.vocabulary()
+CONFIG = Config()
+
+
+def held_out(prose, config=CONFIG, **options):
+    options = {"length": 64, "batch": 32, **options}
+    return list(heldout_batches(Corpus.open(prose, "heldout"), VOCABULARY, config, **options))
+
+
+def test_every_example_once_and_the_rest_weighs_nothing(prose):
+    plan = examples(Corpus.open(prose, "heldout"), 64, 0, 0)
+    batches = held_out(prose)
+    assert {batch["input_ids"].shape for batch in batches} == {(32, 64)}
+    weights = np.concatenate([batch["example_weights"] for batch in batches])
+    assert weights.sum() == len(plan) and len(weights) - len(plan) < 32 and weights.dtype == np.float32
+    predictions = np.concatenate([batch["masked_lm_weights"] for batch in batches]).sum(axis=1)
+    assert np.array_equal(predictions > 0, weights > 0)
+    sizes = np.concatenate([batch["attention_mask"] for batch in batches]).sum(axis=1)[weights > 0]
+    assert np.array_equal(np.sort(sizes), np.sort(plan["first"].astype(int) + plan["second"] + 3))
+
+
+def test_the_same_for_every_run(prose):
+    other = dataclasses.replace(CONFIG, seed=5)
+    for a, b in zip(held_out(prose), held_out(prose, other), strict=True):
+        for name in a:
+            assert np.array_equal(a[name], b[name])
+
+
+def test_limit_and_rows_of_a_host(prose):
+    whole = held_out(prose)
+    limited = held_out(prose, limit=40)
+    assert sum(batch["example_weights"].sum() for batch in limited) == 40
+    assert np.array_equal(limited[0]["input_ids"], whole[0]["input_ids"])
+    half = held_out(prose, rows=slice(16, 32))
+    for a, b in zip(half, whole, strict=True):
+        for name in a:
+            assert np.array_equal(a[name], b[name][16:])
+
+
+def test_pairs_need_two_documents(tmp_path):
+    synthetic.write(tmp_path, {"heldout": [[[[5, 6, 7]]]]})
+    with pytest.raises(UserError, match="two heldout documents"):
+        heldout_batches(Corpus.open(tmp_path, "heldout"), VOCABULARY, CONFIG, length=16, batch=2)
+    single = dataclasses.replace(CONFIG, next_sentence=False)
+    corpus = Corpus.open(tmp_path, "heldout")
+    assert len(list(heldout_batches(corpus, VOCABULARY, single, length=16, batch=2))) == 1
+
+
+def test_unigram_entropy(tmp_path):
+    synthetic.write(tmp_path, {"train": [[[[5, 5, 5]], [[6]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=8)
+    # Counts with one more for each of the eight ids: 4 of 12, 2 of 12, 1 of 12.
+    expected = -(np.log(4 / 12) + np.log(2 / 12) + np.log(1 / 12)) / 3
+    found = unigram_entropy(Corpus.open(tmp_path), Corpus.open(tmp_path, "heldout"))
+    assert found == pytest.approx(expected)

@@ -1,0 +1,147 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bertjax.data import rng
+from bertjax.data.corpus import Corpus
+from bertjax.data.examples import examples
+from bertjax.data.pairs import sequences
+from tests.data import synthetic
+from tests.data.statistics import assert_frequencies, assert_share, best_accuracy
+
+VOCABULARY = synthetic.vocabulary()
+
+
+def read(corpus: Corpus, plan: np.ndarray, length: int, pairs: bool = True, seed: int = 0):
+    keys = rng.bits(rng.key(seed, "pairs"), np.arange(len(plan)))
+    return sequences(corpus, plan, keys, length, VOCABULARY, pairs=pairs)
+
+
+@pytest.fixture(scope="module")
+def train(prose):
+    return Corpus.open(prose)
+
+
+@pytest.fixture(scope="module")
+def plans(train):
+    """More than 100,000 pairs."""
+    plans = [examples(train, 128, 0, epoch) for epoch in range(5)]
+    assert sum(map(len, plans)) > 100_000
+    return np.concatenate(plans)
+
+
+def test_half_of_the_pairs_are_next(train, plans):
+    assert_share(int(plans["random"].sum()), len(plans), 0.5)
+    # Also within those of one length, of short examples and of full ones.
+    full = plans["first"] + plans["second"] == 125
+    for part in (plans[full], plans[~full]):
+        assert_share(int(part["random"].sum()), len(part), 0.5)
+
+
+def test_a_tenth_is_short_and_the_rest_fills_the_length(train, plans):
+    sizes = plans["first"].astype(int) + plans["second"]
+    begin = np.searchsorted(train.document_tokens, plans["start"], side="right") - 1
+    long = np.diff(train.document_tokens)[begin] >= 125
+    # The longest is also one of the short lengths that are drawn from 2 to 125.
+    assert_share(int((sizes[long] == 125).sum()), int(long.sum()), 0.9 + 0.1 / 124)
+    short = sizes[long][sizes[long] < 125]
+    assert_frequencies(np.bincount(short, minlength=125)[2:], np.full(123, len(short) / 123))
+
+
+@pytest.mark.parametrize("documents", ["prose", "short"])
+def test_lengths_do_not_tell_the_label(train, plans, documents, tmp_path):
+    if documents == "prose":
+        corpus, plan = train, plans
+    else:
+        generator = np.random.default_rng(1)
+        synthetic.write(tmp_path, {"train": [synthetic.text(generator, 3000, 4)]})
+        corpus = Corpus.open(tmp_path)
+        plan = np.concatenate([examples(corpus, 128, 0, epoch) for epoch in range(20)])
+    assert len(plan) > 100_000
+    found = read(corpus, plan, 128)
+    for feature in (found.sizes, found.first, found.second):
+        assert best_accuracy(feature, found.random) < 0.52
+
+
+def test_next_follows_and_random_does_not(tmp_path):
+    """Every document has an id of its own as its only token."""
+    documents = [[[5 + number] * size for size in (9, 1, 30, 12)] for number in range(200)]
+    synthetic.write(tmp_path, {"train": [documents[:50], documents[50:]]})
+    corpus = Corpus.open(tmp_path)
+    plan = examples(corpus, 32, 0, 0)
+    found = read(corpus, plan, 32)
+    columns = np.arange(32)
+    a = np.where((columns >= 1) & (columns <= found.first[:, None]), found.input_ids, 0).max(axis=1)
+    b = np.where(found.token_types() & ~found.special(), found.input_ids, 0).max(axis=1)
+    assert np.array_equal(a != b, found.random)
+
+
+def test_random_segments_begin_at_any_sentence_of_the_other_documents(tmp_path):
+    """Every sentence has an id of its own."""
+    documents = [[[5 + 20 * d + s] * 10 for s in range(20)] for d in range(40)]
+    synthetic.write(tmp_path, {"train": [documents[:3], documents[3:]]}, vocab_size=1000)
+    corpus = Corpus.open(tmp_path)
+    plan = np.concatenate([examples(corpus, 16, 0, epoch) for epoch in range(30)])
+    plan = plan[plan["random"]]
+    assert len(plan) > 10_000
+    found = read(corpus, plan, 16)
+    first_b = found.input_ids[np.arange(len(plan)), found.first + 2] - 5
+    own = plan["start"] // 200
+    assert not np.any(first_b // 20 == own)
+    # The last two sentences may be too short for the rest of the length.
+    begin = first_b[first_b % 20 < 18]
+    others = (np.bincount(own, minlength=40).sum() - np.bincount(own, minlength=40))[:, None]
+    expected = np.broadcast_to(others, (40, 18)) / others.sum() / 18 * len(begin)
+    counts = np.bincount(begin, minlength=800).reshape(40, 20)[:, :18]
+    assert_frequencies(counts, expected)
+
+
+def test_splits_are_at_sentence_borders(train, plans):
+    bounds = np.concatenate([shard.sentence_offsets[:-1] for shard in train.shards])
+    bounds += np.repeat(train.token_bases[:-1], np.diff(train.sentence_bases)).astype(bounds.dtype)
+    split = plans["start"] + plans["first"]
+    inner = np.searchsorted(bounds, plans["start"], side="right") < np.searchsorted(bounds, split + plans["second"])
+    assert inner.mean() > 0.95
+    assert np.isin(split[inner], bounds).all()
+
+
+odd_corpora = st.lists(
+    st.lists(st.lists(st.integers(1, 70), min_size=1, max_size=6), min_size=1, max_size=5), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(shards=odd_corpora, length=st.integers(8, 40), pairs=st.booleans(), seed=st.integers(0, 5))
+def test_odd_corpora(tmp_path_factory, shards, length, pairs, seed):
+    """One-token documents, giant sentences, documents far shorter and far longer than the length."""
+    if sum(map(len, shards)) < 2:
+        pairs = False
+    counter = itertools.count()
+    documents = [[[[next(counter) for _ in range(size)] for size in document] for document in s] for s in shards]
+    directory = synthetic.write(tmp_path_factory.mktemp("odd"), {"train": documents}, vocab_size=2**17)
+    corpus = Corpus.open(directory)
+    plan = examples(corpus, length, seed, 0, next_sentence=pairs)
+    found = read(corpus, plan, length, pairs)
+    seen = np.zeros(corpus.tokens, bool)
+    for row, size, first, second, random in zip(
+        found.input_ids, found.sizes, found.first, found.second, found.random, strict=True
+    ):
+        assert row[0] == synthetic.CLS and row[first + 1] == row[size - 1] == synthetic.SEP
+        assert np.all(row[size:] == synthetic.PAD) and first > 0 and size <= length
+        a, b = row[1 : first + 1], row[first + 2 : first + 2 + second]
+        # Tokens are numbered through the corpus: a segment is a run of numbers within a document.
+        for segment in (a, b):
+            assert np.all(np.diff(segment) == 1)
+            assert len(set(np.searchsorted(corpus.document_tokens, segment, side="right"))) <= 1
+        seen[a] = True
+        if pairs:
+            assert second > 0
+            documents_of = np.searchsorted(corpus.document_tokens, [a[0], b[0]], side="right")
+            assert random == (documents_of[0] != documents_of[1])
+            if not random:
+                assert b[0] == a[-1] + 1
+                seen[b] = True
+    assert seen.all()

@@ -1,0 +1,166 @@
+"""Law 1: batches are the same to the bit however they are computed; every example comes once an epoch, every token too."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from bertjax.config import Config, MaskingConfig, Phase
+from bertjax.data.corpus import Corpus
+from bertjax.data.pipeline import BatchSource
+from bertjax.data.stream import Stream
+from tests.data import synthetic
+from tests.data.statistics import assert_share, assert_uncorrelated
+
+VOCABULARY = synthetic.vocabulary()
+# The first phase crosses the ends of epochs: 64 rows a step, of about 900 examples an epoch.
+CONFIG = Config(
+    seed=7, phases=(Phase(steps=45, length=64, batch=64), Phase(steps=9, length=128, batch=24)), eval_every=0
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    generator = np.random.default_rng(0)
+    shards = [synthetic.text(generator, 40, 12), synthetic.text(generator, 30, 12)]
+    return synthetic.write(tmp_path_factory.mktemp("law"), {"train": shards})
+
+
+@pytest.fixture(scope="module")
+def batches(directory):
+    """Every batch of the run, one thread, one host, no tf.data."""
+    source = source_of(directory)
+    return [source.batch(*CONFIG.locate(step)) for step in range(CONFIG.total_steps)]
+
+
+def source_of(directory, config=CONFIG):
+    return BatchSource(Corpus.open(directory), VOCABULARY, config)
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_threads_do_not_change_batches(directory, batches, threads):
+    assert_equal(list(source_of(directory).iterate(0, CONFIG.total_steps, threads=threads)), batches)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4, 8])
+def test_hosts_do_not_change_batches(directory, batches, hosts):
+    parts = []
+    for host in range(hosts):
+        source = source_of(directory)
+        first, second = (phase.batch // hosts for phase in CONFIG.phases)
+        begin = [slice(host * size, (host + 1) * size) for size in (first, second)]
+        steps = CONFIG.phases[0].steps
+        parts.append(
+            list(source.iterate(0, steps, rows=begin[0]))
+            + list(source.iterate(steps, CONFIG.total_steps, rows=begin[1]))
+        )
+    joined = [{name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in zip(*parts)]  # noqa: B905
+    assert_equal(joined, batches)
+
+
+def test_restart_at_any_step_goes_on_with_the_same_batches(directory, batches, tmp_path):
+    generator = np.random.default_rng()
+    for step in [0, *generator.integers(0, CONFIG.total_steps, 6).tolist()]:
+        # Another copy of the corpus, without anything that an earlier process has kept.
+        shutil.copytree(directory, tmp_path / str(step), ignore=lambda *_: ["cache"], dirs_exist_ok=True)
+        restarted = source_of(tmp_path / str(step)).iterate(step, CONFIG.total_steps, threads=2)
+        assert_equal(list(restarted), batches[step:])
+
+
+@pytest.mark.parametrize("unit", ["word", "span"])
+def test_rows_do_not_depend_on_the_rows_beside_them(directory, unit):
+    source = source_of(directory, Config(phases=CONFIG.phases, masking=MaskingConfig(unit=unit)))
+    whole = source.batch(0, 3)
+    single = [source.batch(0, 3, slice(row, row + 1)) for row in range(64)]
+    assert_equal([{name: np.concatenate([row[name] for row in single]) for name in whole}], [whole])
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    """The rows of a corpus of prose; four epochs and a bit are 100,000."""
+    corpus = Corpus.open(synthetic.prose(tmp_path_factory.mktemp("prose")))
+    return make_stream(corpus)
+
+
+def make_stream(corpus, seed=0, name="phase 0", next_sentence=True):
+    return Stream(
+        corpus,
+        VOCABULARY,
+        MaskingConfig(),
+        length=128,
+        seed=seed,
+        name=name,
+        next_sentence=next_sentence,
+        short_sequences=0.1,
+    )
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_an_epoch_is_every_example_once_and_every_token(stream, next_sentence):
+    corpus = stream.corpus
+    stream = make_stream(corpus, next_sentence=next_sentence)
+    begin = 0
+    for epoch in range(2):
+        count = stream.plans.count(epoch)
+        rows = stream.examples(np.arange(begin, begin + count))
+        plan = stream.plans.plan(epoch)
+        assert not np.array_equal(rows, plan)
+        assert np.array_equal(np.sort(rows), np.sort(plan))
+        seen = np.zeros(corpus.tokens + 1, int)
+        np.add.at(seen, rows["start"], 1)
+        np.add.at(seen, rows["start"] + rows["first"] + np.where(rows["random"], 0, rows["second"]), -1)
+        assert np.cumsum(seen)[:-1].min() >= 1
+        begin += count
+
+
+def test_batches_hold_the_tokens_of_their_examples(stream):
+    corpus = stream.corpus
+    tokens = synthetic.all_tokens(corpus)
+    rows = np.arange(20_000, 30_000)  # across an epoch's end
+    batch = stream.batch(rows)
+    ids = batch["input_ids"].copy()
+    row, slot = np.nonzero(batch["masked_lm_weights"])
+    ids[row, batch["masked_lm_positions"][row, slot]] = batch["masked_lm_ids"][row, slot]
+    for found, example, label in zip(ids, stream.examples(rows), batch["next_sentence_labels"], strict=True):
+        assert label == example["random"]
+        middle = example["start"] + example["first"]
+        assert np.array_equal(found[1 : example["first"] + 1], tokens[example["start"] : middle])
+        if not label:
+            b = found[example["first"] + 2 : example["first"] + 2 + example["second"]]
+            assert np.array_equal(b, tokens[middle : middle + example["second"]])
+
+
+def test_order_is_shuffled_anew_in_every_epoch_phase_and_seed(stream):
+    count = min(stream.plans.count(epoch) for epoch in range(2))
+    first = stream.examples(np.arange(count))["start"]
+    others = [
+        stream.examples(np.arange(count) + stream.plans.count(0)),
+        make_stream(stream.corpus, name="phase 1").examples(np.arange(count)),
+        make_stream(stream.corpus, seed=1).examples(np.arange(count)),
+    ]
+    assert_uncorrelated(first, np.arange(count))
+    assert_uncorrelated(first[1:], first[:-1])
+    for other in others:
+        assert_uncorrelated(first, other["start"])
+
+
+def test_masks_are_drawn_anew_in_every_epoch(stream):
+    """The same example, wherever it comes again: its masks are as independent as those of two strangers."""
+    rows = np.arange(24_000)
+    a, b = stream.batch(rows), make_stream(stream.corpus, name="phase 1").batch(rows)
+    full = (a["attention_mask"].sum(axis=1) == 128) & (b["attention_mask"].sum(axis=1) == 128)
+    chosen = []
+    for batch in (a, b):
+        mask = np.zeros((len(rows), 128), bool)
+        row, slot = np.nonzero(batch["masked_lm_weights"])
+        mask[row, batch["masked_lm_positions"][row, slot]] = True
+        chosen.append(mask[full, 1:127])
+    assert_share(int((chosen[0] & chosen[1]).sum()), chosen[0].size, chosen[0].mean() * chosen[1].mean())
