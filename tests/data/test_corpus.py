@@ -85,7 +85,7 @@ def test_flipped_bit_is_named_by_verify(small):
 def test_shard_of_noise_is_no_traceback(small):
     path = small / "train-00000.arrow"
     path.write_bytes(b"\0" * path.stat().st_size)
-    with pytest.raises(UserError, match="train-00000.arrow"):
+    with pytest.raises(UserError, match=r"train-00000\.arrow"):
         Corpus.open(small)
 
 

@@ -54,7 +54,7 @@ def result(batch):
     ],
 )
 def test_number_of_predictions(batch, masking):
-    _, predictions, used = masked(batch, masking)
+    used = masked(batch, masking)[2]
     wanted = [min(masking.predictions(128), max(1, round(masking.rate * int(size)))) for size in batch.sizes]
     maskable = batch.first + batch.second
     assert np.array_equal(used.sum(axis=1), np.minimum(wanted, maskable))

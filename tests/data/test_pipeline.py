@@ -61,7 +61,7 @@ def test_one_document_makes_no_pairs(tmp_path):
 
 
 def test_another_vocabulary_is_refused(prose):
-    with pytest.raises(UserError, match="1000 ids.*900"):
+    with pytest.raises(UserError, match=r"1000 ids.*900"):
         BatchSource(Corpus.open(prose), synthetic.vocabulary(900), CONFIG)
 
 

@@ -1,4 +1,4 @@
-"""Law 1: batches are the same to the bit however they are computed; every example comes once an epoch, every token too."""
+"""The data law: batches are equal to the bit however they are computed; an epoch is every example once, every token."""
 
 import shutil
 
