@@ -75,7 +75,17 @@ def _quiet() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.CRITICAL)
+    sys.excepthook = _excepthook
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
     absl_logging.set_stderrthreshold("fatal")
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Shows an unexpected error as Python does, except what TensorStore's threads say after a write has failed.
+
+    That failure itself is reported by bertjax/checkpoint.py.
+    """
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)

@@ -91,8 +91,10 @@ def train(config: "Config", workdir: Path) -> None:
             checkpoints.check()
             _refuse_not_finite(step, values, checkpoints)
             progress.step(step)
-            if step == 1 or step % config.log_every == 0:
-                values = values | speed.since_last(step)
+            if step == start + 1:
+                speed.since_last(step)  # its time is the compiler's
+            if step % config.log_every == 0:
+                values = values | (speed.since_last(step) if step > start + 1 else {})
                 writer.write(step, values)
                 progress.report(step, _describe_step(values))
 
@@ -132,13 +134,15 @@ class _Speed:
     def since_last(self, step: int) -> dict[str, float]:
         """The `perf/…` values of the steps since the last call."""
         from bertjax import metrics
-
+        from bertjax.model import flops
 
         tokens, work = 0, 0.0
         for done in range(self._step, step):
             phase = self._config.phases[self._config.locate(done)[0]]
             tokens += phase.batch * phase.length
-            work += 1.0
+            predictions = self._config.masking.predictions(phase.length)
+            sequence = flops.training_flops(self._config.model, phase.length, predictions, self._config.next_sentence)
+            work += phase.batch * sequence
         self._step = step
         return metrics.speeds(tokens, work, *self._clock.read(), self._peak)
 
@@ -159,15 +163,19 @@ def _describe(config: "Config", corpus: Any, source: Any, params: Any, start: in
 
     tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
     return (
-        f"training {pretraining.count_parameters(params):,} parameters, steps {start} to {config.total_steps}, "
+        f"{f'continuing at step {start}' if start else 'starting'} of {config.total_steps}: "
+        f"{pretraining.count_parameters(params):,} parameters, "
         f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
         f"epochs); padding {source.padding_share(0):.1%}"
     )
 
 
 def _describe_step(values: dict[str, float]) -> str:
-    text = f"loss {values['train/loss']:.3f}, {values['perf/tokens_per_second']:,.0f} tokens/s"
-    text += f", {values['perf/model_flops_per_second'] / 1e12:.3g} TFLOP/s"
+    text = f"loss {values['train/loss']:.3f}"
+    if "perf/tokens_per_second" not in values:
+        return text
+    text += f", {values['perf/tokens_per_second']:,.0f} tokens/s"
+    text += f", {values['perf/model_flops_per_second'] / 1e9:,.0f} GFLOP/s"
     if "perf/mfu" in values:
         text += f" (MFU {values['perf/mfu']:.1%})"
     return text + f", waiting for input {values['perf/input_wait']:.1%}"

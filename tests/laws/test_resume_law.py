@@ -1,0 +1,116 @@
+"""Law 2: a run that is killed and continued is, to the bit, the run that nobody touched."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from bertjax import checkpoint
+from tests.conftest import ROOT, TINY_MODEL, command, overrides, run
+
+STEPS = 60
+SETTINGS = TINY_MODEL | {
+    "phases": f'({{"steps":{STEPS - 20},"length":32,"batch":8}},{{"steps":20,"length":64,"batch":4}})',
+    "log_every": 1,
+    "eval_every": 15,
+    "eval_sequences": 16,
+    "checkpoint_every": 4,
+    "keep_last": 100,
+    "optimizer.warmup_steps": 10,
+    "optimizer.learning_rate": 1e-3,
+}
+
+
+def _arguments(corpus: Path, workdir: Path) -> list[str]:
+    flags = overrides(SETTINGS | {"corpus": corpus})
+    return ["--config=configs/tiny.py", f"--workdir={workdir}", *flags]
+
+
+def _state(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint, params and optimizer, by path."""
+    step = max(checkpoint.steps(workdir / "checkpoints"))
+    folder = workdir / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        trees = {item: checkpointer.restore(folder / item) for item in ("params", "optimizer")}
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves} | {"step": np.asarray(step)}
+
+
+def _lines(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def _saving(workdir: Path) -> bool:
+    return any("tmp" in entry.name for entry in (workdir / "checkpoints").glob("*"))
+
+
+def _kill_when(condition, arguments: list[str]) -> None:
+    """Starts the run and kills it with SIGKILL at the moment when `condition` holds."""
+    process = subprocess.Popen(command("train", *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, f"the run ended before it was killed: {process.stderr.read()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)  # the grain of the watch, not a wait for something to have happened
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory) -> Path:
+    """The run that nobody touched."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    result = run("train", *_arguments(corpus, workdir))
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def test_killed_five_times_and_resumed_is_the_same_run(corpus, whole, tmp_path):
+    """SIGKILL at five random moments, two of them while a checkpoint is being written."""
+    workdir = tmp_path / "run"
+    arguments = _arguments(corpus, workdir)
+    chance = random.Random(2)
+    for kill in range(5):
+        # Further than the run before came; mostly behind its last checkpoint, so that work is lost and done again.
+        target = _lines(workdir) + chance.randint(4, 12)
+        if kill % 2:
+            _kill_when(lambda target=target: _lines(workdir) >= target and _saving(workdir), arguments)
+        else:
+            _kill_when(lambda target=target: _lines(workdir) >= target, arguments)
+    result = run("train", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("continuing at step ")
+
+    expected, found = _state(whole), _state(workdir)
+    assert expected.keys() == found.keys()
+    assert expected["step"] == STEPS
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert (workdir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_sigterm_saves_and_leaves_cleanly(corpus, whole, tmp_path):
+    """A preempted run exits with 0 at a step that is no checkpoint step, and its successor ends like the whole run."""
+    workdir = tmp_path / "run"
+    arguments = _arguments(corpus, workdir)
+    process = subprocess.Popen(command("train", *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while _lines(workdir) < 6:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "the same command continues" in stderr
+    assert max(checkpoint.steps(workdir / "checkpoints")) < STEPS
+    assert run("train", *arguments).returncode == 0
+    assert (workdir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and set(steps) == set(range(1, STEPS + 1))

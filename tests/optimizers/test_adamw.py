@@ -1,0 +1,101 @@
+"""The optimizers against independent implementations, and the weight-decay decision of every parameter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from bertjax import pretraining
+from bertjax.config import Config, ModelConfig, OptimizerConfig, Phase
+from bertjax.optimizers.adamw import adamw
+from bertjax.optimizers.decay import RULES, decay_mask, path_name
+from bertjax.optimizers.schedules import learning_rate
+
+RATE = 1e-2
+
+
+def _gradients(steps=6):
+    rng = np.random.default_rng(0)
+    return [{"kernel": rng.normal(size=(4, 3)), "bias": rng.normal(size=3)} for _ in range(steps)]
+
+
+def _train(config: OptimizerConfig) -> dict[str, np.ndarray]:
+    params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
+    optimizer = adamw(config, optax.constant_schedule(RATE))
+    state = optimizer.init(params)
+    for gradient in _gradients():
+        gradient = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), gradient)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return jax.tree.map(np.asarray, params)
+
+
+def test_textbook_adamw_is_torch_s():
+    ours = _train(OptimizerConfig(bias_correction=True, weight_decay=0.1, eps=1e-6, clip_norm=1.0))
+    params = {"kernel": torch.nn.Parameter(torch.ones(4, 3)), "bias": torch.nn.Parameter(torch.ones(3))}
+    groups = [{"params": params["kernel"], "weight_decay": 0.1}, {"params": params["bias"], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-6)
+    for gradient in _gradients():
+        for name, parameter in params.items():
+            parameter.grad = torch.tensor(gradient[name], dtype=torch.float32)
+        torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
+        optimizer.step()
+    for name, parameter in params.items():
+        np.testing.assert_allclose(ours[name], parameter.detach().numpy(), rtol=1e-5)
+
+
+def test_bert_s_adamw_is_its_equations():
+    """As google-research/bert states it: m and v without correction, update = m / (sqrt(v) + eps) + decay × w."""
+    ours = _train(OptimizerConfig(weight_decay=0.1, eps=1e-6, clip_norm=1.0))
+    params = {"kernel": np.ones((4, 3)), "bias": np.ones(3)}
+    m = {name: np.zeros_like(value) for name, value in params.items()}
+    v = {name: np.zeros_like(value) for name, value in params.items()}
+    for gradient in _gradients():
+        norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
+        for name, g in gradient.items():
+            g = g / max(norm, 1.0)
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.999 * v[name] + 0.001 * g**2
+            update = m[name] / (np.sqrt(v[name]) + 1e-6)
+            if name == "kernel":
+                update += 0.1 * params[name]
+            params[name] = params[name] - RATE * update
+    for name, value in params.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_coverage_law_of_weight_decay(next_sentence):
+    """Every parameter has exactly one decision; LayerNorm and biases are exempt, everything else decays."""
+    model = ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
+    config = Config(model=model, next_sentence=next_sentence, phases=(Phase(1, 16, 2),))
+    task = pretraining.pretraining_task(config)
+    batch = pretraining.abstract_batch(config, config.phases[0])
+    params = jax.eval_shape(lambda b: task.model.init(jax.random.key(0), b)["params"], batch)
+    decisions = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(decay_mask(params))}
+    for name, decays in decisions.items():
+        assert decays == (not ("bias" in name or "norm" in name)), name
+    assert set(decisions.values()) == {True, False}
+    assert {decays for _, decays in RULES} == {True, False}
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    with pytest.raises(ValueError, match="decide mystery"):
+        decay_mask({"mystery": jnp.zeros(2)})
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])
+def test_schedules_warm_up_and_end_where_they_should(schedule):
+    config = OptimizerConfig(
+        learning_rate=2.0, schedule=schedule, warmup_steps=10, decay_steps=20, final_fraction=0.1
+    )
+    rate = learning_rate(config, 100)
+    assert [float(rate(step)) for step in (0, 5)] == [0.0, 1.0]
+    middle = {"linear": 2 - 1.8 * 0.5, "cosine": 0.2 + 1.8 * (1 + np.cos(np.pi * 40 / 90)) / 2, "constant": 2, "wsd": 2}
+    np.testing.assert_allclose(float(rate(50)), middle[schedule], rtol=1e-5)
+    end = 2.0 if schedule == "constant" else 0.2
+    np.testing.assert_allclose(float(rate(100)), end, rtol=1e-5)
+    if schedule == "wsd":  # 1-sqrt: half way through the decay the rate has fallen by √½
+        np.testing.assert_allclose(float(rate(90)), 0.2 + 1.8 * (1 - np.sqrt(0.5)), rtol=1e-5)

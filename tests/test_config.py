@@ -1,0 +1,87 @@
+"""Law 7 for configs: what is not used is refused, by name; and what a resumed run may change."""
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+
+from bertjax.config import Config, MaskingConfig, Phase, default_config, from_config_dict, resume_conflict, to_dict
+from bertjax.errors import UserError
+from tests.conftest import ROOT
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid_and_says_how_to_run_it(path):
+    module = _load(path)
+    config = from_config_dict(module.get_config())
+    assert config.total_steps > 0
+    assert f"configs/{path.name}" in module.__doc__ or "launch/quickstart.sh" in module.__doc__
+
+
+def test_large_is_bert_large_as_published():
+    """Table 1 and appendix A.2 of arXiv:1810.04805; phases as in google-research/bert."""
+    config = from_config_dict(_load(ROOT / "configs/large.py").get_config())
+    model = config.model
+    assert (model.num_hidden_layers, model.hidden_size, model.num_attention_heads) == (24, 1024, 16)
+    assert (model.intermediate_size, model.vocab_size, model.max_position_embeddings) == (4096, 30522, 512)
+    assert config.phases == (Phase(900_000, 128, 256), Phase(100_000, 512, 256))
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.warmup_steps, optimizer.weight_decay) == (1e-4, 10_000, 0.01)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.clip_norm) == (0.9, 0.999, 1e-6, 1.0)
+    assert not optimizer.bias_correction
+    assert config.masking == MaskingConfig() and config.next_sentence
+
+
+def test_prediction_slots_are_bert_s():
+    assert [MaskingConfig().predictions(length) for length in (128, 512)] == [20, 80]
+
+
+def test_json_round_trip_is_the_identity():
+    config = Config(seed=3)
+    assert from_config_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert from_config_dict(default_config()) == Config()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"modle": {}}, "config.modle; did you mean config.model?"),
+        ({"model": {"hiden_size": 8}}, "config.model.hiden_size; did you mean config.model.hidden_size?"),
+        ({"phases": ({"steps": 1, "lenght": 8, "batch": 2},)}, "did you mean config.phases[0].length?"),
+        ({"phases": ({"steps": 1, "length": 8},)}, "lacks batch"),
+        ({"phases": 3}, "tuple of dicts"),
+        ({"seed": "x"}, "config.seed is 'x'; it must be of type int"),
+        ({"model": {"hidden_size": 100, "num_attention_heads": 3}}, "multiple of model.num_attention_heads"),
+        ({"phases": ({"steps": 1, "length": 1024, "batch": 2},)}, "max_position_embeddings (512)"),
+        ({"masking": {"rate": 0.0}}, "config.masking.rate"),
+        ({"masking": {"unit": "letter"}}, "one of token, word, span"),
+        ({"optimizer": {"schedule": "wsd"}}, "config.optimizer.decay_steps"),
+        ({"dtype": "float16"}, "one of auto, float32, bfloat16"),
+    ],
+)
+def test_bad_values_are_refused_with_what_and_where(values, says):
+    with pytest.raises(UserError) as error:
+        from_config_dict(values)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_resuming_may_change_logging_and_later_steps_but_not_the_mathematics():
+    saved = Config()
+    more = dataclasses.replace(saved, phases=(*saved.phases[:1], Phase(200_000, 512, 256)), log_every=7, corpus="moved")
+    assert resume_conflict(saved, more, step=950_000) is None
+    assert "seed" in resume_conflict(saved, dataclasses.replace(saved, seed=1), step=1)
+    wider = dataclasses.replace(saved, model=dataclasses.replace(saved.model, hidden_size=1536))
+    assert "model.hidden_size" in resume_conflict(saved, wider, step=1)
+    other_batch = dataclasses.replace(saved, phases=(Phase(900_000, 128, 512), saved.phases[1]))
+    assert "phases" in resume_conflict(saved, other_batch, step=1)
+    assert resume_conflict(saved, other_batch, step=0) is None

@@ -1,0 +1,177 @@
+"""The train command: shipped configs, what it leaves behind, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax import checkpoint, metrics
+from bertjax.config import OptimizerConfig, Phase
+from bertjax.errors import UserError
+from bertjax.train import train
+from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+
+
+def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
+    """`python -m bertjax.train --config=configs/large.py`, the command of the README."""
+    settings = TINY_MODEL | {
+        "corpus": corpus,
+        "phases": '({"steps":6,"length":32,"batch":8},{"steps":3,"length":64,"batch":4})',
+        "log_every": 1,
+    }
+    result = run("train", "--config=configs/large.py", f"--workdir={tmp_path}/run", *overrides(settings))
+    assert result.returncode == 0, result.stderr
+    records = metrics.read(tmp_path / "run/metrics.jsonl")
+    assert [record["step"] for record in records if "train/loss" in record] == list(range(1, 10))
+    names = {name for record in records for name in record}
+    assert names >= {
+        *("train/loss", "train/mlm_loss", "train/nsp_loss", "train/grad_norm", "train/learning_rate"),
+        *("eval/mlm_loss", "eval/mlm_accuracy", "eval/nsp_accuracy", "eval/unigram_entropy", "eval/mlm_perplexity"),
+    }
+    perf = metrics.read(tmp_path / "run/perf.jsonl")
+    assert {"perf/tokens_per_second", "perf/input_wait", "perf/model_flops_per_second"} <= set(perf[-1])
+    for name in ("config.json", "curves.png", "tokenizer/vocab.txt", "checkpoints/9"):
+        assert (tmp_path / "run" / name).exists()
+    assert any((tmp_path / "run/tensorboard").iterdir())
+    assert "next: python -m bertjax.predict fill-mask" in result.stderr
+    noise = [line for line in result.stderr.splitlines() if "WARNING" in line or "oneDNN" in line or "absl" in line]
+    assert not noise
+
+
+def test_help_answers_at_once_and_unknown_flags_are_refused():
+    assert "--workdir" in run("train", "--help").stdout
+    assert_refused(run("train", "--config=configs/tiny.py", "--config.sead=1"), "sead", "seed")
+    assert_refused(run("train", "--config=configs/none.py", "--workdir=x"), "configs/none.py")
+    assert_refused(run("train", "--confg=configs/tiny.py"), "config")
+    assert_refused(run("train", "--config=configs/tiny.py", "--workdir=x"), "config.corpus")
+
+
+def test_training_learns(tiny_config, tmp_path):
+    """A few hundred updates bring the held-out loss clearly down, and the training loss with it."""
+    config = dataclasses.replace(
+        tiny_config,
+        phases=(Phase(120, 32, 16),),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=10),
+        eval_every=10,
+        checkpoint_every=1000,
+    )
+    train(config, tmp_path / "run")
+    losses = [r["eval/mlm_loss"] for r in metrics.read(tmp_path / "run/metrics.jsonl") if "eval/mlm_loss" in r]
+    assert losses[-1] < losses[0] - 0.4
+
+
+def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, capfd):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    train(dataclasses.replace(tiny_config, phases=(Phase(10, 32, 8),), log_every=2), workdir)
+    assert "continuing at step 8 of 10" in capfd.readouterr().err
+    assert checkpoint.steps(workdir / "checkpoints")[-1] == 10
+    before = (trained / "metrics.jsonl").read_text()
+    assert (workdir / "metrics.jsonl").read_text().startswith(before)
+
+
+def test_a_finished_run_is_left_as_it_is(tiny_config, trained, tmp_path, capfd):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    train(tiny_config, workdir)
+    assert "at step 8 of 8" in capfd.readouterr().err
+    assert (workdir / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tiny_config, tmp_path):
+    config = dataclasses.replace(
+        tiny_config,
+        phases=(Phase(40, 32, 8),),
+        checkpoint_every=1,
+        optimizer=OptimizerConfig(learning_rate=1e30, warmup_steps=3, clip_norm=0.0),
+    )
+    with pytest.raises(UserError) as error:
+        train(config, tmp_path / "run")
+    steps = checkpoint.steps(tmp_path / "run/checkpoints")
+    assert "at step" in str(error.value) and f"the last good checkpoint is step {steps[-1]}" in str(error.value)
+    for record in metrics.read(tmp_path / "run/metrics.jsonl"):
+        assert np.isfinite(list(record.values())).all()
+
+
+def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tmp_path, capfd):
+    config = dataclasses.replace(
+        tiny_config,
+        init_from=str(trained),
+        phases=(Phase(1, 32, 8),),
+        optimizer=OptimizerConfig(learning_rate=1e-9, warmup_steps=0),
+    )
+    train(config, tmp_path / "run")
+    assert "starting from the parameters of" in capfd.readouterr().err
+    start, _ = checkpoint.read_params(trained / "checkpoints/8")
+    end, _ = checkpoint.read_params(tmp_path / "run/checkpoints/1")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), end, start)
+
+
+def _other_model(config, **changes):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def test_a_workdir_of_another_run_is_refused_and_left_as_it_is(tiny_config, trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    refusals = {
+        "config.model.hidden_size (was 32, now 64)": _other_model(tiny_config, hidden_size=64),
+        "config.seed": dataclasses.replace(tiny_config, seed=5),
+        "config.phases": dataclasses.replace(tiny_config, phases=(Phase(8, 32, 4),)),
+    }
+    for says, config in refusals.items():
+        with pytest.raises(UserError) as error:
+            train(config, workdir)
+        assert says in str(error.value)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_another_corpus_and_another_tokenizer_are_refused(tiny_config, trained, text_file, corpus, tmp_path):
+    for name, tokenizer, says in (
+        ("same tokenizer", f"--tokenizer={corpus}/tokenizer", "another corpus"),
+        ("other tokenizer", "--tokenizer=new:wordpiece:400", "another tokenizer"),
+    ):
+        folder = tmp_path / name
+        made = run("prepare", f"--source=text:{text_file}", tokenizer, "--heldout=0.2", f"--output={folder}")
+        assert made.returncode == 0, made.stderr
+        with pytest.raises(UserError, match=says):
+            train(_other_model(dataclasses.replace(tiny_config, corpus=str(folder)), vocab_size=600), trained)
+    with pytest.raises(UserError, match="has another tokenizer than the corpus"):
+        config = dataclasses.replace(tiny_config, corpus=str(folder), init_from=str(trained))
+        train(config, tmp_path / "new")
+
+
+def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tiny_config, tmp_path):
+    with pytest.raises(UserError, match=r"config.model.vocab_size is 100, but the tokenizer .* has 600"):
+        train(_other_model(tiny_config, vocab_size=100), tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "not a corpus"])
+def test_a_damaged_corpus_is_refused(tiny_config, corpus, tmp_path, damage):
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    shard = folder / "train-00000.arrow"
+    if damage == "truncated":
+        os.truncate(shard, shard.stat().st_size - 100)
+    elif damage == "missing":
+        shard.unlink()
+    else:
+        (folder / "corpus.json").unlink()
+    with pytest.raises(UserError, match=str(folder)):
+        train(dataclasses.replace(tiny_config, corpus=str(folder)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
+    """A file stands where the folder should be: refused for root as well, whom permissions do not stop."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot"):
+        train(tiny_config, tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_config_json_says_what_ran(trained, tiny_config):
+    written = json.loads((trained / "config.json").read_text())
+    assert written["model"]["vocab_size"] == 600  # 0 was settled from the tokenizer
+    assert written["optimizer"]["learning_rate"] == tiny_config.optimizer.learning_rate
