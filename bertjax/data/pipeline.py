@@ -93,9 +93,12 @@ class BatchSource:
         return (np.arange(first, last)[:, None] * size + own).reshape(-1)
 
     def _iterate_phase(self, phase: int, first: int, last: int, rows: slice | None, threads: int) -> Iterator[Batch]:
-        tf = _tensorflow()
         stream = self._streams[phase]
+        # It tells the shapes; and training compiles for it before TensorFlow is imported, which takes seconds.
         example = stream.batch(self._numbers(phase, first, first + 1, rows))
+        yield example
+        if last - first == 1:
+            return
         size = len(example["input_ids"])
         steps = max(1, _TOKENS_PER_CALL // example["input_ids"].size)
 
@@ -103,8 +106,9 @@ class BatchSource:
             numbers = self._numbers(phase, int(step), min(int(step) + steps, last), rows)
             return list(stream.batch(numbers).values())
 
+        tf = _tensorflow()
         types = [array.dtype for array in example.values()]
-        dataset = tf.data.Dataset.range(first, last, steps).map(
+        dataset = tf.data.Dataset.range(first + 1, last, steps).map(
             lambda step: tf.numpy_function(compute, [step], types),
             num_parallel_calls=threads,
             deterministic=True,

@@ -99,6 +99,13 @@ def test_random_segments_begin_at_any_sentence_of_the_other_documents(tmp_path):
     assert_frequencies(counts, expected)
 
 
+def test_random_segments_fill_up_where_few_sentences_leave_room(tmp_path):
+    synthetic.write(tmp_path, {"train": [[[[5]] * 9 + [[6] * 20]] * 100]})
+    corpus = Corpus.open(tmp_path)
+    plan = np.concatenate([examples(corpus, 64, 0, epoch, short_sequences=0) for epoch in range(20)])
+    assert np.array_equal(read(corpus, plan, 64).second, plan["second"])
+
+
 def test_splits_are_at_sentence_borders(train, plans):
     bounds = np.concatenate([shard.sentence_offsets[:-1] for shard in train.shards])
     bounds += np.repeat(train.token_bases[:-1], np.diff(train.sentence_bases)).astype(bounds.dtype)
