@@ -3,10 +3,11 @@
 Running text repeats its words, so most of what a tokenizer does it has done before. The cache maps a word to the
 bytes of its ids; a sentence is then one dictionary look-up a word and one `bytes.join`, both in C.
 
-It is right only where the ids of a text are the ids of its space-separated words, one after the other. That holds for
+It is right only where the ids of a text are the ids of its words, one after the other. That holds for
 
-- BERT's normaliser and pre-tokenizer: every step of the normaliser looks at one character or at a base with the
-  combining marks after it, U+0020 combines with nothing before it, and the pre-tokenizer cuts at it;
+- BERT's normaliser and pre-tokenizer, with words cut at every space and around every ASCII punctuation mark: the
+  normaliser works on single characters and on bases with their combining marks (decomposed, never composed), and
+  leaves these characters alone, which are bases; the pre-tokenizer cuts at the former and sets the latter apart;
 - byte-level BPE with its own pattern: there a space that stands between two characters that are no white space
   always begins a new piece and goes with what follows.
 
@@ -18,6 +19,7 @@ rounding, and with it the choice between two almost equal segmentations, depends
 import array
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -27,6 +29,9 @@ import tokenizers
 MAX_WORDS = 2**17
 MAX_WORD_CHARACTERS = 64
 
+# ASCII punctuation marks, and runs of anything else but spaces.
+_BERT_WORDS = re.compile(r"[!-/:-@\[-`{-~]|[^ !-/:-@\[-`{-~]+")
+
 _BERT = "bert"
 _BYTE_LEVEL = "byte-level"
 
@@ -35,7 +40,7 @@ def word_rule(tokenizer: tokenizers.Tokenizer) -> str | None:
     """How this tokenizer's texts fall into words that can be encoded apart, or None where they do not.
 
     Returns:
-      "bert": at every space. "byte-level": before a space between characters that are no white space. None.
+      "bert", "byte-level" (see above) or None.
     """
     content = json.loads(tokenizer.to_str())
     model = content["model"]
@@ -78,27 +83,33 @@ class WordCache:
         max_words: int = MAX_WORDS,
     ):
         self._encode_batch = encode_batch
-        self._byte_level = rule == _BYTE_LEVEL
+        self._words = _byte_level_words if rule == _BYTE_LEVEL else _BERT_WORDS.findall
         self._typecode = {2: "H", 4: "I"}[np.dtype(dtype).itemsize]
         self._max_words = max_words
         self._ids: dict[str, bytes] = {}
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """The ids of each text, as the bytes of an array of the cache's integer type."""
-        if self._byte_level:
-            words = [_byte_level_words(text) for text in texts]
-        else:
-            words = [text.split(" ") for text in texts]
-        ids = self._ids
-        missing = list(set(itertools.chain.from_iterable(words)).difference(ids))
-        for word, encoded in zip(missing, self._encode_batch(missing), strict=True):
-            ids[word] = array.array(self._typecode, encoded).tobytes()
-        look_up = ids.__getitem__
-        result = [b"".join(map(look_up, text)) for text in words]
-        self._shrink(missing)
-        return result
+        look_up = self._ids.__getitem__
+        encoded, pending = [], []
+        for index, text in enumerate(texts):
+            words = self._words(text)
+            try:
+                encoded.append(b"".join(map(look_up, words)))
+            except KeyError:
+                encoded.append(b"")
+                pending.append((index, words))
+        if pending:
+            missing = list(set(itertools.chain.from_iterable(words for _, words in pending)).difference(self._ids))
+            for word, ids in zip(missing, self._encode_batch(missing), strict=True):
+                self._ids[word] = array.array(self._typecode, ids).tobytes()
+            for index, words in pending:
+                encoded[index] = b"".join(map(look_up, words))
+            self._forget(missing)
+        return encoded
 
-    def _shrink(self, added: Iterable[str]) -> None:
+    def _forget(self, added: Iterable[str]) -> None:
+        """Keeps memory bounded, in the number of words and in their length."""
         if len(self._ids) > self._max_words:
             self._ids.clear()
             return
