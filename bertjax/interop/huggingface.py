@@ -113,7 +113,7 @@ def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
     for key, value in values.items():
         default = getattr(ModelConfig(), key)
         fits = isinstance(value, (int, float) if isinstance(default, float) else type(default))
-        if not fits or isinstance(value, bool) or (isinstance(default, int) and value < 1):
+        if not fits or isinstance(value, bool) or (isinstance(default, int) and not 1 <= value < 2**31):
             raise UserError(f"{path} has {key}={value!r}; expected a value like {default!r}")
         if isinstance(default, float):
             values[key] = float(value)

@@ -54,6 +54,8 @@ def keep_mask(keys: jax.Array, site: jax.Array | int, shape: tuple[int, ...], th
         stride *= blocks[axis]
     key0, key1 = (words[:, i].reshape((batch,) + (1,) * rank) for i in range(2))
     a, b = threefry_2x32((key0, key1), (index, jnp.broadcast_to(jnp.uint32(site), blocks)))
+    # Without the barrier XLA computes the blocks anew for each quarter, forward and backward.
+    a, b = jax.lax.optimization_barrier((a, b))
     limit = np.uint32(threshold)
     low, shift = np.uint32(2**_BITS - 1), np.uint32(_BITS)
     kept = [(a & low) >= limit, (a >> shift) >= limit, (b & low) >= limit, (b >> shift) >= limit]

@@ -40,6 +40,7 @@ def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Arr
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
+
 def dense(features: int, config: ModelConfig, dtype: jnp.dtype, name: str) -> nn.Dense:
     """A linear layer: `kernel` [in, features], `bias` [features]; f32 parameters, computed in `dtype`."""
     return nn.Dense(

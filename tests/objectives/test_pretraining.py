@@ -1,0 +1,93 @@
+"""Losses and accuracies, and that every prediction counts the same."""
+
+import jax
+import numpy as np
+
+from bertjax.objectives.pretraining import terms, total
+
+
+def example(batch: int = 4, predictions: int = 3, seed: int = 0) -> tuple[dict, dict]:
+    rng = np.random.default_rng(seed)
+    outputs = {
+        "masked_lm_logits": rng.normal(size=(batch, predictions, 11)).astype(np.float32) * 5,
+        "next_sentence_logits": rng.normal(size=(batch, 2)).astype(np.float32),
+    }
+    labels = {
+        "masked_lm_ids": rng.integers(0, 11, (batch, predictions)).astype(np.int32),
+        "masked_lm_weights": (rng.random((batch, predictions)) < 0.7).astype(np.float32),
+        "next_sentence_labels": rng.integers(0, 2, batch).astype(np.int32),
+    }
+    labels["masked_lm_ids"][:, 0] = outputs["masked_lm_logits"][:, 0].argmax(-1)
+    return outputs, labels
+
+
+def cross_entropy(logits, labels) -> np.ndarray:
+    logits = np.asarray(logits, np.float64)
+    log_probabilities = logits - np.log(np.sum(np.exp(logits), -1, keepdims=True))
+    return -np.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
+
+
+def test_terms_are_weighted_sums_of_cross_entropy_and_hits():
+    outputs, batch = example()
+    result = terms(outputs, batch)
+    weights = batch["masked_lm_weights"]
+    losses = cross_entropy(outputs["masked_lm_logits"], batch["masked_lm_ids"])
+    hits = outputs["masked_lm_logits"].argmax(-1) == batch["masked_lm_ids"]
+    assert 0 < np.sum(weights * hits) < np.sum(weights)
+    np.testing.assert_allclose(result["mlm_loss"], (np.sum(weights * losses), weights.sum()), rtol=1e-6)
+    np.testing.assert_allclose(result["mlm_accuracy"], (np.sum(weights * hits), weights.sum()))
+    pair_losses = cross_entropy(outputs["next_sentence_logits"], batch["next_sentence_labels"])
+    np.testing.assert_allclose(result["nsp_loss"], (pair_losses.sum(), 4), rtol=1e-6)
+    expected = losses[weights > 0].mean() + pair_losses.mean()
+    np.testing.assert_allclose(total(result), expected, rtol=1e-6)
+
+
+def test_sums_add_over_microbatches_of_unequal_weight():
+    outputs, batch = example(8)
+    whole = terms(outputs, batch)
+    halves = [
+        terms(*({k: v[rows] for k, v in x.items()} for x in (outputs, batch)))
+        for rows in (slice(3), slice(3, 8))
+    ]
+    assert halves[0]["mlm_loss"].weight != halves[1]["mlm_loss"].weight
+    for name, term in whole.items():
+        np.testing.assert_allclose(term.sum, sum(half[name].sum for half in halves), rtol=1e-6)
+        np.testing.assert_allclose(term.weight, sum(half[name].weight for half in halves))
+
+
+def test_unused_slots_and_rows_have_neither_value_nor_gradient():
+    outputs, batch = example()
+    batch["example_weights"] = np.array([1, 1, 0, 1], np.float32)
+    result = terms(outputs, batch)
+    assert result["nsp_loss"].weight == 3
+    gradients = jax.device_get(jax.grad(lambda outputs: total(terms(outputs, batch)))(outputs))
+    assert np.all(gradients["masked_lm_logits"][batch["masked_lm_weights"] == 0] == 0)
+    assert np.all(gradients["next_sentence_logits"][2] == 0)
+    assert np.all(gradients["next_sentence_logits"][[0, 1, 3]] != 0)
+
+
+def test_no_predictions_give_zero_instead_of_nan():
+    outputs, batch = example()
+    batch["masked_lm_weights"][:] = 0
+    result = terms(outputs, batch)
+    assert result["mlm_loss"].mean() == 0
+    assert np.isfinite(jax.tree.leaves(jax.grad(lambda o: total(terms(o, batch)))(outputs))[0]).all()
+
+
+def test_large_logits_do_not_overflow():
+    outputs, batch = example()
+    outputs["masked_lm_logits"] *= 1e4
+    result = terms(outputs, batch)
+    losses = cross_entropy_of_large(outputs["masked_lm_logits"], batch["masked_lm_ids"])
+    np.testing.assert_allclose(result["mlm_loss"].sum, np.sum(losses * batch["masked_lm_weights"]), rtol=1e-5)
+
+
+def cross_entropy_of_large(logits, labels) -> np.ndarray:
+    highest = logits.max(-1, keepdims=True)
+    return cross_entropy(logits - highest, labels)
+
+
+def test_a_model_without_next_sentence_has_no_such_terms():
+    outputs, batch = example()
+    del outputs["next_sentence_logits"]
+    assert set(terms(outputs, batch)) == {"mlm_loss", "mlm_accuracy"}

@@ -1,0 +1,69 @@
+"""`bertjax.convert` as a user runs it: to bertjax, back to Hugging Face, and what it refuses."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from bertjax.interop.huggingface import export_bert
+from bertjax.model.pretraining import PretrainingModel
+from tests.conftest import assert_refused, run
+from tests.model.batches import SMALL, random_batch
+
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *"abcdefghijklmnopqrstuvwxyz",
+    "the",
+    "##a",
+    "##e",
+    "##n",
+    ".",
+]
+
+
+@pytest.fixture(scope="module")
+def huggingface(tmp_path_factory):
+    """A Hugging Face folder with a WordPiece vocabulary."""
+    folder = tmp_path_factory.mktemp("huggingface")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    batch = random_batch(SMALL, 1, 8, 2)
+    params = jax.jit(lambda: PretrainingModel(SMALL).init(jax.random.key(3), batch)["params"])()
+    export_bert(SMALL, params, folder / "tokenizer", folder / "model")
+    return folder / "model"
+
+
+def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
+    pytest.importorskip("transformers")
+    there = run("convert", f"--from={huggingface}", f"--to={tmp_path / 'run'}", "--verify")
+    assert there.returncode == 0, there.stderr
+    assert "masked_lm_logits" in there.stdout and "next_sentence_logits" in there.stdout
+    back = run("convert", f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'back'}", "--verify")
+    assert back.returncode == 0, back.stderr
+    assert "masked_lm_logits" in back.stdout
+    first, second = (load_file(folder / "model.safetensors") for folder in (huggingface, tmp_path / "back"))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == json.loads(
+        (huggingface / "config.json").read_text()
+    )
+    assert (tmp_path / "back" / "vocab.txt").read_text().split() == VOCABULARY
+
+
+def test_bad_input_is_refused_and_nothing_is_written(huggingface, tmp_path):
+    assert_refused(run("convert", f"--from={tmp_path / 'none'}", f"--to={tmp_path / 'out'}"), "none")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").write_text("mine")
+    assert_refused(
+        run("convert", f"--from={huggingface}", f"--to={tmp_path / 'full'}"), "full", "another folder"
+    )
+    assert (tmp_path / "full" / "kept").read_text() == "mine"
+    assert_refused(run("convert", f"--from={huggingface}"), "usage")
+    assert not (tmp_path / "out").exists()
