@@ -11,7 +11,9 @@ from bertjax.data.vocabulary import Vocabulary
 
 # Not the run's seed: runs with different seeds are scored on the same masks.
 _SEED = 0
-_COUNTED_AT_ONCE = 2**22
+# Tokens are counted in blocks, of which there are at most so many; 64M tokens in all.
+_BLOCK = 2**20
+_BLOCKS = 64
 
 
 def heldout_batches(
@@ -69,7 +71,7 @@ def unigram_entropy(train: Corpus, heldout: Corpus) -> float:
     """Cross-entropy of the held-out tokens under the training split's unigram distribution, in nats a token.
 
     The distribution is smoothed by counting every id once more. A model whose masked-LM loss is above this has learned
-    less than word counts.
+    less than word counts. Of a split of more than 64M tokens an even sample of so many is counted.
     """
     counts = _counts(train) + 1
     return float(-np.average(np.log(counts / counts.sum()), weights=_counts(heldout)))
@@ -77,9 +79,8 @@ def unigram_entropy(train: Corpus, heldout: Corpus) -> float:
 
 def _counts(corpus: Corpus) -> np.ndarray:
     """int64 [vocab_size]: how often each id occurs."""
+    blocks = [(shard.tokens, begin) for shard in corpus.shards for begin in range(0, len(shard.tokens), _BLOCK)]
     counts = np.zeros(corpus.vocab_size, np.int64)
-    for shard in corpus.shards:
-        # bincount makes int64 of what it is given, so not of a whole shard.
-        for begin in range(0, len(shard.tokens), _COUNTED_AT_ONCE):
-            counts += np.bincount(shard.tokens[begin : begin + _COUNTED_AT_ONCE], minlength=corpus.vocab_size)
+    for tokens, begin in blocks[:: -(-len(blocks) // _BLOCKS)]:
+        counts += np.bincount(tokens[begin : begin + _BLOCK], minlength=corpus.vocab_size)
     return counts

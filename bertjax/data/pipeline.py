@@ -21,7 +21,7 @@ from bertjax.data.vocabulary import Vocabulary
 from bertjax.errors import UserError
 
 # NumPy's calls are cheap from about this many tokens on, so a tf.data element holds several batches that are smaller.
-_TOKENS_PER_CALL = 2**17
+_TOKENS_PER_CALL = 2**18
 _PADDING_SAMPLE = 10_000
 
 
@@ -82,9 +82,10 @@ class BatchSource:
                 yield from self._iterate_phase(index, first, last, rows, threads)
             begin += phase.steps
 
-    def padding_share(self, phase: int) -> float:
-        """The share of padding in a phase's batches, from a sample of its examples."""
-        return self._streams[phase].padding_share(np.arange(_PADDING_SAMPLE))
+    def padding_share(self, phase: int, step: int = 0) -> float:
+        """The share of padding in a phase's batches, from the examples that follow `step` of it."""
+        first = step * self._config.phases[phase].batch
+        return self._streams[phase].padding_share(np.arange(first, first + _PADDING_SAMPLE))
 
     def _numbers(self, phase: int, first: int, last: int, rows: slice | None) -> np.ndarray:
         """int64 [(last - first) * rows]: the rows of steps [first, last) as the phase's stream counts them."""

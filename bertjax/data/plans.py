@@ -9,8 +9,8 @@ the time to derive the plan again.
 import hashlib
 import io
 import json
-import os
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,8 @@ class Plans:
                     plan.flags.writeable = False
                     self._save(epoch, plan)
                 self._plans[epoch] = plan
-                self._plans.pop(epoch - _KEPT, None)
+                for oldest in list(self._plans)[:-_KEPT]:
+                    del self._plans[oldest]
             return self._plans[epoch]
 
     def _load(self, epoch: int) -> np.ndarray | None:
@@ -91,7 +92,9 @@ class Plans:
             _write(self._path(epoch), view)
             entries = {**self._entries(), str(epoch): entry}
             _write(self._directory / "plans.json", json.dumps(entries).encode())
-            self._path(epoch - _KEPT).unlink(missing_ok=True)
+            files = sorted(self._directory.glob("epoch-*.npy"), key=lambda path: path.stat().st_mtime_ns)
+            for oldest in files[:-_KEPT]:
+                oldest.unlink(missing_ok=True)
         except OSError:
             pass  # no permission or no room: memory serves as well
 
@@ -106,8 +109,8 @@ class Plans:
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    """Atomically: other processes may be writing the same."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Atomically: other processes and hosts may be writing the same."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)

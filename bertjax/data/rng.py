@@ -13,7 +13,7 @@ import numpy as np
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
-# Rounds of the Feistel network; the statistics tests pass from 4 on.
+# Rounds of the Feistel network; the statistics tests pass from 5 on.
 _ROUNDS = 8
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bertjax.config import Config
+from bertjax.data import corpus
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import examples
 from bertjax.data.heldout import heldout_batches, unigram_entropy
@@ -59,8 +60,19 @@ def test_pairs_need_two_documents(tmp_path):
 
 
 def test_unigram_entropy(tmp_path):
-    synthetic.write(tmp_path, {"train": [[[[5, 5, 5]], [[6]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=8)
+    synthetic.write(tmp_path, {"train": [[[[5, 5, 5]]], [[[6]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=8)
     # Counts with one more for each of the eight ids: 4 of 12, 2 of 12, 1 of 12.
     expected = -(np.log(4 / 12) + np.log(2 / 12) + np.log(1 / 12)) / 3
     found = unigram_entropy(Corpus.open(tmp_path), Corpus.open(tmp_path, "heldout"))
     assert found == pytest.approx(expected)
+
+
+def test_unigram_entropy_of_a_large_corpus_is_that_of_a_sample(tmp_path):
+    """More than the tokens that are counted: the answer is that of all of them, but for chance."""
+    ids = np.random.default_rng(0).choice(np.arange(5, 8), 70 * 2**20, p=[0.7, 0.2, 0.1]).astype(np.uint16)
+    shard = corpus.write_shard(tmp_path / "train-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids)
+    corpus.write_manifest(
+        tmp_path, shards={"train": [shard], "heldout": [shard]}, vocab_size=8, tokenizer_hash="x", statistics={}
+    )
+    entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
+    assert unigram_entropy(Corpus.open(tmp_path), Corpus.open(tmp_path, "heldout")) == pytest.approx(entropy, abs=1e-3)
