@@ -19,8 +19,8 @@ class Sequences:
 
     Attributes:
       input_ids: int32 [batch, length], padded.
-      first: int64 [batch], tokens of segment A.
-      second: int64 [batch], tokens of segment B; 0 without pairs.
+      first: int32 [batch], tokens of segment A.
+      second: int32 [batch], tokens of segment B; 0 without pairs.
       random: bool [batch], whether B is from another document.
       pairs: whether there are B segments.
     """
@@ -33,22 +33,23 @@ class Sequences:
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64 [batch]: tokens, special ones included."""
+        """int32 [batch]: tokens, special ones included."""
         return self.first + self.second + (3 if self.pairs else 2)
 
     def token_types(self) -> np.ndarray:
         """int32 [batch, length]: 1 on B and its [SEP], 0 elsewhere."""
-        columns = np.arange(self.input_ids.shape[1])
+        columns = np.arange(self.input_ids.shape[1], dtype=np.int32)
         types = (columns > self.first[:, None] + 1) & (columns < self.sizes[:, None])
         return types.astype(np.int32) if self.pairs else np.zeros_like(self.input_ids)
 
     def attention_mask(self) -> np.ndarray:
         """int32 [batch, length]: 1 on tokens, 0 on padding."""
-        return (np.arange(self.input_ids.shape[1]) < self.sizes[:, None]).astype(np.int32)
+        columns = np.arange(self.input_ids.shape[1], dtype=np.int32)
+        return (columns < self.sizes[:, None]).astype(np.int32)
 
     def special(self) -> np.ndarray:
         """Where [CLS], [SEP] and padding stand, which are never predicted: bool [batch, length]."""
-        columns = np.arange(self.input_ids.shape[1])
+        columns = np.arange(self.input_ids.shape[1], dtype=np.int32)
         special = columns >= self.sizes[:, None] - 1
         special[:, 0] = True
         special |= columns == self.first[:, None] + 1
@@ -76,8 +77,8 @@ def sequences(
     """
     rows = len(examples)
     start = examples["start"]
-    first = examples["first"].astype(np.int64)
-    second = examples["second"].astype(np.int64)
+    first = examples["first"].astype(np.int32)
+    second = examples["second"].astype(np.int32)
     random = examples["random"]
     input_ids = np.full((rows, length), vocabulary.pad_id, np.int32)
     _copy(corpus, start, first, input_ids, np.ones_like(first))
