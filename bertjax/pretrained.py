@@ -100,9 +100,11 @@ def _from_huggingface(folder: Path) -> Pretrained:
     with tempfile.TemporaryDirectory() as written:
         tokenizer.save(written)
         files = checkpoint.tokenizer_files(Path(written))
+    longest = model.max_position_embeddings
+    phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
     return Pretrained(
         path=folder,
-        config=dataclasses.replace(Config(), model=model, next_sentence="pooler" in params),
+        config=dataclasses.replace(Config(), model=model, next_sentence="pooler" in params, phases=phases),
         params=params,
         tokenizer=tokenizer,
         tokenizer_files=files,
