@@ -29,6 +29,18 @@ def define_config_flag() -> Any:
     return config_flags.DEFINE_config_file("config", None, "A config file, e.g. configs/base.py.")
 
 
+def config_value(flag: Any) -> dict[str, Any] | None:
+    """The values of a config flag as a plain dict, None where the flag was not given.
+
+    Raises:
+      UserError: the file cannot be loaded.
+    """
+    try:
+        return flag.value and flag.value.to_dict()
+    except OSError as error:  # ml_collections raises it when a value is first asked for
+        raise UserError(f"the file of --config cannot be loaded: {error.__cause__ or error}; is its path right?") from error
+
+
 def show_progress() -> bool:
     """Whether to draw bars (a terminal) or now and then a line (a file or a pipe)."""
     return sys.stderr.isatty()
@@ -75,17 +87,17 @@ def _quiet() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.CRITICAL)
-    sys.excepthook = _excepthook
+    sys.unraisablehook = _unraisablehook
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
     absl_logging.set_stderrthreshold("fatal")
 
 
-def _excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Shows an unexpected error as Python does, except what TensorStore's threads say after a write has failed.
+def _unraisablehook(unraisable: Any) -> None:
+    """Shows errors that nobody can catch, except what TensorStore's threads say after a write has failed.
 
     That failure itself is reported by bertjax/checkpoint.py.
     """
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -30,11 +30,12 @@ def main(args: list[str]) -> None:
     """Reads the flags and trains."""
     if args:
         raise UserError(f"unexpected argument {args[0]}; settings are given as --config.KEY=VALUE")
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    values = command.config_value(_CONFIG)
+    if values is None or _WORKDIR.value is None:
         raise UserError("--config=FILE and --workdir=DIR are needed, e.g. --config=configs/tiny.py --workdir=runs/tiny")
     from bertjax.config import from_config_dict
 
-    config = from_config_dict(_CONFIG.value)
+    config = from_config_dict(values)
     if not config.corpus:
         raise UserError("config.corpus is not set; make a corpus with python -m bertjax.prepare, give --config.corpus=DIR")
     train(config, Path(_WORKDIR.value).absolute())
@@ -52,7 +53,7 @@ def train(config: "Config", workdir: Path) -> None:
     # -- corpus and tokenizer
     corpus = Corpus.open(config.corpus, split="train")
     tokenizer = tokenizers.load(corpus.directory / "tokenizer")
-    config = pretraining.with_vocabulary(config, tokenizer, corpus)
+    config = pretraining.with_vocabulary(config, tokenizer, corpus.directory)
     vocabulary = Vocabulary.of(tokenizer)
     source = BatchSource(corpus, vocabulary, config)
 
@@ -163,7 +164,7 @@ def _describe(config: "Config", corpus: Any, source: Any, params: Any, start: in
 
     tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
     return (
-        f"{f'continuing at step {start}' if start else 'starting'} of {config.total_steps}: "
+        f"{'continuing at' if start else 'starting at'} step {start} of {config.total_steps}: "
         f"{pretraining.count_parameters(params):,} parameters, "
         f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
         f"epochs); padding {source.padding_share(0):.1%}"
