@@ -27,12 +27,8 @@ _TOKENIZER = flags.DEFINE_string(
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
     "unigram or bpe, trained on a sample of the sources.",
 )
-_HELDOUT = flags.DEFINE_float(
-    "heldout", 0.005, "Share of the documents held out for evaluation; 0 for none.", 0.0, 0.5
-)
-_SEED = flags.DEFINE_integer(
-    "seed", 0, "Decides which documents are held out, and which a weight below 1 takes."
-)
+_HELDOUT = flags.DEFINE_float("heldout", 0.005, "Share of the documents held out for evaluation; 0 for none.", 0.0, 0.5)
+_SEED = flags.DEFINE_integer("seed", 0, "Decides which documents are held out, and which a weight below 1 takes.")
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)
 _VERIFY = flags.DEFINE_bool("verify", False, "Afterwards, compare every shard with its hash.")
@@ -52,9 +48,7 @@ def main(args: list[str]) -> None:
     processes = _PROCESSES.value or len(os.sched_getaffinity(0))
     try:
         with _Progress() as progress:
-            summary = build.build(
-                output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress
-            )
+            summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
     except KeyboardInterrupt:
         command.say("stopped; run the same command again to go on")
         sys.exit(130)
@@ -105,11 +99,7 @@ class _Progress:
     def __call__(self, stage: str, done: int, total: int, megabytes: float) -> None:
         now = time.monotonic()
         self._megabytes = megabytes
-        if (
-            stage == self._stage
-            and done != total
-            and now - self._last < (0.1 if self._bar else self._SECONDS)
-        ):
+        if stage == self._stage and done != total and now - self._last < (0.1 if self._bar else self._SECONDS):
             return
         self._last = now
         speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
@@ -146,14 +136,10 @@ def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # no
     table.add_row("MB/s", *([""] * len(summary.splits)), f"{speed:.1f}" if speed else "(was complete)")
     # A narrow terminal, or none, must not cut numbers.
     Console(width=max(Console().width, 80), highlight=False).print(table)
-    print(
-        f"\nThe corpus is in {output}, its tokenizer ({summary.vocab_size:,} pieces) in {output / 'tokenizer'}."
-    )
+    print(f"\nThe corpus is in {output}, its tokenizer ({summary.vocab_size:,} pieces) in {output / 'tokenizer'}.")
     print("Next, training, e.g.:")
     overrides = "" if summary.vocab_size <= 30522 else f" --config.model.vocab_size={summary.vocab_size}"
-    print(
-        f"  python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={output}{overrides}"
-    )
+    print(f"  python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={output}{overrides}")
 
 
 if __name__ == "__main__":

@@ -120,9 +120,7 @@ def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
         "options": {**dataclasses.asdict(options), "tokenizer": tokenizer},
         "sources": [source.identity() for source in sources],
         "shard characters": SHARD_CHARACTERS,
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("sentencex", "tokenizers", "sentencepiece")
-        },
+        "versions": {name: importlib.metadata.version(name) for name in ("sentencex", "tokenizers", "sentencepiece")},
     }
 
 
@@ -134,9 +132,7 @@ def _claimed(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory, os.O_RDONLY)
     except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written to ({error.strerror}); choose another --output"
-        ) from error
+        raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another --output") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -160,11 +156,11 @@ def _begin(
         strangers = sorted(path.name for path in directory.iterdir() if path.name != _TEMPORARY)
         if strangers:
             raise UserError(
-                f"{directory}: not empty ({', '.join(strangers[:3])}), and not begun by prepare; choose another --output"
+                f"{directory}: not empty ({', '.join(strangers[:3])}), not begun by prepare; choose another --output"
             )
         selection = _start(directory, sources, options, plan, progress)
     if (records / "tokenizer").is_dir():
-        os.replace(records / "tokenizer", directory / "tokenizer")
+        (records / "tokenizer").rename(directory / "tokenizer")
     return selection
 
 
@@ -200,11 +196,9 @@ def _start(
             counts=np.array([selection.duplicates, selection.thinned], np.int64),
         )
         tasks.write_text(temporary / _PLAN, json.dumps(plan, indent=1) + "\n")
-        os.replace(temporary, directory / "build")
+        temporary.rename(directory / "build")
     except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written to ({error.strerror}); choose another --output"
-        ) from error
+        raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another --output") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return selection
@@ -268,9 +262,7 @@ def _tasks(sources: Sequence[Source], selection: Selection) -> Iterator[tasks.Ta
     """Cuts the stream of documents into shards; held-out documents gather until they fill one of their own."""
     documents = {split: [] for split in corpus.SPLITS}
     characters: collections.Counter[str] = collections.Counter()
-    names = {
-        split: map(functools.partial(corpus.shard_name, split), itertools.count()) for split in corpus.SPLITS
-    }
+    names = {split: map(functools.partial(corpus.shard_name, split), itertools.count()) for split in corpus.SPLITS}
     for source, heldout, document in emitted(sources, selection):
         split = "heldout" if heldout else "train"
         documents[split].append((source, document))
@@ -289,7 +281,7 @@ def _is_finished(directory: Path, name: str) -> bool:
         return False
     shard, _ = record
     path = directory / name
-    return shard is None or path.is_file() and path.stat().st_size == shard.bytes
+    return shard is None or (path.is_file() and path.stat().st_size == shard.bytes)
 
 
 def _records(directory: Path, split: str) -> list[tuple[corpus.ShardInfo | None, tasks.Counts]]:
@@ -300,27 +292,21 @@ def _records(directory: Path, split: str) -> list[tuple[corpus.ShardInfo | None,
 
 def _summary(directory: Path, selection: Selection) -> Summary:
     splits = {
-        split: functools.reduce(
-            operator.add, (counts for _, counts in _records(directory, split)), tasks.Counts()
-        )
+        split: functools.reduce(operator.add, (counts for _, counts in _records(directory, split)), tasks.Counts())
         for split in corpus.SPLITS
     }
     vocab_size = tokenizers.load(directory / "tokenizer").vocab_size
     return Summary(splits, selection.duplicates, selection.thinned, vocab_size)
 
 
-def _write_manifest(
-    directory: Path, sources: Sequence[Source], options: Options, selection: Selection
-) -> None:
+def _write_manifest(directory: Path, sources: Sequence[Source], options: Options, selection: Selection) -> None:
     tokenizer = tokenizers.load(directory / "tokenizer")
     summary = _summary(directory, selection)
     if not summary.splits["train"].documents:
         raise UserError(f"{directory}: no document has any text once it is cleaned; give other sources")
     corpus.write_manifest(
         directory,
-        shards={
-            split: [shard for shard, _ in _records(directory, split) if shard] for split in corpus.SPLITS
-        },
+        shards={split: [shard for shard, _ in _records(directory, split) if shard] for split in corpus.SPLITS},
         vocab_size=tokenizer.vocab_size,
         tokenizer_hash=tokenizer.hash(),
         statistics={

@@ -99,7 +99,7 @@ def select(
 def _decide(
     digests: bytearray, counts: Sequence[int], weights: Sequence[float], heldout: float
 ) -> tuple[np.ndarray, int, int]:
-    """copies uint8 [documents], number of duplicates, number thinned out.
+    """Gives copies uint8 [documents], the number of duplicates and the number thinned out.
 
     The digests are keyed with the seed, so they serve as the random numbers too: the first eight bytes order documents
     for the held-out split, the last eight decide about a fraction of a weight.
@@ -162,7 +162,7 @@ class _Sample:
         if not self._room and not self._heap:
             return
         key = int.from_bytes(digest, "big")
-        if self._room <= 0 and key > -self._heap[0][0] or key in self._seen:
+        if (self._room <= 0 and key > -self._heap[0][0]) or key in self._seen:
             return
         document = document[:SAMPLE_DOCUMENT_CHARACTERS]
         heapq.heappush(self._heap, (-key, source, document))

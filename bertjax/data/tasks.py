@@ -42,9 +42,7 @@ class Counts:
     empty: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            *(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True))
-        )
+        return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +103,7 @@ def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[D
         for task in tasks:
             waiting.add(pool.submit(_do, task, settings))
             if len(waiting) > processes:
-                done, waiting = concurrent.futures.wait(
-                    waiting, return_when=concurrent.futures.FIRST_COMPLETED
-                )
+                done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         for future in concurrent.futures.as_completed(waiting):
             yield future.result()
@@ -134,11 +130,11 @@ def write_text(path: Path, text: str) -> None:
     """Writes a small file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ MAX_CHARACTERS = 4_000_000
 
 _BLOCK = 1 << 20
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+_TFDS = re.compile(r"(?P<name>[^:]+)(:(?P<split>[^:\[]+(\[[^\]]*\])?))?(:(?P<feature>[^:]+))?")
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -43,7 +44,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def decoded_blocks(path: Path) -> Iterator[str]:
     """The text of a UTF-8 file in blocks of about a megabyte that end with a line end, except where lines are longer.
 
-    Line ends become "\\n"; a byte order mark is dropped.
+    Windows line ends become plain ones; a byte order mark is dropped.
 
     Raises:
       UserError: binary data (a NUL byte) or broken UTF-8, with file, line and byte.
@@ -113,9 +114,7 @@ def jsonl(path: Path, field: str) -> Iterator[str]:
         content = record.get(field) if isinstance(record, dict) else None
         if not isinstance(content, str):
             found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise UserError(
-                f"{path}, line {number}: no text under {field!r} (found: {found}); give jsonl:PATH:FIELD"
-            )
+            raise UserError(f"{path}, line {number}: no text under {field!r} (found: {found}); give jsonl:PATH:FIELD")
         yield from bounded(_valid(content, f"{path}, line {number}"))
 
 
@@ -128,9 +127,7 @@ def parquet(path: Path, column: str) -> Iterator[str]:
         table = pq.ParquetFile(path)
         names = table.schema_arrow.names
         if column not in names:
-            raise UserError(
-                f"{path}: no column {column!r} (found: {', '.join(names)}); give parquet:PATH:COLUMN"
-            )
+            raise UserError(f"{path}: no column {column!r} (found: {', '.join(names)}); give parquet:PATH:COLUMN")
         kind = table.schema_arrow.field(column).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise UserError(f"{path}: the column {column!r} holds {kind}, not text; give parquet:PATH:COLUMN")
@@ -139,9 +136,7 @@ def parquet(path: Path, column: str) -> Iterator[str]:
                 if value.is_valid:
                     yield from bounded(value.as_py())
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: not a parquet file, or a damaged one ({error}); get the file again"
-        ) from error
+        raise UserError(f"{path}: not a parquet file, or a damaged one ({error}); get the file again") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: column {column!r} holds broken UTF-8 ({error.reason}); write the file again"
@@ -153,17 +148,16 @@ def tfds(where: str) -> Iterator[str]:
 
     Without SPLIT it is "train"; without FEATURE it is "text", or the only feature that is text.
     """
-    name, _, rest = where.partition(":")
-    split, _, feature = rest.partition(":")
-    dataset, feature = _open_tfds(name, split or "train", feature)
+    match = _TFDS.fullmatch(where)
+    if not match:
+        raise UserError(f"tfds:{where}: give tfds:NAME[:SPLIT[:FEATURE]], e.g. tfds:wikipedia/20230601.en:train")
+    dataset, feature = _open_tfds(match["name"], match["split"] or "train", match["feature"] or "")
     for example in dataset.as_numpy_iterator():
         content = example[feature]
         try:
             yield from bounded(content.decode() if isinstance(content, bytes) else str(content))
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"tfds:{where}: broken UTF-8 in {feature!r} ({error}); use another feature"
-            ) from error
+            raise UserError(f"tfds:{where}: broken UTF-8 in {feature!r} ({error}); use another feature") from error
 
 
 def _open_tfds(name: str, split: str, feature: str) -> tuple[Any, str]:
@@ -176,9 +170,7 @@ def _open_tfds(name: str, split: str, feature: str) -> tuple[Any, str]:
         builder = tensorflow_datasets.builder(name)
         builder.download_and_prepare()
         dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-    except (
-        Exception
-    ) as error:  # tfds has no common class for an unknown name, an unknown split and no network
+    except Exception as error:  # tfds has no common class for an unknown name, an unknown split and no network
         raise UserError(
             f"tfds:{name}:{split}: cannot be opened ({error}); check the name, the split and the network"
         ) from error
@@ -229,7 +221,7 @@ def _decode(block: bytes, path: Path, offset: int, lines_before: int) -> str:
 
 def _character_end(block: bytes) -> int:
     """The end of the last whole UTF-8 character: before a lead byte in the last three bytes."""
-    for back in range(1, 4):
+    for back in range(1, min(4, len(block) + 1)):
         if block[-back] >= 0xC0:
             return len(block) - back
     return len(block)
@@ -240,7 +232,5 @@ def _valid(content: str, place: str) -> str:
     try:
         content.encode()
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place}: broken text (half a surrogate pair at {error.start}); put the line right"
-        ) from error
+        raise UserError(f"{place}: broken text (half a surrogate pair at {error.start}); put the line right") from error
     return content

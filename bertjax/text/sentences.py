@@ -45,8 +45,8 @@ def split(document: str, language: str = "en") -> list[str]:
 def unwrap(lines: list[str]) -> list[str]:
     """Joins lines that were wrapped at a page's width; other lines stay paragraphs of their own.
 
-    A line is full when the first word of the next one would not have fitted into the width of the block. Where at
-    least half of the lines are full, and the width is that of a page, the text is wrapped, and full lines are joined.
+    A line is full when the first word of the next one would not have fitted into the width of the block. Where
+    most lines are full, and the width is that of a page, the text is wrapped, and full lines are joined.
     """
     if len(lines) == 1:
         return lines
@@ -60,7 +60,7 @@ def unwrap(lines: list[str]) -> list[str]:
         else False
         for line, after in itertools.pairwise(lines)
     ]
-    if 2 * sum(full) < len(full):
+    if 2 * sum(full) <= len(full):
         return lines
     paragraphs = [[lines[0]]]
     for joined, line in zip(full, lines[1:], strict=True):

@@ -45,9 +45,7 @@ KINDS = {
     "jsonl": Kind("jsonl:PATH[:FIELD], one JSON object a line", readers.jsonl, argument="text"),
     "parquet": Kind("parquet:PATH[:COLUMN]", readers.parquet, argument="text"),
     "tfds": Kind("tfds:NAME[:SPLIT[:FEATURE]]", readers.tfds, files=False),
-    "pydoc": Kind(
-        "pydoc:, the documentation that Python carries", lambda where: pydocs.documents(), files=False
-    ),
+    "pydoc": Kind("pydoc:, the documentation that Python carries", lambda where: pydocs.documents(), files=False),
 }
 
 
@@ -137,13 +135,9 @@ def _weight(spec: str) -> tuple[str, float]:
     try:
         weight = float(match[2])
     except ValueError as error:
-        raise UserError(
-            f"--source={spec}: the weight {match[2]!r} is no number; give e.g. @2 or @0.5"
-        ) from error
+        raise UserError(f"--source={spec}: the weight {match[2]!r} is no number; give e.g. @2 or @0.5") from error
     if not 0 < weight <= MAX_WEIGHT:
-        raise UserError(
-            f"--source={spec}: a weight is above 0 and at most {MAX_WEIGHT:g}; give such a number"
-        )
+        raise UserError(f"--source={spec}: a weight is above 0 and at most {MAX_WEIGHT:g}; give such a number")
     return match[1], weight
 
 
@@ -154,12 +148,10 @@ def _files(where: str) -> tuple[Path, ...]:
         return (path,)
     if path.is_dir():
         found = [
-            file
-            for file in path.rglob("*")
-            if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)
         ]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute patterns)
     return tuple(sorted(file for file in found if file.is_file()))
 
 
@@ -167,7 +159,7 @@ def _check(path: Path) -> None:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty; leave it out or put text into it")
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             file.read(1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error

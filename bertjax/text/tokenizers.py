@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tokenizers as library
 
 from bertjax.errors import UserError
-from bertjax.text import cache
+from bertjax.text import backends, cache
 
 # The names that a role goes by, where tokenizer_config.json does not say: BERT and ALBERT, then RoBERTa.
 _ROLES = {
@@ -27,22 +27,6 @@ _ROLES = {
     "mask_token": ("[MASK]", "<mask>"),
 }
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
-
-
-class _Backend(Protocol):
-    """What differs between the two libraries."""
-
-    file_name: str
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-    def pieces(self) -> list[str]: ...
-    def word_starts(self, pieces: Sequence[str]) -> list[bool]: ...
-    def fingerprint(self) -> bytes: ...
-    def special_pieces(self) -> set[str]: ...
-    def pieces_with_space(self) -> set[str]: ...
-    def word_rule(self) -> str | None: ...
-    def save(self, directory: Path) -> None: ...
 
 
 class Tokenizer:
@@ -58,7 +42,7 @@ class Tokenizer:
       dtype: the smallest unsigned integer type that holds every id, uint16 or uint32.
     """
 
-    def __init__(self, backend: _Backend, config: dict[str, Any]):
+    def __init__(self, backend: backends.Backend, config: dict[str, Any]):
         """Use `load` or `bertjax.text.vocabulary.train`."""
         self._backend = backend
         self._config = config
@@ -178,122 +162,6 @@ class Tokenizer:
         )
 
 
-class LibraryBackend:
-    """`tokenizers`: WordPiece, byte-level BPE, and whatever else a tokenizer.json describes."""
-
-    file_name = "tokenizer.json"
-
-    def __init__(self, tokenizer: library.Tokenizer):
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
-
-    def pieces(self) -> list[str]:
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        size = max(vocabulary.values(), default=-1) + 1
-        pieces = [f"[unused{index}]" for index in range(size)]  # names of ids that a vocabulary leaves out
-        for piece, index in vocabulary.items():
-            pieces[index] = piece
-        return pieces
-
-    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
-        model = self._content["model"]
-        if model["type"] == "WordPiece":
-            prefix = model["continuing_subword_prefix"]
-            return [not piece.startswith(prefix) for piece in pieces]
-        return [piece.startswith(("Ġ", "▁")) for piece in pieces]
-
-    def fingerprint(self) -> bytes:
-        """Everything that decides ids. Decoder and post-processor do not, and differ between files of one tokenizer."""
-        relevant = {
-            key: self._content[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")
-        }
-        relevant["added_tokens"] = sorted(
-            (t["id"], t["content"], t["special"]) for t in relevant["added_tokens"]
-        )
-        return json.dumps(relevant, sort_keys=True).encode()
-
-    def special_pieces(self) -> set[str]:
-        return {token["content"] for token in self._content["added_tokens"] if token["special"]}
-
-    def pieces_with_space(self) -> set[str]:
-        return {token["content"] for token in self._content["added_tokens"] if token["lstrip"]}
-
-    def word_rule(self) -> str | None:
-        return cache.word_rule(self._tokenizer)
-
-    def save(self, directory: Path) -> None:
-        self._tokenizer.save(str(directory / self.file_name))
-        if self._content["model"]["type"] == "WordPiece":
-            vocabulary = "".join(f"{piece}\n" for piece in self.pieces())
-            (directory / "vocab.txt").write_text(vocabulary, encoding="utf-8")
-
-    @functools.cached_property
-    def _content(self) -> dict[str, Any]:
-        return json.loads(self._tokenizer.to_str())
-
-
-class SentencePieceBackend:
-    """`sentencepiece`: unigram and BPE models."""
-
-    file_name = "spiece.model"
-
-    def __init__(self, model: bytes):
-        import sentencepiece
-
-        self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        # One thread: prepare runs a process a core.
-        return self._processor.encode(list(texts), num_threads=1)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The library leaves control tokens out of text; here they keep their names and their places."""
-        parts, run = [], []
-        for index in ids:
-            if self._processor.is_control(index):
-                parts += [self._processor.decode(run), self._processor.id_to_piece(index)]
-                run = []
-            else:
-                run.append(index)
-        return " ".join(part for part in [*parts, self._processor.decode(run)] if part)
-
-    def pieces(self) -> list[str]:
-        return [self._processor.id_to_piece(index) for index in range(len(self._processor))]
-
-    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
-        return [piece.startswith("▁") for piece in pieces]
-
-    def fingerprint(self) -> bytes:
-        return self._model
-
-    def special_pieces(self) -> set[str]:
-        processor = self._processor
-        return {
-            processor.id_to_piece(index)
-            for index in range(len(processor))
-            if processor.is_control(index) or processor.is_unknown(index) or processor.is_unused(index)
-        }
-
-    def pieces_with_space(self) -> set[str]:
-        return set()
-
-    def word_rule(self) -> None:
-        return None
-
-    def save(self, directory: Path) -> None:
-        (directory / self.file_name).write_bytes(self._model)
-
-
 def load(path: str | Path) -> Tokenizer:
     """Loads a tokenizer.
 
@@ -317,25 +185,6 @@ def load(path: str | Path) -> Tokenizer:
         raise UserError(f"{file}: cannot be read as a tokenizer ({error}); {_HINT}") from error
 
 
-def wordpiece(vocabulary: dict[str, int], lowercase: bool) -> library.Tokenizer:
-    """BERT's tokenizer with this vocabulary (piece to id), cased or not."""
-    tokenizer = library.Tokenizer(
-        library.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
-    )
-    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = library.decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.add_special_tokens([token for token in special if token in vocabulary])
-    if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
-        tokenizer.post_processor = library.processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-        )
-    return tokenizer
-
-
 def _tokenizer_file(directory: Path) -> Path:
     for candidate in (
         directory / "tokenizer.json",
@@ -347,9 +196,9 @@ def _tokenizer_file(directory: Path) -> Path:
     raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
 
 
-def _backend(file: Path) -> _Backend:
+def _backend(file: Path) -> backends.Backend:
     if file.suffix == ".json":
-        return LibraryBackend(
+        return backends.LibraryBackend(
             _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
         )
     if file.suffix == ".txt":
@@ -360,18 +209,16 @@ def _backend(file: Path) -> _Backend:
         if "[UNK]" not in vocabulary:
             raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
         lowercase = _read_config(file.parent).get("do_lower_case", _looks_lowercase(pieces))
-        return LibraryBackend(wordpiece(vocabulary, lowercase))
+        return backends.LibraryBackend(backends.wordpiece(vocabulary, lowercase))
     if file.suffix == ".model":
-        return _parse("SentencePiece model", SentencePieceBackend, file.read_bytes())
+        return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
     raise UserError("not a tokenizer file; " + _HINT)
 
 
 def _parse(what: str, parser: Any, content: Any) -> Any:
     try:
         return parser(content)
-    except (
-        Exception
-    ) as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
+    except Exception as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
 
 

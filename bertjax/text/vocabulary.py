@@ -12,7 +12,7 @@ from pathlib import Path
 import tokenizers as library
 
 from bertjax.errors import UserError
-from bertjax.text import tokenizers
+from bertjax.text import backends, tokenizers
 
 # In BERT's vocabularies about 1,000 characters begin words; ideographs beyond them become [UNK].
 MAX_ALPHABET = 1_000
@@ -39,9 +39,7 @@ def parse(spec: str) -> tuple[str, int]:
         raise UserError(f"--tokenizer={spec}: unknown; give a folder or new:KIND:SIZE, KIND one of {kinds}")
     size = int(match[2])
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise UserError(
-            f"--tokenizer={spec}: a vocabulary has {MIN_SIZE} to {MAX_SIZE:,} pieces; give such a size"
-        )
+        raise UserError(f"--tokenizer={spec}: a vocabulary has {MIN_SIZE} to {MAX_SIZE:,} pieces; give such a size")
     return match[1], size
 
 
@@ -68,9 +66,9 @@ def train(spec: str, sentences: Iterable[str], directory: str | Path) -> tokeniz
 def _wordpiece(sentences: Iterable[str], size: int, lowercase: bool) -> tokenizers.Tokenizer:
     pieces = [*_BERT_SPECIAL, *_wordpieces(_count_words(sentences, lowercase), size - len(_BERT_SPECIAL))]
     pieces += [f"[unused{index}]" for index in range(size - len(pieces))]
-    tokenizer = tokenizers.wordpiece({piece: index for index, piece in enumerate(pieces)}, lowercase)
+    tokenizer = backends.wordpiece({piece: index for index, piece in enumerate(pieces)}, lowercase)
     return tokenizers.Tokenizer(
-        tokenizers.LibraryBackend(tokenizer),
+        backends.LibraryBackend(tokenizer),
         {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "model_max_length": 512},
     )
 
@@ -144,7 +142,7 @@ def _byte_level_bpe(sentences: Iterable[str], size: int) -> tokenizers.Tokenizer
     ids = [(token, tokenizer.token_to_id(token)) for token in ("</s>", "<s>")]
     tokenizer.post_processor = library.processors.RobertaProcessing(*ids, add_prefix_space=False)
     return tokenizers.Tokenizer(
-        tokenizers.LibraryBackend(tokenizer), {"tokenizer_class": "RobertaTokenizer", "model_max_length": 512}
+        backends.LibraryBackend(tokenizer), {"tokenizer_class": "RobertaTokenizer", "model_max_length": 512}
     )
 
 
@@ -170,10 +168,8 @@ def _unigram(sentences: Iterable[str], size: int) -> tokenizers.Tokenizer:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(
-            f"sentencepiece cannot make a vocabulary of {size} from this text ({error})"
-        ) from error
-    backend = tokenizers.SentencePieceBackend(model.getvalue())
+        raise UserError(f"sentencepiece cannot make a vocabulary of {size} from this text ({error})") from error
+    backend = backends.SentencePieceBackend(model.getvalue())
     return tokenizers.Tokenizer(backend, {"tokenizer_class": "AlbertTokenizer", "model_max_length": 512})
 
 

@@ -4,6 +4,7 @@ A dump is streamed page by page; only articles (namespace 0) that are no redirec
 wikitext; templates, tables, references, media and category links are dropped, link texts and headings stay.
 """
 
+import contextlib
 import html
 import re
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _DROPPED_TAGS = {
     "imagemap",
 }
 _DROPPED_LINKS = re.compile(r"\s*(file|image|category|media|[a-z]{2,3}(-[a-z]+)?)\s*:", re.IGNORECASE)
+_LIST_MARKS = re.compile(r"^\s*[*#:;]+")
 _MAGIC_WORDS = re.compile(r"__[A-Z]+__")
 
 
@@ -44,9 +46,7 @@ def read(path: Path, argument: str = "") -> Iterator[str]:
     elif start.startswith((b"<mediawiki", b"<?xml")):
         yield from _dump(path)
     else:
-        advice = (
-            "for WikiExtractor --json use jsonl:" if start.startswith(b"{") else "for plain text use text:"
-        )
+        advice = "for WikiExtractor --json use jsonl:" if start.startswith(b"{") else "for plain text use text:"
         raise UserError(f"{path}: neither WikiExtractor output (<doc …>) nor a MediaWiki dump; {advice}")
 
 
@@ -68,9 +68,7 @@ def _extracted(path: Path) -> Iterator[str]:
         if opened and len(rest) > 64 * readers.MAX_CHARACTERS:
             break
     if opened or rest.strip():
-        raise UserError(
-            f"{path}: the last <doc …> block does not end (</doc> is missing); extract the file again"
-        )
+        raise UserError(f"{path}: the last <doc …> block does not end (</doc> is missing); extract the file again")
 
 
 def _article(block: str, path: Path) -> str:
@@ -86,9 +84,7 @@ def _dump(path: Path) -> Iterator[str]:
         try:
             _, root = next(events)
             if _local(root) != "mediawiki":
-                raise UserError(
-                    f"{path}: XML, but no MediaWiki dump (<{_local(root)}>); give a pages-articles dump"
-                )
+                raise UserError(f"{path}: XML, but no MediaWiki dump (<{_local(root)}>); give a pages-articles dump")
             for event, element in events:
                 if event == "end" and _local(element) == "page":
                     article = _page(element)
@@ -127,12 +123,8 @@ def _strip_wikitext(raw: str) -> str:
         else:
             dropped = _DROPPED_LINKS.match(str(node.title))
         if dropped:
-            try:
+            with contextlib.suppress(ValueError):  # it lay inside a node that is already gone
                 code.remove(node)
-            except ValueError:
-                pass  # it lay inside a node that is already gone
     text = code.strip_code(normalize=True, collapse=True)
-    lines = (
-        re.sub(r"^[*#:;]+\s*", "", line).replace("'''", "").replace("''", "") for line in text.split("\n")
-    )
+    lines = (_LIST_MARKS.sub("", line).replace("'''", "").replace("''", "").strip() for line in text.split("\n"))
     return _MAGIC_WORDS.sub("", "\n".join(lines)).strip()

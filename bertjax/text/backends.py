@@ -1,0 +1,185 @@
+"""The two tokenizer libraries behind one interface, for `bertjax.text.tokenizers`."""
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import tokenizers as library
+
+from bertjax.text import cache
+
+
+class Backend(Protocol):
+    """What a tokenizer library gives."""
+
+    file_name: str
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+ 
+    def pieces(self) -> list[str]:
+        """The piece of each id."""
+
+    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
+        """For each piece whether it begins a word."""
+
+    def fingerprint(self) -> bytes:
+ 
+    def special_pieces(self) -> set[str]:
+        """The pieces that stand for no text."""
+
+    def pieces_with_space(self) -> set[str]:
+        """The special pieces that stand for the space before them too."""
+
+    def word_rule(self) -> str | None:
+        """See `cache.word_rule`."""
+
+    def save(self, directory: Path) -> None:
+        """Writes the files of the format into a directory."""
+
+
+class LibraryBackend:
+    """`tokenizers`: WordPiece, byte-level BPE, and whatever else a tokenizer.json describes."""
+
+    file_name = "tokenizer.json"
+
+    def __init__(self, tokenizer: library.Tokenizer):
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+         return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        """The piece of each id."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        size = max(vocabulary.values(), default=-1) + 1
+        pieces = [f"[unused{index}]" for index in range(size)]  # names of ids that a vocabulary leaves out
+        for piece, index in vocabulary.items():
+            pieces[index] = piece
+        return pieces
+
+    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
+        """For each piece whether it begins a word."""
+        model = self._content["model"]
+        if model["type"] == "WordPiece":
+            prefix = model["continuing_subword_prefix"]
+            return [not piece.startswith(prefix) for piece in pieces]
+        return [piece.startswith(("Ġ", "▁")) for piece in pieces]
+
+    def fingerprint(self) -> bytes:
+        """Everything that decides ids. Decoder and post-processor do not, and differ between files of one tokenizer."""
+        relevant = {key: self._content[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+        relevant["added_tokens"] = sorted((t["id"], t["content"], t["special"]) for t in relevant["added_tokens"])
+        return json.dumps(relevant, sort_keys=True).encode()
+
+    def special_pieces(self) -> set[str]:
+        """The pieces that stand for no text."""
+        return {token["content"] for token in self._content["added_tokens"] if token["special"]}
+
+    def pieces_with_space(self) -> set[str]:
+        """The special pieces that stand for the space before them too."""
+        return {token["content"] for token in self._content["added_tokens"] if token["lstrip"]}
+
+    def word_rule(self) -> str | None:
+        """See `cache.word_rule`."""
+        return cache.word_rule(self._tokenizer)
+
+    def save(self, directory: Path) -> None:
+        """Writes the files of the format into a directory."""
+        self._tokenizer.save(str(directory / self.file_name))
+        if self._content["model"]["type"] == "WordPiece":
+            vocabulary = "".join(f"{piece}\n" for piece in self.pieces())
+            (directory / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+
+    @functools.cached_property
+    def _content(self) -> dict[str, Any]:
+        return json.loads(self._tokenizer.to_str())
+
+
+class SentencePieceBackend:
+    """`sentencepiece`: unigram and BPE models."""
+
+    file_name = "spiece.model"
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without special tokens."""
+        # One thread: prepare runs a process a core.
+        return self._processor.encode(list(texts), num_threads=1)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The library leaves control tokens out of text; here they keep their names and their places."""
+        parts, run = [], []
+        for index in ids:
+            if self._processor.is_control(index):
+                parts += [self._processor.decode(run), self._processor.id_to_piece(index)]
+                run = []
+            else:
+                run.append(index)
+        return " ".join(part for part in [*parts, self._processor.decode(run)] if part)
+
+    def pieces(self) -> list[str]:
+        """The piece of each id."""
+        return [self._processor.id_to_piece(index) for index in range(len(self._processor))]
+
+    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
+        """For each piece whether it begins a word."""
+        return [piece.startswith("▁") for piece in pieces]
+
+    def fingerprint(self) -> bytes:
+         return self._model
+
+    def special_pieces(self) -> set[str]:
+        """The pieces that stand for no text."""
+        processor = self._processor
+        return {
+            processor.id_to_piece(index)
+            for index in range(len(processor))
+            if processor.is_control(index) or processor.is_unknown(index) or processor.is_unused(index)
+        }
+
+    def pieces_with_space(self) -> set[str]:
+        """The special pieces that stand for the space before them too."""
+        return set()
+
+    def word_rule(self) -> None:
+        """None: see bertjax/text/cache.py."""
+        return None
+
+    def save(self, directory: Path) -> None:
+        """Writes the files of the format into a directory."""
+        (directory / self.file_name).write_bytes(self._model)
+
+
+def wordpiece(vocabulary: dict[str, int], lowercase: bool) -> library.Tokenizer:
+    """BERT's tokenizer with this vocabulary (piece to id), cased or not."""
+    tokenizer = library.Tokenizer(library.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = library.decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.add_special_tokens([token for token in special if token in vocabulary])
+    if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
+        tokenizer.post_processor = library.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+        )
+    return tokenizer

@@ -1,0 +1,32 @@
+import itertools
+
+import pytest
+
+from bertjax.text import pydocs, sentences, vocabulary
+
+KINDS = ("wordpiece", "wordpiece-cased", "unigram", "bpe")
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    """Some real English text: the language reference, 0.5 MB."""
+    return list(itertools.islice(pydocs.documents(), 70))
+
+
+@pytest.fixture(scope="session")
+def real_sentences(documents) -> list[str]:
+    return [sentence for document in documents for sentence in sentences.split(document)]
+
+
+@pytest.fixture(scope="session")
+def tokenizers_of_each_kind(real_sentences, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    return {kind: vocabulary.train(f"new:{kind}:2000", real_sentences, folder / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folders(tokenizers_of_each_kind, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("saved")
+    for kind, tokenizer in tokenizers_of_each_kind.items():
+        tokenizer.save(folder / kind)
+    return {kind: folder / kind for kind in KINDS}

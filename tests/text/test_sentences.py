@@ -1,0 +1,59 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bertjax.text import sentences
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        ["Dr. Smith paid $3.50 to Mr. Jones on Jan. 3.", "He was glad."],
+        ["The U.S. economy grew 2.5 percent, e.g. in Q3.", "See Fig. 4."],
+        ["J. R. R. Tolkien wrote it.", "He was born in 1892."],
+        ['"Was it enough?" he asked.', '"No!" she said.'],
+        ["He arrived at 5 p.m.", "Then he left."],
+        ["Version 3.11.7 is out.", "Visit www.example.com.", "It works."],
+    ],
+)
+def test_abbreviations_quotes_and_decimals(expected):
+    assert sentences.split(" ".join(expected)) == expected
+
+
+@given(st.text(st.sampled_from(list("aB1. \n\t!?\"'“”()…。\u2028\x1c\x85\xa0é汉\u0301"))) | st.text())
+@settings(max_examples=300, deadline=None)
+def test_nothing_is_lost_and_nothing_is_empty(document):
+    found = sentences.split(document)
+    assert "".join("".join(found).split()) == "".join(document.split())
+    assert all(sentence == " ".join(sentence.split()) and sentence for sentence in found)
+
+
+@pytest.mark.parametrize("unit", ["word ", "x", "a, b; "])
+def test_endless_sentences_are_cut_but_kept(unit):
+    document = unit * 20_000
+    found = sentences.split(document)
+    assert max(map(len, found)) <= sentences.MAX_CHARACTERS
+    assert "".join("".join(found).split()) == "".join(document.split())
+    if " " in unit:
+        assert {word for sentence in found for word in sentence.split()} == set(document.split())
+
+
+def test_wrapped_lines_are_joined():
+    document = (
+        "The quick brown fox jumps over the lazy dog, and then it goes on to jump\n"
+        "over another one, because it can and nobody is there to keep it from\n"
+        "doing so. It rests.\n"
+    )
+    assert [len(sentence.split()) for sentence in sentences.split(document)] == [32, 2]
+
+
+def test_lines_that_are_not_wrapped_stay_apart():
+    assert sentences.split("Heading\nA list:\n- one\n- two") == ["Heading", "A list:", "- one", "- two"]
+    one_a_line = ["It was a dark and stormy night and nobody slept at all", "The rain fell", "It was late, he said"]
+    assert sentences.split("\n".join(one_a_line)) == one_a_line
+    assert sentences.split("First paragraph\n \nsecond paragraph") == ["First paragraph", "second paragraph"]
+
+
+def test_other_languages_have_their_own_abbreviations():
+    text = "Das kostet z. B. 3,50 Euro. Es ist teuer."
+    assert sentences.split(text, "de") == ["Das kostet z. B. 3,50 Euro.", "Es ist teuer."]
