@@ -20,7 +20,8 @@ class Backend(Protocol):
         """Ids of each text, without special tokens."""
 
     def decode(self, ids: Sequence[int]) -> str:
- 
+        """Text of ids, special tokens by name."""
+
     def pieces(self) -> list[str]:
         """The piece of each id."""
 
@@ -28,7 +29,8 @@ class Backend(Protocol):
         """For each piece whether it begins a word."""
 
     def fingerprint(self) -> bytes:
- 
+        """Everything that decides ids."""
+
     def special_pieces(self) -> set[str]:
         """The pieces that stand for no text."""
 
@@ -59,7 +61,7 @@ class LibraryBackend:
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-         return self._tokenizer.decode(ids, skip_special_tokens=False)
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
 
     def pieces(self) -> list[str]:
         """The piece of each id."""
@@ -144,7 +146,7 @@ class SentencePieceBackend:
         return [piece.startswith("▁") for piece in pieces]
 
     def fingerprint(self) -> bytes:
-         return self._model
+        return self._model
 
     def special_pieces(self) -> set[str]:
         """The pieces that stand for no text."""
