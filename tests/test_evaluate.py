@@ -1,0 +1,25 @@
+"""The evaluate command: the scores of a checkpoint are those of training, from the path alone."""
+
+import json
+
+import pytest
+
+from bertjax import metrics
+from tests.conftest import assert_refused, run
+
+
+def test_scores_are_those_of_the_run(trained, tiny_config):
+    phase = tiny_config.phases[0]
+    result = run("evaluate", f"--checkpoint={trained}", f"--batch={phase.batch}")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    expected = [record for record in metrics.read(trained / "metrics.jsonl") if "eval/mlm_loss" in record][-1]
+    assert found["step"] == expected["step"] == 8
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_what_cannot_be_evaluated_is_refused(trained, tmp_path):
+    assert_refused(run("evaluate", f"--checkpoint={tmp_path}"), "there is no model in", tmp_path)
+    assert_refused(run("evaluate", f"--checkpoint={trained}", f"--corpus={tmp_path}"), tmp_path)
+    assert_refused(run("evaluate", f"--checkpoint={trained}", "--length=1000"), "at most 64 tokens")
