@@ -6,6 +6,7 @@ The same command goes on where it was stopped, and leaves a finished corpus as i
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ _HELDOUT = flags.DEFINE_float("heldout", 0.005, "Share of the documents held out
 _SEED = flags.DEFINE_integer("seed", 0, "Decides which documents are held out, and which a weight below 1 takes.")
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)
+_SHARD = flags.DEFINE_float("shard_megabytes", 8.0, "Text in a shard, in millions of characters.", 0.01, 2000.0)
 _VERIFY = flags.DEFINE_bool("verify", False, "Afterwards, compare every shard with its hash.")
 
 
@@ -44,7 +46,9 @@ def main(args: list[str]) -> None:
     if not _OUTPUT.value:
         raise UserError("--output is missing; give the folder for the corpus")
     output = Path(_OUTPUT.value)
-    options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value)
+    shard_characters = round(_SHARD.value * 1e6)
+    options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes = _PROCESSES.value or len(os.sched_getaffinity(0))
     try:
         with _Progress() as progress:

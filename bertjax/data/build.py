@@ -37,9 +37,6 @@ from bertjax.errors import UserError
 from bertjax.text import sentences, tokenizers, vocabulary
 from bertjax.text.sources import Source
 
-# Small enough to keep memory low and every core busy to the end, large enough that files stay few: 4 GB of text
-# make 500 shards of about 4 MB.
-SHARD_CHARACTERS = 8_000_000
 # The sample for a vocabulary; one of 30,000 pieces hardly changes with more.
 SAMPLE_CHARACTERS = 32_000_000
 
@@ -60,12 +57,15 @@ class Options:
       heldout: share of the documents to hold out.
       seed: decides which, and which documents of a source with a fractional weight.
       language: of the text, for splitting sentences.
+      shard_characters: text in a shard. Small enough to keep memory low and every core busy to the end, large enough
+        that files stay few: 4 GB of text make 500 shards of about 4 MB.
     """
 
     tokenizer: str
     heldout: float = 0.005
     seed: int = 0
     language: str = "en"
+    shard_characters: int = 8_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,6 @@ def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
     return {
         "options": {**dataclasses.asdict(options), "tokenizer": tokenizer},
         "sources": [source.identity() for source in sources],
-        "shard characters": SHARD_CHARACTERS,
         "versions": {name: importlib.metadata.version(name) for name in ("sentencex", "tokenizers", "sentencepiece")},
     }
 
@@ -246,7 +245,7 @@ def _write_shards(
 
     def unfinished() -> Iterator[tasks.Task]:
         nonlocal done
-        for task in _tasks(sources, selection):
+        for task in _tasks(sources, selection, options.shard_characters):
             if _is_finished(directory, task.name):
                 done += len(task.documents)
                 progress("going on", done, selection.documents, 0.0)
@@ -258,7 +257,7 @@ def _write_shards(
         progress("tokenising", done, selection.documents, size / 1e6)
 
 
-def _tasks(sources: Sequence[Source], selection: Selection) -> Iterator[tasks.Task]:
+def _tasks(sources: Sequence[Source], selection: Selection, size: int) -> Iterator[tasks.Task]:
     """Cuts the stream of documents into shards; held-out documents gather until they fill one of their own."""
     documents = {split: [] for split in corpus.SPLITS}
     characters: collections.Counter[str] = collections.Counter()
@@ -267,7 +266,7 @@ def _tasks(sources: Sequence[Source], selection: Selection) -> Iterator[tasks.Ta
         split = "heldout" if heldout else "train"
         documents[split].append((source, document))
         characters[split] += len(document)
-        if characters[split] >= SHARD_CHARACTERS:
+        if characters[split] >= size:
             yield tasks.Task(next(names[split]), tuple(documents[split]))
             documents[split], characters[split] = [], 0
     for split in corpus.SPLITS:

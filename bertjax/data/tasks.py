@@ -6,6 +6,7 @@ import functools
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -140,7 +141,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _start_worker() -> None:
-    """A worker ends with its parent, even one that was killed; and it is one of many, so it starts no threads."""
+    """A worker ends with its parent, even one that was killed, and not before it; it works alone, without threads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -61,6 +61,7 @@ class LibraryBackend:
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens by name."""
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
     def pieces(self) -> list[str]:
@@ -146,6 +147,7 @@ class SentencePieceBackend:
         return [piece.startswith("▁") for piece in pieces]
 
     def fingerprint(self) -> bytes:
+        """Everything that decides ids."""
         return self._model
 
     def special_pieces(self) -> set[str]:
