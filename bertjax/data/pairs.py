@@ -75,24 +75,42 @@ def sequences(
       vocabulary: the special ids.
       pairs: [CLS] A [SEP] B [SEP], or [CLS] A [SEP].
     """
-    rows = len(examples)
     start = examples["start"]
     first = examples["first"].astype(np.int32)
     second = examples["second"].astype(np.int32)
     random = examples["random"]
-    input_ids = np.full((rows, length), vocabulary.pad_id, np.int32)
-    _copy(corpus, start, first, input_ids, np.ones_like(first))
+    tokens = _windows(corpus, start, 1, length)
     if pairs:
         follows = start + first
         negative = np.flatnonzero(random)
         follows[negative], second[negative] = _random_segments(
             corpus, start[negative], second[negative], keys[negative]
         )
-        _copy(corpus, follows, second, input_ids, first + 2)
-        input_ids[np.arange(rows), first + second + 2] = vocabulary.sep_id
+        columns = np.arange(length, dtype=np.int32)
+        tokens = np.where(columns <= first[:, None], tokens, _windows(corpus, follows, first + 2, length))
+    result = Sequences(tokens.astype(np.int32), first, second, random, pairs)
+    # What the windows hold beside the segments is overwritten here.
+    input_ids, rows = result.input_ids, np.arange(len(examples))
+    np.copyto(input_ids, vocabulary.pad_id, where=result.attention_mask() == 0)
     input_ids[:, 0] = vocabulary.cls_id
-    input_ids[np.arange(rows), first + 1] = vocabulary.sep_id
-    return Sequences(input_ids, first, second, random, pairs)
+    input_ids[rows, first + 1] = vocabulary.sep_id
+    input_ids[rows, result.sizes - 1] = vocabulary.sep_id
+    return result
+
+
+def _windows(corpus: Corpus, start: np.ndarray, column: int | np.ndarray, length: int) -> np.ndarray:
+    """Tokens [batch, length] as they lie in the corpus, so that the token `start` is in `column`.
+
+    Before and behind the shard that holds the token its first and last ones are repeated.
+    """
+    shard = np.searchsorted(corpus.token_bases, start, side="right") - 1
+    begin = start - corpus.token_bases[shard] - column
+    result = np.empty((len(start), length), corpus.shards[0].tokens.dtype)
+    columns = np.arange(length)
+    for number in np.unique(shard):
+        rows = np.flatnonzero(shard == number)
+        result[rows] = corpus.shards[number].tokens.take(begin[rows, None] + columns, mode="clip")
+    return result
 
 
 def _random_segments(
@@ -127,30 +145,9 @@ def _random_segments(
 def _sentence_tokens(corpus: Corpus, sentences: np.ndarray) -> np.ndarray:
     """The first token of each sentence, both numbered through the split."""
     shard = np.searchsorted(corpus.sentence_bases, sentences, side="right") - 1
-    local = sentences - corpus.sentence_bases[shard]
-    offsets = [
-        corpus.shards[number].sentence_offsets[index]
-        for number, index in zip(shard.tolist(), local.tolist(), strict=True)
-    ]
-    return corpus.token_bases[shard] + np.array(offsets, np.int64)
-
-
-def _copy(corpus: Corpus, start: np.ndarray, size: np.ndarray, target: np.ndarray, column: np.ndarray) -> None:
-    """Copies `size` tokens from `start` into each row of `target` [batch, length], from `column` on.
-
-    A slice a row: a gather by one array of indices would be a pass over every shard, and no faster.
-    """
-    shard = np.searchsorted(corpus.token_bases, start, side="right") - 1
-    local = start - corpus.token_bases[shard]
-    to = np.arange(len(target)) * target.shape[1] + column
-    tokens = [shard.tokens for shard in corpus.shards]
-    flat = target.reshape(-1)
-    for number, begin, end, to_begin, to_end in zip(
-        shard.tolist(),
-        local.tolist(),
-        (local + size).tolist(),
-        to.tolist(),
-        (to + size).tolist(),
-        strict=True,
-    ):
-        flat[to_begin:to_end] = tokens[number][begin:end]
+    result = np.empty_like(sentences)
+    for number in np.unique(shard):
+        rows = np.flatnonzero(shard == number)
+        local = sentences[rows] - corpus.sentence_bases[number]
+        result[rows] = corpus.shards[number].sentence_offsets[local] + corpus.token_bases[number]
+    return result
