@@ -87,8 +87,10 @@ def start(directory: Path) -> None:
     result = {"first": first - begin, **memory("first")}
     next(batches)
     result["second"] = time.perf_counter() - first
+    begin = time.perf_counter()
     for _ in range(BATCHES_AFTER):
         next(batches)
+    result["rate"] = BATCHES_AFTER * BATCH / (time.perf_counter() - begin)
     print(json.dumps({**result, **memory("after")}))
 
 
@@ -103,14 +105,15 @@ def print_starts(directory: Path) -> None:
     tokens = Corpus.open(directory).tokens
     print(f"\nstart on {tokens / 1e6:,.0f}M tokens (bars: 60 s at first, 5 s again, 4 GiB)")
     print("       first batch  second (TensorFlow starts)  peak of memory then", end="  ")
-    print(f"after {BATCHES_AFTER} more: anonymous     files      peak")
+    print(f"after {BATCHES_AFTER} more: anonymous     files      peak  sequences/s")
     for name in ("first", "again", "again"):
         command = [sys.executable, __file__, f"--start={directory}"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         row = json.loads(output.splitlines()[-1])
         print(
             f"{name:<6}{row['first']:>10.2f} s  {row['second']:>25.2f} s  {row['first peak']:>15.2f} GiB"
-            f"{row['after anonymous']:>24.2f} GiB{row['after file']:>6.2f} GiB{row['after peak']:>6.2f} GiB",
+            f"{row['after anonymous']:>24.2f} GiB{row['after file']:>6.2f} GiB"
+            f"{row['after peak']:>6.2f} GiB  {row['rate']:>11,.0f}",
             flush=True,
         )
 

@@ -1,6 +1,7 @@
 """From examples to sequences: where a random B comes from, and [CLS] A [SEP] B [SEP] in its place."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -105,12 +106,23 @@ def _windows(corpus: Corpus, start: np.ndarray, column: int | np.ndarray, length
     """
     shard = np.searchsorted(corpus.token_bases, start, side="right") - 1
     begin = start - corpus.token_bases[shard] - column
-    result = np.empty((len(start), length), corpus.shards[0].tokens.dtype)
-    columns = np.arange(length)
-    for number in np.unique(shard):
-        rows = np.flatnonzero(shard == number)
-        result[rows] = corpus.shards[number].tokens.take(begin[rows, None] + columns, mode="clip")
+    order, groups = _groups(shard)
+    places = begin[order, None] + np.arange(length)
+    found = np.empty(places.shape, corpus.shards[0].tokens.dtype)
+    for number, rows in groups:
+        # Clipping is what lets NumPy write into `out` directly.
+        corpus.shards[number].tokens.take(places[rows], out=found[rows], mode="clip")
+    result = np.empty_like(found)
+    result[order] = found
     return result
+
+
+def _groups(shard: np.ndarray) -> tuple[np.ndarray, list[tuple[int, slice]]]:
+    """Rows in the order of their shards, int64 [batch], and for each shard the slice of that order that is its."""
+    order = np.argsort(shard, kind="stable")
+    numbers, begins = np.unique(shard[order], return_index=True)
+    bounds = [*begins.tolist(), len(order)]
+    return order, [(n, slice(a, b)) for n, (a, b) in zip(numbers.tolist(), itertools.pairwise(bounds), strict=True)]
 
 
 def _random_segments(
@@ -145,9 +157,9 @@ def _random_segments(
 def _sentence_tokens(corpus: Corpus, sentences: np.ndarray) -> np.ndarray:
     """The first token of each sentence, both numbered through the split."""
     shard = np.searchsorted(corpus.sentence_bases, sentences, side="right") - 1
-    result = np.empty_like(sentences)
-    for number in np.unique(shard):
-        rows = np.flatnonzero(shard == number)
-        local = sentences[rows] - corpus.sentence_bases[number]
-        result[rows] = corpus.shards[number].sentence_offsets[local] + corpus.token_bases[number]
+    local = sentences - corpus.sentence_bases[shard]
+    order, groups = _groups(shard)
+    result = corpus.token_bases[shard]
+    for number, rows in groups:
+        result[order[rows]] += corpus.shards[number].sentence_offsets[local[order[rows]]]
     return result
