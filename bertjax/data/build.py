@@ -103,10 +103,14 @@ def build(
     plan = _plan(sources, options)
     with _claimed(directory):
         selection = _begin(directory, sources, options, plan, progress)
-        if not (directory / corpus.MANIFEST).is_file():
+        complete = (directory / corpus.MANIFEST).is_file()
+        if not complete:
             _write_shards(directory, sources, options, selection, processes, progress)
-            _write_manifest(directory, sources, options, selection)
-        return _summary(directory, selection)
+        tokenizer = tokenizers.load(directory / "tokenizer")
+        summary = _summary(directory, selection, tokenizer.vocab_size)
+        if not complete:
+            _write_manifest(directory, sources, options, summary, tokenizer.hash())
+        return summary
 
 
 def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
@@ -289,25 +293,24 @@ def _records(directory: Path, split: str) -> list[tuple[corpus.ShardInfo | None,
     return list(itertools.takewhile(lambda record: record is not None, found))
 
 
-def _summary(directory: Path, selection: Selection) -> Summary:
+def _summary(directory: Path, selection: Selection, vocab_size: int) -> Summary:
     splits = {
         split: functools.reduce(operator.add, (counts for _, counts in _records(directory, split)), tasks.Counts())
         for split in corpus.SPLITS
     }
-    vocab_size = tokenizers.load(directory / "tokenizer").vocab_size
     return Summary(splits, selection.duplicates, selection.thinned, vocab_size)
 
 
-def _write_manifest(directory: Path, sources: Sequence[Source], options: Options, selection: Selection) -> None:
-    tokenizer = tokenizers.load(directory / "tokenizer")
-    summary = _summary(directory, selection)
+def _write_manifest(
+    directory: Path, sources: Sequence[Source], options: Options, summary: Summary, tokenizer_hash: str
+) -> None:
     if not summary.splits["train"].documents:
         raise UserError(f"{directory}: no document has any text once it is cleaned; give other sources")
     corpus.write_manifest(
         directory,
         shards={split: [shard for shard, _ in _records(directory, split) if shard] for split in corpus.SPLITS},
-        vocab_size=tokenizer.vocab_size,
-        tokenizer_hash=tokenizer.hash(),
+        vocab_size=summary.vocab_size,
+        tokenizer_hash=tokenizer_hash,
         statistics={
             "sources": [source.spec for source in sources],
             "options": dataclasses.asdict(options),

@@ -217,13 +217,14 @@ def _encode(documents: Sequence[Sequence[str]], tokenizer: tokenizers.Tokenizer)
     ends = np.concatenate([[0], np.cumsum(lengths > 0)])[ends]
     filled = np.diff(ends, prepend=0) > 0
     lengths = lengths[lengths > 0]
+    everything = " ".join(texts)
     counts = Counts(
         documents=int(filled.sum()),
         sentences=len(lengths),
-        words=sum(text.count(" ") for text in texts) + len(texts),
+        words=everything.count(" ") + bool(everything),
         tokens=len(tokens),
         unknown=int(np.count_nonzero(tokens == tokenizer.unk_id)),
-        bytes=sum(len(text.encode()) for text in texts) + len(texts),
+        bytes=len(everything.encode()) + bool(everything),
         empty=int((~filled).sum()),
     )
     return _Encoded(ends[filled], lengths, tokens, counts)

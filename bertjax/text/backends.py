@@ -19,6 +19,9 @@ class Backend(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
 
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """As `encode_batch`, for the words that `cache.WordCache` asks for."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens by name."""
 
@@ -60,6 +63,22 @@ class LibraryBackend:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """As `encode_batch`, but words of ASCII letters and digits take a shorter way through the library.
+
+        BERT's normaliser does nothing to them but lower them, and its pre-tokenizer leaves them whole, so they can go
+        to the model at once. Most words that the cache does not know are such ones.
+        """
+        if self.word_rule() != cache.BERT:
+            return self.encode_batch(words)
+        lowercase, model = self._content["normalizer"]["lowercase"], self._tokenizer.model
+        others = [word for word in words if not (word.isascii() and word.isalnum())]
+        ids = dict(zip(others, self.encode_batch(others), strict=True))
+        for word in words:
+            if word not in ids:
+                ids[word] = [piece.id for piece in model.tokenize(word.lower() if lowercase else word)]
+        return [ids[word] for word in words]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens by name."""
         return self._tokenizer.decode(ids, skip_special_tokens=False)
@@ -97,7 +116,7 @@ class LibraryBackend:
 
     def word_rule(self) -> str | None:
         """See `cache.word_rule`."""
-        return cache.word_rule(self._tokenizer)
+        return cache.word_rule(self._content)
 
     def save(self, directory: Path) -> None:
         """Writes the files of the format into a directory."""
@@ -126,6 +145,10 @@ class SentencePieceBackend:
         """Ids of each text, without special tokens."""
         # One thread: prepare runs a process a core.
         return self._processor.encode(list(texts), num_threads=1)
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """As `encode_batch`; there is no word cache to ask for it."""
+        return self.encode_batch(words)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The library leaves control tokens out of text; here they keep their names and their places."""

@@ -18,12 +18,11 @@ rounding, and with it the choice between two almost equal segmentations, depends
 
 import array
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
-import tokenizers
 
 # About 30 MB a process. A full cache is emptied: the common words are back after a few sentences.
 MAX_WORDS = 2**17
@@ -32,17 +31,19 @@ MAX_WORD_CHARACTERS = 64
 # ASCII punctuation marks, and runs of anything else but spaces.
 _BERT_WORDS = re.compile(r"[!-/:-@\[-`{-~]|[^ !-/:-@\[-`{-~]+")
 
-_BERT = "bert"
-_BYTE_LEVEL = "byte-level"
+BERT = "bert"
+BYTE_LEVEL = "byte-level"
 
 
-def word_rule(tokenizer: tokenizers.Tokenizer) -> str | None:
-    """How this tokenizer's texts fall into words that can be encoded apart, or None where they do not.
+def word_rule(content: dict[str, Any]) -> str | None:
+    """How a tokenizer's texts fall into words that can be encoded apart, or None where they do not.
+
+    Args:
+      content: its tokenizer.json.
 
     Returns:
       "bert", "byte-level" (see above) or None.
     """
-    content = json.loads(tokenizer.to_str())
     model = content["model"]
     normalizer = (content["normalizer"] or {}).get("type")
     pre_tokenizer = content["pre_tokenizer"] or {}
@@ -53,7 +54,7 @@ def word_rule(tokenizer: tokenizers.Tokenizer) -> str | None:
         "BertNormalizer",
         "BertPreTokenizer",
     ):
-        return _BERT
+        return BERT
     if (
         model["type"] == "BPE"
         and normalizer in (None, "NFC")
@@ -61,7 +62,7 @@ def word_rule(tokenizer: tokenizers.Tokenizer) -> str | None:
         and pre_tokenizer.get("use_regex")
         and not pre_tokenizer.get("add_prefix_space")
     ):
-        return _BYTE_LEVEL
+        return BYTE_LEVEL
     return None
 
 
@@ -69,7 +70,7 @@ class WordCache:
     """Encodes texts word by word, through a dictionary of bounded size.
 
     Args:
-      encode_batch: the library: texts to lists of ids, without special tokens.
+      encode_words: the library: words to lists of ids, without special tokens.
       rule: what `word_rule` gave for it.
       dtype: integer type of the ids, uint16 or uint32.
       max_words: entries after which the cache is emptied.
@@ -77,13 +78,13 @@ class WordCache:
 
     def __init__(
         self,
-        encode_batch: Callable[[Sequence[str]], Sequence[Sequence[int]]],
+        encode_words: Callable[[Sequence[str]], Sequence[Sequence[int]]],
         rule: str,
         dtype: np.dtype,
         max_words: int = MAX_WORDS,
     ):
-        self._encode_batch = encode_batch
-        self._words = _byte_level_words if rule == _BYTE_LEVEL else _BERT_WORDS.findall
+        self._encode_words = encode_words
+        self._words = _byte_level_words if rule == BYTE_LEVEL else _BERT_WORDS.findall
         self._typecode = {2: "H", 4: "I"}[np.dtype(dtype).itemsize]
         self._max_words = max_words
         self._ids: dict[str, bytes] = {}
@@ -101,7 +102,7 @@ class WordCache:
                 pending.append((index, words))
         if pending:
             missing = list(set(itertools.chain.from_iterable(words for _, words in pending)).difference(self._ids))
-            for word, ids in zip(missing, self._encode_batch(missing), strict=True):
+            for word, ids in zip(missing, self._encode_words(missing), strict=True):
                 self._ids[word] = array.array(self._typecode, ids).tobytes()
             for index, words in pending:
                 encoded[index] = b"".join(map(look_up, words))

@@ -46,7 +46,7 @@ def documents() -> Iterator[str]:
         parts = path.relative_to(library).parts
         if path == topics or not _SKIPPED_FOLDERS.isdisjoint(parts) or parts[0].startswith("config-"):
             continue
-        text = _docstrings(path)
+        text = docstrings(path)
         if len(text) >= MIN_CHARACTERS:
             yield text
 
@@ -61,7 +61,7 @@ def _topics(path: Path) -> Iterator[str]:
                     yield inspect.cleandoc(topics[name])
 
 
-def _docstrings(path: Path) -> str:
+def docstrings(path: Path) -> str:
     """All docstrings of a module in the order of its source, with a blank line between them."""
     try:
         tree = ast.parse(path.read_bytes())

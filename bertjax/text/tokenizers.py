@@ -54,11 +54,11 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._ids[self._roles[role]] for role in _ROLES
         )
-        unused = {piece for piece in self._pieces if re.fullmatch(r"\[unused\d+\]", piece)}
+        unused = {piece for piece in self._pieces if piece.startswith("[unused") and piece.endswith("]")}
         special = backend.special_pieces() | unused | set(self._roles.values())
         self.special_ids = tuple(sorted(self._ids[piece] for piece in special if piece in self._ids))
         rule = backend.word_rule()
-        self._cache = cache.WordCache(backend.encode_batch, rule, self.dtype) if rule else None
+        self._cache = cache.WordCache(backend.encode_words, rule, self.dtype) if rule else None
 
     def encode(self, text: str, special_tokens: bool = False) -> list[int]:
         """Ids of a text, without [CLS] and [SEP] around them.
