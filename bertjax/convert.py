@@ -17,9 +17,7 @@ from bertjax.errors import UserError
 
 _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a Hugging Face folder.")
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
-_FORMAT = flags.DEFINE_enum(
-    "format", None, ["huggingface", "bertjax"], "What to write; by default the other format."
-)
+_FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare the scores with those of transformers.")
 
 
@@ -38,9 +36,7 @@ def main(args: list[str]) -> None:
         raise UserError(f"{target} is there already; choose another folder for --to")
     to_bertjax = (_FORMAT.value or ("bertjax" if is_huggingface else "huggingface")) == "bertjax"
     if _VERIFY.value and to_bertjax and not is_huggingface:
-        raise UserError(
-            "--verify has no Hugging Face folder to compare with; leave it or --format=bertjax out"
-        )
+        raise UserError("--verify has no Hugging Face folder to compare with; leave it or --format=bertjax out")
     model = pretrained.load(source, command.say)
     if to_bertjax:
         written = pretrained.save(target, model)
@@ -65,7 +61,7 @@ def _need_transformers() -> None:
         import transformers  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"--verify needs {error.name}, which is not installed; pip install torch transformers, or leave --verify out"
+            f"--verify needs {error.name}, which is not installed; pip install torch transformers, or leave it out"
         ) from error
 
 

@@ -61,9 +61,7 @@ def test_bad_input_is_refused_and_nothing_is_written(huggingface, tmp_path):
     assert_refused(run("convert", f"--from={tmp_path / 'none'}", f"--to={tmp_path / 'out'}"), "none")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "kept").write_text("mine")
-    assert_refused(
-        run("convert", f"--from={huggingface}", f"--to={tmp_path / 'full'}"), "full", "another folder"
-    )
+    assert_refused(run("convert", f"--from={huggingface}", f"--to={tmp_path / 'full'}"), "full", "another folder")
     assert (tmp_path / "full" / "kept").read_text() == "mine"
     assert_refused(run("convert", f"--from={huggingface}"), "usage")
     assert not (tmp_path / "out").exists()

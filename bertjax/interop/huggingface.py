@@ -46,9 +46,7 @@ def _to_stderr(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def import_bert(
-    folder: str | Path, say: Callable[[str], None] = _to_stderr
-) -> tuple[ModelConfig, dict[str, Any]]:
+def import_bert(folder: str | Path, say: Callable[[str], None] = _to_stderr) -> tuple[ModelConfig, dict[str, Any]]:
     """The config and the f32 parameters (NumPy) of the BERT in a Hugging Face folder.
 
     Takes BertModel, BertForMaskedLM, BertForPreTraining and what is built on them, with or without the prefix `bert.`
@@ -122,7 +120,8 @@ def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
         raise UserError(f"{path} has hidden_act={config.hidden_act!r}; bertjax has {', '.join(ACTIVATIONS)}")
     if config.hidden_size % config.num_attention_heads:
         raise UserError(
-            f"{path}: hidden_size {config.hidden_size} is no multiple of num_attention_heads {config.num_attention_heads}"
+            f"{path}: hidden_size {config.hidden_size} is no multiple of "
+            f"num_attention_heads {config.num_attention_heads}"
         )
     return config
 
@@ -224,9 +223,7 @@ def _index_files(index: Path) -> list[str]:
         raise UserError(f"{index} cannot be read ({error}); get the folder again") from error
     for file in files:
         if not isinstance(file, str) or Path(file).name != file:
-            raise UserError(
-                f"{index} names {file!r}, which is not a file of its folder; get the folder again"
-            )
+            raise UserError(f"{index} names {file!r}, which is not a file of its folder; get the folder again")
     return files
 
 
@@ -249,9 +246,7 @@ def _tied(tensors: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]
             continue
         tensor = tensors.pop(copy)
         if not np.array_equal(tensors.setdefault(original, tensor), tensor):
-            raise UserError(
-                f"{folder}: {copy} differs from {original}; bertjax ties the decoder to the embeddings"
-            )
+            raise UserError(f"{folder}: {copy} differs from {original}; bertjax ties the decoder to the embeddings")
     return tensors
 
 

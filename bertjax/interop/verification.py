@@ -37,15 +37,11 @@ def verify(config: ModelConfig, params: Mapping[str, Any], folder: str | Path, t
     real = batch["attention_mask"] != 0
     differences = {}
     for name, values in theirs.items():
-        mine, values = (
-            (ours[name][real], values[real]) if name != "next_sentence_logits" else (ours[name], values)
-        )
+        mine, values = (ours[name][real], values[real]) if name != "next_sentence_logits" else (ours[name], values)
         differences[name] = float(np.max(np.abs(mine - values)))
     text = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
     if not max(differences.values()) <= TOLERANCE:
-        raise UserError(
-            f"the scores differ from transformers' by more than {TOLERANCE}: {text}; do not use the result"
-        )
+        raise UserError(f"the scores differ from transformers' by more than {TOLERANCE}: {text}; do not use the result")
     return f"largest difference from transformers: {text}"
 
 
@@ -56,9 +52,7 @@ def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
         a, b = tokenizer.encode(first), tokenizer.encode(second)
         row = [tokenizer.cls_id, *a, tokenizer.sep_id, *b, tokenizer.sep_id]
         rows.append(row[: config.max_position_embeddings])
-        types.append(
-            ([0] * (len(a) + 2) + [min(1, config.type_vocab_size - 1)] * (len(b) + 1))[: len(rows[-1])]
-        )
+        types.append(([0] * (len(a) + 2) + [min(1, config.type_vocab_size - 1)] * (len(b) + 1))[: len(rows[-1])])
     length = max(map(len, rows))
 
     def pad(lists: list[list[int]], value: int) -> np.ndarray:
@@ -72,9 +66,7 @@ def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     }
 
 
-def run_ours(
-    config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def run_ours(config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our outputs, in f32."""
     model = PretrainingModel(config, next_sentence="pooler" in params, dtype=jnp.float32)
     outputs = jax.jit(model.apply)({"params": params}, dict(batch))

@@ -33,9 +33,7 @@ def plain_attention(
     """
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
     query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
-    scores = jnp.einsum(
-        "bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32
-    )
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
     scores = jnp.where(mask[:, None, None, :] != 0, scores, jnp.finfo(jnp.float32).min)
     probabilities = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
     probabilities = dropout(probabilities, dropout_rate, dropout_keys, dropout_site)
@@ -56,8 +54,7 @@ class SelfAttention(nn.Module):
         config = self.config
         heads = (*x.shape[:-1], config.num_attention_heads, config.head_size)
         query, key, value = (
-            dense(config.hidden_size, config, self.dtype, name)(x).reshape(heads)
-            for name in ("query", "key", "value")
+            dense(config.hidden_size, config, self.dtype, name)(x).reshape(heads) for name in ("query", "key", "value")
         )
         context = plain_attention(
             query,

@@ -41,6 +41,7 @@ class Embeddings(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
+        """Makes the tables; their parameters are `embedding` [rows, hidden]."""
         config = self.config
 
         def table(rows: int) -> nn.Embed:
@@ -51,9 +52,7 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = table(config.type_vocab_size)
         self.layer_norm = layer_norm(config, self.dtype, "layer_norm")
 
-    def __call__(
-        self, input_ids: jax.Array, token_type_ids: jax.Array, dropout_keys: jax.Array | None
-    ) -> jax.Array:
+    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
         """input_ids, token_type_ids: [batch, length] → [batch, length, hidden]."""
         length = input_ids.shape[1]
         if length > self.config.max_position_embeddings:
@@ -87,9 +86,7 @@ class Layer(nn.Module):
         config = self.config
         site = SITES * (index + 1)
         rate = config.hidden_dropout_prob
-        attended = SelfAttention(config, self.dtype, name="attention")(
-            x, mask, dropout_keys, site + _ATTENTION
-        )
+        attended = SelfAttention(config, self.dtype, name="attention")(x, mask, dropout_keys, site + _ATTENTION)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = layer_norm(config, self.dtype, "attention_layer_norm")(x + attended)
         inner = activation(config)(dense(config.intermediate_size, config, self.dtype, "intermediate")(x))

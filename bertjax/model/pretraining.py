@@ -29,8 +29,8 @@ class MaskedLMHead(nn.Module):
             precision=matmul_precision(self.dtype),
             preferred_element_type=jnp.float32,
         )
-        logits = add_bias(logits, self.param("bias", nn.initializers.zeros, (self.config.vocab_size,)))
-        return logits.reshape(*x.shape[:-1], self.config.vocab_size)
+        logits = logits.reshape(*x.shape[:-1], self.config.vocab_size)
+        return add_bias(logits, self.param("bias", nn.initializers.zeros, (self.config.vocab_size,)))
 
 
 class PretrainingModel(nn.Module):
@@ -46,6 +46,7 @@ class PretrainingModel(nn.Module):
     unroll: int = 1
 
     def setup(self) -> None:
+        """Makes encoder and heads."""
         config, dtype = self.config, self.dtype
         self.embeddings = Embeddings(config, dtype)
         self.encoder = Encoder(config, dtype, self.unroll)
@@ -54,9 +55,7 @@ class PretrainingModel(nn.Module):
             self.pooler = dense(config.hidden_size, config, dtype, "pooler")
             self.next_sentence_head = dense(2, config, jnp.float32, "next_sentence_head")
 
-    def __call__(
-        self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None
-    ) -> dict[str, jax.Array]:
+    def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Encodes a batch and scores its masked positions, and only these.
 
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,

@@ -18,7 +18,7 @@ class Term(NamedTuple):
     weight: jax.Array
 
     def mean(self) -> jax.Array:
-        """sum / weight; 0 where nothing was predicted."""
+        """The sum over the weight; 0 where nothing was predicted."""
         return self.sum / jnp.maximum(self.weight, 1e-6)
 
 
@@ -33,9 +33,7 @@ def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> d
     the model has a next-sentence head `nsp_loss` and `nsp_accuracy`, weighted by `example_weights` [batch] where the
     batch has them (rows that only fill up the last batch weigh 0), else by one.
     """
-    result = _classification(
-        "mlm", outputs["masked_lm_logits"], batch["masked_lm_ids"], batch["masked_lm_weights"]
-    )
+    result = _classification("mlm", outputs["masked_lm_logits"], batch["masked_lm_ids"], batch["masked_lm_weights"])
     if "next_sentence_logits" in outputs:
         labels = batch["next_sentence_labels"]
         weights = batch.get("example_weights", jnp.ones(labels.shape, jnp.float32))

@@ -76,9 +76,7 @@ def test_old_names_missing_prefixes_and_tied_copies_are_understood(folder):
         renamed = {}
         for name, tensor in tensors.items():
             name = name.removeprefix("bert.")
-            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-                "LayerNorm.bias", "LayerNorm.beta"
-            )
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
             renamed[name] = tensor
         renamed["cls.predictions.decoder.weight"] = renamed["embeddings.word_embeddings.weight"].copy()
         renamed["cls.predictions.decoder.bias"] = renamed.pop("cls.predictions.bias")

@@ -38,8 +38,7 @@ def reference(config: ModelConfig) -> "transformers.BertForPreTraining":
 def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
     """Logits, the loss, and every parameter's gradient by name."""
     inputs = {
-        name: torch.tensor(batch[name], dtype=torch.long)
-        for name in ("input_ids", "token_type_ids", "attention_mask")
+        name: torch.tensor(batch[name], dtype=torch.long) for name in ("input_ids", "token_type_ids", "attention_mask")
     }
     labels = np.full(batch["input_ids"].shape, -100)
     for row, (positions, ids, weights) in enumerate(
@@ -141,8 +140,6 @@ def test_real_weights_fill_a_mask_sensibly():
         "attention_mask": jnp.ones((1, len(ids)), jnp.int32),
         "masked_lm_positions": jnp.array([[ids.index(tokenizer.mask_id)]]),
     }
-    logits = PretrainingModel(config, next_sentence=False).apply({"params": params}, batch)[
-        "masked_lm_logits"
-    ]
+    logits = PretrainingModel(config, next_sentence=False).apply({"params": params}, batch)["masked_lm_logits"]
     best = [tokenizer.id_to_token(int(i)) for i in np.argsort(np.asarray(logits)[0, 0])[::-1][:20]]
     assert "france" in best

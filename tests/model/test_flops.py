@@ -13,9 +13,7 @@ from .batches import random_batch
 
 
 def test_large_costs_what_is_known():
-    large = ModelConfig(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    )
+    large = ModelConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
     assert training_flops(large, 128, 20) / 128 == pytest.approx(1.88e9, rel=0.003)
     assert training_flops(large, 512, 80) / 512 == pytest.approx(1.99e9, rel=0.003)
 
@@ -35,6 +33,4 @@ def test_agrees_with_the_compilers_count_of_a_forward_pass():
     ours = 4 * training_flops(config, 128, 20) / 3
     assert ours < count(config) < 1.1 * ours
     wider = dataclasses.replace(config, intermediate_size=2048)
-    assert count(wider) - count(config) == pytest.approx(
-        4 * training_flops(wider, 128, 20) / 3 - ours, rel=0.1
-    )
+    assert count(wider) - count(config) == pytest.approx(4 * training_flops(wider, 128, 20) / 3 - ours, rel=0.1)

@@ -120,9 +120,7 @@ def test_a_row_of_nothing_but_padding_stays_finite(batch, params):
 def test_dropout_acts_at_every_site_and_only_with_keys(batch, params):
     still = dataclasses.replace(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     plain = PretrainingModel(SMALL).apply({"params": params}, batch)["hidden"]
-    assert np.array_equal(
-        plain, PretrainingModel(still).apply({"params": params}, batch, dropout_keys())["hidden"]
-    )
+    assert np.array_equal(plain, PretrainingModel(still).apply({"params": params}, batch, dropout_keys())["hidden"])
     for site in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         config = dataclasses.replace(still, **{site: 0.1})
         dropped = PretrainingModel(config).apply({"params": params}, batch, dropout_keys())["hidden"]

@@ -46,8 +46,7 @@ def test_sums_add_over_microbatches_of_unequal_weight():
     outputs, batch = example(8)
     whole = terms(outputs, batch)
     halves = [
-        terms(*({k: v[rows] for k, v in x.items()} for x in (outputs, batch)))
-        for rows in (slice(3), slice(3, 8))
+        terms(*({k: v[rows] for k, v in x.items()} for x in (outputs, batch))) for rows in (slice(3), slice(3, 8))
     ]
     assert halves[0]["mlm_loss"].weight != halves[1]["mlm_loss"].weight
     for name, term in whole.items():
