@@ -20,6 +20,7 @@ from bertjax.text.sources import Source
 
 # What is split and tokenised at once: enough to ask the tokenizer for many new words in one call.
 _BATCH_CHARACTERS = 500_000
+_BATCH_SENTENCES = 4_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,20 +212,27 @@ class _Encoded:
 
 def _encode(documents: Sequence[Sequence[str]], tokenizer: tokenizers.Tokenizer) -> _Encoded:
     texts = [sentence for document in documents for sentence in document]
-    lengths, tokens = tokenizer.encode_ragged(texts)
+    lengths, tokens = [np.zeros(0, np.int64)], [np.zeros(0, tokenizer.dtype)]
+    words = size = 0
+    for start in range(0, len(texts), _BATCH_SENTENCES):
+        batch = texts[start : start + _BATCH_SENTENCES]
+        for whole, part in zip((lengths, tokens), tokenizer.encode_ragged(batch), strict=True):
+            whole.append(part)
+        joined = " ".join(batch) + " "
+        words, size = words + joined.count(" "), size + len(joined.encode())
+    lengths, tokens = np.concatenate(lengths), np.concatenate(tokens)
     ends = np.cumsum([len(document) for document in documents])
     # Empty sentences count for nothing, and a document ends after as many sentences as are left before its end.
     ends = np.concatenate([[0], np.cumsum(lengths > 0)])[ends]
     filled = np.diff(ends, prepend=0) > 0
     lengths = lengths[lengths > 0]
-    everything = " ".join(texts)
     counts = Counts(
         documents=int(filled.sum()),
         sentences=len(lengths),
-        words=everything.count(" ") + bool(everything),
+        words=words,
         tokens=len(tokens),
         unknown=int(np.count_nonzero(tokens == tokenizer.unk_id)),
-        bytes=len(everything.encode()) + bool(everything),
+        bytes=size,
         empty=int((~filled).sum()),
     )
     return _Encoded(ends[filled], lengths, tokens, counts)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 # About 30 MB a process. A full cache is emptied: the common words are back after a few sentences.
-MAX_WORDS = 2**17
+MAX_WORDS = 2**16
 MAX_WORD_CHARACTERS = 64
 
 # ASCII punctuation marks, and runs of anything else but spaces.

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from bertjax.errors import UserError
 
-# A longer document is cut at a line end or a space. Some 1,500 pages; it bounds the memory of a reader.
-MAX_CHARACTERS = 4_000_000
+# A longer document is cut at a line end or a space. A thick novel is longer; it bounds the memory of a reader.
+MAX_CHARACTERS = 1_000_000
 
 _BLOCK = 1 << 20
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")

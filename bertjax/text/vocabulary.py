@@ -170,7 +170,10 @@ def _unigram(sentences: Iterable[str], size: int) -> tokenizers.Tokenizer:
     except RuntimeError as error:
         raise UserError(f"sentencepiece cannot make a vocabulary of {size} from this text ({error})") from error
     backend = backends.SentencePieceBackend(model.getvalue())
-    return tokenizers.Tokenizer(backend, {"tokenizer_class": "AlbertTokenizer", "model_max_length": 512})
+    return tokenizers.Tokenizer(
+        backend,
+        {"tokenizer_class": "AlbertTokenizer", "do_lower_case": False, "keep_accents": True, "model_max_length": 512},
+    )
 
 
 _TRAINERS: dict[str, Callable[[Iterable[str], int], tokenizers.Tokenizer]] = {
