@@ -19,9 +19,15 @@ def real_sentences(documents) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def tokenizers_of_each_kind(real_sentences, tmp_path_factory) -> dict:
+def training_text(real_sentences) -> list[str]:
+    """Runs of white space too, so that byte-level BPE merges them and a wrong cut among them shows in the ids."""
+    return [*real_sentences, *["a   b     c  d \t\t e \t f    "] * 100]
+
+
+@pytest.fixture(scope="session")
+def tokenizers_of_each_kind(training_text, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("tokenizers")
-    return {kind: vocabulary.train(f"new:{kind}:2000", real_sentences, folder / kind) for kind in KINDS}
+    return {kind: vocabulary.train(f"new:{kind}:2000", training_text, folder / kind) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from tests.text.conftest import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_is_reproducible_in_another_process(kind, tokenizers_of_each_kind, real_sentences, tmp_path):
-    (tmp_path / "sentences").write_text("\n".join(real_sentences), encoding="utf-8")
+def test_training_is_reproducible_in_another_process(kind, tokenizers_of_each_kind, training_text, tmp_path):
+    (tmp_path / "sentences").write_text("\n".join(training_text), encoding="utf-8")
     program = (
         "import sys; from bertjax.text import vocabulary\n"
         f"text = open({str(tmp_path / 'sentences')!r}, encoding='utf-8').read().split('\\n')\n"
@@ -40,7 +40,7 @@ def test_cased_and_uncased(tokenizers_of_each_kind):
     assert cased.encode("The") != cased.encode("the")
 
 
-def test_wordpieces_are_those_of_the_librarys_own_trainer(real_sentences, tokenizers_of_each_kind):
+def test_wordpieces_are_those_of_the_librarys_own_trainer(training_text, tokenizers_of_each_kind):
     """Its trainer breaks ties by a random number, so a few pieces at the end differ from run to run."""
     import tokenizers as library
 
@@ -51,7 +51,7 @@ def test_wordpieces_are_those_of_the_librarys_own_trainer(real_sentences, tokeni
     trainer = library.trainers.WordPieceTrainer(
         vocab_size=2000, min_frequency=2, special_tokens=special, show_progress=False
     )
-    theirs.train_from_iterator(real_sentences, trainer)
+    theirs.train_from_iterator(training_text, trainer)
     ours = {tokenizers_of_each_kind["wordpiece"].id_to_token(index) for index in range(2000)}
     assert len(ours & set(theirs.get_vocab())) > 0.98 * 2000
 
