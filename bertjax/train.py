@@ -167,7 +167,7 @@ def _describe(config: "Config", corpus: Any, source: Any, params: Any, start: in
         f"{'continuing at' if start else 'starting at'} step {start} of {config.total_steps}: "
         f"{pretraining.count_parameters(params):,} parameters, "
         f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
-        f"epochs); padding {source.padding_share(0):.1%}"
+        f"epochs); padding {source.padding_share(*config.locate(start)):.1%}"
     )
 
 
