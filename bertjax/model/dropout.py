@@ -54,12 +54,9 @@ def keep_mask(keys: jax.Array, site: jax.Array | int, shape: tuple[int, ...], th
         stride *= blocks[axis]
     key0, key1 = (words[:, i].reshape((batch,) + (1,) * rank) for i in range(2))
     a, b = threefry_2x32((key0, key1), (index, jnp.broadcast_to(jnp.uint32(site), blocks)))
-    # Without the barrier XLA computes the blocks anew for each quarter, forward and backward.
-    a, b = jax.lax.optimization_barrier((a, b))
-    limit = np.uint32(threshold)
-    low, shift = np.uint32(2**_BITS - 1), np.uint32(_BITS)
-    kept = [(a & low) >= limit, (a >> shift) >= limit, (b & low) >= limit, (b >> shift) >= limit]
-    return jnp.concatenate(kept, axis=-1)[..., : shape[-1]]
+    # Joined as words and only then split: XLA computes the blocks anew for each part of a concatenation.
+    halves = jax.lax.bitcast_convert_type(jnp.concatenate([a, b], axis=-1), jnp.uint16)
+    return halves.reshape(batch, *shape[:-1], 4 * quarter)[..., : shape[-1]] >= np.uint16(threshold)
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array | int) -> jax.Array:
