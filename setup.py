@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bertjax/__init__.py").read_text()).group(1)
 
-# Ranges: the lower end is the oldest that the tests ran with, the upper end the next release that may break an interface.
+# Tested with the newest of each range; the upper ends are the next releases that may break an interface.
 # TensorFlow only feeds the accelerator, so Linux on x86 takes its build without GPU libraries.
 SMALL = 'platform_system == "Linux" and platform_machine == "x86_64"'
 FULL = 'platform_system != "Linux" or platform_machine != "x86_64"'
@@ -18,6 +18,7 @@ REQUIRED = [
     "jax>=0.10,<0.12",
     "matplotlib>=3.9,<4",
     "ml-collections>=1.0,<2",
+    "mwparserfromhell>=0.6,<0.8",
     "numpy>=2.0,<3",
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
@@ -25,6 +26,7 @@ REQUIRED = [
     "rich>=13,<16",
     "safetensors>=0.5,<0.9",
     "sentencepiece>=0.2,<0.3",
+    "sentencex>=1.0,<2",
     "tensorboardX>=2.6,<3",
     f"tensorflow-cpu>=2.20,<2.22; {SMALL}",
     f"tensorflow>=2.20,<2.22; {FULL}",

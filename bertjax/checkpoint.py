@@ -21,7 +21,7 @@ from bertjax.checksums import checksums
 from bertjax.errors import UserError
 
 
-class BrokenCheckpoint(Exception):
+class BrokenCheckpoint(Exception):  # noqa: N818 - it names what is there, not what went wrong
     """A checkpoint cannot be read back as it was written; the message says what is wrong with it."""
 
 
@@ -56,25 +56,26 @@ class CheckpointWriter:
         )
         try:
             saved = self._manager.save(step, args=args, force=True)
-        except Exception as error:  # noqa: BLE001 - Orbax raises bare Exceptions; nothing is swallowed
+        except Exception as error:
             raise self._failure(error) from error
         if not saved:
             raise UserError(
-                f"checkpoint {step} was not saved: {self.directory} holds later steps; move them away or use a new --workdir"
+                f"checkpoint {step} was not saved: {self.directory} holds later steps; "
+                "move them away or use a new --workdir"
             )
 
     def check(self) -> None:
         """Raises UserError if a save in the background has failed since the last call."""
         try:
             self._manager.check_for_errors()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._failure(error) from error
 
     def close(self) -> None:
         """Waits until everything is on disk. Raises UserError where that failed."""
         try:
             self._manager.wait_until_finished()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise self._failure(error) from error
         self._manager.close()
 
@@ -135,7 +136,8 @@ def restore_latest(
     aside = _aside(directory)
     if aside.is_dir():
         raise UserError(
-            f"no checkpoint in {directory} can be read, the broken ones are in {aside}; remove that folder to start over"
+            f"no checkpoint in {directory} can be read, the broken ones are in {aside}; "
+            "remove that folder to start over"
         )
     return None
 
@@ -168,8 +170,10 @@ def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
             checkpointer.save(checkpoint / "params", params)
         sealed = _sealed(meta | {"step": int(checkpoint.name), "checksums": sums})
         (checkpoint / "meta" / "metadata").write_text(json.dumps(sealed))
-    except Exception as error:  # noqa: BLE001
-        raise UserError(f"cannot write {checkpoint}: {_reason(error)}; put that right or choose another folder") from error
+    except Exception as error:
+        raise UserError(
+            f"cannot write {checkpoint}: {_reason(error)}; put that right or choose another folder"
+        ) from error
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
@@ -220,7 +224,7 @@ def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:
                 stored = checkpointer.metadata(checkpoint / item).item_metadata.tree
                 abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
             return checkpointer.restore(checkpoint / item, abstract)
-    except Exception as error:  # noqa: BLE001 - Orbax and TensorStore raise bare Exceptions for damaged files
+    except Exception as error:
         raise BrokenCheckpoint(f"its {item} cannot be read: {_reason(error)}") from error
 
 

@@ -38,7 +38,9 @@ def config_value(flag: Any) -> dict[str, Any] | None:
     try:
         return flag.value and flag.value.to_dict()
     except OSError as error:  # ml_collections raises it when a value is first asked for
-        raise UserError(f"the file of --config cannot be loaded: {error.__cause__ or error}; is its path right?") from error
+        raise UserError(
+            f"the file of --config cannot be loaded: {error.__cause__ or error}; is its path right?"
+        ) from error
 
 
 def show_progress() -> bool:

@@ -125,8 +125,8 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    mesh: MeshConfig = _free(MeshConfig())
-    layout: LayoutConfig = _free(LayoutConfig())
+    mesh: MeshConfig = _free(MeshConfig())  # noqa: RUF009
+    layout: LayoutConfig = _free(LayoutConfig())  # noqa: RUF009
     log_every: int = _free(100)  # steps
     eval_every: int = _free(10_000)  # steps; always at the end as well; 0: only there
     eval_sequences: int = _free(10_000)  # held-out sequences an evaluation, at most
@@ -185,9 +185,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
     missing = [
         name
         for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(_names(cls))}")
@@ -238,11 +236,23 @@ def validate(config: Config) -> None:
     for name in ("eval_every", "keep_every"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
     if config.next_sentence:
-        _require(config.model.type_vocab_size >= 2, "model.type_vocab_size", config.model.type_vocab_size, "at least 2 where next_sentence is on")
+        _require(
+            config.model.type_vocab_size >= 2,
+            "model.type_vocab_size",
+            config.model.type_vocab_size,
+            "at least 2 where next_sentence is on",
+        )
 
 
 def _validate_model(model: ModelConfig) -> None:
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings", "type_vocab_size"):
+    for name in (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    ):
         _require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "1 or larger")
     _require(model.vocab_size >= 0, "model.vocab_size", model.vocab_size, "0 or larger")
     _require(
@@ -276,9 +286,13 @@ def _validate_optimizer(optimizer: OptimizerConfig) -> None:
     for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm", "final_fraction"):
         _require(getattr(optimizer, name) >= 0, f"optimizer.{name}", getattr(optimizer, name), "0 or larger")
     for name in ("beta1", "beta2"):
-        _require(0 <= getattr(optimizer, name) < 1, f"optimizer.{name}", getattr(optimizer, name), "at least 0 and under 1")
+        _require(
+            0 <= getattr(optimizer, name) < 1, f"optimizer.{name}", getattr(optimizer, name), "at least 0 and under 1"
+        )
     if optimizer.schedule == "wsd":
-        _require(optimizer.decay_steps > 0, "optimizer.decay_steps", optimizer.decay_steps, "set where the schedule is wsd")
+        _require(
+            optimizer.decay_steps > 0, "optimizer.decay_steps", optimizer.decay_steps, "set where the schedule is wsd"
+        )
 
 
 def _validate_phases(config: Config) -> None:

@@ -16,7 +16,9 @@ from bertjax.errors import UserError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A workdir, one of its checkpoints, or a Hugging Face folder.")
 _CORPUS = flags.DEFINE_string("corpus", None, "A prepared corpus; by default the one that the run was trained on.")
-_LENGTH = flags.DEFINE_integer("length", None, "Tokens a sequence; by default that of the run's last phase.", lower_bound=8)
+_LENGTH = flags.DEFINE_integer(
+    "length", None, "Tokens a sequence; by default that of the run's last phase.", lower_bound=8
+)
 _BATCH = flags.DEFINE_integer("batch", 32, "Sequences a step.", lower_bound=1)
 
 
@@ -34,7 +36,9 @@ def main(args: list[str]) -> None:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
     corpus = Corpus.open(directory, split="train")
     if corpus.tokenizer_hash != model.tokenizer.hash():
-        raise UserError(f"the corpus {directory} was made with another tokenizer than the model {model.path}; prepare one with it")
+        raise UserError(
+            f"the corpus {directory} was made with another tokenizer than the model {model.path}; prepare one with it"
+        )
     config = dataclasses.replace(model.config, mesh=type(model.config.mesh)())
     length = _LENGTH.value or config.phases[-1].length
     if length > config.model.max_position_embeddings:

@@ -1,8 +1,8 @@
 """Fills in the masks of texts.
 
-    from bertjax import pretrained
-    from bertjax.fill_mask import FillMask
-    FillMask(pretrained.load("runs/base", print))(["Paris is the [MASK] of France."])
+from bertjax import pretrained
+from bertjax.fill_mask import FillMask
+FillMask(pretrained.load("runs/base", print))(["Paris is the [MASK] of France."])
 """
 
 import functools

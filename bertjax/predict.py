@@ -2,8 +2,8 @@
 
 python -m bertjax.predict fill-mask --checkpoint=DIR ["Text with a [MASK]." …] [--input=FILE] [--top=5]
 
-Texts come from the command line, from a file with one a line, or from stdin. Each gives one JSON line on stdout: the text, and
-for every mask the likeliest tokens with their probabilities.
+Texts come from the command line, from a file with one a line, or from stdin. Each gives one JSON line on stdout:
+the text, and for every mask the likeliest tokens with their probabilities.
 """
 
 import json

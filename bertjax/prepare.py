@@ -32,7 +32,7 @@ _HELDOUT = flags.DEFINE_float("heldout", 0.005, "Share of the documents held out
 _SEED = flags.DEFINE_integer("seed", 0, "Decides which documents are held out, and which a weight below 1 takes.")
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)
-_SHARD = flags.DEFINE_float("shard_megabytes", 8.0, "Text in a shard, in millions of characters.", 0.01, 2000.0)
+_SHARD = flags.DEFINE_float("shard_megabytes", 4.0, "Text in a shard, in millions of characters.", 0.01, 2000.0)
 _VERIFY = flags.DEFINE_bool("verify", False, "Afterwards, compare every shard with its hash.")
 
 

@@ -42,7 +42,8 @@ def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
     if (path / "config.json").is_file():
         return _from_huggingface(path)
     raise UserError(
-        f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, or a Hugging Face folder"
+        f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, "
+        "or a Hugging Face folder"
     )
 
 

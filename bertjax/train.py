@@ -2,8 +2,8 @@
 
 python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus=DIR [--config.KEY=VALUE …]
 
-The workdir gets config.json, metrics.jsonl, perf.jsonl, TensorBoard events, checkpoints/, tokenizer/ and curves.png. Running
-the same command again continues the run. Ctrl-C and SIGTERM save a checkpoint and leave.
+The workdir gets config.json, metrics.jsonl, perf.jsonl, TensorBoard events, checkpoints/, tokenizer/ and
+curves.png. Running the same command again continues the run. Ctrl-C and SIGTERM save a checkpoint and leave.
 """
 
 import json
@@ -37,7 +37,9 @@ def main(args: list[str]) -> None:
 
     config = from_config_dict(values)
     if not config.corpus:
-        raise UserError("config.corpus is not set; make a corpus with python -m bertjax.prepare, give --config.corpus=DIR")
+        raise UserError(
+            "config.corpus is not set; make a corpus with python -m bertjax.prepare, give --config.corpus=DIR"
+        )
     train(config, Path(_WORKDIR.value).absolute())
 
 

@@ -40,18 +40,14 @@ class Task:
     total: Callable[[Mapping[str, Term]], jax.Array]
 
 
-def abstract_state(
-    task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh
-) -> TrainState:
+def abstract_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh) -> TrainState:
     """The state's shapes, dtypes and shardings; computes nothing. `batch` may be abstract as well."""
     shapes = jax.eval_shape(lambda batch: _initial(task, optimizer, batch, 0), batch)
     where = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
 
 
-def init_state(
-    task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
-) -> TrainState:
+def init_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int) -> TrainState:
     """The state before the first step, made where it will lie."""
     shapes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
     make = jax.jit(lambda batch: _initial(task, optimizer, batch, seed), out_shardings=replicated(mesh))

@@ -105,9 +105,7 @@ def test_a_checkpoint_describes_itself(trained, tmp_path, corpus):
 
 
 def test_keep_last_and_keep_every(tiny_config, tmp_path):
-    config = dataclasses.replace(
-        tiny_config, phases=(Phase(12, 32, 8),), checkpoint_every=2, keep_last=2, keep_every=6
-    )
+    config = dataclasses.replace(tiny_config, phases=(Phase(12, 32, 8),), checkpoint_every=2, keep_last=2, keep_every=6)
     train(config, tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run/checkpoints") == [6, 10, 12]
 
@@ -117,7 +115,9 @@ def test_full_disk_stops_with_a_message_and_the_run_continues_after_making_room(
     disk = tmp_path / "disk"
     disk.mkdir()
     kilobytes = int(_blocks(trained) + 0.5 * _blocks(trained / "checkpoints/8"))
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     try:
         settings = TINY_MODEL | {

@@ -1,5 +1,6 @@
 """The work of one core: raw documents to a shard; and the pool that spreads it over all cores."""
 
+import array
 import concurrent.futures
 import dataclasses
 import functools
@@ -47,17 +48,37 @@ class Counts:
         return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-@dataclasses.dataclass(frozen=True)
 class Task:
-    """One shard to be made.
+    """One shard to be made, and its raw documents, packed: many strings of all sizes would leave holes in memory.
 
     Attributes:
       name: file name of the shard.
-      documents: (source, raw document) pairs.
+      characters: in its documents so far.
     """
 
-    name: str
-    documents: Sequence[tuple[int, str]]
+    def __init__(self, name: str):
+        self.name = name
+        self.characters = 0
+        self._text = bytearray()
+        self._ends = array.array("Q")
+        self._sources = array.array("I")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, source: int, raw: str) -> None:
+        """Appends a raw document of the source of this number."""
+        self._text += raw.encode()
+        self._ends.append(len(self._text))
+        self._sources.append(source)
+        self.characters += len(raw)
+
+    def documents(self) -> Iterator[tuple[int, str]]:
+        """(source, raw document) pairs, in order."""
+        start = 0
+        for source, end in zip(self._sources, self._ends, strict=True):
+            yield source, self._text[start:end].decode()
+            start = end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +124,11 @@ def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[D
     waiting = set()
     try:
         for task in tasks:
-            waiting.add(pool.submit(_do, task, settings))
-            if len(waiting) > processes:
+            # The next task is read while all processes work, and waits here, not in the pool, which would copy it.
+            if len(waiting) == processes:
                 done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
                 yield from (future.result() for future in done)
+            waiting.add(pool.submit(_do, task, settings))
         for future in concurrent.futures.as_completed(waiting):
             yield future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
@@ -160,7 +182,7 @@ def _do(task: Task, settings: Settings) -> Done:
             f"{settings.directory / task.name}: cannot be written ({error.strerror}); "
             "make room or set it right, then run the same command again to go on"
         ) from error
-    return Done(len(task.documents), counts.bytes)
+    return Done(len(task), counts.bytes)
 
 
 def _write_shard(task: Task, settings: Settings) -> tuple[corpus.ShardInfo | None, Counts]:
@@ -186,7 +208,7 @@ def _write_shard(task: Task, settings: Settings) -> tuple[corpus.ShardInfo | Non
 def _batches(task: Task, settings: Settings) -> Iterator[list[list[str]]]:
     """The sentences of each document, some documents at a time."""
     batch, characters = [], 0
-    for source, raw in task.documents:
+    for source, raw in task.documents():
         text = settings.sources[source].clean(raw)
         batch.append(sentences.split(text, settings.language))
         characters += len(text)

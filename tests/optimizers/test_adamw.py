@@ -88,9 +88,7 @@ def test_a_parameter_without_a_rule_is_an_error():
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])
 def test_schedules_warm_up_and_end_where_they_should(schedule):
-    config = OptimizerConfig(
-        learning_rate=2.0, schedule=schedule, warmup_steps=10, decay_steps=20, final_fraction=0.1
-    )
+    config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=10, decay_steps=20, final_fraction=0.1)
     rate = learning_rate(config, 100)
     assert [float(rate(step)) for step in (0, 5)] == [0.0, 1.0]
     middle = {"linear": 2 - 1.8 * 0.5, "cosine": 0.2 + 1.8 * (1 + np.cos(np.pi * 40 / 90)) / 2, "constant": 2, "wsd": 2}
