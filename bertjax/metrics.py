@@ -6,11 +6,13 @@ clock says.
 
 import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bertjax.command import say, show_progress
+from bertjax.errors import UserError
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -19,23 +21,32 @@ class MetricsWriter:
     """Writes the metrics of one run into its workdir, continuing after `resume_step`."""
 
     def __init__(self, workdir: Path, resume_step: int) -> None:
+        self._workdir = workdir
         self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
         self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
-        from tensorboardX import SummaryWriter
-
-        self._tensorboard = SummaryWriter(
-            str(workdir / TENSORBOARD_FOLDER), purge_step=resume_step + 1 if resume_step else None
-        )
+        self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl."""
+        """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl.
+
+        Raises:
+          UserError: the disk is full, or the files may not be written any more.
+        """
+        try:
+            self._write(step, values)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the metrics of step {step} in {self._workdir}: {error.strerror}; "
+                "put that right and run the same command again, it continues from the last checkpoint"
+            ) from error
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
         for file, of_clock in ((self._metrics, False), (self._perf, True)):
             chosen = {name: value for name, value in values.items() if name.startswith("perf/") == of_clock}
             if chosen:
                 file.write(json.dumps({"step": step} | chosen) + "\n")
                 file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
+        self._tensorboard.write(step, values)
 
     def sync(self) -> None:
         """Puts everything written so far on disk, as a checkpoint must not know more than the metrics."""
@@ -47,6 +58,35 @@ class MetricsWriter:
         self._metrics.close()
         self._perf.close()
         self._tensorboard.close()
+
+
+class _TensorBoard:
+    """An event file, written in the calling thread, so that a failed write is seen where it happens."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / f"events.{time.time_ns()}"))
+        if resume_step:  # TensorBoard forgets what an earlier file says of later steps
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._event(step=resume_step + 1, session_log=start)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._event(step=step, summary=scalar(name, value))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _event(self, **content: Any) -> None:
+        from tensorboardX.proto import event_pb2
+
+        self._writer.write_event(event_pb2.Event(wall_time=time.time(), **content))
 
 
 def speeds(tokens: int, flops: float, seconds: float, waited: float, peak: float | None) -> dict[str, float]:

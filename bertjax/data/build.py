@@ -241,7 +241,7 @@ def _write_shards(
     processes: int,
     progress: Progress,
 ) -> None:
-    for leftover in directory.glob(".*.tmp"):
+    for leftover in (*directory.glob(".*.tmp"), *directory.glob("build/.*.tmp")):
         leftover.unlink()
     settings = tasks.Settings(directory, directory / "build", sources, options.language)
     done, size = 0, 0
