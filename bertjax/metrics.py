@@ -1,4 +1,4 @@
-"""Where a run's numbers go: JSON lines always, TensorBoard, and a progress bar or lines.
+"""Where a run's numbers go: JSON lines and TensorBoard.
 
 `metrics.jsonl` is what the mathematics says and is the same for every run of the same config; `perf.jsonl` is what the
 clock says.
@@ -8,11 +8,10 @@ import json
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from bertjax.command import say, show_progress
 from bertjax.errors import UserError
+from bertjax.files import write_text
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -21,10 +20,20 @@ class MetricsWriter:
     """Writes the metrics of one run into its workdir, continuing after `resume_step`."""
 
     def __init__(self, workdir: Path, resume_step: int) -> None:
+        """Opens the files.
+
+        Raises:
+          UserError: they cannot be written.
+        """
         self._workdir = workdir
-        self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
-        self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
-        self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
+        try:
+            self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
+            self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
+            self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the metrics in {workdir}: {error.strerror}; mend that and run the same command again"
+            ) from error
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl.
@@ -117,57 +126,5 @@ def _open_continued(path: Path, resume_step: int) -> Any:
     """The file, cut back to what lies at or before `resume_step`, open for appending."""
     if path.exists():
         kept = [record for record in read(path) if record["step"] <= resume_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        temporary.replace(path)
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return path.open("a")
-
-
-class Progress:
-    """A bar on a terminal, or lines where there is none."""
-
-    def __init__(self, total: int, start: int, unit: str = "step") -> None:
-        self._total, self._unit, self._bar = total, unit, None
-        if show_progress():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task(unit, total=total, completed=start, text="")
-
-    def __enter__(self) -> "Progress":
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def step(self, step: int) -> None:
-        """Moves the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=step)
-
-    def report(self, step: int, text: str) -> None:
-        """Says something about `step`: beside the bar, or as a line."""
-        if self._bar:
-            self._bar.update(self._task, completed=step, text=text)
-        else:
-            say(f"{self._unit} {step}/{self._total}: {text}")
-
-    def line(self, text: str) -> None:
-        """A line that stays, above the bar."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            say(text)

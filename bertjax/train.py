@@ -17,6 +17,8 @@ from absl import flags
 from bertjax import command
 from bertjax.command import say
 from bertjax.errors import UserError
+from bertjax.files import write_text
+from bertjax.progress import Progress
 
 if TYPE_CHECKING:
     from bertjax.checkpoint import CheckpointWriter
@@ -87,7 +89,7 @@ def train(config: "Config", workdir: Path) -> None:
     writer = metrics.MetricsWriter(workdir, start)
     clock = training.Clock()
     say(_describe(config, corpus, source, state.params, start))
-    with metrics.Progress(total, start) as progress, training.StopSignal() as stop:
+    with Progress(total, start) as progress, training.StopSignal() as stop:
         speed = _Speed(config, clock, start, parallel.peak_flops())
 
         def on_metrics(step: int, values: dict[str, float]) -> None:
@@ -189,9 +191,7 @@ def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = workdir / "config.json.tmp"
-        temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-        temporary.replace(workdir / "config.json")
+        write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
         shutil.copytree(tokenizer, workdir / "tokenizer", dirs_exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error

@@ -33,6 +33,7 @@ import numpy as np
 from bertjax.data import corpus, tasks
 from bertjax.data.selection import Selection, emitted, select
 from bertjax.errors import UserError
+from bertjax.files import write_text
 from bertjax.text import sentences, tokenizers, vocabulary
 from bertjax.text.sources import Source
 
@@ -197,7 +198,7 @@ def _start(
             *selection.copies,
             counts=np.array([selection.duplicates, selection.thinned], np.int64),
         )
-        tasks.write_text(temporary / _PLAN, json.dumps(plan, indent=1) + "\n")
+        write_text(temporary / _PLAN, json.dumps(plan, indent=1) + "\n")
         temporary.rename(directory / "build")
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another --output") from error

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from bertjax.errors import UserError
+from bertjax.files import write_text, written_whole
 
 FORMAT = "bertjax corpus"
 VERSION = 1
@@ -71,7 +72,7 @@ def token_type(vocab_size: int) -> np.dtype:
 def write_shard(
     path: Path, document_offsets: np.ndarray, sentence_offsets: np.ndarray, tokens: np.ndarray
 ) -> ShardInfo:
-    """Writes a shard atomically (temporary file, fsync, rename).
+    """Writes a shard, whole or not at all.
 
     Args:
       path: the file to write; its name goes into the result.
@@ -92,15 +93,11 @@ def write_shard(
     documents = pa.ListArray.from_arrays(_int32(document_offsets), sentences)
     if documents.type not in _SHARD_TYPES:
         raise ValueError(f"{path.name}: tokens must be uint16 or uint32, not {tokens.dtype}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            batch = pa.record_batch([documents], names=["sentences"])
-            with pa.ipc.new_file(file, batch.schema) as writer:
-                writer.write_batch(batch)
-            file.flush()
-            os.fsync(file.fileno())
-        info = ShardInfo(
+    with written_whole(path) as temporary:
+        batch = pa.record_batch([documents], names=["sentences"])
+        with temporary.open("wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        return ShardInfo(
             name=path.name,
             bytes=temporary.stat().st_size,
             sha256=_sha256(temporary),
@@ -108,10 +105,6 @@ def write_shard(
             sentences=len(sentences),
             tokens=len(tokens),
         )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return info
 
 
 def write_manifest(
@@ -149,21 +142,7 @@ def write_manifest(
         for split, infos in shards.items()
     }
     manifest = {**content, "counts": counts, "fingerprint": fingerprint, "statistics": dict(statistics)}
-    temporary = directory / f".{MANIFEST}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(directory / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename itself is safe only when the directory is on disk.
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_text(directory / MANIFEST, json.dumps(manifest, indent=1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

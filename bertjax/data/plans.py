@@ -10,13 +10,13 @@ import hashlib
 import io
 import json
 import threading
-import uuid
 from pathlib import Path
 
 import numpy as np
 
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import ALGORITHM, examples
+from bertjax.files import write_text, written_whole
 
 # At an epoch's end some threads still read the old plan while others read the new one.
 _KEPT = 2
@@ -89,9 +89,10 @@ class Plans:
         entry = {"examples": len(plan), "sha256": hashlib.sha256(view).hexdigest()}
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            _write(self._path(epoch), view)
+            with written_whole(self._path(epoch)) as temporary:
+                temporary.write_bytes(view)
             entries = {**self._entries(), str(epoch): entry}
-            _write(self._directory / "plans.json", json.dumps(entries).encode())
+            write_text(self._directory / "plans.json", json.dumps(entries))
             files = sorted(self._directory.glob("epoch-*.npy"), key=lambda path: path.stat().st_mtime_ns)
             for oldest in files[:-_KEPT]:
                 oldest.unlink(missing_ok=True)
@@ -106,13 +107,3 @@ class Plans:
             return json.loads((self._directory / "plans.json").read_text())
         except (OSError, ValueError):
             return {}
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    """Atomically: other processes and hosts may be writing the same."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

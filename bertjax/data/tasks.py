@@ -16,6 +16,7 @@ import numpy as np
 
 from bertjax.data import corpus
 from bertjax.errors import UserError
+from bertjax.files import write_text
 from bertjax.text import sentences, tokenizers
 from bertjax.text.sources import Source
 
@@ -148,19 +149,6 @@ def read_record(records: Path, name: str) -> tuple[corpus.ShardInfo | None, Coun
     content = json.loads(path.read_text(encoding="utf-8"))
     info = corpus.ShardInfo(**content["shard"]) if content["shard"] else None
     return info, Counts(**content["counts"])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _start_worker() -> None:
