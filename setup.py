@@ -40,6 +40,7 @@ EXTRAS = {
         "hypothesis>=6,<7",
         "psutil>=5,<8",
         "pytest>=8,<10",
+        "pytest-xdist>=3.8,<4",
         "ruff>=0.9,<0.18",
         "tensorflow-datasets>=4.9,<5",
         "torch==2.13.0",

@@ -5,4 +5,5 @@ set -euo pipefail
 ensure_environment test
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check --quiet .
-exec "$PYTHON" -m pytest "$@"
+# Two at a time, a file each: many tests wait for processes that they start. A later --numprocesses=0 in "$@" wins.
+exec "$PYTHON" -m pytest --numprocesses=2 --dist=loadfile "$@"
