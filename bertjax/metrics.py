@@ -32,7 +32,8 @@ class MetricsWriter:
             self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
         except OSError as error:
             raise UserError(
-                f"cannot write the metrics in {workdir}: {error.strerror}; mend that and run the same command again"
+                f"cannot write the metrics in {workdir}: {error.strerror}; "
+                "put that right and run the same command again"
             ) from error
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -96,19 +97,6 @@ class _TensorBoard:
         from tensorboardX.proto import event_pb2
 
         self._writer.write_event(event_pb2.Event(wall_time=time.time(), **content))
-
-
-def speeds(tokens: int, flops: float, seconds: float, waited: float, peak: float | None) -> dict[str, float]:
-    """The `perf/…` values of a stretch of training: seconds and FLOPs of the model, `peak` in FLOP/s."""
-    values = {
-        "perf/seconds": seconds,
-        "perf/tokens_per_second": tokens / seconds,
-        "perf/model_flops_per_second": flops / seconds,
-        "perf/input_wait": waited / seconds,
-    }
-    if peak:
-        values["perf/mfu"] = flops / seconds / peak
-    return values
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ def train(config: "Config", workdir: Path) -> None:
     from bertjax.data.corpus import Corpus
     from bertjax.data.pipeline import BatchSource
     from bertjax.data.vocabulary import Vocabulary
+    from bertjax.speed import Clock, Speed
     from bertjax.text import tokenizers
 
     # -- corpus and tokenizer
@@ -87,10 +88,10 @@ def train(config: "Config", workdir: Path) -> None:
     meta = pretraining.checkpoint_meta(config, corpus, tokenizer)
     checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = metrics.MetricsWriter(workdir, start)
-    clock = training.Clock()
+    clock = Clock()
     say(_describe(config, corpus, source, state.params, start))
     with Progress(total, start) as progress, training.StopSignal() as stop:
-        speed = _Speed(config, clock, start, parallel.peak_flops())
+        speed = Speed(config, clock, start, parallel.peak_flops())
 
         def on_metrics(step: int, values: dict[str, float]) -> None:
             checkpoints.check()
@@ -128,28 +129,6 @@ def train(config: "Config", workdir: Path) -> None:
     if done < total:
         return say(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
     return _finish(workdir)
-
-
-class _Speed:
-    """Tokens and model FLOPs a second between log lines."""
-
-    def __init__(self, config: "Config", clock: Any, start: int, peak: float | None) -> None:
-        self._config, self._clock, self._step, self._peak = config, clock, start, peak
-
-    def since_last(self, step: int) -> dict[str, float]:
-        """The `perf/…` values of the steps since the last call."""
-        from bertjax import metrics
-        from bertjax.model import flops
-
-        tokens, work = 0, 0.0
-        for done in range(self._step, step):
-            phase = self._config.phases[self._config.locate(done)[0]]
-            tokens += phase.batch * phase.length
-            predictions = self._config.masking.predictions(phase.length)
-            sequence = flops.training_flops(self._config.model, phase.length, predictions, self._config.next_sentence)
-            work += phase.batch * sequence
-        self._step = step
-        return metrics.speeds(tokens, work, *self._clock.read(), self._peak)
 
 
 def _refuse_not_finite(step: int, values: dict[str, float], checkpoints: "CheckpointWriter") -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
@@ -17,6 +16,7 @@ from jax.sharding import Mesh
 from bertjax.errors import UserError
 from bertjax.objectives.pretraining import Term
 from bertjax.parallel import by_row, put_batch, replicated
+from bertjax.speed import Clock
 
 Batch = Mapping[str, Any]
 
@@ -165,7 +165,7 @@ def fit(
     mesh: Mesh,
     hooks: Hooks,
     stop: StopSignal,
-    clock: "Clock",
+    clock: Clock,
     start: int,
 ) -> int:
     """Trains from step `start` through all `batches`, or until `stop` is requested; the number of steps done.
@@ -202,45 +202,3 @@ def fit(
             break
     settle(0)
     return step
-
-
-class Clock:
-    """Seconds of training between two readings, without evaluations and checkpoints, and those spent on input."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._paused = 0.0
-        self._waited = 0.0
-
-    def waiting(self, batches: Iterable[Any]) -> Iterable[Any]:
-        """The batches, timing how long each keeps the loop waiting."""
-        iterator = iter(batches)
-        while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
-            self._waited += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def paused(self) -> "_Pause":
-        """A context whose time does not count."""
-        return _Pause(self)
-
-    def read(self) -> tuple[float, float]:
-        """(seconds of training, seconds of them spent waiting for input) since the last reading."""
-        now = time.perf_counter()
-        reading = now - self._start - self._paused, self._waited
-        self._start, self._paused, self._waited = now, 0.0, 0.0
-        return reading
-
-
-class _Pause:
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._before = time.perf_counter()
-
-    def __exit__(self, *error: Any) -> None:
-        self._clock._paused += time.perf_counter() - self._before

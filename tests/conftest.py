@@ -40,8 +40,9 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Runs a bertjax command in a process of its own, as a user does."""
+    options = {"cwd": ROOT} | options
     return subprocess.run(
-        command(module, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, **options
+        command(module, *arguments), capture_output=True, text=True, timeout=300, check=False, **options
     )
 
 
