@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bertjax.errors import UserError
 from bertjax.objectives.pretraining import Term
-from bertjax.parallel import by_row, put_batch, replicated
+from bertjax.parallel import by_row, compiler_options, put_batch, replicated
 from bertjax.speed import Clock
 
 Batch = Mapping[str, Any]
@@ -88,6 +88,7 @@ def make_train_step(
         in_shardings=(everywhere, by_row(mesh)),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
 
 
@@ -104,7 +105,12 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable[[Any, Batch], dict[str, T
         return task.terms(task.model.apply({"params": params}, batch), batch)
 
     everywhere = replicated(mesh)
-    return jax.jit(eval_step, in_shardings=(everywhere, by_row(mesh)), out_shardings=everywhere)
+    return jax.jit(
+        eval_step,
+        in_shardings=(everywhere, by_row(mesh)),
+        out_shardings=everywhere,
+        compiler_options=compiler_options(mesh),
+    )
 
 
 def evaluate(

@@ -2,6 +2,8 @@
 #   ensure_environment [EXTRA]
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=.venv/bin/python
+# Without huge pages a step on a CPU spends up to a fifth of its time on getting its memory, 4 KB at a time.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 ensure_environment() {
   local extra="${1:-}" state stamp

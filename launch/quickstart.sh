@@ -6,7 +6,7 @@ set -euo pipefail
 ensure_environment
 RUN=runs/quickstart
 if [[ ! -f $RUN/corpus/corpus.json ]]; then
-  "$PYTHON" -m bertjax.prepare --source=pydoc: --tokenizer=new:wordpiece:8192 --heldout=0.05 --output=$RUN/corpus
+  "$PYTHON" -m bertjax.prepare --source=pydoc: --tokenizer=new:wordpiece:2048 --heldout=0.05 --output=$RUN/corpus
 fi
 "$PYTHON" -m bertjax.train --config=configs/quickstart.py --workdir=$RUN --config.corpus=$RUN/corpus "$@"
 "$PYTHON" -m bertjax.predict fill-mask --checkpoint=$RUN --top=3 \
