@@ -69,7 +69,13 @@ def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
 def run_ours(config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our outputs, in f32."""
     model = PretrainingModel(config, next_sentence="pooler" in params, dtype=jnp.float32)
-    outputs = jax.jit(model.apply)({"params": params}, dict(batch))
+
+    @jax.jit
+    def run(params: Any, batch: Any) -> dict[str, jax.Array]:
+        variables = {"params": params}
+        return model.apply(variables, batch) | {"hidden": model.apply(variables, batch, method="encode")}
+
+    outputs = run(params, dict(batch))
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 

@@ -27,9 +27,9 @@ def plain_attention(
 ) -> jax.Array:
     """softmax(query·key / √head_size)·value with dropout on the probabilities.
 
-    query, key, value: [batch, length, heads, head_size]; mask: [batch, length], nonzero where a key may be seen.
-    Returns [batch, length, heads, head_size] in query's dtype. Scores and softmax are f32. A row of which no key may be
-    seen attends to all alike instead of becoming NaN.
+    query: [batch, rows, heads, head_size]; key, value: [batch, length, heads, head_size]; mask: [batch, length],
+    nonzero where a key may be seen. Returns [batch, rows, heads, head_size] in query's dtype. Scores and softmax are
+    f32. A row of which no key may be seen attends to all alike instead of becoming NaN.
     """
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
     query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
@@ -48,18 +48,24 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, dropout_keys: jax.Array | None, dropout_site: jax.Array | int
+        self,
+        x: jax.Array,
+        seen: jax.Array,
+        mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        dropout_site: jax.Array | int,
     ) -> jax.Array:
-        """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden]."""
+        """x: [batch, rows, hidden], what it may see: [batch, length, hidden], mask: [batch, length] → like x."""
         config = self.config
-        heads = (*x.shape[:-1], config.num_attention_heads, config.head_size)
-        query, key, value = (
-            dense(config.hidden_size, config, self.dtype, name)(x).reshape(heads) for name in ("query", "key", "value")
-        )
+
+        def heads(name: str, inputs: jax.Array) -> jax.Array:
+            projected = dense(config.hidden_size, config, self.dtype, name)(inputs)
+            return projected.reshape(*inputs.shape[:-1], config.num_attention_heads, config.head_size)
+
         context = plain_attention(
-            query,
-            key,
-            value,
+            heads("query", x),
+            heads("key", seen),
+            heads("value", seen),
             mask,
             dropout_rate=config.attention_probs_dropout_prob,
             dropout_keys=dropout_keys,

@@ -1,11 +1,15 @@
 """The encoder: embeddings, then segments of layers.
 
 A segment is a pattern of layers that is repeated; its parameters are stacked over the repeats, [repeats, …], and it
-runs as one `nn.scan`. `unroll` says how many repeats the compiler sees at once and changes neither tree nor numbers.
-BERT is one segment: one layer, `num_hidden_layers` times.
+runs as one `jax.lax.scan`. `unroll` says how many repeats the compiler sees at once and changes neither tree nor
+numbers. BERT is one segment: one layer, `num_hidden_layers` times.
+
+Who reads only some positions of the result can name them: the very last layer then computes these rows alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -80,13 +84,25 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, dropout_keys: jax.Array | None, index: jax.Array | int
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        index: jax.Array | int,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
-        """x: [batch, length, hidden], mask: [batch, length], index: this layer's number from 0."""
+        """x: [batch, length, hidden], mask: [batch, length], index: this layer's number from 0.
+
+        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden].
+        """
         config = self.config
         site = SITES * (index + 1)
         rate = config.hidden_dropout_prob
-        attended = SelfAttention(config, self.dtype, name="attention")(x, mask, dropout_keys, site + _ATTENTION)
+        everywhere = x
+        if positions is not None:
+            x = jnp.take_along_axis(x, positions[..., None], axis=1)
+        attention = SelfAttention(config, self.dtype, name="attention")
+        attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = layer_norm(config, self.dtype, "attention_layer_norm")(x + attended)
         inner = activation(config)(dense(config.intermediate_size, config, self.dtype, "intermediate")(x))
@@ -104,12 +120,18 @@ class Pattern(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, index: jax.Array, mask: jax.Array, dropout_keys: jax.Array | None
-    ) -> tuple[jax.Array, None]:
-        """x: [batch, length, hidden]; index: the number of the pattern's first layer."""
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        index: jax.Array,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
+        """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`."""
         for i in range(self.layers):
-            x = Layer(self.config, self.dtype, name=f"layer_{i}")(x, mask, dropout_keys, index + i)
-        return x, None
+            chosen = positions if i == self.layers - 1 else None
+            x = Layer(self.config, self.dtype, name=f"layer_{i}")(x, mask, dropout_keys, index + i, chosen)
+        return x
 
 
 class Encoder(nn.Module):
@@ -120,20 +142,59 @@ class Encoder(nn.Module):
     unroll: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden]."""
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
+        """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden].
+
+        With `positions` [batch, rows] only their rows, [batch, rows, hidden].
+        """
         first = 0
-        for i, segment in enumerate(segments(self.config)):
-            scanned = nn.scan(
-                Pattern,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=(0, nn.broadcast, nn.broadcast),
-                length=segment.repeats,
-                unroll=min(self.unroll, segment.repeats),
-            )
+        plan = segments(self.config)
+        for i, segment in enumerate(plan):
+            pattern = Pattern(self.config, self.dtype, segment.layers, parent=None)
+            params = self.param(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
-            pattern = scanned(self.config, self.dtype, segment.layers, name=f"segment_{i}")
-            x, _ = pattern(x, index, mask, dropout_keys)
+            chosen = positions if i == len(plan) - 1 else None
+            x = self._run(pattern, (params, index), x, mask, dropout_keys, chosen)
             first += segment.layers * segment.repeats
         return x
+
+    def _run(
+        self,
+        pattern: Pattern,
+        repeats: Any,
+        x: jax.Array,
+        mask: jax.Array,
+        dropout_keys: jax.Array | None,
+        positions: jax.Array | None,
+    ) -> jax.Array:
+        """A segment; `repeats` are its stacked (parameters, index)."""
+
+        def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, None]:
+            params, index = repeat
+            return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions), None
+
+        last = None
+        if positions is not None:
+            last = jax.tree.map(lambda leaf: leaf[-1], repeats)
+            repeats = jax.tree.map(lambda leaf: leaf[:-1], repeats)
+        count = len(repeats[1])
+        x, _ = jax.lax.scan(one, x, repeats, unroll=max(1, min(self.unroll, count)))
+        if last is not None:
+            x, _ = one(x, last, positions)
+        return x
+
+
+def _stacked_init(pattern: Pattern, repeats: int) -> Callable:
+    """The initialiser of a segment's parameters, each repeat with a key of its own."""
+
+    def init(key: jax.Array, x: jax.Array, mask: jax.Array) -> Any:
+        keys = jax.random.split(key, repeats)
+        return jax.vmap(lambda key: pattern.init(key, x, mask, None, jnp.uint32(0))["params"])(keys)
+
+    return init

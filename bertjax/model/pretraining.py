@@ -60,15 +60,26 @@ class PretrainingModel(nn.Module):
 
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
         predictions]. dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
-        Returns `hidden` [batch, length, hidden], `masked_lm_logits` f32 [batch, predictions, vocab] and, with
-        `next_sentence`, `pooled` [batch, hidden] and `next_sentence_logits` f32 [batch, 2] (0: B follows A).
+        Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with `next_sentence`, `next_sentence_logits`
+        f32 [batch, 2] (0: B follows A).
         """
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
-        hidden = self.encoder(x, batch["attention_mask"], dropout_keys)
-        chosen = jnp.take_along_axis(hidden, batch["masked_lm_positions"][..., None], axis=1)
+        read = batch["masked_lm_positions"]
+        if self.next_sentence:  # the pooler reads [CLS]
+            read = jnp.concatenate([jnp.zeros_like(read[:, :1]), read], axis=1)
+        hidden = self.encode(batch, dropout_keys, read)
+        chosen = hidden[:, 1:] if self.next_sentence else hidden
         logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
-        outputs = {"hidden": hidden, "masked_lm_logits": logits}
+        outputs = {"masked_lm_logits": logits}
         if self.next_sentence:
-            outputs["pooled"] = jnp.tanh(self.pooler(hidden[:, 0]))
-            outputs["next_sentence_logits"] = self.next_sentence_head(outputs["pooled"])
+            outputs["next_sentence_logits"] = self.next_sentence_head(jnp.tanh(self.pooler(hidden[:, 0])))
         return outputs
+
+    def encode(
+        self,
+        batch: Mapping[str, jax.Array],
+        dropout_keys: jax.Array | None = None,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
+        """The last layer's output [batch, length, hidden], with `positions` [batch, rows] only their rows."""
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
+        return self.encoder(x, batch["attention_mask"], dropout_keys, positions)

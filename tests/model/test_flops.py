@@ -14,8 +14,12 @@ from .batches import random_batch
 
 def test_large_costs_what_is_known():
     large = ModelConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
-    assert training_flops(large, 128, 20) / 128 == pytest.approx(1.88e9, rel=0.003)
-    assert training_flops(large, 512, 80) / 512 == pytest.approx(1.99e9, rel=0.003)
+    # Published accounts, 1.88 and 1.99 GFLOP a token, run the last layer on every token: read them all.
+    head = 6 * 1024 * (1024 + large.vocab_size)
+    for length, predictions, published in ((128, 20, 1.88e9), (512, 80, 1.99e9)):
+        whole = training_flops(large, length, length, next_sentence=False) - (length - predictions) * head
+        assert whole / length == pytest.approx(published, rel=0.003)
+        assert training_flops(large, length, predictions) < 0.98 * whole
 
 
 def test_agrees_with_the_compilers_count_of_a_forward_pass():

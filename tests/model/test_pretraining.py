@@ -90,6 +90,14 @@ def test_unrolling_changes_no_number(batch, params):
     assert jax.tree.all(jax.tree.map(np.array_equal, params, other))
 
 
+def test_rows_that_nobody_reads_are_not_needed(batch, params):
+    model = PretrainingModel(SMALL)
+    read = batch["masked_lm_positions"]
+    whole = model.apply({"params": params}, batch, method="encode")
+    some = model.apply({"params": params}, batch, None, read, method="encode")
+    np.testing.assert_allclose(some, np.take_along_axis(whole, read[..., None], axis=1), rtol=0, atol=1e-5)
+
+
 def test_a_row_does_not_depend_on_the_others(batch, params):
     apply = jax.jit(PretrainingModel(SMALL).apply)
     whole = apply({"params": params}, batch, dropout_keys())
@@ -108,8 +116,8 @@ def test_padding_does_not_leak(batch, params):
     assert np.array_equal(a["next_sentence_logits"], b["next_sentence_logits"])
     shorter = {k: v[:1, :20] if v.shape[1:] == (30,) else v[:1] for k, v in batch.items()}
     longer = rows(batch, slice(0, 1)) | {"attention_mask": (np.arange(30) < 20).astype(np.int32)[None]}
-    a, b = (model.apply({"params": params}, x) for x in (shorter, longer))
-    np.testing.assert_allclose(a["hidden"], b["hidden"][:, :20], rtol=0, atol=1e-5)
+    a, b = (model.apply({"params": params}, x, method="encode") for x in (shorter, longer))
+    np.testing.assert_allclose(a, b[:, :20], rtol=0, atol=1e-5)
 
 
 def test_a_row_of_nothing_but_padding_stays_finite(batch, params):
@@ -119,18 +127,24 @@ def test_a_row_of_nothing_but_padding_stays_finite(batch, params):
 
 def test_dropout_acts_at_every_site_and_only_with_keys(batch, params):
     still = dataclasses.replace(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    plain = PretrainingModel(SMALL).apply({"params": params}, batch)["hidden"]
-    assert np.array_equal(plain, PretrainingModel(still).apply({"params": params}, batch, dropout_keys())["hidden"])
+
+    def encode(config, keys=None):
+        return PretrainingModel(config).apply({"params": params}, batch, keys, method="encode")
+
+    plain = encode(SMALL)
+    assert np.array_equal(plain, encode(still, dropout_keys()))
     for site in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         config = dataclasses.replace(still, **{site: 0.1})
-        dropped = PretrainingModel(config).apply({"params": params}, batch, dropout_keys())["hidden"]
-        assert not np.allclose(plain, dropped, atol=1e-4)
+        assert not np.allclose(plain, encode(config, dropout_keys()), atol=1e-4)
 
 
 def test_bfloat16_computes_close_to_float32_and_scores_in_float32(batch, params):
     exact = PretrainingModel(SMALL).apply({"params": params}, batch)
     coarse = PretrainingModel(SMALL, dtype=jnp.bfloat16).apply({"params": params}, batch)
-    assert coarse["hidden"].dtype == jnp.bfloat16
+    hidden = jax.eval_shape(
+        lambda: PretrainingModel(SMALL, dtype=jnp.bfloat16).apply({"params": params}, batch, method="encode")
+    )
+    assert hidden.dtype == jnp.bfloat16
     for name in ("masked_lm_logits", "next_sentence_logits"):
         assert coarse[name].dtype == jnp.float32
         np.testing.assert_allclose(coarse[name], exact[name], atol=0.02)
@@ -141,7 +155,7 @@ def test_without_next_sentence_there_is_no_pooler(batch):
     model = PretrainingModel(SMALL, next_sentence=False)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     assert set(params) == {"embeddings", "encoder", "masked_lm_head"}
-    assert set(jax.eval_shape(model.apply, {"params": params}, batch)) == {"hidden", "masked_lm_logits"}
+    assert set(jax.eval_shape(model.apply, {"params": params}, batch)) == {"masked_lm_logits"}
 
 
 def test_too_long_a_sequence_is_refused(params):
