@@ -137,7 +137,7 @@ def restore_latest(
     if aside.is_dir():
         raise UserError(
             f"no checkpoint in {directory} can be read, the broken ones are in {aside}; "
-            "remove that folder to start over"
+            "remove that folder to start over, or move one back to try it again"
         )
     return None
 
@@ -187,6 +187,7 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
         meta = json.loads(path.read_bytes())
         sealed = meta == _sealed({key: value for key, value in meta.items() if key != "sha256"})
     except (OSError, ValueError, AttributeError) as error:
+        _refuse_what_no_file_causes(Path(checkpoint), error)
         raise BrokenCheckpoint(f"its meta cannot be read: {_reason(error)}") from error
     if not sealed:
         raise BrokenCheckpoint("its meta fails its checksum")
@@ -225,7 +226,18 @@ def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:
                 abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
             return checkpointer.restore(checkpoint / item, abstract)
     except Exception as error:
+        _refuse_what_no_file_causes(checkpoint, error)
         raise BrokenCheckpoint(f"its {item} cannot be read: {_reason(error)}") from error
+
+
+def _refuse_what_no_file_causes(checkpoint: Path, error: Exception) -> None:
+    """Raises UserError where memory or rights are missing: such a checkpoint is sound, and must stay where it is."""
+    lacking = isinstance(error, (MemoryError, PermissionError))
+    if lacking or any(code in str(error) for code in ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED")):
+        raise UserError(
+            f"cannot read {checkpoint}: {_reason(error)}; free the memory or get the right to read it, "
+            "and run the same command again"
+        ) from error
 
 
 def _compare(found: dict[str, Any], expected: dict[str, int]) -> None:
