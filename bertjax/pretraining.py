@@ -59,6 +59,16 @@ def with_vocabulary(config: Config, tokenizer: tokenizers.Tokenizer, where: Path
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
 
 
+def check_tokenizer(corpus: Corpus, tokenizer: tokenizers.Tokenizer, where: Path, remedy: str) -> None:
+    """Refuses a tokenizer under which the corpus's ids mean something else, even if it is of the same size.
+
+    Raises:
+      UserError: the corpus was made with another tokenizer than the one of `where`; ends with `remedy`.
+    """
+    if corpus.tokenizer_hash != tokenizer.hash():
+        raise UserError(f"the corpus {corpus.directory} was made with another tokenizer than {where}; {remedy}")
+
+
 def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of the global batch of a phase, as `data/pipeline.py` makes it."""
     predictions = config.masking.predictions(phase.length)

@@ -58,6 +58,8 @@ def train(config: "Config", workdir: Path) -> None:
     # -- corpus and tokenizer
     corpus = Corpus.open(config.corpus, split="train")
     tokenizer = tokenizers.load(corpus.directory / "tokenizer")
+    remedy = "put the one back that it was made with, or prepare the corpus again"
+    pretraining.check_tokenizer(corpus, tokenizer, corpus.directory / "tokenizer", remedy)
     config = pretraining.with_vocabulary(config, tokenizer, corpus.directory)
     vocabulary = Vocabulary.of(tokenizer)
     source = BatchSource(corpus, vocabulary, config)

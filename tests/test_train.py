@@ -12,6 +12,7 @@ import pytest
 from bertjax import checkpoint, metrics
 from bertjax.config import OptimizerConfig, Phase
 from bertjax.errors import UserError
+from bertjax.text import tokenizers
 from bertjax.train import train
 from tests.conftest import TINY_MODEL, assert_refused, overrides, run
 
@@ -146,6 +147,24 @@ def test_another_corpus_and_another_tokenizer_are_refused(tiny_config, trained, 
 def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tiny_config, tmp_path):
     with pytest.raises(UserError, match=r"config.model.vocab_size is 100, but the tokenizer .* has 600"):
         train(_other_model(tiny_config, vocab_size=100), tmp_path / "run")
+
+
+def run_tiny(corpus, workdir):
+    """The train command on a corpus."""
+    settings = TINY_MODEL | {"corpus": corpus, "phases": '({"steps":2,"length":32,"batch":8},)'}
+    return run("train", "--config=configs/tiny.py", f"--workdir={workdir}", *overrides(settings))
+
+
+def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(corpus, tmp_path):
+    """Of the same size, so that every id exists and means something else."""
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    vocabulary = tokenizers.load(corpus / "tokenizer")
+    pieces = [vocabulary.id_to_token(index) for index in range(vocabulary.vocab_size)]
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer/vocab.txt").write_text("\n".join([*pieces[:5], *reversed(pieces[5:])]) + "\n")
+    assert_refused(run_tiny(folder, tmp_path / "run"), folder, "was made with another tokenizer", folder / "tokenizer")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not a corpus"])
