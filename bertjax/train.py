@@ -68,6 +68,7 @@ def train(config: "Config", workdir: Path) -> None:
     mesh = parallel.make_mesh(config.mesh)
     for index, phase in enumerate(config.phases):
         parallel.check_batch(mesh, phase.batch, f"config.phases[{index}].batch")
+    held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)
 
@@ -86,7 +87,6 @@ def train(config: "Config", workdir: Path) -> None:
         return _finish(workdir)
 
     # -- the loop
-    held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     meta = pretraining.checkpoint_meta(config, corpus, tokenizer)
     checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = metrics.MetricsWriter(workdir, start)

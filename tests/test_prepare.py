@@ -73,7 +73,7 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
         f"python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={out}" in result.stdout
     )
     assert "tokenising" in result.stderr
-    train, heldout = corpus.Corpus.open(out, verify=True), corpus.Corpus.open(out, "heldout")
+    train, heldout = corpus.Corpus.open(out), corpus.Corpus.open(out, "heldout")
     assert train.documents + heldout.documents == 50
     assert heldout.documents == 8
     found = collections.Counter("".join("".join(documents_of(out, split)).split()) for split in corpus.SPLITS)
@@ -202,6 +202,15 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
     make(out, f"text:{text_file}")
     assert tree(out) == before
     assert all(path.stat().st_mtime_ns == when for path, when in others.items())
+
+
+def test_verify_needs_no_sources(text_file, tmp_path):
+    out = tmp_path / "out"
+    make(out, f"text:{text_file}")
+    result = conftest.run("prepare", f"--output={out}", "--verify")
+    assert result.returncode == 0 and "every shard is as it was written" in result.stderr
+    (out / "heldout-00000.arrow").write_bytes(b"\0" * (out / "heldout-00000.arrow").stat().st_size)
+    conftest.assert_refused(conftest.run("prepare", f"--output={out}", "--verify"), "heldout-00000.arrow: damaged")
 
 
 def test_duplicates_are_dropped_and_the_first_one_stays(tmp_path, tokenizer):

@@ -182,6 +182,18 @@ def test_a_damaged_corpus_is_refused(tiny_config, corpus, tmp_path, damage):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_flipped_bit_in_a_corpus_is_refused(corpus, tmp_path, split):
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    shard = folder / f"{split}-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert_refused(run_tiny(folder, tmp_path / "run"), shard, "damaged", "copy it again", "prepare")
+    assert shard.read_bytes() == content
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
     """A file stands where the folder should be: refused for root as well, whom permissions do not stop."""
     (tmp_path / "file").write_text("mine")
