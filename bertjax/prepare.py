@@ -32,7 +32,9 @@ _TOKENIZER = flags.DEFINE_string(
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
     "unigram or bpe, trained on a sample of the sources.",
 )
-_HELDOUT = flags.DEFINE_float("heldout", 0.005, "Share of the documents held out for evaluation; 0 for none.", 0.0, 0.5)
+_HELDOUT = flags.DEFINE_float(
+    "heldout", 0.005, "Share of the documents held out; training needs some to evaluate on; 0 for none.", 0.0, 0.5
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides which documents are held out, and which a weight below 1 takes.")
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)

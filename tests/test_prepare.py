@@ -252,7 +252,9 @@ def test_held_out_documents_are_a_random_share_that_the_seed_decides(tmp_path, t
     assert everything == list(range(2_000))
 
 
-@pytest.mark.parametrize(("documents", "expected"), [(2, 0), (4, 1), (20, 5), (40, 8), (2_000, 10)])
+@pytest.mark.parametrize(
+    ("documents", "expected"), [(2, 0), (3, 0), (4, 2), (7, 2), (8, 2), (20, 5), (40, 8), (2_000, 10)]
+)
 def test_a_few_documents_are_held_out_of_a_small_corpus(documents, expected, tmp_path):
     [source] = sources.parse([numbered(tmp_path / "a.txt", range(documents))])
     chosen, _ = selection.select([source], heldout=0.005, seed=0)

@@ -15,6 +15,7 @@ from bertjax.errors import UserError
 from bertjax.text import tokenizers
 from bertjax.train import train
 from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+from tests.data import synthetic
 
 
 def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
@@ -192,6 +193,44 @@ def test_a_flipped_bit_in_a_corpus_is_refused(corpus, tmp_path, split):
     assert_refused(run_tiny(folder, tmp_path / "run"), shard, "damaged", "copy it again", "prepare")
     assert shard.read_bytes() == content
     assert not (tmp_path / "run").exists()
+
+
+def test_four_documents_are_enough(corpus, text_file, tmp_path):
+    """Two to train on and two to evaluate on; next-sentence pairs need as many."""
+    folder = prepare_documents(4, corpus, text_file, tmp_path)
+    result = run_tiny(folder, tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert metrics.read(tmp_path / "run/metrics.jsonl")[-1]["eval/mlm_loss"] > 0
+
+
+@pytest.mark.parametrize(("documents", "heldout"), [(20, 0), (3, 0.1)])
+def test_a_corpus_without_held_out_documents_is_refused(corpus, text_file, tmp_path, documents, heldout):
+    folder = prepare_documents(documents, corpus, text_file, tmp_path, f"--heldout={heldout}")
+    refused = run_tiny(folder, tmp_path / "run")
+    assert_refused(refused, folder, "no heldout documents", "--heldout above 0", "4 documents or more")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_held_out_document_is_refused_before_the_first_step(tiny_config, tmp_path):
+    folder = tmp_path / "corpus"
+    synthetic.write(folder, {"train": [[[[5, 6, 7]], [[8, 9]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=600)
+    shutil.copytree(f"{tiny_config.corpus}/tokenizer", folder / "tokenizer")
+    manifest = json.loads((folder / "corpus.json").read_text())
+    manifest["tokenizer_hash"] = tokenizers.load(folder / "tokenizer").hash()
+    (folder / "corpus.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="two heldout documents"):
+        train(dataclasses.replace(tiny_config, corpus=str(folder)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def prepare_documents(count, corpus, text_file, tmp_path, *flags):
+    """A corpus of the first documents of `text_file`, with the tokenizer of `corpus`."""
+    (tmp_path / "few.txt").write_text("\n\n".join(text_file.read_text().split("\n\n")[:count]))
+    folder = tmp_path / "few"
+    arguments = [f"--source=text:{tmp_path}/few.txt", f"--output={folder}", f"--tokenizer={corpus}/tokenizer"]
+    made = run("prepare", *arguments, *flags)
+    assert made.returncode == 0, made.stderr
+    return folder
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):

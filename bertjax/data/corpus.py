@@ -194,7 +194,10 @@ class Corpus:
         manifest = _read_manifest(directory)
         infos = _shard_infos(manifest, split)
         if not infos or not sum(info.documents for info in infos):
-            raise UserError(f"{directory}: the corpus has no {split} documents; prepare it again from more text")
+            remedy = "with --heldout above 0, " if split == "heldout" else ""
+            raise UserError(
+                f"{directory}: the corpus has no {split} documents; prepare it again {remedy}from 4 documents or more"
+            )
         for info in infos:
             _check_size(directory, info)
         _check_hashes_once(directory, infos)
