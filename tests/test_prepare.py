@@ -96,6 +96,17 @@ def test_a_corpus_holds_the_ids_of_its_sentences(tmp_path, tokenizer):
     assert corpus.Corpus.open(tmp_path / "out").tokenizer_hash == loaded.hash()
 
 
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram", "bpe"])
+def test_every_sentence_begins_a_word(kind, text_file, tmp_path):
+    """Behind a document's first one, that is; whole words are masked, and words end with their sentence."""
+    make(tmp_path / "out", f"text:{text_file}", tokenizer=f"new:{kind}:600")
+    starts = tokenizers.load(tmp_path / "out/tokenizer").word_starts()
+    for shard in corpus.Corpus.open(tmp_path / "out").shards:
+        within = np.setdiff1d(np.arange(len(shard.sentence_offsets) - 1), shard.document_offsets)
+        assert len(within) > 10
+        assert starts[shard.tokens[shard.sentence_offsets[within]]].all()
+
+
 def test_the_corpus_is_the_same_for_any_number_of_processes(text_file, tmp_path):
     make(tmp_path / "one", f"text:{text_file}")
     make(tmp_path / "three", f"text:{text_file}", processes=3)

@@ -116,8 +116,8 @@ class Tokenizer:
 
         WordPiece: those without "##", so every punctuation mark is a word. Unigram: those with "▁". Byte-level: those
         with "Ġ" (a space). Special tokens begin one. In unigram and byte-level vocabularies punctuation belongs to
-        the word before it, and byte-level text has no space before its first word: count the first token of a
-        sentence as the beginning of a word, whatever this says.
+        the word before it, and byte-level text has no space before its first word: a corpus puts one before every
+        sentence but a document's first, which [CLS] or [SEP] stands before.
         """
         starts = np.array(self._backend.word_starts(self._pieces), bool)
         starts[list(self.special_ids)] = True
