@@ -66,11 +66,6 @@ def shard_name(split: str, index: int) -> str:
     return f"{split}-{index:05d}.arrow"
 
 
-def token_type(vocab_size: int) -> np.dtype:
-    """The integer type of the ids of a vocabulary: uint16, or uint32 above 65,536 ids."""
-    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
-
-
 def write_shard(
     path: Path, document_offsets: np.ndarray, sentence_offsets: np.ndarray, tokens: np.ndarray
 ) -> ShardInfo:
