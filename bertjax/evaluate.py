@@ -35,10 +35,7 @@ def main(args: list[str]) -> None:
     if not directory:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
     corpus = Corpus.open(directory, split="train")
-    if corpus.tokenizer_hash != model.tokenizer.hash():
-        raise UserError(
-            f"the corpus {directory} was made with another tokenizer than the model {model.path}; prepare one with it"
-        )
+    pretraining.check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
     config = dataclasses.replace(model.config, mesh=type(model.config.mesh)())
     length = _LENGTH.value or config.phases[-1].length
     if length > config.model.max_position_embeddings:

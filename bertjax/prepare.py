@@ -3,6 +3,10 @@
     python -m bertjax.prepare --source=pydoc: --output=data/pydoc --tokenizer=new:wordpiece:8192
 
 The same command goes on where it was stopped, and leaves a finished corpus as it is. See docs/data.md.
+
+    python -m bertjax.prepare --output=data/pydoc --verify
+
+reads a finished corpus and compares it with its hashes; its sources are not needed.
 """
 
 import os
@@ -28,17 +32,21 @@ _TOKENIZER = flags.DEFINE_string(
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
     "unigram or bpe, trained on a sample of the sources.",
 )
-_HELDOUT = flags.DEFINE_float("heldout", 0.005, "Share of the documents held out for evaluation; 0 for none.", 0.0, 0.5)
+_HELDOUT = flags.DEFINE_float(
+    "heldout", 0.005, "Share of the documents held out; training needs some to evaluate on; 0 for none.", 0.0, 0.5
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides which documents are held out, and which a weight below 1 takes.")
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)
 _SHARD = flags.DEFINE_float("shard_megabytes", 4.0, "Text in a shard, in millions of characters.", 0.01, 2000.0)
-_VERIFY = flags.DEFINE_bool("verify", False, "Afterwards, compare every shard with its hash.")
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Compare every shard with its hash, in the end; without --source that alone."
+)
 
 
 def main(args: list[str]) -> None:
     """Parses sources, builds, reports."""
-    from bertjax.data import build, corpus
+    from bertjax.data import build
     from bertjax.text import sources
 
     if args:
@@ -46,6 +54,8 @@ def main(args: list[str]) -> None:
     if not _OUTPUT.value:
         raise UserError("--output is missing; give the folder for the corpus")
     output = Path(_OUTPUT.value)
+    if _VERIFY.value and not _SOURCE.value:
+        return _verify(output)
     shard_characters = round(_SHARD.value * 1e6)
     options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -57,9 +67,15 @@ def main(args: list[str]) -> None:
         command.say("stopped; run the same command again to go on")
         sys.exit(130)
     if _VERIFY.value:
-        corpus.verify(output)
-        command.say(f"{output}: every shard is as it was written")
+        _verify(output)
     _report(output, summary, progress.megabytes_per_second)
+
+
+def _verify(output: Path) -> None:
+    from bertjax.data import corpus
+
+    corpus.verify(output)
+    command.say(f"{output}: every shard is as it was written")
 
 
 class _Progress:

@@ -17,6 +17,7 @@ from bertjax import checkpoint, parallel, pretrained, training
 from bertjax.config import Config, Phase, from_config_dict, resume_conflict, to_dict
 from bertjax.data import heldout
 from bertjax.data.corpus import Corpus
+from bertjax.data.stream import check_documents
 from bertjax.data.vocabulary import Vocabulary
 from bertjax.errors import UserError
 from bertjax.model.pretraining import PretrainingModel
@@ -57,6 +58,16 @@ def with_vocabulary(config: Config, tokenizer: tokenizers.Tokenizer, where: Path
             "set it to that, or to 0 to take the tokenizer's"
         )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+
+
+def check_tokenizer(corpus: Corpus, tokenizer: tokenizers.Tokenizer, where: Path, remedy: str) -> None:
+    """Refuses a tokenizer under which the corpus's ids mean something else, even if it is of the same size.
+
+    Raises:
+      UserError: the corpus was made with another tokenizer than the one of `where`; ends with `remedy`.
+    """
+    if corpus.tokenizer_hash != tokenizer.hash():
+        raise UserError(f"the corpus {corpus.directory} was made with another tokenizer than {where}; {remedy}")
 
 
 def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
@@ -185,8 +196,14 @@ class HeldOut:
 
 
 def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Corpus) -> HeldOut:
-    """The held-out split that belongs to the training split `train`."""
-    return HeldOut(config, mesh, vocabulary, train, Corpus.open(train.directory, split="heldout"))
+    """The held-out split that belongs to the training split `train`.
+
+    Raises:
+      UserError: it is damaged, or too small for what `config` evaluates; better now than at the first evaluation.
+    """
+    split = Corpus.open(train.directory, split="heldout")
+    check_documents(split, config.next_sentence)
+    return HeldOut(config, mesh, vocabulary, train, split)
 
 
 def describe_scores(scores: dict[str, float]) -> str:

@@ -58,6 +58,8 @@ def train(config: "Config", workdir: Path) -> None:
     # -- corpus and tokenizer
     corpus = Corpus.open(config.corpus, split="train")
     tokenizer = tokenizers.load(corpus.directory / "tokenizer")
+    remedy = "put the one back that it was made with, or prepare the corpus again"
+    pretraining.check_tokenizer(corpus, tokenizer, corpus.directory / "tokenizer", remedy)
     config = pretraining.with_vocabulary(config, tokenizer, corpus.directory)
     vocabulary = Vocabulary.of(tokenizer)
     source = BatchSource(corpus, vocabulary, config)
@@ -66,6 +68,7 @@ def train(config: "Config", workdir: Path) -> None:
     mesh = parallel.make_mesh(config.mesh)
     for index, phase in enumerate(config.phases):
         parallel.check_batch(mesh, phase.batch, f"config.phases[{index}].batch")
+    held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)
 
@@ -84,7 +87,6 @@ def train(config: "Config", workdir: Path) -> None:
         return _finish(workdir)
 
     # -- the loop
-    held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     meta = pretraining.checkpoint_meta(config, corpus, tokenizer)
     checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = metrics.MetricsWriter(workdir, start)

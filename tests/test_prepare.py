@@ -73,7 +73,7 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
         f"python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={out}" in result.stdout
     )
     assert "tokenising" in result.stderr
-    train, heldout = corpus.Corpus.open(out, verify=True), corpus.Corpus.open(out, "heldout")
+    train, heldout = corpus.Corpus.open(out), corpus.Corpus.open(out, "heldout")
     assert train.documents + heldout.documents == 50
     assert heldout.documents == 8
     found = collections.Counter("".join("".join(documents_of(out, split)).split()) for split in corpus.SPLITS)
@@ -94,6 +94,17 @@ def test_a_corpus_holds_the_ids_of_its_sentences(tmp_path, tokenizer):
     assert shard.tokens.tolist() == [*itertools.chain.from_iterable(expected)]
     assert shard.document_offsets.tolist() == [0, 2, 3]
     assert corpus.Corpus.open(tmp_path / "out").tokenizer_hash == loaded.hash()
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram", "bpe"])
+def test_every_sentence_begins_a_word(kind, text_file, tmp_path):
+    """Behind a document's first one, that is; whole words are masked, and words end with their sentence."""
+    make(tmp_path / "out", f"text:{text_file}", tokenizer=f"new:{kind}:600")
+    starts = tokenizers.load(tmp_path / "out/tokenizer").word_starts()
+    for shard in corpus.Corpus.open(tmp_path / "out").shards:
+        within = np.setdiff1d(np.arange(len(shard.sentence_offsets) - 1), shard.document_offsets)
+        assert len(within) > 10
+        assert starts[shard.tokens[shard.sentence_offsets[within]]].all()
 
 
 def test_the_corpus_is_the_same_for_any_number_of_processes(text_file, tmp_path):
@@ -204,6 +215,15 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in others.items())
 
 
+def test_verify_needs_no_sources(text_file, tmp_path):
+    out = tmp_path / "out"
+    make(out, f"text:{text_file}")
+    result = conftest.run("prepare", f"--output={out}", "--verify")
+    assert result.returncode == 0 and "every shard is as it was written" in result.stderr
+    (out / "heldout-00000.arrow").write_bytes(b"\0" * (out / "heldout-00000.arrow").stat().st_size)
+    conftest.assert_refused(conftest.run("prepare", f"--output={out}", "--verify"), "heldout-00000.arrow: damaged")
+
+
 def test_duplicates_are_dropped_and_the_first_one_stays(tmp_path, tokenizer):
     first = numbered(tmp_path / "a.txt", [1, 2, 3, 2, 1])
     second = numbered(tmp_path / "b.txt", [3, 4, 4, 5])
@@ -243,7 +263,9 @@ def test_held_out_documents_are_a_random_share_that_the_seed_decides(tmp_path, t
     assert everything == list(range(2_000))
 
 
-@pytest.mark.parametrize(("documents", "expected"), [(2, 0), (4, 1), (20, 5), (40, 8), (2_000, 10)])
+@pytest.mark.parametrize(
+    ("documents", "expected"), [(2, 0), (3, 0), (4, 2), (7, 2), (8, 2), (20, 5), (40, 8), (2_000, 10)]
+)
 def test_a_few_documents_are_held_out_of_a_small_corpus(documents, expected, tmp_path):
     [source] = sources.parse([numbered(tmp_path / "a.txt", range(documents))])
     chosen, _ = selection.select([source], heldout=0.005, seed=0)

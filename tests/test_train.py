@@ -12,8 +12,10 @@ import pytest
 from bertjax import checkpoint, metrics
 from bertjax.config import OptimizerConfig, Phase
 from bertjax.errors import UserError
+from bertjax.text import tokenizers
 from bertjax.train import train
 from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+from tests.data import synthetic
 
 
 def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
@@ -109,43 +111,28 @@ def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tm
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), end, start)
 
 
-def _other_model(config, **changes):
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
-
-
-def test_a_workdir_of_another_run_is_refused_and_left_as_it_is(tiny_config, trained, tmp_path):
-    workdir = shutil.copytree(trained, tmp_path / "run")
-    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    refusals = {
-        "config.model.hidden_size (was 32, now 64)": _other_model(tiny_config, hidden_size=64),
-        "config.seed": dataclasses.replace(tiny_config, seed=5),
-        "config.phases": dataclasses.replace(tiny_config, phases=(Phase(8, 32, 4),)),
-    }
-    for says, config in refusals.items():
-        with pytest.raises(UserError) as error:
-            train(config, workdir)
-        assert says in str(error.value)
-    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-
-
-def test_another_corpus_and_another_tokenizer_are_refused(tiny_config, trained, text_file, corpus, tmp_path):
-    for name, tokenizer, says in (
-        ("same tokenizer", f"--tokenizer={corpus}/tokenizer", "another corpus"),
-        ("other tokenizer", "--tokenizer=new:wordpiece:400", "another tokenizer"),
-    ):
-        folder = tmp_path / name
-        made = run("prepare", f"--source=text:{text_file}", tokenizer, "--heldout=0.2", f"--output={folder}")
-        assert made.returncode == 0, made.stderr
-        with pytest.raises(UserError, match=says):
-            train(_other_model(dataclasses.replace(tiny_config, corpus=str(folder)), vocab_size=600), trained)
-    with pytest.raises(UserError, match="has another tokenizer than the corpus"):
-        config = dataclasses.replace(tiny_config, corpus=str(folder), init_from=str(trained))
-        train(config, tmp_path / "new")
-
-
 def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tiny_config, tmp_path):
+    small = dataclasses.replace(tiny_config.model, vocab_size=100)
     with pytest.raises(UserError, match=r"config.model.vocab_size is 100, but the tokenizer .* has 600"):
-        train(_other_model(tiny_config, vocab_size=100), tmp_path / "run")
+        train(dataclasses.replace(tiny_config, model=small), tmp_path / "run")
+
+
+def run_tiny(corpus, workdir):
+    """The train command on a corpus."""
+    settings = TINY_MODEL | {"corpus": corpus, "phases": '({"steps":2,"length":32,"batch":8},)'}
+    return run("train", "--config=configs/tiny.py", f"--workdir={workdir}", *overrides(settings))
+
+
+def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(corpus, tmp_path):
+    """Of the same size, so that every id exists and means something else."""
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    vocabulary = tokenizers.load(corpus / "tokenizer")
+    pieces = [vocabulary.id_to_token(index) for index in range(vocabulary.vocab_size)]
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer/vocab.txt").write_text("\n".join([*pieces[:5], *reversed(pieces[5:])]) + "\n")
+    assert_refused(run_tiny(folder, tmp_path / "run"), folder, "was made with another tokenizer", folder / "tokenizer")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not a corpus"])
@@ -161,6 +148,56 @@ def test_a_damaged_corpus_is_refused(tiny_config, corpus, tmp_path, damage):
     with pytest.raises(UserError, match=str(folder)):
         train(dataclasses.replace(tiny_config, corpus=str(folder)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_flipped_bit_in_a_corpus_is_refused(corpus, tmp_path, split):
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    shard = folder / f"{split}-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert_refused(run_tiny(folder, tmp_path / "run"), shard, "damaged", "copy it again", "prepare")
+    assert shard.read_bytes() == content
+    assert not (tmp_path / "run").exists()
+
+
+def test_four_documents_are_enough(corpus, text_file, tmp_path):
+    """Two to train on and two to evaluate on; next-sentence pairs need as many."""
+    folder = prepare_documents(4, corpus, text_file, tmp_path)
+    result = run_tiny(folder, tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert metrics.read(tmp_path / "run/metrics.jsonl")[-1]["eval/mlm_loss"] > 0
+
+
+@pytest.mark.parametrize(("documents", "heldout"), [(20, 0), (3, 0.1)])
+def test_a_corpus_without_held_out_documents_is_refused(corpus, text_file, tmp_path, documents, heldout):
+    folder = prepare_documents(documents, corpus, text_file, tmp_path, f"--heldout={heldout}")
+    refused = run_tiny(folder, tmp_path / "run")
+    assert_refused(refused, folder, "no heldout documents", "--heldout above 0", "4 documents or more")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_held_out_document_is_refused_before_the_first_step(tiny_config, tmp_path):
+    folder = tmp_path / "corpus"
+    synthetic.write(folder, {"train": [[[[5, 6, 7]], [[8, 9]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=600)
+    shutil.copytree(f"{tiny_config.corpus}/tokenizer", folder / "tokenizer")
+    manifest = json.loads((folder / "corpus.json").read_text())
+    manifest["tokenizer_hash"] = tokenizers.load(folder / "tokenizer").hash()
+    (folder / "corpus.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="two heldout documents"):
+        train(dataclasses.replace(tiny_config, corpus=str(folder)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def prepare_documents(count, corpus, text_file, tmp_path, *flags):
+    """A corpus of the first documents of `text_file`, with the tokenizer of `corpus`."""
+    (tmp_path / "few.txt").write_text("\n\n".join(text_file.read_text().split("\n\n")[:count]))
+    folder = tmp_path / "few"
+    arguments = [f"--source=text:{tmp_path}/few.txt", f"--output={folder}", f"--tokenizer={corpus}/tokenizer"]
+    made = run("prepare", *arguments, *flags)
+    assert made.returncode == 0, made.stderr
+    return folder
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):

@@ -188,7 +188,7 @@ def _start(
             text = (
                 sentence
                 for source, raw in sample
-                for sentence in sentences.split(sources[source].clean(raw), options.language)
+                for sentence in sentences.spaced(sentences.split(sources[source].clean(raw), options.language))
             )
             vocabulary.train(options.tokenizer, text, temporary / "tokenizer")
         else:

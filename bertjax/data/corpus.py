@@ -29,6 +29,8 @@ MANIFEST = "corpus.json"
 SPLITS = ("train", "heldout")
 # Arrow's list offsets are int32.
 MAX_SHARD_TOKENS = 2**31 - 1
+# What opening has found whole: shard name -> `_state` of the file and its SHA-256.
+_VERIFIED = Path("cache", "verified.json")
 _SHARD_TYPES = {pa.list_(pa.list_(pa.uint16())), pa.list_(pa.list_(pa.uint32()))}
 
 
@@ -62,11 +64,6 @@ class Shard:
 def shard_name(split: str, index: int) -> str:
     """File name of a shard, `train-00000.arrow`."""
     return f"{split}-{index:05d}.arrow"
-
-
-def token_type(vocab_size: int) -> np.dtype:
-    """The integer type of the ids of a vocabulary: uint16, or uint32 above 65,536 ids."""
-    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
 
 
 def write_shard(
@@ -174,27 +171,31 @@ class Corpus:
     token_bases: np.ndarray
 
     @classmethod
-    def open(cls, directory: str | Path, split: str = "train", verify: bool = False) -> "Corpus":
-        """Opens a split: reads the manifest, checks that every shard is there and whole in size, maps it.
+    def open(cls, directory: str | Path, split: str = "train") -> "Corpus":
+        """Opens a split: reads the manifest, checks that every shard is there and as it was written, maps it.
+
+        The first time that reads every file to compare its hash, as a flipped bit passes all other checks. What was
+        found whole is remembered in the corpus's `cache/`, and read again only once its size or times have changed.
 
         Args:
           directory: the corpus.
           split: "train" or "heldout".
-          verify: also read every file and compare its hash (a flipped bit passes all other checks).
 
         Raises:
           UserError: not a corpus, another format version, a split without documents, a shard that is missing,
-            truncated, no Arrow file or (with `verify`) changed.
+            truncated or changed.
         """
         directory = Path(directory)
         manifest = _read_manifest(directory)
         infos = _shard_infos(manifest, split)
         if not infos or not sum(info.documents for info in infos):
-            raise UserError(f"{directory}: the corpus has no {split} documents; prepare it again from more text")
+            remedy = "with --heldout above 0, " if split == "heldout" else ""
+            raise UserError(
+                f"{directory}: the corpus has no {split} documents; prepare it again {remedy}from 4 documents or more"
+            )
         for info in infos:
             _check_size(directory, info)
-        if verify:
-            _check_hashes(directory, infos)
+        _check_hashes_once(directory, infos)
         shards = tuple(_map_shard(directory, info) for info in infos)
         return cls(
             directory=directory,
@@ -244,7 +245,7 @@ class Corpus:
 
 
 def verify(directory: str | Path) -> None:
-    """Compares the size and the hash of every shard of every split with the manifest.
+    """Reads every shard of every split and compares its size and hash with the manifest, whatever is remembered.
 
     Raises:
       UserError: names the first shard that is missing, truncated or changed, and what to do.
@@ -299,6 +300,32 @@ def _check_size(directory: Path, info: ShardInfo) -> None:
         )
 
 
+def _check_hashes_once(directory: Path, infos: Sequence[ShardInfo]) -> None:
+    """`_check_hashes` of the shards that were not found whole before, or have changed since."""
+    path = directory / _VERIFIED
+    try:
+        remembered = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        remembered = {}  # none, or damaged
+    # Taken before reading, so that a change meanwhile shows next time.
+    states = {info.name: [*_state(directory / info.name), info.sha256] for info in infos}
+    unknown = [info for info in infos if remembered.get(info.name) != states[info.name]]
+    if not unknown:
+        return
+    _check_hashes(directory, unknown)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps(remembered | states))
+    except OSError:
+        pass  # no permission or no room: the next one reads again
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes with a file: size, and its times in nanoseconds; a copy's `ctime` is its own even with `cp -p`."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def _check_hashes(directory: Path, infos: Sequence[ShardInfo]) -> None:
     # hashlib releases the GIL, so threads read and hash on every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -312,7 +339,7 @@ def _check_hashes(directory: Path, infos: Sequence[ShardInfo]) -> None:
 
 
 def _repair(directory: Path, info: ShardInfo) -> str:
-    return f"delete {info.name} and {MANIFEST} there and run the same bertjax.prepare again"
+    return f"copy it again, or delete {info.name} and {MANIFEST} there and run the same bertjax.prepare again"
 
 
 def _map_shard(directory: Path, info: ShardInfo) -> Shard:

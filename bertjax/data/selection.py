@@ -21,8 +21,10 @@ DIGEST_BYTES = 16
 HELDOUT = 255
 # Below this a held-out split says nothing, whatever its share.
 MIN_HELDOUT = 8
-# Of a small corpus at most this part is held out.
+# Of a small corpus at most this part is held out,
 MAX_HELDOUT_SHARE = 0.25
+# but two documents, which next-sentence pairs need, where that leaves two to train on.
+MIN_PAIRED = 2
 # Of a longer document only so much goes into the sample for the vocabulary.
 SAMPLE_DOCUMENT_CHARACTERS = 100_000
 
@@ -66,8 +68,8 @@ def select(
 
     Args:
       sources: in order; among equal documents the first one stays.
-      heldout: share of the distinct documents to hold out (at least `MIN_HELDOUT` documents, at most a quarter);
-        0 holds out none.
+      heldout: share of the distinct documents to hold out (at least `MIN_HELDOUT` documents, at most a quarter,
+        but two of four to seven); 0 holds out none.
       seed: decides which.
       sample_characters: about how much text to sample, uniformly by document.
       progress: told the number of documents read so far.
@@ -118,11 +120,18 @@ def _decide(
     thinned = int(np.count_nonzero(first & (copies == 0)))
     copies[~first] = 0
     kept = int(np.count_nonzero(copies))
-    wanted = min(max(round(heldout * kept), MIN_HELDOUT), int(kept * MAX_HELDOUT_SHARE)) if heldout else 0
+    wanted = _heldout_documents(kept, heldout)
     if not kept:
         raise UserError("the weights leave no document; give larger ones")
     copies[_smallest(words[:, 0], copies > 0, wanted)] = HELDOUT
     return copies, duplicates, thinned
+
+
+def _heldout_documents(kept: int, share: float) -> int:
+    """How many of `kept` documents to hold out."""
+    if not share or kept < 2 * MIN_PAIRED:
+        return 0
+    return max(min(max(round(share * kept), MIN_HELDOUT), int(kept * MAX_HELDOUT_SHARE)), MIN_PAIRED)
 
 
 def _first_occurrences(digests: np.ndarray) -> np.ndarray:

@@ -17,6 +17,15 @@ from bertjax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 
+def check_documents(corpus: Corpus, next_sentence: bool) -> None:
+    """Refuses pairs from fewer than two documents, with a UserError."""
+    if next_sentence and corpus.documents < 2:
+        raise UserError(
+            f"{corpus.directory}: next-sentence pairs need two {corpus.split} documents or more, and there is "
+            "one; add documents, or set next_sentence to False"
+        )
+
+
 class Stream:
     """An endless sequence of rows: epoch after epoch of a corpus, each shuffled, masked and paired in its own way.
 
@@ -50,11 +59,7 @@ class Stream:
         Raises:
           UserError: pairs from fewer than two documents.
         """
-        if next_sentence and corpus.documents < 2:
-            raise UserError(
-                f"{corpus.directory}: next-sentence pairs need two {corpus.split} documents or more, and there is "
-                "one; add documents, or set next_sentence to False"
-            )
+        check_documents(corpus, next_sentence)
         self.corpus = corpus
         self._vocabulary = vocabulary
         self._masking = masking

@@ -221,15 +221,17 @@ class _Encoded:
 
 
 def _encode(documents: Sequence[Sequence[str]], tokenizer: tokenizers.Tokenizer) -> _Encoded:
-    texts = [sentence for document in documents for sentence in document]
+    texts = [sentence for document in documents for sentence in sentences.spaced(document)]
     lengths, tokens = [np.zeros(0, np.int64)], [np.zeros(0, tokenizer.dtype)]
     words = size = 0
     for start in range(0, len(texts), _BATCH_SENTENCES):
         batch = texts[start : start + _BATCH_SENTENCES]
         for whole, part in zip((lengths, tokens), tokenizer.encode_ragged(batch), strict=True):
             whole.append(part)
-        joined = " ".join(batch) + " "
+        joined = "".join(batch)
         words, size = words + joined.count(" "), size + len(joined.encode())
+    # The spaces between words and sentences, and one that a document ends with.
+    words, size = words + sum(map(bool, documents)), size + sum(map(bool, documents))
     lengths, tokens = np.concatenate(lengths), np.concatenate(tokens)
     ends = np.cumsum([len(document) for document in documents])
     # Empty sentences count for nothing, and a document ends after as many sentences as are left before its end.

@@ -8,6 +8,7 @@ Here stands what comes before and after it: which line ends are only line wrappi
 
 import itertools
 import re
+from collections.abc import Sequence
 
 import sentencex
 
@@ -41,6 +42,15 @@ def split(document: str, language: str = "en") -> list[str]:
             if text:
                 sentences += _sentences(text, language)
     return sentences
+
+
+def spaced(sentences: Sequence[str]) -> list[str]:
+    """The sentences of a document as they stand in running text: all but the first with the space before them.
+
+    To byte-level BPE a word is one with its space: without it, a sentence's first word would be the end of the last
+    word before it. Other tokenizers see no difference.
+    """
+    return [*sentences[:1], *(" " + sentence for sentence in sentences[1:])]
 
 
 def unwrap(lines: list[str]) -> list[str]:

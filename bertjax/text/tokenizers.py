@@ -39,7 +39,7 @@ class Tokenizer:
       vocab_size: number of ids.
       cls_id, sep_id, mask_id, pad_id, unk_id: ids of the special tokens.
       special_ids: all ids that stand for no text, rising (control and `[unused…]` tokens).
-      dtype: the smallest unsigned integer type that holds every id, uint16 or uint32.
+      dtype: `token_type` of the vocabulary.
     """
 
     def __init__(self, backend: backends.Backend, config: dict[str, Any]):
@@ -49,7 +49,7 @@ class Tokenizer:
         self._pieces = backend.pieces()
         self._ids = {piece: index for index, piece in enumerate(self._pieces)}
         self.vocab_size = len(self._pieces)
-        self.dtype = np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+        self.dtype = token_type(self.vocab_size)
         self._roles = {role: self._role(role) for role in _ROLES}
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._ids[self._roles[role]] for role in _ROLES
@@ -116,8 +116,8 @@ class Tokenizer:
 
         WordPiece: those without "##", so every punctuation mark is a word. Unigram: those with "▁". Byte-level: those
         with "Ġ" (a space). Special tokens begin one. In unigram and byte-level vocabularies punctuation belongs to
-        the word before it, and byte-level text has no space before its first word: count the first token of a
-        sentence as the beginning of a word, whatever this says.
+        the word before it, and byte-level text has no space before its first word: a corpus puts one before every
+        sentence but a document's first, which [CLS] or [SEP] stands before.
         """
         starts = np.array(self._backend.word_starts(self._pieces), bool)
         starts[list(self.special_ids)] = True
@@ -160,6 +160,11 @@ class Tokenizer:
         raise UserError(
             f"the tokenizer has no {role} ({expected}); add it to the vocabulary or name it in tokenizer_config.json"
         )
+
+
+def token_type(vocab_size: int) -> np.dtype:
+    """The integer type of the ids of a vocabulary: uint16, or uint32 above 65,536 ids."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
 
 
 def load(path: str | Path) -> Tokenizer:

@@ -8,6 +8,7 @@ import numpy as np
 from bertjax.data import corpus
 from bertjax.data.corpus import Corpus
 from bertjax.data.vocabulary import Vocabulary
+from bertjax.text.tokenizers import token_type
 
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)
 SPECIAL = (PAD, UNKNOWN, CLS, SEP, MASK)
@@ -33,7 +34,7 @@ def write(directory: Path, splits: dict[str, list[list[list[list[int]]]]], vocab
                     directory / corpus.shard_name(split, number),
                     np.cumsum([0, *map(len, documents)]),
                     np.cumsum([0, *map(len, sentences)]),
-                    np.fromiter(itertools.chain.from_iterable(sentences), corpus.token_type(vocab_size)),
+                    np.fromiter(itertools.chain.from_iterable(sentences), token_type(vocab_size)),
                 )
             )
     corpus.write_manifest(directory, shards=infos, vocab_size=vocab_size, tokenizer_hash="numbers", statistics={})

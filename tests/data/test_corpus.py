@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ def small(tmp_path):
 
 
 def test_opens_what_was_written(small):
-    train = Corpus.open(small, verify=True)
+    train = Corpus.open(small)
     assert (train.documents, train.sentences, train.tokens) == (3, 4, 10)
     assert train.document_sentences.tolist() == [0, 2, 3, 4]
     assert train.document_tokens.tolist() == [0, 5, 9, 10]
@@ -70,16 +71,68 @@ def test_missing_shard_is_named_at_open(small):
         Corpus.open(small)
 
 
-def test_flipped_bit_is_named_by_verify(small):
-    corpus.verify(small)
-    path = small / "heldout-00000.arrow"
+def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    Corpus.open(small, "train", verify=True)
-    for check in (corpus.verify, lambda directory: Corpus.open(directory, "heldout", verify=True)):
-        with pytest.raises(UserError, match=r"heldout-00000.arrow: damaged.*prepare"):
+
+
+def test_flipped_bit_is_named_at_open_and_by_verify(small):
+    flip_a_bit(small / "heldout-00000.arrow")
+    Corpus.open(small, "train")
+    for check in (corpus.verify, lambda directory: Corpus.open(directory, "heldout")):
+        with pytest.raises(UserError, match=r"heldout-00000.arrow: damaged.*copy it again.*prepare"):
             check(small)
+
+
+@pytest.mark.parametrize("split", corpus.SPLITS)
+def test_what_was_found_whole_is_remembered_until_it_changes(small, split):
+    for opened in corpus.SPLITS:
+        Corpus.open(small, opened)
+    memory = small / "cache/verified.json"
+    remembered = json.loads(memory.read_text())
+    assert remembered.keys() == {"train-00000.arrow", "train-00001.arrow", "heldout-00000.arrow"}
+    written = memory.stat().st_mtime_ns
+    Corpus.open(small, split)
+    assert memory.stat().st_mtime_ns == written, "verified anew"
+    path = small / f"{split}-00000.arrow"
+    times = path.stat()
+    flip_a_bit(path)
+    # As a tool does that keeps times.
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(UserError, match="damaged"):
+        Corpus.open(small, split)
+    assert json.loads(memory.read_text()) == remembered
+
+
+def test_an_unchanged_shard_is_not_read_again(small):
+    """Told of a damaged shard that it was found whole, opening believes it; `verify` believes nothing."""
+    Corpus.open(small)
+    memory, path = small / "cache/verified.json", small / "train-00001.arrow"
+    flip_a_bit(path)
+    remembered, now = json.loads(memory.read_text()), path.stat()
+    remembered[path.name][:3] = now.st_size, now.st_mtime_ns, now.st_ctime_ns
+    memory.write_text(json.dumps(remembered))
+    Corpus.open(small)
+    with pytest.raises(UserError, match="damaged"):
+        corpus.verify(small)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7", '{"train-00000.arrow": 1}'])
+def test_a_damaged_memory_costs_a_reading(small, content):
+    (small / "cache").mkdir()
+    (small / "cache/verified.json").write_text(content)
+    Corpus.open(small)
+    assert "train-00001.arrow" in json.loads((small / "cache/verified.json").read_text())
+
+
+def test_a_corpus_without_room_for_its_memory_opens(small):
+    """A file stands where the folder should be: no writing for root either, whom permissions do not stop."""
+    (small / "cache").write_text("")
+    Corpus.open(small)
+    flip_a_bit(small / "train-00000.arrow")
+    with pytest.raises(UserError, match="damaged"):
+        Corpus.open(small)
 
 
 def test_shard_of_noise_is_no_traceback(small):

@@ -42,18 +42,6 @@ def test_terms_are_weighted_sums_of_cross_entropy_and_hits():
     np.testing.assert_allclose(total(result), expected, rtol=1e-6)
 
 
-def test_sums_add_over_microbatches_of_unequal_weight():
-    outputs, batch = example(8)
-    whole = terms(outputs, batch)
-    halves = [
-        terms(*({k: v[rows] for k, v in x.items()} for x in (outputs, batch))) for rows in (slice(3), slice(3, 8))
-    ]
-    assert halves[0]["mlm_loss"].weight != halves[1]["mlm_loss"].weight
-    for name, term in whole.items():
-        np.testing.assert_allclose(term.sum, sum(half[name].sum for half in halves), rtol=1e-6)
-        np.testing.assert_allclose(term.weight, sum(half[name].weight for half in halves))
-
-
 def test_unused_slots_and_rows_have_neither_value_nor_gradient():
     outputs, batch = example()
     batch["example_weights"] = np.array([1, 1, 0, 1], np.float32)

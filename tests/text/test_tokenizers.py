@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertjax.errors import UserError
-from bertjax.text import backends, cache, tokenizers
+from bertjax.text import backends, cache, sentences, tokenizers
 from tests.text.conftest import KINDS
 
 PROBES = [
@@ -155,6 +155,12 @@ def test_special_tokens_come_out_of_prompts_but_never_out_of_text(kind, tokenize
     assert prompt.count(tokenizer.mask_id) == 3
     assert name in tokenizer.decode(prompt)
     assert prompt[0] == tokenizer.encode("the")[0]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased", "unigram"])
+def test_the_space_before_a_sentence_is_nothing_but_to_bytes(kind, tokenizers_of_each_kind, real_sentences):
+    tokenizer = tokenizers_of_each_kind[kind]
+    assert tokenizer.encode_batch(sentences.spaced(real_sentences)) == tokenizer.encode_batch(real_sentences)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,71 @@
+"""Law 7: an unknown config key is an error, and another corpus, tokenizer or mathematics is no way to resume."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from bertjax.config import Config, Phase, from_config_dict, resume_conflict
+from bertjax.errors import UserError
+from bertjax.train import train
+from tests.conftest import run
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"modle": {}}, "config.modle; did you mean config.model?"),
+        ({"model": {"hiden_size": 8}}, "config.model.hiden_size; did you mean config.model.hidden_size?"),
+        ({"phases": ({"steps": 1, "lenght": 8, "batch": 2},)}, "did you mean config.phases[0].length?"),
+    ],
+)
+def test_an_unknown_key_is_an_error(values, says):
+    with pytest.raises(UserError) as error:
+        from_config_dict(values)
+    assert says in str(error.value)
+
+
+def test_resuming_may_change_logging_and_later_steps_but_not_the_mathematics():
+    saved = Config()
+    more = dataclasses.replace(saved, phases=(*saved.phases[:1], Phase(200_000, 512, 256)), log_every=7, corpus="moved")
+    assert resume_conflict(saved, more, step=950_000) is None
+    assert "seed" in resume_conflict(saved, dataclasses.replace(saved, seed=1), step=1)
+    wider = dataclasses.replace(saved, model=dataclasses.replace(saved.model, hidden_size=1536))
+    assert "model.hidden_size" in resume_conflict(saved, wider, step=1)
+    other_batch = dataclasses.replace(saved, phases=(Phase(900_000, 128, 512), saved.phases[1]))
+    assert "phases" in resume_conflict(saved, other_batch, step=1)
+    assert resume_conflict(saved, other_batch, step=0) is None
+
+
+def _other_model(config, **changes):
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+def test_a_workdir_of_another_run_is_refused_and_left_as_it_is(tiny_config, trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    refusals = {
+        "config.model.hidden_size (was 32, now 64)": _other_model(tiny_config, hidden_size=64),
+        "config.seed": dataclasses.replace(tiny_config, seed=5),
+        "config.phases": dataclasses.replace(tiny_config, phases=(Phase(8, 32, 4),)),
+    }
+    for says, config in refusals.items():
+        with pytest.raises(UserError) as error:
+            train(config, workdir)
+        assert says in str(error.value)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_another_corpus_and_another_tokenizer_are_refused(tiny_config, trained, text_file, corpus, tmp_path):
+    for name, tokenizer, says in (
+        ("same tokenizer", f"--tokenizer={corpus}/tokenizer", "another corpus"),
+        ("other tokenizer", "--tokenizer=new:wordpiece:400", "another tokenizer"),
+    ):
+        folder = tmp_path / name
+        made = run("prepare", f"--source=text:{text_file}", tokenizer, "--heldout=0.2", f"--output={folder}")
+        assert made.returncode == 0, made.stderr
+        with pytest.raises(UserError, match=says):
+            train(_other_model(dataclasses.replace(tiny_config, corpus=str(folder)), vocab_size=600), trained)
+    with pytest.raises(UserError, match="has another tokenizer than the corpus"):
+        config = dataclasses.replace(tiny_config, corpus=str(folder), init_from=str(trained))
+        train(config, tmp_path / "new")
