@@ -17,7 +17,7 @@ from absl import flags
 from bertjax import command
 from bertjax.command import say
 from bertjax.errors import UserError
-from bertjax.files import write_text
+from bertjax.files import claimed, write_text
 from bertjax.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,16 @@ def main(args: list[str]) -> None:
 
 
 def train(config: "Config", workdir: Path) -> None:
-    """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop."""
+    """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop.
+
+    Raises:
+      UserError: another process trains there, or the run cannot be begun, continued or saved.
+    """
+    with claimed(workdir, "another process trains here", "--workdir"):
+        _train(config, workdir)
+
+
+def _train(config: "Config", workdir: Path) -> None:
     from bertjax import metrics, parallel, pretraining, training
     from bertjax.checkpoint import CheckpointWriter
     from bertjax.data.corpus import Corpus

@@ -14,6 +14,7 @@ import pytest
 
 from bertjax.data import build, corpus, selection
 from bertjax.errors import UserError
+from bertjax.files import claimed
 from bertjax.text import sources, tokenizers
 from tests import conftest
 
@@ -313,5 +314,5 @@ def test_an_output_without_permission_is_refused(text_file, tmp_path):
 
 
 def test_two_builds_do_not_write_into_one_folder(text_file, tmp_path):
-    with build._claimed(tmp_path), pytest.raises(UserError, match="another prepare"):
+    with claimed(tmp_path, "a test is here", "--output"), pytest.raises(UserError, match="another prepare"):
         make(tmp_path, f"text:{text_file}")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
 
 import jax
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from bertjax import checkpoint, metrics
 from bertjax.config import OptimizerConfig, Phase
 from bertjax.errors import UserError
+from bertjax.files import claimed
 from bertjax.train import train
-from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, overrides, run
 
 
 def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
@@ -93,6 +95,25 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tiny
     assert "at step" in str(error.value) and f"the last good checkpoint is step {steps[-1]}" in str(error.value)
     for record in metrics.read(tmp_path / "run/metrics.jsonl"):
         assert np.isfinite(list(record.values())).all()
+
+
+def test_two_processes_do_not_train_in_one_workdir(corpus, tiny_config, tmp_path):
+    settings = TINY_MODEL | {"corpus": corpus, "phases": '({"steps":100000,"length":32,"batch":8},)'}
+    first = subprocess.Popen(
+        command("train", "--config=configs/tiny.py", f"--workdir={tmp_path}/run", *overrides(settings)),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "starting at step 0" in first.stderr.readline()
+        with pytest.raises(UserError, match="another process trains here"):
+            train(tiny_config, tmp_path / "run")
+    finally:
+        first.kill()
+        first.communicate()
+    with claimed(tmp_path / "run", "", ""):
+        pass  # the claim went with the process
 
 
 def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tmp_path, capfd):
