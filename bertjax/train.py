@@ -133,8 +133,8 @@ def _train(config: "Config", workdir: Path) -> None:
         train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed)
         batches = source.iterate(start, total, threads=config.reader_threads)
         done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
-    checkpoints.close()
-    writer.close()
+        checkpoints.close()  # here, so that no signal ends the process before the last save is whole
+        writer.close()
     if done < total:
         return say(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
     return _finish(workdir)

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
+import threading
 
 import jax
 import numpy as np
@@ -114,6 +116,42 @@ def test_two_processes_do_not_train_in_one_workdir(corpus, tiny_config, tmp_path
         first.communicate()
     with claimed(tmp_path / "run", "", ""):
         pass  # the claim went with the process
+
+
+def test_ctrl_c_before_the_first_step_ends_in_one_line(tmp_path):
+    """The command waits for a config of which nothing comes."""
+    config = tmp_path / "config.py"
+    os.mkfifo(config)
+    process = subprocess.Popen(
+        command("train", f"--config={config}", "--workdir=x"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    with config.open("w"):  # returns once the command reads it
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
+
+
+def test_no_signal_ends_the_process_before_the_last_checkpoint_is_whole(tiny_config, tmp_path):
+    """The last save is finished in the background; until it is, SIGTERM has a handler."""
+    before = signal.getsignal(signal.SIGTERM)
+    taken, too_early = threading.Event(), threading.Event()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.0005):
+            if signal.getsignal(signal.SIGTERM) is not before:
+                taken.set()
+            elif taken.is_set() and not (tmp_path / "run/checkpoints/8").exists():
+                too_early.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        train(tiny_config, tmp_path / "run")
+    finally:
+        ended.set()
+        watcher.join()
+    assert taken.is_set() and not too_early.is_set()
 
 
 def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tmp_path, capfd):
