@@ -60,6 +60,8 @@ def say(message: str) -> None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # absl has shown what --help asks for, and would end with 1
+        sys.exit(0)
     except flags.Error as error:
         _fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:

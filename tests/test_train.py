@@ -47,7 +47,8 @@ def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
 
 
 def test_help_answers_at_once_and_unknown_flags_are_refused():
-    assert "--workdir" in run("train", "--help").stdout
+    answer = run("train", "--help")
+    assert answer.returncode == 0 and "--workdir" in answer.stdout
     assert_refused(run("train", "--config=configs/tiny.py", "--config.sead=1"), "sead", "seed")
     assert_refused(run("train", "--config=configs/none.py", "--workdir=x"), "configs/none.py")
     assert_refused(run("train", "--confg=configs/tiny.py"), "config")
