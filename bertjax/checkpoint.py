@@ -253,7 +253,7 @@ def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {directory}: {error.strerror}; choose another --workdir") from error
+        raise UserError(f"cannot make {directory}: {error.strerror}; choose another folder") from error
 
 
 def _reason(error: BaseException) -> str:

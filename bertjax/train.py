@@ -180,7 +180,9 @@ def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-        shutil.copytree(tokenizer, workdir / "tokenizer", dirs_exist_ok=True)
+        (workdir / "tokenizer").mkdir(exist_ok=True)
+        for path in tokenizer.iterdir():
+            shutil.copyfile(path, workdir / "tokenizer" / path.name)
     except OSError as error:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
 

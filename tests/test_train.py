@@ -231,6 +231,29 @@ def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_files_that_cannot_be_written_are_named_with_the_reason(tiny_config, trained, tmp_path):
+    """A folder stands in their place."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "curves.png").unlink()
+    (workdir / "curves.png").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*curves\.png: Is a directory"):
+        train(tiny_config, workdir)
+    (workdir / "tokenizer/vocab.txt").unlink()
+    (workdir / "tokenizer/vocab.txt").mkdir()
+    with pytest.raises(UserError, match=r"cannot write to .*: Is a directory"):
+        train(tiny_config, workdir)
+
+
+def test_metrics_that_do_not_reach_the_disk_end_in_a_message(tmp_path):
+    """The file becomes one that cannot be put on disk."""
+    writer = metrics.MetricsWriter(tmp_path, 0)
+    with open(os.devnull, "w") as null:  # noqa: PTH123 - it is no path of ours
+        os.dup2(null.fileno(), writer._metrics.fileno())
+    with pytest.raises(UserError, match="cannot write the metrics"):
+        writer.sync()
+    writer.close()
+
+
 def test_config_json_says_what_ran(trained, tiny_config):
     written = json.loads((trained / "config.json").read_text())
     assert written["model"]["vocab_size"] == 600  # 0 was settled from the tokenizer

@@ -106,7 +106,13 @@ def build(
         tokenizer = tokenizers.load(directory / "tokenizer")
         summary = _summary(directory, selection, tokenizer.vocab_size)
         if not complete:
-            _write_manifest(directory, sources, options, summary, tokenizer.hash())
+            try:
+                _write_manifest(directory, sources, options, summary, tokenizer.hash())
+            except OSError as error:
+                raise UserError(
+                    f"{directory / corpus.MANIFEST}: cannot be written ({error.strerror}); "
+                    "make room or set it right, then run the same command again to go on"
+                ) from error
         return summary
 
 
