@@ -36,7 +36,10 @@ class CheckpointWriter:
             self.directory,
             item_names=("params", "optimizer", "meta"),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep_last, keep_period=keep_every or None, enable_async_checkpointing=True
+                max_to_keep=keep_last,
+                keep_period=keep_every or None,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,  # of saves that were killed
             ),
         )
 
