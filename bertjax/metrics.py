@@ -85,8 +85,9 @@ class _TensorBoard:
         from tensorboardX.proto import event_pb2
 
         folder.mkdir(exist_ok=True)
+        continues = any(folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
         self._writer = EventsWriter(str(folder / f"events.{time.time_ns()}"))
-        if resume_step:  # TensorBoard forgets what an earlier file says of later steps
+        if continues:  # TensorBoard forgets what an earlier file says of later steps
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._event(step=resume_step + 1, session_log=start)
 

@@ -11,6 +11,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from bertjax import checkpoint, metrics
 from bertjax.config import OptimizerConfig, Phase
@@ -242,6 +243,28 @@ def test_files_that_cannot_be_written_are_named_with_the_reason(tiny_config, tra
     (workdir / "tokenizer/vocab.txt").mkdir()
     with pytest.raises(UserError, match=r"cannot write to .*: Is a directory"):
         train(tiny_config, workdir)
+
+
+def _events(folder):
+    """The events of a TensorBoard folder in order: TFRecords of length, checksum, event, checksum."""
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            end = 12 + int.from_bytes(content[:8], "little")
+            yield event_pb2.Event.FromString(content[12:end])
+            content = content[end + 4 :]
+
+
+@pytest.mark.parametrize("resume", [0, 2])
+def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path, resume):
+    """Also where a run was killed before its first checkpoint and starts over."""
+    for start in (0, resume):
+        writer = metrics.MetricsWriter(tmp_path, start)
+        for step in range(start + 1, 5):
+            writer.write(step, {"train/loss": 1.0})
+        writer.close()
+    starts = [event.step for event in _events(tmp_path / "tensorboard") if event.HasField("session_log")]
+    assert starts == [resume + 1]
 
 
 def test_metrics_that_do_not_reach_the_disk_end_in_a_message(tmp_path):
