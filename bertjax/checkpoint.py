@@ -36,7 +36,10 @@ class CheckpointWriter:
             self.directory,
             item_names=("params", "optimizer", "meta"),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep_last, keep_period=keep_every or None, enable_async_checkpointing=True
+                max_to_keep=keep_last,
+                keep_period=keep_every or None,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,  # of saves that were killed
             ),
         )
 
@@ -265,7 +268,7 @@ def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {directory}: {error.strerror}; choose another --workdir") from error
+        raise UserError(f"cannot make {directory}: {error.strerror}; choose another folder") from error
 
 
 def _reason(error: BaseException) -> str:

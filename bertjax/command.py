@@ -17,9 +17,13 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks and the messages of 
 def run(main: Callable[[list[str]], Any]) -> None:
     """Parses the flags and runs `main(args)`; `args` are the words that are not flags, without the program's name.
 
-    A UserError, and flags that cannot be parsed, end in one line on stderr and exit code 2.
+    A UserError, and flags that cannot be parsed, end in one line on stderr and exit code 2; Ctrl-C in one and 130.
     """
-    app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
+    try:
+        app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
 
 
 def define_config_flag() -> Any:
@@ -56,6 +60,8 @@ def say(message: str) -> None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # absl has shown what --help asks for, and would end with 1
+        sys.exit(0)
     except flags.Error as error:
         _fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:

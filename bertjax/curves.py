@@ -3,10 +3,16 @@
 from pathlib import Path
 
 from bertjax import metrics
+from bertjax.errors import UserError
+from bertjax.files import written_whole
 
 
 def draw(workdir: Path) -> Path:
-    """Draws `workdir/metrics.jsonl` as `workdir/curves.png` and returns the picture's path."""
+    """Draws `workdir/metrics.jsonl` as `workdir/curves.png` and returns the picture's path.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,7 +34,13 @@ def draw(workdir: Path) -> Path:
         axes.grid(alpha=0.3)
         axes.legend()
     path = workdir / "curves.png"
-    figure.savefig(path)
+    try:
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; the run is whole, the same command draws it again"
+        ) from error
     return path
 
 

@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that one process at a time writes in."""
 
 import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from bertjax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -29,6 +32,42 @@ def write_text(path: Path, text: str) -> None:
     """Writes a small UTF-8 file so."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, others: str, flag: str) -> Iterator[None]:
+    """Makes the directory where it is missing and keeps other processes that claim it out; left empty, it goes again.
+
+    Args:
+      directory: where.
+      others: what keeps a second process out, for its message, e.g. "another process trains here".
+      flag: the flag that names the directory.
+
+    Raises:
+      UserError: another process has claimed it, or it cannot be made.
+    """
+    made = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another {flag}") from error
+    try:
+        _lock(descriptor, f"{directory}: {others}; wait for its end, or choose another {flag}")
+        yield
+    finally:
+        os.close(descriptor)  # this, and the end of the process in any way, takes the lock away
+        if made and not any(directory.iterdir()):
+            directory.rmdir()
+
+
+def _lock(descriptor: int, message: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(message) from error
+    except OSError:
+        return  # a network file system that has no locks for folders: better unguarded than not at all
 
 
 def _sync(path: Path) -> None:

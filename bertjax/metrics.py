@@ -4,9 +4,11 @@
 clock says.
 """
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,10 @@ class MetricsWriter:
           UserError: they cannot be written.
         """
         self._workdir = workdir
-        try:
+        with self._errors_explained():
             self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
             self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
             self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the metrics in {workdir}: {error.strerror}; "
-                "put that right and run the same command again"
-            ) from error
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl.
@@ -42,13 +39,8 @@ class MetricsWriter:
         Raises:
           UserError: the disk is full, or the files may not be written any more.
         """
-        try:
+        with self._errors_explained():
             self._write(step, values)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the metrics of step {step} in {self._workdir}: {error.strerror}; "
-                "put that right and run the same command again, it continues from the last checkpoint"
-            ) from error
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         for file, of_clock in ((self._metrics, False), (self._perf, True)):
@@ -59,15 +51,30 @@ class MetricsWriter:
         self._tensorboard.write(step, values)
 
     def sync(self) -> None:
-        """Puts everything written so far on disk, as a checkpoint must not know more than the metrics."""
-        for file in (self._metrics, self._perf):
-            os.fsync(file.fileno())
+        """Puts everything written so far on disk, as a checkpoint must not know more than the metrics.
+
+        Raises:
+          UserError: it does not get there, the disk being full for instance.
+        """
+        with self._errors_explained():
+            for file in (self._metrics, self._perf):
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Closes the files."""
         self._metrics.close()
         self._perf.close()
         self._tensorboard.close()
+
+    @contextlib.contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the metrics in {self._workdir}: {error.strerror}; "
+                "put that right and run the same command again, it continues from the last checkpoint"
+            ) from error
 
 
 class _TensorBoard:
@@ -78,8 +85,9 @@ class _TensorBoard:
         from tensorboardX.proto import event_pb2
 
         folder.mkdir(exist_ok=True)
+        continues = any(folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
         self._writer = EventsWriter(str(folder / f"events.{time.time_ns()}"))
-        if resume_step:  # TensorBoard forgets what an earlier file says of later steps
+        if continues:  # TensorBoard forgets what an earlier file says of later steps
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._event(step=resume_step + 1, session_log=start)
 

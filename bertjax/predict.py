@@ -51,14 +51,14 @@ def _texts(words: list[str]) -> Iterator[str]:
 
 
 def _lines(path: str) -> list[str]:
-    if path == "-":
-        return sys.stdin.read().splitlines()
+    name = "stdin" if path == "-" else path
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return content.decode("utf-8").splitlines()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check --input") from error
+        raise UserError(f"cannot read {name}: {error.strerror}; check --input") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}; convert it first") from error
+        raise UserError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,9 +64,18 @@ def save(directory: str | Path, model: Pretrained) -> Path:
         "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
     }
     target = directory / "checkpoints" / str(model.step)
-    checkpoint.write_params(target, model.params, meta)
-    (directory / "tokenizer").mkdir()
-    checkpoint.write_tokenizer(meta, directory / "tokenizer")
+    try:
+        checkpoint.write_params(target, model.params, meta)
+        (directory / "tokenizer").mkdir()
+        checkpoint.write_tokenizer(meta, directory / "tokenizer")
+    except BaseException as error:
+        for made in ("checkpoints", "tokenizer"):  # half of a model would be in the way of the next try
+            shutil.rmtree(directory / made, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"cannot write {directory}: {error.strerror}; put that right or choose another folder"
+            ) from error
+        raise
     return target
 
 

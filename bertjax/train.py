@@ -17,7 +17,7 @@ from absl import flags
 from bertjax import command
 from bertjax.command import say
 from bertjax.errors import UserError
-from bertjax.files import write_text
+from bertjax.files import claimed, write_text
 from bertjax.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,16 @@ def main(args: list[str]) -> None:
 
 
 def train(config: "Config", workdir: Path) -> None:
-    """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop."""
+    """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop.
+
+    Raises:
+      UserError: another process trains there, or the run cannot be begun, continued or saved.
+    """
+    with claimed(workdir, "another process trains here", "--workdir"):
+        _train(config, workdir)
+
+
+def _train(config: "Config", workdir: Path) -> None:
     from bertjax import metrics, parallel, pretraining, training
     from bertjax.checkpoint import CheckpointWriter
     from bertjax.data.corpus import Corpus
@@ -126,8 +135,8 @@ def train(config: "Config", workdir: Path) -> None:
         train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed)
         batches = source.iterate(start, total, threads=config.reader_threads)
         done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
-    checkpoints.close()
-    writer.close()
+        checkpoints.close()  # here, so that no signal ends the process before the last save is whole
+        writer.close()
     if done < total:
         return say(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
     return _finish(workdir)
@@ -173,7 +182,9 @@ def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-        shutil.copytree(tokenizer, workdir / "tokenizer", dirs_exist_ok=True)
+        (workdir / "tokenizer").mkdir(exist_ok=True)
+        for path in tokenizer.iterdir():
+            shutil.copyfile(path, workdir / "tokenizer" / path.name)
     except OSError as error:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
 

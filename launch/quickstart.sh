@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a small BERT in minutes, on CPU: sets up .venv, prepares the embedded corpus, pre-trains on it, and
-# fills in a few masks with the result. Flags go to bertjax.train, e.g. --config.seed=1.
+# fills in a few masks with the result. Flags go to bertjax.train, e.g. --config.log_every=50;
+# what changes the mathematics (another seed, another model) needs runs/quickstart to be removed first.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 ensure_environment

@@ -110,6 +110,14 @@ def test_keep_last_and_keep_every(tiny_config, tmp_path):
     assert checkpoint.steps(tmp_path / "run/checkpoints") == [6, 10, 12]
 
 
+def test_what_a_killed_save_left_is_removed(workdir, tiny_config):
+    left = workdir / "checkpoints/6.orbax-checkpoint-tmp"
+    shutil.copytree(workdir / "checkpoints/4", left)
+    train(dataclasses.replace(tiny_config, phases=(Phase(9, 32, 8),)), workdir)
+    assert not left.exists()
+    assert checkpoint.steps(workdir / "checkpoints") == [4, 8, 9]
+
+
 def test_full_disk_stops_with_a_message_and_the_run_continues_after_making_room(corpus, trained, tmp_path):
     """A real full file system: a tmpfs with room for two checkpoints and a half."""
     disk = tmp_path / "disk"

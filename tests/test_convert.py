@@ -1,5 +1,6 @@
 """`bertjax.convert` as a user runs it: to bertjax, back to Hugging Face, and what it refuses."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from bertjax import pretrained
+from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_bert
 from bertjax.model.pretraining import PretrainingModel
 from tests.conftest import assert_refused, run
@@ -55,6 +58,15 @@ def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
         (huggingface / "config.json").read_text()
     )
     assert (tmp_path / "back" / "vocab.txt").read_text().split() == VOCABULARY
+
+
+def test_what_cannot_be_written_to_its_end_is_taken_away_again(huggingface, tmp_path):
+    """The last file of the tokenizer has a name that no file system takes."""
+    model = pretrained.load(huggingface, print)
+    broken = dataclasses.replace(model, tokenizer_files=model.tokenizer_files | {"x" * 300: ""})
+    with pytest.raises(UserError, match="File name too long"):
+        pretrained.save(tmp_path / "run", broken)
+    pretrained.save(tmp_path / "run", model)  # the same folder, as nothing is in the way
 
 
 def test_bad_input_is_refused_and_nothing_is_written(huggingface, tmp_path):

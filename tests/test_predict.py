@@ -70,4 +70,7 @@ def test_bad_input_is_refused(trained, model, tmp_path):
     (tmp_path / "latin").write_bytes("Stra\xdfe".encode("latin-1"))
     for name, says in (("none", "cannot read"), ("empty", "there is no text"), ("latin", "not UTF-8 at byte 4")):
         assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", f"--input={tmp_path / name}"), says)
+    with (tmp_path / "latin").open("rb") as stdin:
+        refused = run("predict", "fill-mask", f"--checkpoint={trained}", stdin=stdin)
+    assert_refused(refused, "stdin is not UTF-8 at byte 4")
     assert_refused(run("predict", "dance", f"--checkpoint={trained}"), "usage")

@@ -14,6 +14,7 @@ import pytest
 
 from bertjax.data import build, corpus, selection
 from bertjax.errors import UserError
+from bertjax.files import claimed
 from bertjax.text import sources, tokenizers
 from tests import conftest
 
@@ -334,6 +335,19 @@ def test_an_output_without_permission_is_refused(text_file, tmp_path):
         make(tmp_path / "out", f"text:{text_file}")
 
 
+def test_a_manifest_that_cannot_be_written_ends_in_a_message_and_the_build_goes_on(text_file, tmp_path):
+    """A folder stands in its place."""
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out", f"text:{text_file}")
+    (tmp_path / "out/corpus.json").unlink()
+    (tmp_path / "out/corpus.json").mkdir()
+    with pytest.raises(UserError, match=r"corpus.json: cannot be written"):
+        make(tmp_path / "out", f"text:{text_file}")
+    (tmp_path / "out/corpus.json").rmdir()
+    make(tmp_path / "out", f"text:{text_file}")
+    corpus.Corpus.open(tmp_path / "out")
+
+
 def test_two_builds_do_not_write_into_one_folder(text_file, tmp_path):
-    with build._claimed(tmp_path), pytest.raises(UserError, match="another prepare"):
+    with claimed(tmp_path, "a test is here", "--output"), pytest.raises(UserError, match="another prepare"):
         make(tmp_path, f"text:{text_file}")

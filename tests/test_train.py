@@ -4,17 +4,22 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
+import threading
 
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from bertjax import checkpoint, metrics
 from bertjax.config import OptimizerConfig, Phase
 from bertjax.errors import UserError
+from bertjax.files import claimed
 from bertjax.text import tokenizers
 from bertjax.train import train
-from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, overrides, run
 from tests.data import synthetic
 
 
@@ -45,7 +50,8 @@ def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
 
 
 def test_help_answers_at_once_and_unknown_flags_are_refused():
-    assert "--workdir" in run("train", "--help").stdout
+    answer = run("train", "--help")
+    assert answer.returncode == 0 and "--workdir" in answer.stdout
     assert_refused(run("train", "--config=configs/tiny.py", "--config.sead=1"), "sead", "seed")
     assert_refused(run("train", "--config=configs/none.py", "--workdir=x"), "configs/none.py")
     assert_refused(run("train", "--confg=configs/tiny.py"), "config")
@@ -95,6 +101,61 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tiny
     assert "at step" in str(error.value) and f"the last good checkpoint is step {steps[-1]}" in str(error.value)
     for record in metrics.read(tmp_path / "run/metrics.jsonl"):
         assert np.isfinite(list(record.values())).all()
+
+
+def test_two_processes_do_not_train_in_one_workdir(corpus, tiny_config, tmp_path):
+    settings = TINY_MODEL | {"corpus": corpus, "phases": '({"steps":100000,"length":32,"batch":8},)'}
+    first = subprocess.Popen(
+        command("train", "--config=configs/tiny.py", f"--workdir={tmp_path}/run", *overrides(settings)),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "starting at step 0" in first.stderr.readline()
+        with pytest.raises(UserError, match="another process trains here"):
+            train(tiny_config, tmp_path / "run")
+    finally:
+        first.kill()
+        first.communicate()
+    with claimed(tmp_path / "run", "", ""):
+        pass  # the claim went with the process
+
+
+def test_ctrl_c_before_the_first_step_ends_in_one_line(tmp_path):
+    """The command waits for a config of which nothing comes."""
+    config = tmp_path / "config.py"
+    os.mkfifo(config)
+    process = subprocess.Popen(
+        command("train", f"--config={config}", "--workdir=x"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    with config.open("w"):  # returns once the command reads it
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
+
+
+def test_no_signal_ends_the_process_before_the_last_checkpoint_is_whole(tiny_config, tmp_path):
+    """The last save is finished in the background; until it is, SIGTERM has a handler."""
+    before = signal.getsignal(signal.SIGTERM)
+    taken, too_early = threading.Event(), threading.Event()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.0005):
+            if signal.getsignal(signal.SIGTERM) is not before:
+                taken.set()
+            elif taken.is_set() and not (tmp_path / "run/checkpoints/8").exists():
+                too_early.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        train(tiny_config, tmp_path / "run")
+    finally:
+        ended.set()
+        watcher.join()
+    assert taken.is_set() and not too_early.is_set()
 
 
 def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tmp_path, capfd):
@@ -206,6 +267,51 @@ def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
     with pytest.raises(UserError, match="cannot"):
         train(tiny_config, tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_files_that_cannot_be_written_are_named_with_the_reason(tiny_config, trained, tmp_path):
+    """A folder stands in their place."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "curves.png").unlink()
+    (workdir / "curves.png").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*curves\.png: Is a directory"):
+        train(tiny_config, workdir)
+    (workdir / "tokenizer/vocab.txt").unlink()
+    (workdir / "tokenizer/vocab.txt").mkdir()
+    with pytest.raises(UserError, match=r"cannot write to .*: Is a directory"):
+        train(tiny_config, workdir)
+
+
+def _events(folder):
+    """The events of a TensorBoard folder in order: TFRecords of length, checksum, event, checksum."""
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            end = 12 + int.from_bytes(content[:8], "little")
+            yield event_pb2.Event.FromString(content[12:end])
+            content = content[end + 4 :]
+
+
+@pytest.mark.parametrize("resume", [0, 2])
+def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path, resume):
+    """Also where a run was killed before its first checkpoint and starts over."""
+    for start in (0, resume):
+        writer = metrics.MetricsWriter(tmp_path, start)
+        for step in range(start + 1, 5):
+            writer.write(step, {"train/loss": 1.0})
+        writer.close()
+    starts = [event.step for event in _events(tmp_path / "tensorboard") if event.HasField("session_log")]
+    assert starts == [resume + 1]
+
+
+def test_metrics_that_do_not_reach_the_disk_end_in_a_message(tmp_path):
+    """The file becomes one that cannot be put on disk."""
+    writer = metrics.MetricsWriter(tmp_path, 0)
+    with open(os.devnull, "w") as null:  # noqa: PTH123 - it is no path of ours
+        os.dup2(null.fileno(), writer._metrics.fileno())
+    with pytest.raises(UserError, match="cannot write the metrics"):
+        writer.sync()
+    writer.close()
 
 
 def test_config_json_says_what_ran(trained, tiny_config):

@@ -14,15 +14,12 @@ any number of processes and interruptions. A build that goes on reads past the t
 The folder `build` stays: with it a damaged shard can be made again without the others.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import importlib.metadata
 import itertools
 import json
 import operator
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +30,7 @@ import numpy as np
 from bertjax.data import corpus, tasks
 from bertjax.data.selection import Selection, emitted, select
 from bertjax.errors import UserError
-from bertjax.files import write_text
+from bertjax.files import claimed, write_text
 from bertjax.text import sentences, tokenizers, vocabulary
 from bertjax.text.sources import Source
 
@@ -101,7 +98,7 @@ def build(
     """
     directory, sources = Path(directory), tuple(sources)
     plan = _plan(sources, options)
-    with _claimed(directory):
+    with claimed(directory, "another prepare is writing here", "--output"):
         selection = _begin(directory, sources, options, plan, progress)
         complete = (directory / corpus.MANIFEST).is_file()
         if not complete:
@@ -109,7 +106,13 @@ def build(
         tokenizer = tokenizers.load(directory / "tokenizer")
         summary = _summary(directory, selection, tokenizer.vocab_size)
         if not complete:
-            _write_manifest(directory, sources, options, summary, tokenizer.hash())
+            try:
+                _write_manifest(directory, sources, options, summary, tokenizer.hash())
+            except OSError as error:
+                raise UserError(
+                    f"{directory / corpus.MANIFEST}: cannot be written ({error.strerror}); "
+                    "make room or set it right, then run the same command again to go on"
+                ) from error
         return summary
 
 
@@ -125,26 +128,6 @@ def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
         "sources": [source.identity() for source in sources],
         "versions": {name: importlib.metadata.version(name) for name in ("sentencex", "tokenizers", "sentencepiece")},
     }
-
-
-@contextlib.contextmanager
-def _claimed(directory: Path) -> Iterator[None]:
-    """Makes the directory where it is missing, and keeps other builds out of it."""
-    made = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another --output") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"{directory}: another prepare is writing here; wait for its end") from error
-    finally:
-        os.close(lock)
-        if made and not any(directory.iterdir()):
-            directory.rmdir()
 
 
 def _begin(

@@ -96,14 +96,15 @@ def _dump(path: Path) -> Iterator[str]:
 
 
 def _page(page: ElementTree.Element) -> str:
-    """Title and wikitext of an article; "" for anything else."""
+    """Title and wikitext of an article; "" for anything else. Old dumps name no namespace: all their pages count."""
+    title = page.findtext("{*}title")
     fields = {_local(element): element for element in page.iter()}
-    if fields["ns"].text != "0" or "redirect" in fields or "text" not in fields:
+    if not title or page.findtext("{*}ns", "0") != "0" or "redirect" in fields or "text" not in fields:
         return ""
     if "model" in fields and fields["model"].text != "wikitext":
         return ""
     content = fields["text"].text or ""
-    return f"{_WIKITEXT}{fields['title'].text}\n\n{content}" if content.strip() else ""
+    return f"{_WIKITEXT}{title}\n\n{content}" if content.strip() else ""
 
 
 def _local(element: ElementTree.Element) -> str:

@@ -134,6 +134,15 @@ def test_mediawiki_dumps_give_the_text_of_articles(suffix, tmp_path):
             texts(f"wiki:{path}")
 
 
+def test_pages_without_namespace_are_articles_and_those_without_title_are_left_out(tmp_path):
+    path = tmp_path / "dump.xml"
+    path.write_text(
+        "<mediawiki><page><title>Old</title><revision><text>From 2006.</text></revision></page>"
+        "<page><ns>0</ns><revision><text>Nobody's.</text></revision></page></mediawiki>"
+    )
+    assert texts(f"wiki:{path}") == ["Old\n\nFrom 2006."]
+
+
 def test_other_files_are_not_taken_for_wikipedia(tmp_path):
     path = tmp_path / "a"
     for content, advice in (("plain text", "use text:"), ('{"text": "x"}', "use jsonl:")):
