@@ -16,7 +16,7 @@ def directory(tmp_path):
 
 
 def files(directory: Path) -> set[str]:
-    return {path.name for path in (directory / "cache").rglob("*") if path.is_file()}
+    return {path.name for path in directory.glob("cache/plan-*/*")}
 
 
 def test_plans_are_kept_beside_the_corpus_and_found_again(directory):
