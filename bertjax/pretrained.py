@@ -27,7 +27,9 @@ class Pretrained:
 
 
 def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
-    """The model at `path`; of a workdir the last checkpoint that can be read, and `say` is told of broken ones.
+    """The model at `path`; of a workdir the last checkpoint that can be read.
+
+    `say` is told of broken checkpoints, and of what a Hugging Face folder lacks.
 
     Raises:
       UserError: there is no model, or none that can be read.
@@ -41,7 +43,7 @@ def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
         except checkpoint.BrokenCheckpoint as error:
             raise UserError(f"checkpoint {path} is broken ({error}); take another one") from error
     if (path / "config.json").is_file():
-        return _from_huggingface(path)
+        return _from_huggingface(path, say)
     raise UserError(
         f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, "
         "or a Hugging Face folder"
@@ -103,10 +105,10 @@ def _from_checkpoint(path: Path) -> Pretrained:
     )
 
 
-def _from_huggingface(folder: Path) -> Pretrained:
+def _from_huggingface(folder: Path, say: Callable[[str], None]) -> Pretrained:
     from bertjax.interop import huggingface
 
-    model, params = huggingface.import_bert(folder)
+    model, params = huggingface.import_bert(folder, say)
     tokenizer = tokenizers.load(folder)
     with tempfile.TemporaryDirectory() as written:
         tokenizer.save(written)

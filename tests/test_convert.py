@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from bertjax import pretrained
 from bertjax.errors import UserError
@@ -58,6 +59,16 @@ def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
         (huggingface / "config.json").read_text()
     )
     assert (tmp_path / "back" / "vocab.txt").read_text().split() == VOCABULARY
+
+
+def test_a_reader_is_told_what_a_folder_lacks(huggingface, tmp_path):
+    folder = shutil.copytree(huggingface, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
+    save_file(headless, folder / "model.safetensors")
+    said = []
+    pretrained.load(folder, said.append)
+    assert len(said) == 1 and "initialised afresh" in said[0]
 
 
 def test_what_cannot_be_written_to_its_end_is_taken_away_again(huggingface, tmp_path):

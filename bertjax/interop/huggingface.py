@@ -7,7 +7,6 @@ import functools
 import json
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,11 +41,7 @@ _OPTIONAL = (
 _WEIGHTS = "model.safetensors"
 
 
-def _to_stderr(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def import_bert(folder: str | Path, say: Callable[[str], None] = _to_stderr) -> tuple[ModelConfig, dict[str, Any]]:
+def import_bert(folder: str | Path, say: Callable[[str], None]) -> tuple[ModelConfig, dict[str, Any]]:
     """The config and the f32 parameters (NumPy) of the BERT in a Hugging Face folder.
 
     Takes BertModel, BertForMaskedLM, BertForPreTraining and what is built on them, with or without the prefix `bert.`

@@ -16,8 +16,6 @@ from bertjax.text import pydocs, readers, wikipedia
 
 MAX_WEIGHT = 100.0
 
-_COMPRESSIONS = (".gz", ".bz2", ".xz")
-
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
