@@ -29,7 +29,7 @@ from bertjax.data.vocabulary import Vocabulary
 
 VOCAB_SIZE = 30_522
 BATCH = 256
-SHARD_TOKENS = 10_000_000
+SHARD_TOKENS = 900_000  # about what `prepare` puts in one
 BATCHES_AFTER = 2000
 BAR = "bar: 150,000 on 2 cores"
 

@@ -41,9 +41,10 @@ def _texts(words: list[str]) -> Iterator[str]:
     """The texts, from where the user put them."""
     if words and _INPUT.value:
         raise UserError("give texts on the command line or --input=FILE, not both")
-    lines: Iterable[str] = words
-    if not words:
-        lines = _lines(_INPUT.value or "-")
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python keeps bytes that it cannot read
+            raise UserError(f"the text {word!a} is not UTF-8; convert it first")
+    lines: Iterable[str] = words or _lines(_INPUT.value or "-")
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise UserError(f"there is no text in {_INPUT.value or 'stdin'}; give one text a line")

@@ -73,4 +73,5 @@ def test_bad_input_is_refused(trained, model, tmp_path):
     with (tmp_path / "latin").open("rb") as stdin:
         refused = run("predict", "fill-mask", f"--checkpoint={trained}", stdin=stdin)
     assert_refused(refused, "stdin is not UTF-8 at byte 4")
+    assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", b"caf\xe9 [MASK]"), "is not UTF-8")
     assert_refused(run("predict", "dance", f"--checkpoint={trained}"), "usage")
