@@ -5,7 +5,8 @@ python benchmarks/train_step.py [--sizes=tiny,base] [--rounds=5] [--seconds=6]
 The competitors are `transformers`' BertForPreTraining, eager and sdpa, as users get it (its masked-LM head scores
 every position), with torch.optim.AdamW and gradient clipping. bertjax runs its own step, that of bertjax/training.py,
 which scores the masked positions alone. All take the same batch and every core. Each is a process of its own; they run
-in turn, and in every round each is timed for as long; the table gives the median step of all rounds.
+in turn, and in every round each is timed for as long; the table gives the median step of all rounds. All get their
+memory in huge pages, as the scripts in launch/ do; GLIBC_TUNABLES= (empty) leaves that out.
 """
 
 import argparse
@@ -66,7 +67,8 @@ class Child:
 
     def __init__(self, runner: str, size: str, seconds: float) -> None:
         command = [sys.executable, __file__, f"--seconds={seconds}", "--child", runner, size]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
+        self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._process.stdout.readline()  # ready
 
     def round(self) -> list[float]:
