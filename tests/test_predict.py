@@ -1,6 +1,7 @@
 """The predict command, and its use from Python."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -73,5 +74,6 @@ def test_bad_input_is_refused(trained, model, tmp_path):
     with (tmp_path / "latin").open("rb") as stdin:
         refused = run("predict", "fill-mask", f"--checkpoint={trained}", stdin=stdin)
     assert_refused(refused, "stdin is not UTF-8 at byte 4")
-    assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", b"caf\xe9 [MASK]"), "is not UTF-8")
+    latin = os.fsdecode(b"caf\xe9 [MASK]")
+    assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", latin), "is not UTF-8")
     assert_refused(run("predict", "dance", f"--checkpoint={trained}"), "usage")
