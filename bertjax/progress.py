@@ -8,8 +8,8 @@ from bertjax.command import say, show_progress
 class Progress:
     """A bar on a terminal, or lines where there is none."""
 
-    def __init__(self, total: int, start: int, unit: str = "step") -> None:
-        self._total, self._unit, self._bar = total, unit, None
+    def __init__(self, total: int, start: int) -> None:
+        self._total, self._bar = total, None
         if show_progress():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +22,7 @@ class Progress:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(unit, total=total, completed=start, text="")
+            self._task = self._bar.add_task("step", total=total, completed=start, text="")
 
     def __enter__(self) -> "Progress":
         if self._bar:
@@ -45,7 +45,7 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)
         else:
-            say(f"{self._unit} {step}/{self._total}: {text}")
+            say(f"step {step}/{self._total}: {text}")
 
     def line(self, text: str) -> None:
         """A line that stays, above the bar."""

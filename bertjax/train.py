@@ -180,7 +180,6 @@ def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
     from bertjax.config import to_dict
 
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
         (workdir / "tokenizer").mkdir(exist_ok=True)
         for path in tokenizer.iterdir():

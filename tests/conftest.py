@@ -56,6 +56,13 @@ def assert_refused(result: subprocess.CompletedProcess, *parts: str) -> None:
         assert str(part) in errors[0]
 
 
+def flip_a_bit(path: Path, where: int | None = None) -> None:
+    """Damages a file as a failing disk does, at byte `where` or in its middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if where is None else where] ^= 0x10
+    path.write_bytes(content)
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory) -> Path:
     """Real English: topics of Python's documentation, a document each."""

@@ -15,7 +15,7 @@ from bertjax.checksums import checksums
 from bertjax.config import Phase
 from bertjax.errors import UserError
 from bertjax.train import train
-from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+from tests.conftest import TINY_MODEL, assert_refused, flip_a_bit, overrides, run
 
 
 @pytest.fixture
@@ -29,13 +29,6 @@ def _data_files(folder):
     return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
 
 
-def _flip_a_bit(path, where=None):
-    content = bytearray(path.read_bytes())
-    position = len(content) // 2 if where is None else where
-    content[position] ^= 0x10
-    path.write_bytes(content)
-
-
 def _blocks(folder):
     """Kilobytes that a folder takes in pages of 4 KiB."""
     return sum(4 * -(-path.stat().st_size // 4096) for path in folder.rglob("*"))
@@ -45,7 +38,7 @@ def _truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("damage", [_flip_a_bit, _truncate, os.unlink], ids=["flipped", "cut", "missing"])
+@pytest.mark.parametrize("damage", [flip_a_bit, _truncate, os.unlink], ids=["flipped", "cut", "missing"])
 @pytest.mark.parametrize("item", ["params", "optimizer", "meta"])
 def test_broken_checkpoint_is_set_aside_and_the_one_before_taken(workdir, tiny_config, trained, capfd, damage, item):
     damage(_data_files(workdir / "checkpoints/8" / item)[0])
@@ -77,7 +70,7 @@ def test_any_flipped_bit_of_an_array_fails_its_checksum():
 
 
 def test_reading_commands_fall_back_without_touching_anything(workdir, capfd):
-    _flip_a_bit(_data_files(workdir / "checkpoints/8/params")[0])
+    flip_a_bit(_data_files(workdir / "checkpoints/8/params")[0])
     said = []
     assert pretrained.load(workdir, said.append).step == 4
     assert "checkpoint 8 is broken" in said[0]

@@ -203,9 +203,7 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
     make(out, f"text:{text_file}")
     before = tree(out)
     shard = out / "train-00001.arrow"
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    conftest.flip_a_bit(shard)
     with pytest.raises(UserError, match=r"train-00001.arrow.*delete train-00001.arrow"):
         corpus.verify(out)
     shard.unlink()

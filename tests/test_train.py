@@ -19,7 +19,7 @@ from bertjax.errors import UserError
 from bertjax.files import claimed
 from bertjax.text import tokenizers
 from bertjax.train import train
-from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, overrides, run
+from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
 from tests.data import synthetic
 
 
@@ -215,9 +215,8 @@ def test_a_damaged_corpus_is_refused(tiny_config, corpus, tmp_path, damage):
 def test_a_flipped_bit_in_a_corpus_is_refused(corpus, tmp_path, split):
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     shard = folder / f"{split}-00000.arrow"
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    flip_a_bit(shard)
+    content = shard.read_bytes()
     assert_refused(run_tiny(folder, tmp_path / "run"), shard, "damaged", "copy it again", "prepare")
     assert shard.read_bytes() == content
     assert not (tmp_path / "run").exists()

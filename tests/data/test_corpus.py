@@ -8,6 +8,7 @@ import pytest
 from bertjax.data import corpus
 from bertjax.data.corpus import Corpus
 from bertjax.errors import UserError
+from tests.conftest import flip_a_bit
 from tests.data import synthetic
 
 DOCUMENTS = [[[5, 6, 7], [8, 9]], [[10, 11, 12, 13]], [[14]]]
@@ -69,12 +70,6 @@ def test_missing_shard_is_named_at_open(small):
     (small / "train-00000.arrow").unlink()
     with pytest.raises(UserError, match=r"train-00000.arrow.*missing.*prepare"):
         Corpus.open(small)
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_flipped_bit_is_named_at_open_and_by_verify(small):
