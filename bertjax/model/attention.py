@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
 from bertjax.model.dropout import dropout
-from bertjax.model.layers import dense
+from bertjax.model.layers import Dense
 
 
 def plain_attention(
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         config = self.config
 
         def heads(name: str, inputs: jax.Array) -> jax.Array:
-            projected = dense(config.hidden_size, config, self.dtype, name)(inputs)
+            projected = Dense(config.hidden_size, config, self.dtype, name=name)(inputs)
             return projected.reshape(*inputs.shape[:-1], config.num_attention_heads, config.head_size)
 
         context = plain_attention(
@@ -71,4 +71,4 @@ class SelfAttention(nn.Module):
             dropout_keys=dropout_keys,
             dropout_site=dropout_site,
         )
-        return dense(config.hidden_size, config, self.dtype, "output")(context.reshape(x.shape))
+        return Dense(config.hidden_size, config, self.dtype, name="output")(context.reshape(x.shape))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from bertjax.config import ModelConfig
 from bertjax.model.attention import SelfAttention
 from bertjax.model.dropout import dropout
-from bertjax.model.layers import activation, dense, layer_norm, matmul_precision, normal_init
+from bertjax.model.layers import Dense, activation, layer_norm, matmul_precision, normal_init
 
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
 SITES = 4
@@ -105,8 +105,8 @@ class Layer(nn.Module):
         attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = layer_norm(config, self.dtype, "attention_layer_norm")(x + attended)
-        inner = activation(config)(dense(config.intermediate_size, config, self.dtype, "intermediate")(x))
-        out = dense(config.hidden_size, config, self.dtype, "output")(inner)
+        inner = activation(config)(Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x))
+        out = Dense(config.hidden_size, config, self.dtype, name="output")(inner)
         out = dropout(out, rate, dropout_keys, site + _MLP_OUTPUT)
         return layer_norm(config, self.dtype, "output_layer_norm")(x + out)
 
@@ -179,15 +179,23 @@ class Encoder(nn.Module):
             params, index = repeat
             return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions), None
 
-        last = None
-        if positions is not None:
-            last = jax.tree.map(lambda leaf: leaf[-1], repeats)
-            repeats = jax.tree.map(lambda leaf: leaf[:-1], repeats)
         count = len(repeats[1])
-        x, _ = jax.lax.scan(one, x, repeats, unroll=max(1, min(self.unroll, count)))
-        if last is not None:
-            x, _ = one(x, last, positions)
+        # Those outside the scan: all that are unrolled in any case, or the last one, which is not like the others.
+        singles = count if self.unroll >= count else int(positions is not None)
+        scanned, *others = _split(repeats, [count - singles] + [1] * singles)
+        if count > singles:
+            x, _ = jax.lax.scan(one, x, scanned, unroll=max(1, min(self.unroll, count - singles)))
+        for i, repeat in enumerate(others):
+            repeat = jax.tree.map(lambda leaf: leaf[0], repeat)
+            x, _ = one(x, repeat, positions if i == len(others) - 1 else None)
         return x
+
+
+def _split(tree: Any, sizes: list[int]) -> list[Any]:
+    """A tree of stacked arrays cut along their first axis; the gradients of the parts are joined in one go."""
+    leaves, structure = jax.tree.flatten(tree)
+    parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
+    return [jax.tree.unflatten(structure, part) for part in parts]
 
 
 def _stacked_init(pattern: Pattern, repeats: int) -> Callable:

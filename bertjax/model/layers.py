@@ -43,11 +43,54 @@ def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Arr
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-def dense(features: int, config: ModelConfig, dtype: jnp.dtype, name: str) -> nn.Dense:
-    """A linear layer: `kernel` [in, features], `bias` [features]; f32 parameters, computed in `dtype`."""
-    return nn.Dense(
-        features, dtype=dtype, kernel_init=normal_init(config), precision=matmul_precision(dtype), name=name
-    )
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """X […, in] times an f32 kernel [in, out], in x's dtype; the kernel's gradient is f32."""
+    return jnp.dot(x, kernel.astype(x.dtype), precision=matmul_precision(x.dtype))
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return matmul(x, kernel), (x, kernel)
+
+
+def _matmul_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    # A CPU multiplies matrices that lie in memory; left alone, XLA computes them anew while it transposes them.
+    x, gradient = jax.lax.platform_dependent(x, gradient, cpu=_barrier, default=lambda *arrays: arrays)
+
+    def product(a: jax.Array, b: jax.Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...], dtype: jnp.dtype):
+        contracting = ((a_axes, b_axes), ((), ()))
+        return jax.lax.dot_general(a, b, contracting, precision=matmul_precision(x.dtype), preferred_element_type=dtype)
+
+    last = x.ndim - 1
+    rows = tuple(range(last))
+    x_gradient = product(gradient, kernel.astype(x.dtype), (last,), (1,), x.dtype)
+    # The first factor is the one that is transposed; let it be the smaller.
+    if x.shape[-1] <= gradient.shape[-1]:
+        return x_gradient, product(x, gradient, rows, rows, kernel.dtype)
+    return x_gradient, product(gradient, x, rows, rows, kernel.dtype).T
+
+
+def _barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return jax.lax.optimization_barrier(arrays)
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+class Dense(nn.Module):
+    """A linear layer: f32 parameters `kernel` [in, features] and `bias` [features], computed in `dtype`."""
+
+    features: int
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[…, in] → […, features]."""
+        kernel = self.param("kernel", normal_init(self.config), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return matmul(x.astype(self.dtype), kernel) + bias.astype(self.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import activation, add_bias, dense, layer_norm, matmul_precision
+from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
 
 
 class MaskedLMHead(nn.Module):
@@ -20,7 +20,7 @@ class MaskedLMHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
         """x: [batch, predictions, hidden], word_embeddings: [vocab, hidden] → f32 [batch, predictions, vocab]."""
-        x = activation(self.config)(dense(self.config.hidden_size, self.config, self.dtype, "dense")(x))
+        x = activation(self.config)(Dense(self.config.hidden_size, self.config, self.dtype, name="dense")(x))
         x = layer_norm(self.config, self.dtype, "layer_norm")(x)
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
         logits = jnp.dot(
@@ -52,8 +52,8 @@ class PretrainingModel(nn.Module):
         self.encoder = Encoder(config, dtype, self.unroll)
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.next_sentence:
-            self.pooler = dense(config.hidden_size, config, dtype, "pooler")
-            self.next_sentence_head = dense(2, config, jnp.float32, "next_sentence_head")
+            self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
+            self.next_sentence_head = Dense(2, config, jnp.float32, name="next_sentence_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Encodes a batch and scores its masked positions, and only these.
