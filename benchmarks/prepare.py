@@ -58,9 +58,11 @@ def installed_docstrings():
     for folder in site.getsitepackages():
         for path in sorted(Path(folder).rglob("*.py")):
             try:
-                yield pydocs.docstrings(path)
+                text = pydocs.docstrings(path)
             except RecursionError:
                 continue  # a generated module, deeper than the parser
+            if "\0" not in text:  # which prepare would take for binary data
+                yield text
 
 
 def write_varied(path: Path, text: str, megabytes: int) -> None:

@@ -1,7 +1,7 @@
 """A cache of words in front of a tokenizer: the same ids, several times as fast.
 
 Running text repeats its words, so most of what a tokenizer does it has done before. The cache maps a word to the
-bytes of its ids; a sentence is then one dictionary look-up a word and one `bytes.join`, both in C.
+bytes of its ids; a batch of texts is then one dictionary look-up a word and one `bytes.join`, both in C.
 
 It is right only where the ids of a text are the ids of its words, one after the other. That holds for
 
@@ -17,7 +17,6 @@ rounding, and with it the choice between two almost equal segmentations, depends
 """
 
 import array
-import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -28,8 +27,8 @@ import numpy as np
 MAX_WORDS = 2**16
 MAX_WORD_CHARACTERS = 64
 
-# ASCII punctuation marks, and runs of anything else but spaces.
-_BERT_WORDS = re.compile(r"[!-/:-@\[-`{-~]|[^ !-/:-@\[-`{-~]+")
+# Ends of texts, ASCII punctuation marks, and runs of anything else but spaces.
+_BERT_WORDS = re.compile(r"\n|[!-/:-@\[-`{-~]|[^ \n!-/:-@\[-`{-~]+")
 
 BERT = "bert"
 BYTE_LEVEL = "byte-level"
@@ -72,7 +71,7 @@ class WordCache:
     Args:
       encode_words: the library: words to lists of ids, without special tokens.
       rule: what `word_rule` gave for it.
-      dtype: integer type of the ids, uint16 or uint32.
+      vocab_size: the number of ids.
       max_words: entries after which the cache is emptied.
     """
 
@@ -80,47 +79,63 @@ class WordCache:
         self,
         encode_words: Callable[[Sequence[str]], Sequence[Sequence[int]]],
         rule: str,
-        dtype: np.dtype,
+        vocab_size: int,
         max_words: int = MAX_WORDS,
     ):
         self._encode_words = encode_words
-        self._words = _byte_level_words if rule == BYTE_LEVEL else _BERT_WORDS.findall
-        self._typecode = {2: "H", 4: "I"}[np.dtype(dtype).itemsize]
+        self._words, end = (_byte_level_words, None) if rule == BYTE_LEVEL else (_bert_words, "\n")
+        # The end of a text is a word too, with the highest number there is, which is no id.
+        self._dtype = np.dtype(np.uint16 if vocab_size < 2**16 else np.uint32)
+        self._end = np.iinfo(self._dtype).max
         self._max_words = max_words
-        self._ids: dict[str, bytes] = {}
+        self._always = {end: self._bytes([self._end])}
+        self._ids: dict[str | None, bytes] = dict(self._always)
 
-    def encode(self, texts: Sequence[str]) -> list[bytes]:
-        """The ids of each text, as the bytes of an array of the cache's integer type."""
-        look_up = self._ids.__getitem__
-        encoded, pending = [], []
-        for index, text in enumerate(texts):
-            words = self._words(text)
-            try:
-                encoded.append(b"".join(map(look_up, words)))
-            except KeyError:
-                encoded.append(b"")
-                pending.append((index, words))
-        if pending:
-            missing = list(set(itertools.chain.from_iterable(words for _, words in pending)).difference(self._ids))
-            for word, ids in zip(missing, self._encode_words(missing), strict=True):
-                self._ids[word] = array.array(self._typecode, ids).tobytes()
-            for index, words in pending:
-                encoded[index] = b"".join(map(look_up, words))
-            self._forget(missing)
-        return encoded
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The number of ids of each text, int64 [texts], and all ids, uint16 or uint32 [sum of lengths]."""
+        words = self._words(texts)
+        missing = list(set(words).difference(self._ids))
+        for word, ids in zip(missing, self._encode_words(missing), strict=True):
+            self._ids[word] = self._bytes(ids)
+        tokens = np.frombuffer(b"".join(map(self._ids.__getitem__, words)), self._dtype)
+        self._forget(missing)
+        ends = np.flatnonzero(tokens == self._end)
+        return np.diff(ends, prepend=-1) - 1, np.delete(tokens, ends)
+
+    def _bytes(self, ids: Sequence[int]) -> bytes:
+        return array.array(self._dtype.char, ids).tobytes()
 
     def _forget(self, added: Iterable[str]) -> None:
         """Keeps memory bounded, in the number of words and in their length."""
         if len(self._ids) > self._max_words:
-            self._ids.clear()
+            self._ids = dict(self._always)
             return
         for word in added:
             if len(word) > MAX_WORD_CHARACTERS:
                 del self._ids[word]
 
 
-def _byte_level_words(text: str) -> list[str]:
-    """Cuts before each space that stands between two characters that are no white space; the space stays."""
+def _bert_words(texts: Sequence[str]) -> list[str]:
+    """The words of all texts, a line end after each; in a text a line end is white space like any other."""
+    joined = "\n".join([*texts, ""])
+    if joined.count("\n") != len(texts):
+        joined = "\n".join([*(text.replace("\n", " ") for text in texts), ""])
+    return _BERT_WORDS.findall(joined)
+
+
+def _byte_level_words(texts: Sequence[str]) -> list[str | None]:
+    """The words of all texts, None after each.
+
+    Cuts before each space that stands between two characters that are no white space; the space stays.
+    """
+    words = []
+    for text in texts:
+        words += _cut_at_spaces(text)
+        words.append(None)
+    return words
+
+
+def _cut_at_spaces(text: str) -> list[str]:
     if not text:
         return []
     first, *others = text.split(" ")

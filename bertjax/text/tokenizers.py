@@ -58,7 +58,7 @@ class Tokenizer:
         special = backend.special_pieces() | unused | set(self._roles.values())
         self.special_ids = tuple(sorted(self._ids[piece] for piece in special if piece in self._ids))
         rule = backend.word_rule()
-        self._cache = cache.WordCache(backend.encode_words, rule, self.dtype) if rule else None
+        self._cache = cache.WordCache(backend.encode_words, rule, self.vocab_size) if rule else None
 
     def encode(self, text: str, special_tokens: bool = False) -> list[int]:
         """Ids of a text, without [CLS] and [SEP] around them.
@@ -78,9 +78,12 @@ class Tokenizer:
                 ids += self.encode_batch([part])[0]
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text."""
-        return [np.frombuffer(ids, self.dtype).tolist() for ids in self.encode_bytes(texts)]
+    def encode_batch(self, texts: Sequence[str], word_cache: bool = True) -> list[list[int]]:
+        """Ids of each text; `word_cache=False` asks the library for every text."""
+        if not (word_cache and self._cache):
+            return [list(ids) for ids in self._backend.encode_batch(texts)]
+        lengths, tokens = self._cache.encode(texts)
+        return [ids.tolist() for ids in np.split(tokens, np.cumsum(lengths)[:-1])] if len(texts) else []
 
     def encode_ragged(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts in one array.
@@ -89,15 +92,12 @@ class Tokenizer:
           lengths: int64 [texts], the number of ids of each text.
           tokens: `dtype` [sum of lengths].
         """
-        encoded = self.encode_bytes(texts)
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded)) // self.dtype.itemsize
-        return lengths, np.frombuffer(b"".join(encoded), self.dtype)
-
-    def encode_bytes(self, texts: Sequence[str], word_cache: bool = True) -> list[bytes]:
-        """Ids of each text as the bytes of an array of `dtype`; `word_cache=False` asks the library for every text."""
-        if word_cache and self._cache:
-            return self._cache.encode(texts)
-        return [np.array(ids, self.dtype).tobytes() for ids in self._backend.encode_batch(texts)]
+        if self._cache:
+            lengths, tokens = self._cache.encode(texts)
+            return lengths, tokens.astype(self.dtype, copy=False)
+        encoded = [np.array(ids, self.dtype) for ids in self._backend.encode_batch(texts)]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return lengths, np.concatenate([np.zeros(0, self.dtype), *encoded])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens appear by name."""

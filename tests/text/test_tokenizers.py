@@ -58,7 +58,7 @@ ADVERSARIAL = st.lists(
 def test_word_cache_gives_the_librarys_ids_on_real_text(kind, tokenizers_of_each_kind, real_sentences):
     tokenizer = tokenizers_of_each_kind[kind]
     texts = [*real_sentences, *PROBES]
-    assert tokenizer.encode_bytes(texts) == tokenizer.encode_bytes(texts, word_cache=False)
+    assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased", "bpe"])
@@ -67,7 +67,7 @@ def test_word_cache_gives_the_librarys_ids_on_real_text(kind, tokenizers_of_each
 def test_word_cache_gives_the_librarys_ids_on_adversarial_text(kind, tokenizers_of_each_kind, texts):
     tokenizer = tokenizers_of_each_kind[kind]
     assert tokenizer._cache is not None
-    assert tokenizer.encode_bytes(texts) == tokenizer.encode_bytes(texts, word_cache=False)
+    assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
 
 
 def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
@@ -76,15 +76,17 @@ def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
     composed = tokenizers.Tokenizer(backends.LibraryBackend(tokenizer), {})
     texts = ["e\u0301 \u0301e a \u0308 \u1112\u1161\u11ab", "A\u030a\u0327 x", " \u0345 ", "\u212b ngstrom"]
     assert composed._cache is not None
-    assert composed.encode_bytes(texts) == composed.encode_bytes(texts, word_cache=False)
+    assert composed.encode_batch(texts) == composed.encode_batch(texts, word_cache=False)
 
 
 def test_word_cache_stays_within_its_bounds_and_right(tokenizers_of_each_kind, real_sentences):
     tokenizer = tokenizers_of_each_kind["wordpiece"]
-    small = cache.WordCache(tokenizer._backend.encode_words, "bert", np.dtype(np.uint16), max_words=50)
+    small = cache.WordCache(tokenizer._backend.encode_words, "bert", tokenizer.vocab_size, max_words=50)
     for sentence in [*real_sentences[:300], "y" * 70_000]:
-        assert small.encode([sentence]) == tokenizer.encode_bytes([sentence], word_cache=False)
-        assert len(small._ids) <= 50
+        lengths, tokens = small.encode([sentence])
+        assert lengths.sum() == len(tokens)
+        assert [tokens.tolist()] == tokenizer.encode_batch([sentence], word_cache=False)
+        assert len(small._ids) <= 51  # and the end of a text
         assert all(len(word) <= cache.MAX_WORD_CHARACTERS for word in small._ids)
 
 

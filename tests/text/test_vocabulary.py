@@ -74,4 +74,4 @@ def test_a_vocabulary_above_two_bytes_uses_four(tmp_path):
     tokenizer = vocabulary.train("new:wordpiece:70000", ["a few words"] * 3, tmp_path)
     assert tokenizer.dtype.itemsize == 4
     texts = ["a few words, few"]
-    assert tokenizers.load(tmp_path).encode_bytes(texts) == tokenizer.encode_bytes(texts, word_cache=False)
+    assert tokenizers.load(tmp_path).encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
