@@ -8,7 +8,7 @@ Here stands what comes before and after it: which line ends are only line wrappi
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sentencex
 
@@ -35,13 +35,9 @@ def split(document: str, language: str = "en") -> list[str]:
     Returns:
       Sentences, never empty, without white space at their ends, of at most `MAX_CHARACTERS` characters.
     """
-    sentences = []
-    for block in _BLANK_LINES.split(document):
-        for paragraph in unwrap(block.split("\n")):
-            text = " ".join(paragraph.split())
-            if text:
-                sentences += _sentences(text, language)
-    return sentences
+    blocks = (unwrap(block.split("\n")) for block in _BLANK_LINES.split(document))
+    paragraphs = (" ".join(paragraph.split()) for block in blocks for paragraph in block)
+    return _sentences(filter(None, paragraphs), language)
 
 
 def spaced(sentences: Sequence[str]) -> list[str]:
@@ -82,10 +78,11 @@ def unwrap(lines: list[str]) -> list[str]:
     return ["\n".join(paragraph) for paragraph in paragraphs]
 
 
-def _sentences(text: str, language: str) -> list[str]:
-    """Sentences of one paragraph, in which white space is single spaces."""
+def _sentences(paragraphs: Iterable[str], language: str) -> list[str]:
+    """Sentences of paragraphs in which white space is single spaces."""
     found = []
-    for sentence in sentencex.segment(language, text):
+    # One call for all, as a call costs as much as a short paragraph: sentencex never joins what a blank line parts.
+    for sentence in sentencex.segment(language, "\n\n".join(paragraphs)):
         sentence = sentence.strip()
         if len(sentence) > MAX_CHARACTERS:
             found += _cut(sentence)

@@ -57,3 +57,13 @@ def test_lines_that_are_not_wrapped_stay_apart():
 def test_other_languages_have_their_own_abbreviations():
     text = "Das kostet z. B. 3,50 Euro. Es ist teuer."
     assert sentences.split(text, "de") == ["Das kostet z. B. 3,50 Euro.", "Es ist teuer."]
+
+
+PARAGRAPHS = st.text(st.sampled_from(list("aB1. \t!?\"'“”()…。\u2028\x1c\x85\xa0é汉\u0301")), max_size=30)
+
+
+@given(st.lists(PARAGRAPHS, max_size=5))
+@settings(max_examples=300, deadline=None)
+def test_a_paragraph_is_split_as_if_it_stood_alone(paragraphs):
+    alone = [sentence for paragraph in paragraphs for sentence in sentences.split(paragraph)]
+    assert sentences.split("\n\n".join(paragraphs)) == alone
