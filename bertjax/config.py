@@ -17,6 +17,8 @@ from bertjax.errors import UserError
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 MASKING_UNITS = ("token", "word", "span")
 DTYPES = ("auto", "float32", "bfloat16")
+_VOCABULARY_MULTIPLE = 64
+REMAT = ("none", "bert", "dots", "full")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 
 
@@ -43,6 +45,11 @@ class ModelConfig:
     attention_probs_dropout_prob: float = 0.1
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the word embeddings: `vocab_size` rounded up, so that a mesh can share them; the rest stay zero."""
+        return _VOCABULARY_MULTIPLE * math.ceil(self.vocab_size / _VOCABULARY_MULTIPLE)
 
     @property
     def head_size(self) -> int:
@@ -96,9 +103,12 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; -1 takes all that are left."""
+    """Devices along each axis of the mesh; one may be -1, which takes all that are left."""
 
-    data: int = -1
+    data: int = -1  # replicas of everything, which share the batch
+    fsdp: int = 1  # these share the batch as well, and store a part of parameters and optimizer state each
+    sequence: int = 1  # each computes a stretch of every sequence
+    tensor: int = 1  # each computes some heads, MLP columns and vocabulary entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +116,8 @@ class LayoutConfig:
     """How the same mathematics is laid out on the machine."""
 
     unroll: int = 1  # layers a scan step; num_hidden_layers unrolls them all
+    remat: str = "none"  # what the backward pass computes again to save memory: none, bert, dots, full
+    accumulation: int = 1  # parts of a batch that a step computes one after the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,8 +241,13 @@ def validate(config: Config) -> None:
     _one_of("dtype", config.dtype, DTYPES)
     _require(0 <= config.short_sequences <= 1, "short_sequences", config.short_sequences, "from 0 to 1")
     _require(config.seed >= 0, "seed", config.seed, "0 or larger")
-    _require(config.mesh.data == -1 or config.mesh.data >= 1, "mesh.data", config.mesh.data, "-1, or 1 or larger")
-    _require(config.layout.unroll >= 1, "layout.unroll", config.layout.unroll, "1 or larger")
+    sizes = dataclasses.asdict(config.mesh)
+    for name, size in sizes.items():
+        _require(size == -1 or size >= 1, f"mesh.{name}", size, "-1, or 1 or larger")
+    _require(list(sizes.values()).count(-1) <= 1, "mesh", sizes, "-1 at one axis only")
+    for name in ("unroll", "accumulation"):
+        _require(getattr(config.layout, name) >= 1, f"layout.{name}", getattr(config.layout, name), "1 or larger")
+    _one_of("layout.remat", config.layout.remat, REMAT)
     for name in ("log_every", "checkpoint_every", "keep_last", "eval_sequences", "reader_threads"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
     for name in ("eval_every", "keep_every"):

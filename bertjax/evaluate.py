@@ -26,7 +26,9 @@ def main(args: list[str]) -> None:
     """Restores the checkpoint, scores it and prints the scores."""
     if args or _CHECKPOINT.value is None:
         raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR]")
-    from bertjax import parallel, pretrained, pretraining
+    import jax
+
+    from bertjax import parallel, pretrained, pretraining, sharding
     from bertjax.data.corpus import Corpus
     from bertjax.data.vocabulary import Vocabulary
 
@@ -41,9 +43,10 @@ def main(args: list[str]) -> None:
     if length > config.model.max_position_embeddings:
         raise UserError(f"--length is {length}; the model reads at most {config.model.max_position_embeddings} tokens")
     mesh = parallel.make_mesh(config.mesh)
-    parallel.check_batch(mesh, _BATCH.value, "--batch")
+    sharding.check_divides("batch", _BATCH.value, mesh, "--batch")
     held_out = pretraining.open_held_out(config, mesh, Vocabulary.of(model.tokenizer), corpus)
-    scores = held_out.scores(model.params, length, _BATCH.value)
+    params = jax.device_put(model.params, sharding.of_state(model.params, mesh))
+    scores = held_out.scores(params, length, _BATCH.value)
     command.say(f"step {model.step} of {model.path}: {pretraining.describe_scores(scores)}")
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
 

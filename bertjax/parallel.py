@@ -1,46 +1,41 @@
 """The mesh of devices, and where parameters and batches lie on it."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
+from bertjax import sharding
 from bertjax.config import MeshConfig
 from bertjax.errors import UserError
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices of all hosts; the axis `data` splits the batch, parameters are replicated."""
-    devices = jax.device_count()
-    data = devices if config.data == -1 else config.data
-    if data != devices:
-        raise UserError(f"config.mesh.data is {data}, but there are {devices} devices; use {devices} or -1")
-    return jax.make_mesh((data,), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over `devices`, else all of all hosts; it always has all axes, of size 1 where they are not used.
 
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def by_row(mesh: Mesh) -> NamedSharding:
-    """The first dimension, a batch's rows, is split over the data axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def check_batch(mesh: Mesh, batch: int, where: str) -> None:
-    """Raises UserError where the devices cannot share `batch` rows evenly."""
-    if batch % mesh.shape["data"]:
-        raise UserError(
-            f"{where} is {batch}, not a multiple of the {mesh.shape['data']} devices that share it; change it"
-        )
+    Raises:
+      UserError: the axes do not take all devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    sizes = dataclasses.asdict(config)
+    given = math.prod(size for size in sizes.values() if size != -1)
+    if count % given == 0:
+        sizes = {name: count // given if size == -1 else size for name, size in sizes.items()}
+    if math.prod(sizes.values()) != count:
+        axes = " × ".join(f"{name}={size}" for name, size in sizes.items())
+        raise UserError(f"config.mesh is {axes}, but there are {count} devices; -1 takes all that are left")
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Starts the copy of this process's rows to its devices and returns the global arrays."""
-    sharding = by_row(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    shardings = sharding.of_batch(batch, mesh)
+    return {name: jax.make_array_from_process_local_data(shardings[name], rows) for name, rows in batch.items()}
 
 
 # Dense bf16 peak, FLOP/s a chip, from the makers' data sheets; MFU is reported only for these.

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from bertjax import checkpoint, parallel, pretrained, training
-from bertjax.config import Config, Phase, from_config_dict, resume_conflict, to_dict
+from bertjax.config import Config, ModelConfig, Phase, from_config_dict, resume_conflict, to_dict
 from bertjax.data import heldout
 from bertjax.data.corpus import Corpus
 from bertjax.data.stream import check_documents
@@ -35,8 +35,9 @@ def pretraining_task(config: Config) -> training.Task:
         next_sentence=config.next_sentence,
         dtype=parallel.compute_dtype(config.dtype),
         unroll=config.layout.unroll,
+        remat=config.layout.remat,
     )
-    return training.Task(model, objective.terms, objective.total)
+    return training.Task(model, objective.terms, objective.weights, objective.total)
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -217,6 +218,7 @@ def describe_scores(scores: dict[str, float]) -> str:
     return text
 
 
-def count_parameters(params: Any) -> int:
-    """Numbers in a tree of parameters."""
-    return sum(x.size for x in jax.tree.leaves(params))
+def count_parameters(config: ModelConfig, params: Any) -> int:
+    """Numbers in a tree of parameters (arrays or their shapes), without the padding of the vocabulary."""
+    padding = (config.padded_vocab_size - config.vocab_size) * (config.hidden_size + 1)
+    return sum(x.size for x in jax.tree.leaves(params)) - padding

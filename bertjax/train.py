@@ -56,7 +56,7 @@ def train(config: "Config", workdir: Path) -> None:
 
 
 def _train(config: "Config", workdir: Path) -> None:
-    from bertjax import metrics, parallel, pretraining, training
+    from bertjax import metrics, parallel, pretraining, sharding, training
     from bertjax.checkpoint import CheckpointWriter
     from bertjax.data.corpus import Corpus
     from bertjax.data.pipeline import BatchSource
@@ -76,7 +76,10 @@ def _train(config: "Config", workdir: Path) -> None:
     # -- mesh, model, optimizer
     mesh = parallel.make_mesh(config.mesh)
     for index, phase in enumerate(config.phases):
-        parallel.check_batch(mesh, phase.batch, f"config.phases[{index}].batch")
+        parts = config.layout.accumulation
+        sharding.check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", parts)
+        sharding.check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
+    sharding.check(config.model, mesh)
     held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)
@@ -132,7 +135,7 @@ def _train(config: "Config", workdir: Path) -> None:
             checkpoint_due=lambda step: step == total or step % config.checkpoint_every == 0,
             on_checkpoint=on_checkpoint,
         )
-        train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed)
+        train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
         batches = source.iterate(start, total, threads=config.reader_threads)
         done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
@@ -159,7 +162,7 @@ def _describe(config: "Config", corpus: Any, source: Any, params: Any, start: in
     tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
     return (
         f"{'continuing at' if start else 'starting at'} step {start} of {config.total_steps}: "
-        f"{pretraining.count_parameters(params):,} parameters, "
+        f"{pretraining.count_parameters(config.model, params):,} parameters, "
         f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
         f"epochs); padding {source.padding_share(*config.locate(start)):.1%}"
     )

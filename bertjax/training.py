@@ -13,9 +13,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from bertjax import sharding
 from bertjax.errors import UserError
 from bertjax.objectives.pretraining import Term
-from bertjax.parallel import by_row, compiler_options, put_batch, replicated
+from bertjax.parallel import compiler_options, put_batch
 from bertjax.speed import Clock
 
 Batch = Mapping[str, Any]
@@ -37,20 +38,22 @@ class Task:
 
     model: Any  # flax module: apply({"params": …}, batch, dropout_keys) -> outputs
     terms: Callable[[Mapping[str, jax.Array], Batch], dict[str, Term]]
+    weights: Callable[[Batch], dict[str, jax.Array]]  # those of the terms, known before the model runs
     total: Callable[[Mapping[str, Term]], jax.Array]
 
 
 def abstract_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh) -> TrainState:
     """The state's shapes, dtypes and shardings; computes nothing. `batch` may be abstract as well."""
     shapes = jax.eval_shape(lambda batch: _initial(task, optimizer, batch, 0), batch)
-    where = replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
+    where = sharding.of_state(shapes, mesh)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, where)
 
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int) -> TrainState:
     """The state before the first step, made where it will lie."""
     shapes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
-    make = jax.jit(lambda batch: _initial(task, optimizer, batch, seed), out_shardings=replicated(mesh))
+    where = sharding.of_state(abstract_state(task, optimizer, batch, mesh), mesh)
+    make = jax.jit(lambda batch: _initial(task, optimizer, batch, seed), out_shardings=where)
     return make(shapes)
 
 
@@ -60,36 +63,70 @@ def _initial(task: Task, optimizer: optax.GradientTransformation, batch: Batch, 
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh, seed: int
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    seed: int,
+    accumulation: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """A compiled step: (state, batch) -> (state, metrics as f32 scalars). The old state's memory is re-used."""
+    """A compiled step: (state, batch) -> (state, metrics as f32 scalars). The old state's memory is re-used.
+
+    The batch is computed in `accumulation` parts, one after the other; their number changes nothing but rounding.
+    """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        with sharding.on(mesh):
+            return step_on_mesh(state, batch)
+
+    def step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         rows = jax.tree.leaves(dict(batch))[0].shape[0]
         keys = dropout_keys(seed, state.step, rows)
 
-        def loss_of(params: Any) -> tuple[jax.Array, dict[str, Term]]:
-            terms = task.terms(task.model.apply({"params": params}, batch, keys), batch)
-            return task.total(terms), terms
-
-        (loss, terms), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        gradients, terms = _gradients(task, state.params, dict(batch), keys, accumulation)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
-            "train/loss": loss,
+            "train/loss": task.total(terms),
             "train/grad_norm": optax.global_norm(gradients),
             "train/learning_rate": schedule(state.step),
         } | {f"train/{name}": term.mean() for name, term in terms.items()}
         params = optax.apply_updates(state.params, updates)
-        return TrainState(step=state.step + 1, params=params, optimizer=optimizer_state), metrics
+        state = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
+        return jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh)), metrics
 
-    everywhere = replicated(mesh)
-    return jax.jit(
-        train_step,
-        in_shardings=(everywhere, by_row(mesh)),
-        out_shardings=(everywhere, everywhere),
-        donate_argnums=0,
-        compiler_options=compiler_options(mesh),
-    )
+    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
+
+
+def _gradients(
+    task: Task, params: Any, batch: dict[str, jax.Array], keys: jax.Array, parts: int
+) -> tuple[Any, dict[str, Term]]:
+    """The gradients of the loss, and its terms; both summed over the parts of the batch."""
+    weights = task.weights(batch)
+
+    def loss_of(params: Any, batch: Batch, keys: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
+        terms = task.terms(_apply(task, params, batch, keys), batch)
+        # By the weight of the whole batch: the parts have unequal numbers of predictions.
+        terms = {name: Term(term.sum, weights[name]) for name, term in terms.items()}
+        return task.total(terms), terms
+
+    gradient_of = jax.grad(loss_of, has_aux=True)
+    if parts == 1:
+        return gradient_of(params, batch, keys)
+
+    def add(sums: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        gradients, terms = gradient_of(params, *part)
+        more = (gradients, {name: term.sum for name, term in terms.items()})
+        return jax.tree.map(jnp.add, sums, more), None
+
+    # Every device gives rows of its own to every part.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
+    start = (jax.tree.map(jnp.zeros_like, params), dict.fromkeys(weights, jnp.float32(0)))
+    (gradients, sums), _ = jax.lax.scan(add, start, split)
+    return gradients, {name: Term(total, weights[name]) for name, total in sums.items()}
+
+
+def _apply(task: Task, params: Any, batch: Batch, keys: jax.Array | None = None) -> dict[str, jax.Array]:
+    return task.model.apply({"params": sharding.gathered(params, task.model.dtype)}, batch, keys)
 
 
 def dropout_keys(seed: int, step: jax.Array, rows: int) -> jax.Array:
@@ -102,15 +139,10 @@ def make_eval_step(task: Task, mesh: Mesh) -> Callable[[Any, Batch], dict[str, T
     """A compiled evaluation of one batch: (params, batch) -> terms, without dropout."""
 
     def eval_step(params: Any, batch: Batch) -> dict[str, Term]:
-        return task.terms(task.model.apply({"params": params}, batch), batch)
+        with sharding.on(mesh):
+            return task.terms(_apply(task, params, batch), batch)
 
-    everywhere = replicated(mesh)
-    return jax.jit(
-        eval_step,
-        in_shardings=(everywhere, by_row(mesh)),
-        out_shardings=everywhere,
-        compiler_options=compiler_options(mesh),
-    )
+    return jax.jit(eval_step, compiler_options=compiler_options(mesh))
 
 
 def evaluate(

@@ -272,6 +272,7 @@ def _check_shapes(
         expected = functools.reduce(lambda tree, key: tree[key], name.path, abstract).shape
         expected = expected if name.repeat is None else expected[1:]
         expected = expected[::-1] if name.transposed else expected
+        expected = expected if name.rows is None else (name.rows, *expected[1:])
         if tensors[name.theirs].shape != expected:
             raise UserError(
                 f"{weights}: {name.theirs} has shape {tensors[name.theirs].shape}, but config.json says {expected}"
@@ -297,6 +298,7 @@ def _take(params: Mapping[str, Any], name: Name) -> np.ndarray:
         params = params[part]
     array = np.asarray(params)
     array = array if name.repeat is None else array[name.repeat]
+    array = array if name.rows is None else array[: name.rows]
     return array.T if name.transposed else array
 
 

@@ -34,6 +34,7 @@ class Name:
     path: tuple[str, ...]
     repeat: int | None = None  # index into the stacked repeats of a segment
     transposed: bool = False
+    rows: int | None = None  # the first rows of ours, which are padded; None takes all
 
 
 def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
@@ -41,7 +42,10 @@ def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
 
     The copies that tying makes (`cls.predictions.decoder.*`) are not among them.
     """
-    names = [Name("bert.embeddings." + theirs, ("embeddings", *ours)) for ours, theirs in _EMBEDDINGS.items()]
+    names = [
+        Name("bert.embeddings." + theirs, ("embeddings", *ours), rows=config.vocab_size if "word" in theirs else None)
+        for ours, theirs in _EMBEDDINGS.items()
+    ]
     names += _norm("bert.embeddings.LayerNorm", ("embeddings", "layer_norm"))
     for number, (path, repeat) in enumerate(_layers(config)):
         prefix = f"bert.encoder.layer.{number}."
@@ -51,7 +55,7 @@ def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
             names += _norm(prefix + theirs, (*path, *ours), repeat)
     names += _dense("cls.predictions.transform.dense", ("masked_lm_head", "dense"))
     names += _norm("cls.predictions.transform.LayerNorm", ("masked_lm_head", "layer_norm"))
-    names.append(Name("cls.predictions.bias", ("masked_lm_head", "bias")))
+    names.append(Name("cls.predictions.bias", ("masked_lm_head", "bias"), rows=config.vocab_size))
     if next_sentence:
         names += _dense("bert.pooler.dense", ("pooler",))
         names += _dense("cls.seq_relationship", ("next_sentence_head",))

@@ -76,6 +76,7 @@ def run_ours(config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str,
         return model.apply(variables, batch) | {"hidden": model.apply(variables, batch, method="encode")}
 
     outputs = run(params, dict(batch))
+    outputs["masked_lm_logits"] = outputs["masked_lm_logits"][..., : config.vocab_size]
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 

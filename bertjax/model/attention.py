@@ -9,10 +9,14 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from bertjax.config import ModelConfig
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import Dense
+from bertjax.sharding import constrain
+
+CONTEXT = "context"  # the name of attention's result, for remat
 
 
 def plain_attention(
@@ -58,17 +62,20 @@ class SelfAttention(nn.Module):
         """x: [batch, rows, hidden], what it may see: [batch, length, hidden], mask: [batch, length] → like x."""
         config = self.config
 
-        def heads(name: str, inputs: jax.Array) -> jax.Array:
+        def heads(name: str, inputs: jax.Array, length: str | None) -> jax.Array:
             projected = Dense(config.hidden_size, config, self.dtype, name=name)(inputs)
-            return projected.reshape(*inputs.shape[:-1], config.num_attention_heads, config.head_size)
+            projected = projected.reshape(*inputs.shape[:-1], config.num_attention_heads, config.head_size)
+            return constrain(projected, "batch", length, "heads", None)
 
+        # Where the mesh splits sequences, each part asks with its own rows and sees all of them.
         context = plain_attention(
-            heads("query", x),
-            heads("key", seen),
-            heads("value", seen),
+            heads("query", x, "length" if x.shape == seen.shape else None),
+            heads("key", seen, None),
+            heads("value", seen, None),
             mask,
             dropout_rate=config.attention_probs_dropout_prob,
             dropout_keys=dropout_keys,
             dropout_site=dropout_site,
         )
-        return Dense(config.hidden_size, config, self.dtype, name="output")(context.reshape(x.shape))
+        context = checkpoint_name(context.reshape(x.shape), CONTEXT)
+        return Dense(config.hidden_size, config, self.dtype, name="output")(context)

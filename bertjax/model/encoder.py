@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
-from bertjax.model.attention import SelfAttention
+from bertjax.model.attention import CONTEXT, SelfAttention
 from bertjax.model.dropout import dropout
-from bertjax.model.layers import Dense, activation, layer_norm, matmul_precision, normal_init
+from bertjax.model.layers import PRODUCT, Dense, activation, layer_norm, matmul_precision, normal_init, word_init
+from bertjax.sharding import constrain, gathered_layer
 
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
 SITES = 4
@@ -48,12 +49,12 @@ class Embeddings(nn.Module):
         """Makes the tables; their parameters are `embedding` [rows, hidden]."""
         config = self.config
 
-        def table(rows: int) -> nn.Embed:
-            return nn.Embed(rows, config.hidden_size, dtype=self.dtype, embedding_init=normal_init(config))
+        def table(rows: int, init: Callable) -> nn.Embed:
+            return nn.Embed(rows, config.hidden_size, dtype=self.dtype, embedding_init=init)
 
-        self.word_embeddings = table(config.vocab_size)
-        self.position_embeddings = table(config.max_position_embeddings)
-        self.token_type_embeddings = table(config.type_vocab_size)
+        self.word_embeddings = table(config.padded_vocab_size, word_init(config))
+        self.position_embeddings = table(config.max_position_embeddings, normal_init(config))
+        self.token_type_embeddings = table(config.type_vocab_size, normal_init(config))
         self.layer_norm = layer_norm(config, self.dtype, "layer_norm")
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
@@ -73,6 +74,7 @@ class Embeddings(nn.Module):
             precision=matmul_precision(self.dtype),
         )
         x = self.layer_norm(words + positions + types)
+        x = constrain(x, "batch", "length", None)
         return dropout(x, self.config.hidden_dropout_prob, dropout_keys, _EMBEDDINGS)
 
 
@@ -98,17 +100,19 @@ class Layer(nn.Module):
         config = self.config
         site = SITES * (index + 1)
         rate = config.hidden_dropout_prob
-        everywhere = x
+        everywhere, length = x, "length"
         if positions is not None:
-            x = jnp.take_along_axis(x, positions[..., None], axis=1)
+            x, length = jnp.take_along_axis(x, positions[..., None], axis=1), None
+            x = constrain(x, "batch", length, None)
         attention = SelfAttention(config, self.dtype, name="attention")
         attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
-        x = layer_norm(config, self.dtype, "attention_layer_norm")(x + attended)
-        inner = activation(config)(Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x))
+        x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x + attended), "batch", length, None)
+        inner = Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x)
+        inner = activation(config)(constrain(inner, "batch", length, "mlp"))
         out = Dense(config.hidden_size, config, self.dtype, name="output")(inner)
         out = dropout(out, rate, dropout_keys, site + _MLP_OUTPUT)
-        return layer_norm(config, self.dtype, "output_layer_norm")(x + out)
+        return constrain(layer_norm(config, self.dtype, "output_layer_norm")(x + out), "batch", length, None)
 
 
 class Pattern(nn.Module):
@@ -140,6 +144,7 @@ class Encoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype
     unroll: int = 1
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -160,12 +165,13 @@ class Encoder(nn.Module):
             params = self.param(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
-            x = self._run(pattern, (params, index), x, mask, dropout_keys, chosen)
+            x = self._run(f"segment_{i}", pattern, (params, index), x, mask, dropout_keys, chosen)
             first += segment.layers * segment.repeats
         return x
 
     def _run(
         self,
+        name: str,
         pattern: Pattern,
         repeats: Any,
         x: jax.Array,
@@ -177,8 +183,12 @@ class Encoder(nn.Module):
 
         def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, None]:
             params, index = repeat
+            params = gathered_layer(params, self.dtype, f"encoder/{name}/")
             return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions), None
 
+        if self.remat != "none":
+            # In a scan nothing can be merged with what was computed before, which the barriers would prevent.
+            one = jax.checkpoint(one, policy=_remat_policy(self.remat), prevent_cse=self.unroll > 1)
         count = len(repeats[1])
         # Those outside the scan: all that are unrolled in any case, or the last one, which is not like the others.
         singles = count if self.unroll >= count else int(positions is not None)
@@ -189,6 +199,20 @@ class Encoder(nn.Module):
             repeat = jax.tree.map(lambda leaf: leaf[0], repeat)
             x, _ = one(x, repeat, positions if i == len(others) - 1 else None)
         return x
+
+
+def _remat_policy(name: str) -> Callable | None:
+    """What is kept of a layer for the backward pass; everything else is computed again.
+
+    "full" keeps only what goes into the layer. "dots" keeps the products with parameters. "bert" keeps the contexts of
+    attention as well, so that of products only the scores are computed again, beside LayerNorm, GELU and dropout.
+    """
+    policies = jax.checkpoint_policies
+    return {
+        "full": policies.nothing_saveable,
+        "dots": policies.dots_with_no_batch_dims_saveable,
+        "bert": policies.save_only_these_names(PRODUCT, CONTEXT),
+    }[name]
 
 
 def _split(tree: Any, sizes: list[int]) -> list[Any]:

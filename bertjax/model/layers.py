@@ -6,8 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from bertjax.config import ModelConfig
+
+PRODUCT = "product"  # the name of a dense layer's result before its bias, for remat
 
 
 def normal_init(config: ModelConfig) -> Callable:
@@ -17,6 +20,16 @@ def normal_init(config: ModelConfig) -> Callable:
     `initializer_range`.
     """
     return jax.nn.initializers.truncated_normal(stddev=config.initializer_range, lower=-2.0, upper=2.0)
+
+
+def word_init(config: ModelConfig) -> Callable:
+    """The same for the word embeddings, whose rows beyond the vocabulary are zero."""
+
+    def init(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        rows = normal_init(config)(key, (config.vocab_size, *shape[1:]), dtype)
+        return jnp.pad(rows, ((0, shape[0] - config.vocab_size), (0, 0)))
+
+    return init
 
 
 def matmul_precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
@@ -90,7 +103,8 @@ class Dense(nn.Module):
         """[…, in] → […, features]."""
         kernel = self.param("kernel", normal_init(self.config), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return matmul(x.astype(self.dtype), kernel) + bias.astype(self.dtype)
+        product = checkpoint_name(matmul(x.astype(self.dtype), kernel), PRODUCT)
+        return product + bias.astype(self.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from bertjax.config import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
+from bertjax.sharding import constrain
 
 
 class MaskedLMHead(nn.Module):
@@ -19,7 +20,11 @@ class MaskedLMHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
-        """x: [batch, predictions, hidden], word_embeddings: [vocab, hidden] → f32 [batch, predictions, vocab]."""
+        """x: [batch, predictions, hidden], word_embeddings: [vocab, hidden] → f32 [batch, predictions, vocab].
+
+        `vocab` is the padded one; no probability falls on the padding.
+        """
+        vocab = self.config.padded_vocab_size
         x = activation(self.config)(Dense(self.config.hidden_size, self.config, self.dtype, name="dense")(x))
         x = layer_norm(self.config, self.dtype, "layer_norm")(x)
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
@@ -29,27 +34,32 @@ class MaskedLMHead(nn.Module):
             precision=matmul_precision(self.dtype),
             preferred_element_type=jnp.float32,
         )
-        logits = logits.reshape(*x.shape[:-1], self.config.vocab_size)
-        return add_bias(logits, self.param("bias", nn.initializers.zeros, (self.config.vocab_size,)))
+        logits = logits.reshape(*x.shape[:-1], vocab)
+        logits = add_bias(logits, self.param("bias", nn.initializers.zeros, (vocab,)))
+        if vocab != self.config.vocab_size:  # no word stands there: it has no probability
+            logits = jnp.where(jnp.arange(vocab) < self.config.vocab_size, logits, jnp.finfo(jnp.float32).min)
+        return constrain(logits, "batch", None, "vocab")
 
 
 class PretrainingModel(nn.Module):
     """BERT for pre-training (Devlin et al. 2018, arXiv:1810.04805).
 
     Parameters are f32, computation is in `dtype`, logits are f32. Without `next_sentence` there is neither a pooler
-    nor its head. `unroll` layers are compiled at once (the numbers are the same for any).
+    nor its head. `unroll` layers are compiled at once, and `remat` says what of them the backward pass
+    computes again (the numbers are the same for any).
     """
 
     config: ModelConfig
     next_sentence: bool = True
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
+    remat: str = "none"
 
     def setup(self) -> None:
         """Makes encoder and heads."""
         config, dtype = self.config, self.dtype
         self.embeddings = Embeddings(config, dtype)
-        self.encoder = Encoder(config, dtype, self.unroll)
+        self.encoder = Encoder(config, dtype, self.unroll, self.remat)
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.next_sentence:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
@@ -61,7 +71,7 @@ class PretrainingModel(nn.Module):
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
         predictions]. dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
         Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with `next_sentence`, `next_sentence_logits`
-        f32 [batch, 2] (0: B follows A).
+        f32 [batch, 2] (0: B follows A). `vocab` is the padded one.
         """
         read = batch["masked_lm_positions"]
         if self.next_sentence:  # the pooler reads [CLS]

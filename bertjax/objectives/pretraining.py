@@ -36,9 +36,21 @@ def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> d
     result = _classification("mlm", outputs["masked_lm_logits"], batch["masked_lm_ids"], batch["masked_lm_weights"])
     if "next_sentence_logits" in outputs:
         labels = batch["next_sentence_labels"]
-        weights = batch.get("example_weights", jnp.ones(labels.shape, jnp.float32))
-        result |= _classification("nsp", outputs["next_sentence_logits"], labels, weights)
+        result |= _classification("nsp", outputs["next_sentence_logits"], labels, _example_weights(batch))
     return result
+
+
+def weights(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The weight of each term, from the batch alone: what to divide by where a batch is computed in parts."""
+    result = dict.fromkeys(("mlm_loss", "mlm_accuracy"), jnp.sum(batch["masked_lm_weights"]))
+    if "next_sentence_labels" in batch:
+        result |= dict.fromkeys(("nsp_loss", "nsp_accuracy"), jnp.sum(_example_weights(batch)))
+    return result
+
+
+def _example_weights(batch: Mapping[str, jax.Array]) -> jax.Array:
+    labels = batch["next_sentence_labels"]
+    return batch.get("example_weights", jnp.ones(labels.shape, jnp.float32))
 
 
 def total(terms: Mapping[str, Term]) -> jax.Array:
@@ -52,7 +64,9 @@ def _classification(name: str, logits: jax.Array, labels: jax.Array, weights: ja
     weights = weights.astype(jnp.float32)
     highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
     log_sum = jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)) + highest
-    label_logits = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    # Not by a gather, for which a mesh that splits the classes would have to bring them together.
+    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
+    label_logits = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
     losses = log_sum - label_logits
     correct = label_logits >= highest
     weight = jnp.sum(weights)

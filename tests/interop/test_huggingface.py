@@ -18,7 +18,10 @@ def random_params(next_sentence: bool = True) -> dict:
     model = PretrainingModel(SMALL, next_sentence=next_sentence)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    for padded in (params["embeddings"]["word_embeddings"]["embedding"], params["masked_lm_head"]["bias"]):
+        padded[SMALL.vocab_size :] = 0
+    return params
 
 
 @pytest.fixture

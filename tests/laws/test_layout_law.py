@@ -12,6 +12,7 @@ from bertjax import metrics
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms, total
 from tests.conftest import ROOT
+from tests.laws import layouts
 from tests.model.batches import SMALL, random_batch
 
 TRAIN = """
@@ -34,6 +35,38 @@ def test_the_number_of_devices_changes_no_number(trained, tmp_path):
     assert len(one) == len(four) > 8
     for expected, found in zip(one, four, strict=True):
         assert found == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What tests/laws/layouts.py found, as {layout: {key: array}}."""
+    path = tmp_path_factory.mktemp("layouts") / "results.npz"
+    command = [sys.executable, "-m", "tests.laws.layouts", path]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found = {}
+    for name, value in np.load(path).items():
+        layout, key = name.split("/", 1)
+        found.setdefault(layout, {})[key] = value
+    return found
+
+
+def norm(arrays) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
+
+
+@pytest.mark.parametrize("layout", [*layouts.MESHES, *layouts.LAYOUTS])
+def test_layout_law(layout, results):
+    """Ten steps with dropout: losses, the first gradients and the parameters at the end."""
+    one, other = results[layouts.ONE], results[layout]
+    assert one.keys() == other.keys()
+    np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
+    gradients = [key for key in one if key.startswith("gradient/")]
+    whole = norm(one[key] for key in gradients)
+    for key in gradients:
+        assert norm([other[key] - one[key]]) <= 1e-5 * norm([one[key]]) + 1e-7 * whole, key
+    params = [key for key in one if key.startswith("params/")]
+    assert norm(other[key] - one[key] for key in params) <= 1e-5 * norm(one[key] for key in params)
 
 
 def init(model: PretrainingModel, batch: dict) -> dict:

@@ -1,0 +1,182 @@
+"""Where arrays lie on the mesh: one table gives every parameter its logical axes, a few rules lay these on the mesh.
+
+A new layout is a change of RULES; the model names logical axes only. Without a mesh in force (`jax.set_mesh`) every
+function here leaves its argument alone, so that a model runs as it is on one device.
+"""
+
+import math
+import re
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bertjax.config import ModelConfig
+from bertjax.errors import UserError
+from bertjax.optimizers.decay import path_name
+
+# Outermost first: neighbouring devices have the fastest links, and tensor parallelism talks most.
+MESH_AXES = ("data", "fsdp", "sequence", "tensor")
+
+# Where each logical axis lies; None is nowhere, every device holds all of it.
+RULES: dict[str, tuple[str, ...] | None] = {
+    # of activations
+    "batch": ("data", "fsdp"),
+    "length": ("sequence",),
+    # of parameters and activations: what tensor parallelism splits
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    # of parameters: what FSDP splits, and what nobody does
+    "embed": ("fsdp",),
+    "layers": None,
+    "small": None,
+}
+
+# The arrays of a batch that are [batch, length]; all others are split by rows alone.
+_SEQUENCES = ("input_ids", "token_type_ids", "attention_mask")
+
+_LAYER = r"encoder/segment_\d+/layer_\d+/"
+# Parameter path → logical axes; a path has exactly one rule.
+PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"embeddings/word_embeddings/embedding", ("vocab", "embed")),
+    (r"embeddings/(position|token_type)_embeddings/embedding", ("small", "embed")),
+    (r"(embeddings|masked_lm_head)/layer_norm/(scale|bias)", ("small",)),
+    (_LAYER + r"attention/(query|key|value)/kernel", ("layers", "embed", "heads")),
+    (_LAYER + r"attention/(query|key|value)/bias", ("layers", "heads")),
+    (_LAYER + r"attention/output/kernel", ("layers", "heads", "embed")),
+    (_LAYER + r"intermediate/kernel", ("layers", "embed", "mlp")),
+    (_LAYER + r"intermediate/bias", ("layers", "mlp")),
+    (_LAYER + r"output/kernel", ("layers", "mlp", "embed")),
+    (_LAYER + r"(attention/)?output/bias", ("layers", "small")),
+    (_LAYER + r"(attention|output)_layer_norm/(scale|bias)", ("layers", "small")),
+    (r"(masked_lm_head/dense|pooler)/kernel", ("embed", "small")),
+    (r"next_sentence_head/kernel", ("small", "small")),
+    (r"(masked_lm_head/dense|pooler|next_sentence_head)/bias", ("small",)),
+    (r"masked_lm_head/bias", ("vocab",)),
+)
+
+# The setting that says how long a logical axis is, for messages.
+_SETTINGS = {
+    "batch": "the batch",
+    "length": "the length",
+    "heads": "config.model.num_attention_heads",
+    "mlp": "config.model.intermediate_size",
+    "embed": "config.model.hidden_size",
+}
+
+
+def logical_axes(name: str) -> tuple[str, ...]:
+    """The logical axes of the parameter at path `name`, also where the path stands within an optimizer's state.
+
+    Raises:
+      ValueError: a path that no rule, or more than one, names.
+    """
+    found = [axes for pattern, axes in PARAMETERS if re.search(rf"(^|/){pattern}$", name)]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} sharding rules name {name}; it must be exactly one")
+    return found[0]
+
+
+def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
+    """Logical axes as mesh axes, those of `without` left out."""
+    laid = [tuple(axis for axis in RULES[name] or () if axis not in without) for name in axes]
+    return PartitionSpec(*(axes or None for axes in laid))
+
+
+def of_state(tree: Any, mesh: Mesh) -> Any:
+    """A sharding for each array of a tree of parameters or optimizer state (arrays or their shapes)."""
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        axes = logical_axes(path_name(path)) if leaf.ndim else ()
+        return NamedSharding(mesh, spec(axes))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def of_batch(batch: Any, mesh: Mesh) -> dict[str, NamedSharding]:
+    """A sharding for each array of a batch."""
+    return {
+        name: NamedSharding(mesh, spec(("batch", "length") if name in _SEQUENCES else ("batch",))) for name in batch
+    }
+
+
+def on(mesh: Mesh) -> AbstractContextManager[Any]:
+    """Puts a mesh in force while a function is traced."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """`x` laid out as its logical axes say; None and "small" axes are whole everywhere."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(tuple(axis or "small" for axis in axes)))
+
+
+def gathered(params: Any, dtype: jnp.dtype) -> Any:
+    """Parameters for use, all but those of layers: gathered over the fsdp axis, which only stores them.
+
+    What is gathered travels in `dtype`; the gradients go back scattered.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _use(leaf, logical_axes(path_name(path)), dtype), params)
+
+
+def gathered_layer(params: Any, dtype: jnp.dtype, segment: str) -> Any:
+    """The same of one layer's parameters, taken out of the stack of `segment` ("encoder/segment_0/").
+
+    To be called where the layer runs, so that its parameters are whole only meanwhile.
+    """
+
+    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return _use(leaf, logical_axes(segment + path_name(path))[1:], dtype)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _use(x: jax.Array, axes: tuple[str, ...], dtype: jnp.dtype) -> jax.Array:
+    if "layers" in axes or "embed" not in axes:
+        return x
+    return _gather(x.astype(dtype), axes)
+
+
+def _gather(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    stored, used = spec(axes), spec(axes, without=("fsdp",))
+
+    @jax.custom_vjp
+    def gather(x: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, used)
+
+    gather.defvjp(
+        lambda x: (gather(x), None),
+        lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, stored),),
+    )
+    return gather(x)
+
+
+def check(config: ModelConfig, mesh: Mesh) -> None:
+    """Refuses a mesh whose axes do not divide the model's.
+
+    Raises:
+      UserError: names the setting and the mesh axis.
+    """
+    sizes = {
+        "heads": config.num_attention_heads,
+        "mlp": config.intermediate_size,
+        "embed": config.hidden_size,
+        "vocab": config.padded_vocab_size,
+    }
+    for axis, size in sizes.items():
+        check_divides(axis, size, mesh, _SETTINGS.get(axis, f"the vocabulary, padded to {size},"))
+
+
+def check_divides(axis: str, size: int, mesh: Mesh, what: str, accumulation: int = 1) -> None:
+    """Raises UserError where the devices along a logical axis cannot share `size` evenly, in each part of a step."""
+    sizes = {f"mesh.{name}": mesh.shape[name] for name in RULES[axis] or ()} | {"layout.accumulation": accumulation}
+    parts = math.prod(sizes.values())
+    if size % parts:
+        shared = " × ".join(name for name, parts in sizes.items() if parts > 1)
+        raise UserError(f"{what} is {size}, not a multiple of {parts} ({shared}); change one of them")

@@ -1,0 +1,114 @@
+"""Trains the same small model in many layouts on 8 virtual devices: python -m tests.laws.layouts OUTPUT.npz
+
+For each layout the losses of ten steps, the first step's gradients and the parameters at the end.
+"""
+
+import dataclasses
+import os
+import sys
+
+STEPS = 10
+ROWS, LENGTH, PREDICTIONS = 8, 32, 6
+ONE = "one device"
+MESHES = {
+    "data 8": {"data": 8},
+    "fsdp 8": {"data": 1, "fsdp": 8},
+    "data 2 x fsdp 4": {"data": 2, "fsdp": 4},
+    "fsdp 4 x tensor 2": {"data": 1, "fsdp": 4, "tensor": 2},
+    "data 2 x tensor 4": {"data": 2, "tensor": 4},
+    "data 2 x sequence 4": {"data": 2, "sequence": 4},
+    "fsdp 2 x tensor 2 x sequence 2": {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2},
+}
+LAYOUTS = {
+    "accumulation 2": {"accumulation": 2},
+    "accumulation 4": {"accumulation": 4},
+    "remat bert": {"remat": "bert"},
+    "remat dots": {"remat": "dots"},
+    "remat full": {"remat": "full"},
+    "unrolled": {"unroll": 3},
+}
+
+
+def main(output: str) -> None:
+    # Compiling for speed would take twice as long as everything else.
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    import numpy as np
+
+    results, start = {}, None
+    for name in (ONE, *MESHES, *LAYOUTS):
+        start, trained = train(MESHES.get(name), LAYOUTS.get(name, {}), start)
+        results |= {f"{name}/{key}": value for key, value in trained.items()}
+    np.savez(output, **results)
+
+
+def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
+    """Ten steps with dropout, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
+
+    Gives the state it started from, and what came of it.
+    """
+    import jax
+    import numpy as np
+
+    from bertjax import parallel, pretraining, sharding, training
+    from bertjax.config import Config, LayoutConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase
+    from tests.model.batches import random_batch
+
+    assert jax.device_count() == 8
+    model = ModelConfig(
+        vocab_size=97,  # padded
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=72,
+        max_position_embeddings=LENGTH,
+    )
+    # Without clipping the first moment after one step is the gradient but for a factor.
+    optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0)
+    config = Config(
+        model=model,
+        optimizer=optimizer_config,
+        phases=(Phase(STEPS, LENGTH, ROWS),),
+        dtype="float32",
+        layout=LayoutConfig(**layout),
+    )
+    if axes is None:
+        mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
+    else:
+        mesh = parallel.make_mesh(dataclasses.replace(MeshConfig(), **axes))
+    task = pretraining.pretraining_task(config)
+    optimizer, schedule = pretraining.make_optimizer(config)
+    sharding.check(model, mesh)
+    batch = random_batch(model, ROWS, LENGTH, PREDICTIONS)
+    if start is None:
+        start = jax.device_get(training.init_state(task, optimizer, batch, mesh, seed=3))
+    state = jax.device_put(start, sharding.of_state(start, mesh))
+    if axes:
+        kernel = state.params["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]
+        parts = axes.get("fsdp", 1) * axes.get("tensor", 1)
+        assert kernel.addressable_shards[0].data.size * parts == kernel.size
+    step = training.make_train_step(task, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation)
+    losses, first = [], None
+    for number in range(STEPS):
+        batch = random_batch(model, ROWS, LENGTH, PREDICTIONS, seed=number)
+        state, metrics = step(state, parallel.put_batch(batch, mesh))
+        losses.append(float(metrics["train/loss"]))
+        if number == 0:
+            first = _flat("gradient", _moment(jax.device_get(state.optimizer)))
+    return start, {"losses": np.array(losses)} | first | _flat("params", jax.device_get(state.params))
+
+
+def _moment(optimizer: tuple):
+    """Adam's first moment."""
+    return next(part.mu for part in optimizer if hasattr(part, "mu"))
+
+
+def _flat(prefix: str, tree) -> dict:
+    import jax
+
+    from bertjax.optimizers.decay import path_name
+
+    return {f"{prefix}/{path_name(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
