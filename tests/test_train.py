@@ -127,14 +127,12 @@ def test_ctrl_c_before_the_first_step_ends_in_one_line(tmp_path):
     """The command waits for a config of which nothing comes."""
     config = tmp_path / "config.py"
     os.mkfifo(config)
+    # Programs that a shell starts in the background ignore it, and so would theirs.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        command("train", f"--config={config}", "--workdir=x"),
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Programs that a shell starts in the background ignore it, and so do theirs.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        command("train", f"--config={config}", "--workdir=x"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
     said = None
     with config.open("w"):  # returns once the command reads it
         for _ in range(3):
