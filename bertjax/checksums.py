@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bertjax.trees import named_leaves
+
 
 @jax.jit
 def checksums(tree: Any) -> dict[str, jax.Array]:
@@ -14,8 +16,7 @@ def checksums(tree: Any) -> dict[str, jax.Array]:
     on order, so no layout changes it; an odd factor makes any single changed element show, and a
     factor that differs by index makes exchanged elements show with a probability of 1 - 2^-32.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): _checksum(leaf) for path, leaf in leaves}
+    return {name: _checksum(leaf) for name, leaf in named_leaves(tree).items()}
 
 
 def _checksum(x: jax.Array) -> jax.Array:

@@ -17,9 +17,9 @@ from bertjax.errors import UserError
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 MASKING_UNITS = ("token", "word", "span")
 DTYPES = ("auto", "float32", "bfloat16")
-_VOCABULARY_MULTIPLE = 64
 REMAT = ("none", "bert", "dots", "full")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
+_VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
 
 
 def _free(default: Any) -> Any:
@@ -103,7 +103,10 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; one may be -1, which takes all that are left."""
+    """Devices along each axis of the mesh; one may be -1, which takes all that are left.
+
+    Outermost first: neighbouring devices have the fastest links, and tensor parallelism talks most.
+    """
 
     data: int = -1  # replicas of everything, which share the batch
     fsdp: int = 1  # these share the batch as well, and store a part of parameters and optimizer state each

@@ -1,4 +1,4 @@
-"""The mesh of devices, and where parameters and batches lie on it."""
+"""The mesh of devices: making it, feeding it, and what is known of them."""
 
 import dataclasses
 import math

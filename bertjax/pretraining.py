@@ -23,9 +23,9 @@ from bertjax.errors import UserError
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as objective
 from bertjax.optimizers.adamw import adamw
-from bertjax.optimizers.decay import path_name
 from bertjax.optimizers.schedules import learning_rate
 from bertjax.text import tokenizers
+from bertjax.trees import named_leaves
 
 
 def pretraining_task(config: Config) -> training.Task:
@@ -146,7 +146,7 @@ def with_params_of(
 
 
 def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
-    return {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    return {name: x.shape for name, x in named_leaves(params).items()}
 
 
 def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, meta: dict[str, Any] | None) -> None:

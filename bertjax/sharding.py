@@ -1,7 +1,7 @@
 """Where arrays lie on the mesh: one table gives every parameter its logical axes, a few rules lay these on the mesh.
 
-A new layout is a change of RULES; the model names logical axes only. Without a mesh in force (`jax.set_mesh`) every
-function here leaves its argument alone, so that a model runs as it is on one device.
+A new layout is a change of RULES; the model names logical axes only. Without a mesh in force (see `on`) `constrain` and
+`gathered` move nothing, so that a model runs as it is on one device.
 """
 
 import math
@@ -15,13 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import ModelConfig
 from bertjax.errors import UserError
-from bertjax.optimizers.decay import path_name
+from bertjax.trees import path_name
 
-# Outermost first: neighbouring devices have the fastest links, and tensor parallelism talks most.
-MESH_AXES = ("data", "fsdp", "sequence", "tensor")
-
-# Where each logical axis lies; None is nowhere, every device holds all of it.
-RULES: dict[str, tuple[str, ...] | None] = {
+# Where each logical axis lies; of one that lies nowhere every device holds all.
+RULES: dict[str, tuple[str, ...]] = {
     # of activations
     "batch": ("data", "fsdp"),
     "length": ("sequence",),
@@ -31,8 +28,8 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "vocab": ("tensor",),
     # of parameters: what FSDP splits, and what nobody does
     "embed": ("fsdp",),
-    "layers": None,
-    "small": None,
+    "layers": (),
+    "small": (),
 }
 
 # The arrays of a batch that are [batch, length]; all others are split by rows alone.
@@ -58,15 +55,6 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"masked_lm_head/bias", ("vocab",)),
 )
 
-# The setting that says how long a logical axis is, for messages.
-_SETTINGS = {
-    "batch": "the batch",
-    "length": "the length",
-    "heads": "config.model.num_attention_heads",
-    "mlp": "config.model.intermediate_size",
-    "embed": "config.model.hidden_size",
-}
-
 
 def logical_axes(name: str) -> tuple[str, ...]:
     """The logical axes of the parameter at path `name`, also where the path stands within an optimizer's state.
@@ -82,7 +70,7 @@ def logical_axes(name: str) -> tuple[str, ...]:
 
 def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
     """Logical axes as mesh axes, those of `without` left out."""
-    laid = [tuple(axis for axis in RULES[name] or () if axis not in without) for name in axes]
+    laid = [tuple(axis for axis in RULES[name] if axis not in without) for name in axes]
     return PartitionSpec(*(axes or None for axes in laid))
 
 
@@ -98,9 +86,8 @@ def of_state(tree: Any, mesh: Mesh) -> Any:
 
 def of_batch(batch: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     """A sharding for each array of a batch."""
-    return {
-        name: NamedSharding(mesh, spec(("batch", "length") if name in _SEQUENCES else ("batch",))) for name in batch
-    }
+    rows, sequences = NamedSharding(mesh, spec(("batch",))), NamedSharding(mesh, spec(("batch", "length")))
+    return {name: sequences if name in _SEQUENCES else rows for name in batch}
 
 
 def on(mesh: Mesh) -> AbstractContextManager[Any]:
@@ -109,7 +96,7 @@ def on(mesh: Mesh) -> AbstractContextManager[Any]:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """`x` laid out as its logical axes say; None and "small" axes are whole everywhere."""
+    """`x` laid out as its logical axes say; of an axis None every device holds all."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(tuple(axis or "small" for axis in axes)))
@@ -163,19 +150,15 @@ def check(config: ModelConfig, mesh: Mesh) -> None:
     Raises:
       UserError: names the setting and the mesh axis.
     """
-    sizes = {
-        "heads": config.num_attention_heads,
-        "mlp": config.intermediate_size,
-        "embed": config.hidden_size,
-        "vocab": config.padded_vocab_size,
-    }
-    for axis, size in sizes.items():
-        check_divides(axis, size, mesh, _SETTINGS.get(axis, f"the vocabulary, padded to {size},"))
+    check_divides("heads", config.num_attention_heads, mesh, "config.model.num_attention_heads")
+    check_divides("mlp", config.intermediate_size, mesh, "config.model.intermediate_size")
+    check_divides("embed", config.hidden_size, mesh, "config.model.hidden_size")
+    check_divides("vocab", config.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
 
 
 def check_divides(axis: str, size: int, mesh: Mesh, what: str, accumulation: int = 1) -> None:
     """Raises UserError where the devices along a logical axis cannot share `size` evenly, in each part of a step."""
-    sizes = {f"mesh.{name}": mesh.shape[name] for name in RULES[axis] or ()} | {"layout.accumulation": accumulation}
+    sizes = {f"mesh.{name}": mesh.shape[name] for name in RULES[axis]} | {"layout.accumulation": accumulation}
     parts = math.prod(sizes.values())
     if size % parts:
         shared = " × ".join(name for name, parts in sizes.items() if parts > 1)

@@ -52,7 +52,7 @@ def abstract_state(task: Task, optimizer: optax.GradientTransformation, batch: B
 def init_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int) -> TrainState:
     """The state before the first step, made where it will lie."""
     shapes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
-    where = sharding.of_state(abstract_state(task, optimizer, batch, mesh), mesh)
+    where = jax.tree.map(lambda x: x.sharding, abstract_state(task, optimizer, batch, mesh))
     make = jax.jit(lambda batch: _initial(task, optimizer, batch, seed), out_shardings=where)
     return make(shapes)
 
@@ -76,14 +76,10 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        with sharding.on(mesh):
-            return step_on_mesh(state, batch)
-
-    def step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         rows = jax.tree.leaves(dict(batch))[0].shape[0]
         keys = dropout_keys(seed, state.step, rows)
-
-        gradients, terms = _gradients(task, state.params, dict(batch), keys, accumulation)
+        with sharding.on(mesh):
+            gradients, terms = _gradients(task, state.params, dict(batch), keys, accumulation)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
             "train/loss": task.total(terms),

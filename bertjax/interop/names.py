@@ -42,10 +42,10 @@ def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
 
     The copies that tying makes (`cls.predictions.decoder.*`) are not among them.
     """
-    names = [
-        Name("bert.embeddings." + theirs, ("embeddings", *ours), rows=config.vocab_size if "word" in theirs else None)
-        for ours, theirs in _EMBEDDINGS.items()
-    ]
+    names = []
+    for ours, theirs in _EMBEDDINGS.items():
+        rows = config.vocab_size if "word_embeddings" in ours else None
+        names.append(Name("bert.embeddings." + theirs, ("embeddings", *ours), rows=rows))
     names += _norm("bert.embeddings.LayerNorm", ("embeddings", "layer_norm"))
     for number, (path, repeat) in enumerate(_layers(config)):
         prefix = f"bert.encoder.layer.{number}."

@@ -201,7 +201,7 @@ class Encoder(nn.Module):
         return x
 
 
-def _remat_policy(name: str) -> Callable | None:
+def _remat_policy(name: str) -> Callable:
     """What is kept of a layer for the backward pass; everything else is computed again.
 
     "full" keeps only what goes into the layer. "dots" keeps the products with parameters. "bert" keeps the contexts of

@@ -58,7 +58,7 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """X […, in] times an f32 kernel [in, out], in x's dtype; the kernel's gradient is f32."""
+    """Multiplies x […, in] by a kernel [in, out], in x's dtype; the kernel's gradient has the kernel's."""
     return jnp.dot(x, kernel.astype(x.dtype), precision=matmul_precision(x.dtype))
 
 
@@ -69,7 +69,9 @@ def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[j
 def _matmul_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     # A CPU multiplies matrices that lie in memory; left alone, XLA computes them anew while it transposes them.
-    x, gradient = jax.lax.platform_dependent(x, gradient, cpu=_barrier, default=lambda *arrays: arrays)
+    x, gradient = jax.lax.platform_dependent(
+        x, gradient, cpu=lambda *arrays: jax.lax.optimization_barrier(arrays), default=lambda *arrays: arrays
+    )
 
     def product(a: jax.Array, b: jax.Array, a_axes: tuple[int, ...], b_axes: tuple[int, ...], dtype: jnp.dtype):
         contracting = ((a_axes, b_axes), ((), ()))
@@ -82,10 +84,6 @@ def _matmul_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) ->
     if x.shape[-1] <= gradient.shape[-1]:
         return x_gradient, product(x, gradient, rows, rows, kernel.dtype)
     return x_gradient, product(gradient, x, rows, rows, kernel.dtype).T
-
-
-def _barrier(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    return jax.lax.optimization_barrier(arrays)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)

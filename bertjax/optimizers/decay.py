@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from bertjax.trees import path_name
+
 # As in google-research/bert: matrices and embedding tables decay, LayerNorm and biases do not.
 RULES: tuple[tuple[str, bool], ...] = (
     (r"(^|/)kernel$", True),
@@ -12,11 +14,6 @@ RULES: tuple[tuple[str, bool], ...] = (
     (r"(^|[/_])bias$", False),
     (r"(^|/)scale$", False),
 )
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A parameter's path as `encoder/segment_0/layer_0/attention/query/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def decay_mask(params: Any) -> Any:

@@ -71,7 +71,7 @@ class WordCache:
     Args:
       encode_words: the library: words to lists of ids, without special tokens.
       rule: what `word_rule` gave for it.
-      vocab_size: the number of ids.
+      dtype: an integer type, uint16 or uint32, whose highest number is no id: it stands for the end of a text.
       max_words: entries after which the cache is emptied.
     """
 
@@ -79,20 +79,18 @@ class WordCache:
         self,
         encode_words: Callable[[Sequence[str]], Sequence[Sequence[int]]],
         rule: str,
-        vocab_size: int,
+        dtype: np.dtype,
         max_words: int = MAX_WORDS,
     ):
         self._encode_words = encode_words
         self._words, end = (_byte_level_words, None) if rule == BYTE_LEVEL else (_bert_words, "\n")
-        # The end of a text is a word too, with the highest number there is, which is no id.
-        self._dtype = np.dtype(np.uint16 if vocab_size < 2**16 else np.uint32)
-        self._end = np.iinfo(self._dtype).max
+        self._dtype, self._end = np.dtype(dtype), np.iinfo(dtype).max
         self._max_words = max_words
         self._always = {end: self._bytes([self._end])}
         self._ids: dict[str | None, bytes] = dict(self._always)
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The number of ids of each text, int64 [texts], and all ids, uint16 or uint32 [sum of lengths]."""
+        """The number of ids of each text, int64 [texts], and all ids, `dtype` [sum of lengths]."""
         words = self._words(texts)
         missing = list(set(words).difference(self._ids))
         for word, ids in zip(missing, self._encode_words(missing), strict=True):

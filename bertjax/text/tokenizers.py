@@ -58,7 +58,8 @@ class Tokenizer:
         special = backend.special_pieces() | unused | set(self._roles.values())
         self.special_ids = tuple(sorted(self._ids[piece] for piece in special if piece in self._ids))
         rule = backend.word_rule()
-        self._cache = cache.WordCache(backend.encode_words, rule, self.vocab_size) if rule else None
+        with_end = token_type(self.vocab_size + 1)  # one more than there are ids, for the end of a text
+        self._cache = cache.WordCache(backend.encode_words, rule, with_end) if rule else None
 
     def encode(self, text: str, special_tokens: bool = False) -> list[int]:
         """Ids of a text, without [CLS] and [SEP] around them.

@@ -51,6 +51,7 @@ def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
 
     from bertjax import parallel, pretraining, sharding, training
     from bertjax.config import Config, LayoutConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase
+    from bertjax.trees import named_leaves
     from tests.model.batches import random_batch
 
     assert jax.device_count() == 8
@@ -93,21 +94,13 @@ def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
         state, metrics = step(state, parallel.put_batch(batch, mesh))
         losses.append(float(metrics["train/loss"]))
         if number == 0:
-            first = _flat("gradient", _moment(jax.device_get(state.optimizer)))
-    return start, {"losses": np.array(losses)} | first | _flat("params", jax.device_get(state.params))
+            first = jax.device_get(named_leaves({"gradient": _moment(state.optimizer)}))
+    return start, {"losses": np.array(losses)} | first | jax.device_get(named_leaves({"params": state.params}))
 
 
 def _moment(optimizer: tuple):
     """Adam's first moment."""
     return next(part.mu for part in optimizer if hasattr(part, "mu"))
-
-
-def _flat(prefix: str, tree) -> dict:
-    import jax
-
-    from bertjax.optimizers.decay import path_name
-
-    return {f"{prefix}/{path_name(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import pytest
 
 from bertjax import pretraining
 from bertjax.config import Config, ModelConfig, Phase
-from bertjax.optimizers.decay import RULES, decay_mask, path_name
+from bertjax.optimizers.decay import RULES, decay_mask
 from bertjax.sharding import PARAMETERS, logical_axes
 from bertjax.sharding import RULES as SHARDING_RULES
+from bertjax.trees import named_leaves
 
 
 def abstract_params(next_sentence: bool) -> dict:
@@ -24,10 +25,10 @@ def abstract_params(next_sentence: bool) -> dict:
 @pytest.mark.parametrize("next_sentence", [True, False])
 def test_coverage_law_of_sharding(next_sentence):
     """Every parameter has a rule with as many axes as it has dimensions; every rule and every axis is used."""
-    params = abstract_params(next_sentence)
-    axes = {path_name(path): logical_axes(path_name(path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        assert len(axes[path_name(path)]) == leaf.ndim, path_name(path)
+    params = named_leaves(abstract_params(next_sentence))
+    axes = {name: logical_axes(name) for name in params}
+    for name, leaf in params.items():
+        assert len(axes[name]) == leaf.ndim, name
     if next_sentence:
         for pattern, _ in PARAMETERS:
             assert any(re.fullmatch(pattern, name) for name in axes), pattern
@@ -43,7 +44,7 @@ def test_a_parameter_without_a_sharding_rule_is_an_error():
 def test_coverage_law_of_weight_decay(next_sentence):
     """Every parameter has exactly one decision; LayerNorm and biases are exempt, everything else decays."""
     params = abstract_params(next_sentence)
-    decisions = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(decay_mask(params))}
+    decisions = named_leaves(decay_mask(params))
     for name, decays in decisions.items():
         assert decays == (not ("bias" in name or "norm" in name)), name
     assert set(decisions.values()) == {True, False}

@@ -81,7 +81,7 @@ def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
 
 def test_word_cache_stays_within_its_bounds_and_right(tokenizers_of_each_kind, real_sentences):
     tokenizer = tokenizers_of_each_kind["wordpiece"]
-    small = cache.WordCache(tokenizer._backend.encode_words, "bert", tokenizer.vocab_size, max_words=50)
+    small = cache.WordCache(tokenizer._backend.encode_words, "bert", np.dtype(np.uint16), max_words=50)
     for sentence in [*real_sentences[:300], "y" * 70_000]:
         lengths, tokens = small.encode([sentence])
         assert lengths.sum() == len(tokens)
