@@ -27,7 +27,6 @@ REQUIRED = [
     "safetensors>=0.5,<0.9",
     "sentencepiece>=0.2,<0.3",
     "sentencex>=1.0,<2",
-    "tensorboardX>=2.6,<3",
     f"tensorflow-cpu>=2.20,<2.22; {SMALL}",
     f"tensorflow>=2.20,<2.22; {FULL}",
     "tokenizers>=0.22,<0.24",

@@ -5,6 +5,7 @@ clock says.
 """
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bertjax import cpu_tensorflow
 from bertjax.errors import UserError
 from bertjax.files import write_text
 
@@ -61,10 +63,15 @@ class MetricsWriter:
                 os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Closes the files."""
-        self._metrics.close()
-        self._perf.close()
-        self._tensorboard.close()
+        """Closes the files.
+
+        Raises:
+          UserError: what was still to be written cannot be.
+        """
+        with self._errors_explained():
+            self._metrics.close()
+            self._perf.close()
+            self._tensorboard.close()
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:
@@ -81,30 +88,36 @@ class _TensorBoard:
     """An event file, written in the calling thread, so that a failed write is seen where it happens."""
 
     def __init__(self, folder: Path, resume_step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
+        self._tf = cpu_tensorflow.load()
         folder.mkdir(exist_ok=True)
         continues = any(folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
-        self._writer = EventsWriter(str(folder / f"events.{time.time_ns()}"))
-        if continues:  # TensorBoard forgets what an earlier file says of later steps
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._event(step=resume_step + 1, session_log=start)
+        with self._as_os_errors():
+            self._writer = self._tf.io.TFRecordWriter(str(folder / f"events.out.tfevents.{time.time_ns()}"))
+            self._event(file_version="brain.Event:2")
+            if continues:  # TensorBoard forgets what an earlier file says of later steps
+                start = self._tf.compat.v1.SessionLog(status="START")
+                self._event(step=resume_step + 1, session_log=start)
+            self._writer.flush()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        from tensorboardX.summary import scalar
-
-        for name, value in values.items():
-            self._event(step=step, summary=scalar(name, value))
-        self._writer.flush()
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        with self._as_os_errors():
+            self._event(step=step, summary=self._tf.compat.v1.Summary(value=scalars))
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with self._as_os_errors():
+            self._writer.close()
 
     def _event(self, **content: Any) -> None:
-        from tensorboardX.proto import event_pb2
+        self._writer.write(self._tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
 
-        self._writer.write_event(event_pb2.Event(wall_time=time.time(), **content))
+    @contextlib.contextmanager
+    def _as_os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._tf.errors.OpError as error:
+            raise OSError(errno.EIO, error.message) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bertjax import cpu_tensorflow
 from bertjax.config import Config
 from bertjax.data.corpus import Corpus
 from bertjax.data.stream import Batch, Stream
@@ -107,7 +108,7 @@ class BatchSource:
             numbers = self._numbers(phase, int(step), min(int(step) + steps, last), rows)
             return list(stream.batch(numbers).values())
 
-        tf = _tensorflow()
+        tf = cpu_tensorflow.load()
         types = [array.dtype for array in example.values()]
         dataset = tf.data.Dataset.range(first + 1, last, steps).map(
             lambda step: tf.numpy_function(compute, [step], types),
@@ -120,12 +121,3 @@ class BatchSource:
         for arrays in dataset.prefetch(2).with_options(options).as_numpy_iterator():
             for begin in range(0, len(arrays[0]), size):
                 yield {name: array[begin : begin + size] for name, array in zip(example, arrays, strict=True)}
-
-
-def _tensorflow():
-    """TensorFlow, kept off the accelerators, which are JAX's."""
-    import tensorflow as tf
-
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
-    return tf
