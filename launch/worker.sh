@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Runs on a machine of a pod (Linux): keeps one bertjax.train going there, whether or not anyone is connected.
+#   bash launch/worker.sh install EXTRA    .venv with this extra; a Python that is new enough is fetched where none is
+#   bash launch/worker.sh start [FLAG …]   starts bertjax.train with these flags in the background, ends what is left of an earlier one
+#   bash launch/worker.sh follow           shows the log until the run ends
+#   bash launch/worker.sh status           running, finished, stopped (by stop), unfinished (saved by a signal), failed CODE, none
+#   bash launch/worker.sh stop             SIGTERM: it saves and leaves
+#   bash launch/worker.sh run [FLAG …]     start and follow; ends with 0 when all steps are done, with 75 where they are not
+set -euo pipefail
+cd "$(dirname "$0")/.."
+STATE="${BERTJAX_STATE:-$HOME/.bertjax}"
+PATIENCE=600 # seconds to save in, once it was told to stop
+mkdir -p "$STATE"
+
+install() {
+  local python
+  for python in python3 python3.13 python3.12 python3.11 ''; do
+    if [[ "$python" ]] && "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; then break; fi
+  done
+  if [[ -z "$python" ]]; then
+    # The Ubuntu 22.04 of Cloud TPU has Python 3.10.
+    python3 -m pip install --quiet --user uv
+    python3 -m uv python install --quiet 3.12
+    python="$(python3 -m uv python find --no-project 3.12)"
+  fi
+  . launch/environment.sh
+  PYTHON3="$python" ensure_environment "$1"
+}
+
+# The run holds a lock as long as any of its processes lives.
+running() { ! flock --shared --nonblock "$STATE/lock" true; }
+
+signal() { kill -s "$1" -- "-$(< "$STATE/pid")" 2> /dev/null || true; }
+
+stop() {
+  local deadline=$((SECONDS + PATIENCE))
+  if ! running; then return; fi
+  touch "$STATE/stop"
+  signal TERM
+  while running; do
+    if ((SECONDS > deadline)); then signal KILL; fi
+    sleep 0.2
+  done
+}
+
+start() {
+  if running; then stop; fi
+  rm -f "$STATE/stop" "$STATE/exit"
+  : > "$STATE/log"
+  setsid bash launch/worker.sh supervise "$@" > "$STATE/log" 2>&1 < /dev/null 9> "$STATE/lock" &
+  echo $! > "$STATE/pid"
+  until running || [[ -f "$STATE/exit" ]]; do sleep 0.05; done
+}
+
+supervise() {
+  local code=0
+  flock 9
+  trap : TERM # which the group gets: bash waits for train to save
+  PYTHONUNBUFFERED=1 "${PYTHON:-.venv/bin/python}" -m bertjax.train "$@" || code=$?
+  echo "$code" > "$STATE/exit"
+}
+
+follow() {
+  tail --lines=50 --follow --pid="$(< "$STATE/pid")" "$STATE/log"
+}
+
+status() {
+  if [[ ! -f "$STATE/pid" ]]; then
+    echo none
+  elif running; then
+    echo running
+  elif [[ ! -f "$STATE/exit" ]]; then
+    echo unfinished # the machine went down
+  elif [[ "$(< "$STATE/exit")" != 0 ]]; then
+    echo "failed $(< "$STATE/exit")"
+  elif [[ -f "$STATE/stop" ]]; then
+    echo stopped
+  elif tail --lines=20 "$STATE/log" | grep --quiet 'the same command continues$'; then
+    echo unfinished
+  else
+    echo finished
+  fi
+}
+
+run() {
+  start "$@"
+  trap 'signal TERM' TERM
+  follow &
+  while kill -0 $! 2> /dev/null; do wait $! || true; done # a signal ends a wait, not what is waited for
+  case "$(status)" in
+    finished) ;;
+    failed*) exit "$(< "$STATE/exit")" ;;
+    *) exit 75 ;;
+  esac
+}
+
+case "${1:-}" in
+  install | start | supervise | follow | status | stop | run) "$@" ;;
+  *) echo "error: bash launch/worker.sh install|start|follow|status|stop|run, not '${1:-}'" >&2 && exit 2 ;;
+esac
