@@ -23,9 +23,10 @@ set -euo pipefail
 PROJECT="${PROJECT:-}" ZONE="${ZONE:-}" ACCELERATOR_TYPE="${ACCELERATOR_TYPE:-}" RUNTIME_VERSION="${RUNTIME_VERSION:-}"
 NAME=bertjax SPOT='' RESERVED='' SETUP='' POLL=30
 WORKER='bash bertjax/launch/worker.sh'
-PATIENCE=5 # failures with one slice, until we give up
+PATIENCE=3 # failures with one slice, until we give up
 FAILURES=0
-BEGUN='' # whether this command has seen the run going
+BEGUN='' # whether the run was seen going, and has not failed since
+WATCHED='' # whether it ever was: then we do not give up because the network is away for a while
 # What a dry run takes the answers to be.
 SLICE=NONE WORK=none
 
@@ -55,7 +56,7 @@ run() {
     acquire
     if ! advance; then
       FAILURES=$((FAILURES + 1))
-      ((FAILURES < PATIENCE)) || fail "gave up on $NAME after $PATIENCE failures: $TROUBLE"
+      ((FAILURES < PATIENCE)) || fail "gave up after $PATIENCE failures: $TROUBLE; $(again delete) ends the cost"
       sleep "$POLL"
     fi
   done
@@ -81,10 +82,12 @@ acquire() {
 
 look() {
   local describe=(gcloud compute tpus queued-resources describe "$NAME" "${PLACE[@]}" '--format=value(state.state)')
-  if ! ask "$SLICE" 'look for the queued resource' "${describe[@]}"; then
-    [[ "$ERRORS" == *NOT_FOUND* ]] || fail "could not look for the queued resource $NAME: $ERRORS"
-    ANSWER=NONE
-  fi
+  until ask "$SLICE" 'look for the queued resource' "${describe[@]}"; do
+    if [[ "$ERRORS" == *NOT_FOUND* ]]; then ANSWER=NONE && return; fi
+    [[ "$WATCHED" ]] || fail "could not look for the queued resource $NAME: $ERRORS"
+    say "could not look for $NAME: $ERRORS; looking again in $POLL s"
+    sleep "$POLL"
+  done
 }
 
 create() {
@@ -108,23 +111,20 @@ advance() {
   case "$BEGUN $ANSWER" in
     'yes finished') say "all steps are done; $(again delete) ends the cost" && exit ;;
     'yes stopped') say "the run was stopped; the same command continues it, $(again delete) ends the cost" && exit ;;
-    'yes failed'*) failed && return 1 ;;
+    'yes refused') refused && return ;;
+    'yes failed'*) TROUBLE="bertjax.train $ANSWER; its log says why" && BEGUN='' && return 1 ;;
     *' running') say "$NAME is training" && FAILURES=0 ;;
     *) start || return 1 ;;
   esac
-  BEGUN=yes
+  BEGUN=yes WATCHED=yes
   on 0 "follow worker 0's log" "$WORKER follow"
 }
 
-# A process that failed is started again: that a machine was taken away may show there first. Bad input (2) would fail
-# again.
-failed() {
-  TROUBLE="bertjax.train $ANSWER; its log above says why; $(again delete) ends the cost" BEGUN=''
-  if [[ "$ANSWER" == 'failed 2' ]]; then
-    sleep "$POLL"
-    look
-    [[ "$ANSWER" != ACTIVE ]] || fail "$TROUBLE"
-  fi
+# Bad input would be refused again. But a slice that is about to be taken away may show first in what train says.
+refused() {
+  sleep "$POLL"
+  look
+  [[ "$ANSWER" != ACTIVE ]] || fail "bertjax.train ended with the error above; $(again delete) ends the cost"
 }
 
 # Brings the committed code and what it needs to all workers and starts the run there.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs on a machine of a pod (Linux): keeps one bertjax.train going there, whether or not anyone is connected.
 #   bash launch/worker.sh install EXTRA    .venv with this extra; a Python that is new enough is fetched where none is
-#   bash launch/worker.sh start [FLAG …]   starts bertjax.train with these flags in the background, ends what is left of an earlier one
+#   bash launch/worker.sh start [FLAG …]   ends what is left of an earlier run, starts bertjax.train in the background
 #   bash launch/worker.sh follow           shows the log until the run ends
-#   bash launch/worker.sh status           running, finished, stopped (by stop), unfinished (saved by a signal), failed CODE, none
+#   bash launch/worker.sh status           one of: none, running, finished, stopped (by stop), unfinished (by a signal from
+#                                          elsewhere), refused (bad input), failed CODE
 #   bash launch/worker.sh stop             SIGTERM: it saves and leaves
 #   bash launch/worker.sh run [FLAG …]     start and follow; ends with 0 when all steps are done, with 75 where they are not
 set -euo pipefail
@@ -49,7 +50,7 @@ start() {
   : > "$STATE/log"
   setsid bash launch/worker.sh supervise "$@" > "$STATE/log" 2>&1 < /dev/null 9> "$STATE/lock" &
   echo $! > "$STATE/pid"
-  until running || [[ -f "$STATE/exit" ]]; do sleep 0.05; done
+  until running || ! kill -0 $! 2> /dev/null; do sleep 0.05; done
 }
 
 supervise() {
@@ -61,35 +62,42 @@ supervise() {
 }
 
 follow() {
-  tail --lines=50 --follow --pid="$(< "$STATE/pid")" "$STATE/log"
+  tail --lines=50 --follow --sleep-interval=0.2 --pid="$(< "$STATE/pid")" "$STATE/log"
 }
 
 status() {
+  local code=none
+  if [[ -f "$STATE/exit" ]]; then code="$(< "$STATE/exit")"; fi
   if [[ ! -f "$STATE/pid" ]]; then
     echo none
   elif running; then
     echo running
-  elif [[ ! -f "$STATE/exit" ]]; then
-    echo unfinished # the machine went down
-  elif [[ "$(< "$STATE/exit")" != 0 ]]; then
-    echo "failed $(< "$STATE/exit")"
   elif [[ -f "$STATE/stop" ]]; then
     echo stopped
-  elif tail --lines=20 "$STATE/log" | grep --quiet 'the same command continues$'; then
-    echo unfinished
+  elif [[ "$code" == none ]]; then
+    echo unfinished # the machine went down
+  elif ((code == 0)); then
+    if says_continue; then echo unfinished; else echo finished; fi
+  elif ((code == 2)) && ! says_continue; then
+    echo refused
   else
-    echo finished
+    echo "failed $code"
   fi
 }
 
+# What train says last where it was stopped, or where another process of the run was lost, but not at bad input.
+says_continue() { tail --lines=20 "$STATE/log" | grep --quiet 'the same command.* continues'; }
+
 run() {
+  local leaving=''
+  trap 'leaving=yes; signal TERM' TERM
   start "$@"
-  trap 'signal TERM' TERM
+  if [[ "$leaving" ]]; then signal TERM; fi # it may have come too early for the run to get it
   follow &
   while kill -0 $! 2> /dev/null; do wait $! || true; done # a signal ends a wait, not what is waited for
   case "$(status)" in
     finished) ;;
-    failed*) exit "$(< "$STATE/exit")" ;;
+    refused | failed*) exit "$(< "$STATE/exit")" ;;
     *) exit 75 ;;
   esac
 }
