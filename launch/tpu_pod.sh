@@ -39,7 +39,7 @@ main() {
   need_tool gcloud https://cloud.google.com/sdk/docs/install
   case "$ACTION" in
     run) run ;;
-    stop) on all 'stop the run on all workers' "$WORKER stop" || fail "$TROUBLE; is $NAME there?" ;;
+    stop) stop || fail "$TROUBLE; is $NAME there?" ;;
     delete) delete && say "$NAME is deleted" ;;
     *) fail "run, stop or delete? bash $0 --help shows the usage" ;;
   esac
@@ -125,6 +125,11 @@ refused() {
   sleep "$POLL"
   look
   [[ "$ANSWER" != ACTIVE ]] || fail "bertjax.train ended with the error above; $(again delete) ends the cost"
+}
+
+# One process that is told to leave takes all with it. That it was meant is noted on worker 0, so that comes first.
+stop() {
+  on 0 'save and stop the run' "$WORKER stop" && on all 'end what is left of it on any worker' "$WORKER stop"
 }
 
 # Brings the committed code and what it needs to all workers and starts the run there.

@@ -35,9 +35,8 @@ signal() { kill -s "$1" -- "-$(< "$STATE/pid")" 2> /dev/null || true; }
 
 stop() {
   local deadline=$((SECONDS + PATIENCE))
-  if ! running; then return; fi
   touch "$STATE/stop"
-  signal TERM
+  if running; then signal TERM; fi
   while running; do
     if ((SECONDS > deadline)); then signal KILL; fi
     sleep 0.2

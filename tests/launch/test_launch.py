@@ -31,6 +31,7 @@ TOOLS += " true wc"
 PLACE = ("--project=p", "--zone=us-west4-a")
 SLICE = (*PLACE, "--accelerator-type=v5litepod-256", "--poll=0")
 GKE = ("--image=i", "--accelerator=tpu-v5-lite-podslice", "--topology=16x16")
+QUOTA = ["ERROR: (gcloud) RESOURCE_EXHAUSTED: quota of chips is used up", "- its details"]
 # With all that a shell, ssh or YAML might take for something else.
 TRAIN = (
     "--config=configs/large.py",
@@ -207,7 +208,7 @@ def test_a_tpu_run_that_was_saved_by_another_signal_is_started_again(cluster):
         ("tpu_pod.sh", ["run", "--project=p", "--zone=z", "--", "--a"], {}, ["--accelerator-type is missing"]),
         ("tpu_pod.sh", ["run", *SLICE, "--spott", "--", "--a"], {}, ["unknown flag --spott"]),
         ("tpu_pod.sh", ["run", *SLICE], {}, ["bertjax.train are missing"]),
-        ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"states": ["NOT_FOUND"], "quota": ["ERROR: Quota"]}, ["Quota"]),
+        ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"states": ["NOT_FOUND"], "quota": QUOTA}, [QUOTA[0]]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"states": ["NOT_FOUND", "FAILED"]}, ["was refused"]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"plays": ["refuse"]}, ["the error above", "delete"]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"plays": ["lose"]}, ["gave up after 3 failures"]),
