@@ -24,9 +24,11 @@ workers() { if [[ "$(option worker)" == all ]]; then echo 0 1; else option worke
 
 gcloud() {
   local worker state
+  if [[ "$3" == tpu-vm && "$(cat "$STAND_INS/state")" != ACTIVE ]]; then echo "ERROR: (gcloud) no slice" >&2 && exit 1; fi
   case "$3 $4" in
     'queued-resources describe')
       state="$(next states)"
+      echo "$state" > "$STAND_INS/state"
       if [[ "$state" == NOT_FOUND ]]; then echo "ERROR: (gcloud) NOT_FOUND: no $5" >&2 && exit 1; fi
       echo "$state"
       ;;
