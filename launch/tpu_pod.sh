@@ -26,7 +26,7 @@ WORKER='bash bertjax/launch/worker.sh'
 PATIENCE=3 # failures with one slice, until we give up
 FAILURES=0
 BEGUN='' # whether the run was seen going, and has not failed since
-WATCHED='' # whether it ever was: then we do not give up because the network is away for a while
+REACHED='' # whether Google Cloud ever answered: then we do not give up because the network is away for a while
 # What a dry run takes the answers to be.
 SLICE=NONE WORK=none
 
@@ -83,11 +83,12 @@ acquire() {
 look() {
   local describe=(gcloud compute tpus queued-resources describe "$NAME" "${PLACE[@]}" '--format=value(state.state)')
   until ask "$SLICE" 'look for the queued resource' "${describe[@]}"; do
-    if [[ "$ERRORS" == *NOT_FOUND* ]]; then ANSWER=NONE && return; fi
-    [[ "$WATCHED" ]] || fail "could not look for the queued resource $NAME: $ERRORS"
+    if [[ "$ERRORS" == *NOT_FOUND* ]]; then ANSWER=NONE && break; fi
+    [[ "$REACHED" ]] || fail "could not look for the queued resource $NAME: $ERRORS"
     say "could not look for $NAME: $ERRORS; looking again in $POLL s"
     sleep "$POLL"
   done
+  REACHED=yes
 }
 
 create() {
@@ -116,7 +117,7 @@ advance() {
     *' running') say "$NAME is training" && FAILURES=0 ;;
     *) start || return 1 ;;
   esac
-  BEGUN=yes WATCHED=yes
+  BEGUN=yes
   on 0 "follow worker 0's log" "$WORKER follow"
 }
 

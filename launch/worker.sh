@@ -22,7 +22,7 @@ install() {
     # The Ubuntu 22.04 of Cloud TPU has Python 3.10.
     python3 -m pip install --quiet --user uv
     python3 -m uv python install --quiet 3.12
-    python="$(python3 -m uv python find --no-project 3.12)"
+    python="$(cd / && python3 -m uv python find 3.12)" # from there it does not find our own .venv
   fi
   . launch/environment.sh
   PYTHON3="$python" ensure_environment "$1"
