@@ -14,9 +14,11 @@ from typing import Any
 
 from bertjax.errors import UserError
 
+OPTIMIZERS = ("adamw", "lamb")
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 MASKING_UNITS = ("token", "word", "span")
 DTYPES = ("auto", "float32", "bfloat16")
+STATE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "bert", "dots", "full")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 _VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
@@ -82,16 +84,20 @@ class Phase:
     steps: int
     length: int  # tokens a sequence
     batch: int  # sequences a step, over all devices
+    learning_rate: float = 0.0  # a peak of its own: the schedule begins anew with this phase; 0: it goes on
+    warmup_steps: int = 0  # of the schedule that begins anew
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with decoupled decay. As published for BERT: no bias correction, eps 1e-6, clipping at 1."""
+    """How parameters are updated. As published for BERT: AdamW, no bias correction, eps 1e-6, clipping at 1."""
 
+    name: str = "adamw"  # adamw, lamb (for batches of tens of thousands)
     learning_rate: float = 1e-4  # the schedule's peak
     schedule: str = "linear"  # linear, cosine, constant, wsd (warmup, stable, 1-sqrt decay)
     warmup_steps: int = 10_000
     decay_steps: int = 0  # wsd only: the steps of the final decay
+    decay_power: float = 1.0  # linear only: the line to this power; under 1 it stays high for longer
     final_fraction: float = 0.0  # of the peak, where the decay ends
     beta1: float = 0.9
     beta2: float = 0.999
@@ -99,6 +105,7 @@ class OptimizerConfig:
     bias_correction: bool = False
     weight_decay: float = 0.01  # not for biases and LayerNorm
     clip_norm: float = 1.0  # global gradient norm; 0 does not clip
+    state_dtype: str = "float32"  # of both moments between steps; bfloat16 halves them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +156,7 @@ class Config:
     keep_last: int = _free(3)  # checkpoints
     keep_every: int = _free(0)  # steps; these checkpoints are kept for good
     reader_threads: int = _free(2)
+    profile_steps: tuple[int, ...] = _free(())  # (first, last), counted from 1: a profiler trace of these steps
 
     @property
     def total_steps(self) -> int:
@@ -213,6 +221,10 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{path} is {value!r}; it must be a tuple of dicts with {', '.join(_names(Phase))}")
         return tuple(_build(Phase, phase, f"{path}[{i}]") for i, phase in enumerate(value))
+    if kind == tuple[int, ...]:
+        if not isinstance(value, (tuple, list)) or any(type(item) is not int for item in value):
+            raise UserError(f"{path} is {value!r}; it must be a tuple of whole numbers")
+        return tuple(value)
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -255,6 +267,14 @@ def validate(config: Config) -> None:
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
     for name in ("eval_every", "keep_every"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
+    if config.profile_steps:
+        in_order = list(config.profile_steps) == sorted(config.profile_steps)
+        _require(
+            len(config.profile_steps) == 2 and in_order and 1 <= min(config.profile_steps) <= config.total_steps,
+            "profile_steps",
+            config.profile_steps,
+            f"(first, last), from 1 to {config.total_steps}",
+        )
     if config.next_sentence:
         _require(
             config.model.type_vocab_size >= 2,
@@ -300,8 +320,10 @@ def _validate_masking(masking: MaskingConfig) -> None:
 
 
 def _validate_optimizer(optimizer: OptimizerConfig) -> None:
+    _one_of("optimizer.name", optimizer.name, OPTIMIZERS)
     _one_of("optimizer.schedule", optimizer.schedule, SCHEDULES)
-    for name in ("learning_rate", "eps"):
+    _one_of("optimizer.state_dtype", optimizer.state_dtype, STATE_DTYPES)
+    for name in ("learning_rate", "eps", "decay_power"):
         _require(getattr(optimizer, name) > 0, f"optimizer.{name}", getattr(optimizer, name), "larger than 0")
     for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm", "final_fraction"):
         _require(getattr(optimizer, name) >= 0, f"optimizer.{name}", getattr(optimizer, name), "0 or larger")
@@ -327,6 +349,13 @@ def _validate_phases(config: Config) -> None:
             phase.length,
             f"at least 8 and at most model.max_position_embeddings ({longest})",
         )
+        for name in ("learning_rate", "warmup_steps"):
+            _require(getattr(phase, name) >= 0, f"phases[{index}].{name}", getattr(phase, name), "0 or larger")
+        if not phase.learning_rate:
+            rule = "set with a learning_rate in the same phase; without one the schedule goes on"
+            _require(not phase.warmup_steps, f"phases[{index}].warmup_steps", phase.warmup_steps, rule)
+    first = config.phases[0].learning_rate
+    _require(not first, "phases[0].learning_rate", first, "left out; the first phase has optimizer.learning_rate")
 
 
 def resume_conflict(saved: Config, new: Config, step: int) -> str | None:
@@ -355,11 +384,11 @@ def _difference(saved: Any, new: Any, path: str) -> str | None:
     return None if saved == new else f"{path} (was {saved!r}, now {new!r})"
 
 
-def _history(config: Config, step: int) -> list[tuple[int, int, int]]:
-    """(steps, length, batch) of the phases as far as `step`."""
+def _history(config: Config, step: int) -> list[Phase]:
+    """The phases as far as `step`."""
     history = []
     for phase in config.phases:
         if step > 0:
-            history.append((min(step, phase.steps), phase.length, phase.batch))
+            history.append(dataclasses.replace(phase, steps=min(step, phase.steps)))
         step -= phase.steps
     return history

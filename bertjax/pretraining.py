@@ -23,6 +23,7 @@ from bertjax.errors import UserError
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as objective
 from bertjax.optimizers.adamw import adamw
+from bertjax.optimizers.lamb import lamb
 from bertjax.optimizers.schedules import learning_rate
 from bertjax.text import tokenizers
 from bertjax.trees import named_leaves
@@ -42,8 +43,9 @@ def pretraining_task(config: Config) -> training.Task:
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a run and its learning rate as a function of the step."""
-    schedule = learning_rate(config.optimizer, config.total_steps)
-    return adamw(config.optimizer, schedule), schedule
+    schedule = learning_rate(config.optimizer, config.phases)
+    make = {"adamw": adamw, "lamb": lamb}[config.optimizer.name]
+    return make(config.optimizer, schedule), schedule
 
 
 def with_vocabulary(config: Config, tokenizer: tokenizers.Tokenizer, where: Path) -> Config:

@@ -56,7 +56,7 @@ def train(config: "Config", workdir: Path) -> None:
 
 
 def _train(config: "Config", workdir: Path) -> None:
-    from bertjax import metrics, parallel, pretraining, sharding, training
+    from bertjax import metrics, parallel, pretraining, profiling, sharding, training
     from bertjax.checkpoint import CheckpointWriter
     from bertjax.data.corpus import Corpus
     from bertjax.data.pipeline import BatchSource
@@ -137,7 +137,8 @@ def _train(config: "Config", workdir: Path) -> None:
         )
         train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
         batches = source.iterate(start, total, threads=config.reader_threads)
-        done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
+        with profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line) as train_step:
+            done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()
     if done < total:

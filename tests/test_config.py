@@ -7,8 +7,10 @@ import pytest
 
 from bertjax.config import Config, MaskingConfig, Phase, default_config, from_config_dict, to_dict
 from bertjax.errors import UserError
+from bertjax.optimizers.schedules import learning_rate
 from tests.conftest import ROOT
 
+SHORT = {"steps": 3, "length": 32, "batch": 2}
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
@@ -41,6 +43,20 @@ def test_large_is_bert_large_as_published():
     assert config.masking == MaskingConfig() and config.next_sentence
 
 
+def test_large_lamb_warms_up_twice_as_published():
+    """LanguageModeling/BERT of NVIDIA/DeepLearningExamples: 28.43 % of 7,038 steps to 6e-3, 12.8 % of 1,563 to 4e-3."""
+    config = from_config_dict(_load(ROOT / "configs/large_lamb.py").get_config())
+    assert [(phase.length, phase.batch) for phase in config.phases] == [(128, 65_536), (512, 32_768)]
+    rate = learning_rate(config.optimizer, config.phases)
+    for start, steps, peak, share in ((0, 7038, 6e-3, 0.2843), (7038, 1563, 4e-3, 0.128)):
+        warmup = int(share * steps)
+        assert float(rate(start)) == 0
+        assert float(rate(start + warmup - 1)) == pytest.approx(peak * (warmup - 1) / warmup)
+        for step in (warmup, steps - 1):  # a square root
+            assert float(rate(start + step)) == pytest.approx(peak * (1 - step / steps) ** 0.5, rel=1e-4)
+    assert (config.optimizer.name, config.optimizer.bias_correction, config.total_steps) == ("lamb", True, 8601)
+
+
 def test_prediction_slots_are_bert_s():
     assert [MaskingConfig().predictions(length) for length in (128, 512)] == [20, 80]
 
@@ -62,6 +78,11 @@ def test_json_round_trip_is_the_identity():
         ({"masking": {"rate": 0.0}}, "config.masking.rate"),
         ({"masking": {"unit": "letter"}}, "one of token, word, span"),
         ({"optimizer": {"schedule": "wsd"}}, "config.optimizer.decay_steps"),
+        ({"optimizer": {"name": "lars"}}, "one of adamw, lamb"),
+        ({"phases": (SHORT | {"learning_rate": 1.0},)}, "the first phase has optimizer.learning_rate"),
+        ({"phases": (SHORT, SHORT | {"warmup_steps": 1})}, "config.phases[1].warmup_steps"),
+        ({"phases": (SHORT,), "profile_steps": (2, 5)}, "config.profile_steps is (2, 5)"),
+        ({"profile_steps": (2.0, 5)}, "config.profile_steps is (2.0, 5)"),
         ({"dtype": "float16"}, "one of auto, float32, bfloat16"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -11,10 +13,11 @@ import threading
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from bertjax import checkpoint, cpu_tensorflow, metrics
-from bertjax.config import OptimizerConfig, Phase
+from bertjax.config import OptimizerConfig, Phase, from_config_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed
 from bertjax.text import tokenizers
@@ -325,3 +328,56 @@ def test_config_json_says_what_ran(trained, tiny_config):
     written = json.loads((trained / "config.json").read_text())
     assert written["model"]["vocab_size"] == 600  # 0 was settled from the tokenizer
     assert written["optimizer"]["learning_rate"] == tiny_config.optimizer.learning_rate
+
+
+@pytest.fixture(scope="module")
+def lamb_config(corpus):
+    """configs/large_lamb.py, shrunk by settings that a user gives as flags, with moments in bfloat16."""
+    values = runpy.run_path(str(ROOT / "configs/large_lamb.py"))["get_config"]()
+    settings = {
+        "corpus": str(corpus),
+        "phases": (
+            {"steps": 4, "length": 32, "batch": 8},
+            {"steps": 4, "length": 64, "batch": 4, "learning_rate": 4e-3, "warmup_steps": 2},
+        ),
+        "optimizer.warmup_steps": 2,
+        "optimizer.state_dtype": "bfloat16",
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "profile_steps": (3, 4),
+    }
+    values.update_from_flattened_dict(TINY_MODEL | settings)
+    return from_config_dict(values)
+
+
+@pytest.fixture(scope="module")
+def trained_with_lamb(lamb_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("lamb") / "run"
+    train(lamb_config, workdir)
+    return workdir
+
+
+def test_large_lamb_runs_both_phases_shrunk_by_flags_only(trained_with_lamb):
+    records = [r for r in metrics.read(trained_with_lamb / "metrics.jsonl") if "train/loss" in r]
+    half = 0.5**0.5  # the square root of what is left of a phase
+    rates = [0, 3e-3, 6e-3 * half, 3e-3, 0, 2e-3, 4e-3 * half, 2e-3]
+    assert [r["train/learning_rate"] for r in records] == pytest.approx(rates)
+    assert np.isfinite([r["train/loss"] for r in records]).all()
+
+
+def test_a_trace_of_the_chosen_steps_is_written(trained_with_lamb):
+    (trace,) = (trained_with_lamb / "profile").rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    steps = {event["args"]["step_num"] for event in events if event.get("name") == "train"}
+    assert steps == {"3", "4"}
+
+
+def test_moments_in_bfloat16_resume_to_the_bit(lamb_config, trained_with_lamb, tmp_path):
+    """What a kill between steps 6 and 8 leaves behind is continued; the roundings come of the step's number."""
+    workdir = shutil.copytree(trained_with_lamb, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints/8")
+    train(lamb_config, workdir)
+    with ocp.StandardCheckpointer() as checkpointer:
+        whole, resumed = (checkpointer.restore(path / "checkpoints/8/optimizer") for path in (trained_with_lamb, workdir))
+    assert {x.dtype.name for x in jax.tree.leaves(whole) if x.ndim} == {"bfloat16"}
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)

@@ -6,20 +6,26 @@ import optax
 
 from bertjax.config import OptimizerConfig
 from bertjax.optimizers.decay import decay_mask
+from bertjax.optimizers.rounding import stored_in_bfloat16
 
 
 def adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clip by the global norm, Adam, decoupled weight decay, learning rate.
+    """AdamW's direction, times the learning rate.
 
     Sources: Loshchilov & Hutter 2019 (arXiv:1711.05101); for `bias_correction=False` the optimizer of
     google-research/bert, which leaves Adam's two corrections out.
     """
-    adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
-    return optax.chain(
+    return optax.chain(*direction(config), optax.scale_by_learning_rate(schedule))
+
+
+def direction(config: OptimizerConfig) -> tuple[optax.GradientTransformation, ...]:
+    """Clip by the global norm, Adam, decoupled weight decay; a chain still to be scaled."""
+    scale_by_adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
+    adam = scale_by_adam(config.beta1, config.beta2, config.eps)
+    return (
         clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        adam(config.beta1, config.beta2, config.eps),
+        stored_in_bfloat16(adam) if config.state_dtype == "bfloat16" else adam,
         optax.add_decayed_weights(config.weight_decay, decay_mask),
-        optax.scale_by_learning_rate(schedule),
     )
 
 

@@ -1,34 +1,58 @@
 """Learning-rate schedules: a linear warm-up, then linear, cosine, constant or warmup-stable-decay."""
 
+import itertools
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import optax
 
-from bertjax.config import OptimizerConfig
+from bertjax.config import OptimizerConfig, Phase
 
 
-def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """The learning rate of step n, counted from 0, over a training of `total_steps`.
+def learning_rate(config: OptimizerConfig, phases: Sequence[Phase]) -> optax.Schedule:
+    """The learning rate of step n, counted from 0, over all `phases`.
+
+    A phase with a learning rate of its own begins the schedule anew, with that peak and its own warm-up; its end is
+    that of the last phase, or the next such phase.
+    """
+    stretches: list[list[Phase]] = []
+    for phase in phases:
+        if phase.learning_rate or not stretches:
+            stretches.append([])
+        stretches[-1].append(phase)
+    lengths = [sum(phase.steps for phase in stretch) for stretch in stretches]
+    settings = [stretch[0] if stretch[0].learning_rate else config for stretch in stretches]
+    schedules = [
+        _stretch(config, own.learning_rate, own.warmup_steps, length)
+        for own, length in zip(settings, lengths, strict=True)
+    ]
+    return optax.join_schedules(schedules, list(itertools.accumulate(lengths[:-1])))
+
+
+def _stretch(config: OptimizerConfig, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """One schedule of `total_steps`, with a warm-up from 0 to `peak`.
 
     `linear` follows google-research/bert: in the warm-up the rate is peak × n / warmup, and afterwards it lies on
     the one straight line from the peak at step 0 to `final_fraction` × peak at the end, so that it drops
-    by the warm-up's share when the warm-up ends. `wsd` decays as 1-sqrt over the last `decay_steps`
-    (Hägele et al. 2024, arXiv:2405.18392).
+    by the warm-up's share when the warm-up ends. With `decay_power` the line's height is taken to that power, as in
+    TensorFlow's polynomial decay. `wsd` decays as 1-sqrt over the last `decay_steps` (Hägele et al. 2024,
+    arXiv:2405.18392).
     """
-    peak, end = config.learning_rate, config.learning_rate * config.final_fraction
+    end = peak * config.final_fraction
     if config.schedule == "linear":
-        after = optax.linear_schedule(peak, end, total_steps)
+        after = optax.polynomial_schedule(peak, end, config.decay_power, total_steps)
     elif config.schedule == "cosine":
-        length = max(total_steps - config.warmup_steps, 1)
+        length = max(total_steps - warmup_steps, 1)
         cosine = optax.cosine_decay_schedule(peak, length, config.final_fraction)
-        after = lambda step: cosine(step - config.warmup_steps)  # noqa: E731
+        after = lambda step: cosine(step - warmup_steps)  # noqa: E731
     elif config.schedule == "constant":
         after = optax.constant_schedule(peak)
     else:
         after = _stable_then_decay(peak, end, total_steps, config.decay_steps)
 
     def schedule(step):
-        warmup = peak * step / max(config.warmup_steps, 1)
-        return jnp.asarray(jnp.where(step < config.warmup_steps, warmup, after(step)), jnp.float32)
+        warmup = peak * step / max(warmup_steps, 1)
+        return jnp.asarray(jnp.where(step < warmup_steps, warmup, after(step)), jnp.float32)
 
     return schedule
 

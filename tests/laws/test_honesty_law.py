@@ -35,6 +35,9 @@ def test_resuming_may_change_logging_and_later_steps_but_not_the_mathematics():
     other_batch = dataclasses.replace(saved, phases=(Phase(900_000, 128, 512), saved.phases[1]))
     assert "phases" in resume_conflict(saved, other_batch, step=1)
     assert resume_conflict(saved, other_batch, step=0) is None
+    rewarmed = dataclasses.replace(saved, phases=(saved.phases[0], Phase(100_000, 512, 256, learning_rate=1e-4)))
+    assert resume_conflict(saved, rewarmed, step=900_000) is None
+    assert "phases" in resume_conflict(saved, rewarmed, step=900_001)
 
 
 def _other_model(config, **changes):

@@ -7,7 +7,7 @@ import optax
 import pytest
 import torch
 
-from bertjax.config import OptimizerConfig
+from bertjax.config import OptimizerConfig, Phase
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.schedules import learning_rate
 
@@ -67,7 +67,7 @@ def test_bert_s_adamw_is_its_equations():
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])
 def test_schedules_warm_up_and_end_where_they_should(schedule):
     config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=10, decay_steps=20, final_fraction=0.1)
-    rate = learning_rate(config, 100)
+    rate = learning_rate(config, (Phase(100, 8, 1),))
     assert [float(rate(step)) for step in (0, 5)] == [0.0, 1.0]
     middle = {"linear": 2 - 1.8 * 0.5, "cosine": 0.2 + 1.8 * (1 + np.cos(np.pi * 40 / 90)) / 2, "constant": 2, "wsd": 2}
     np.testing.assert_allclose(float(rate(50)), middle[schedule], rtol=1e-5)
