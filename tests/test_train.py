@@ -336,9 +336,10 @@ def lamb_config(corpus):
     values = runpy.run_path(str(ROOT / "configs/large_lamb.py"))["get_config"]()
     settings = {
         "corpus": str(corpus),
+        # Of one shape, to be compiled once.
         "phases": (
             {"steps": 4, "length": 32, "batch": 8},
-            {"steps": 4, "length": 64, "batch": 4, "learning_rate": 4e-3, "warmup_steps": 2},
+            {"steps": 4, "length": 32, "batch": 8, "learning_rate": 4e-3, "warmup_steps": 2},
         ),
         "optimizer.warmup_steps": 2,
         "optimizer.state_dtype": "bfloat16",

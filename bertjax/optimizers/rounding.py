@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bertjax.hashing import element_index, scramble
+
 
 def stored_in_bfloat16(adam: optax.GradientTransformation) -> optax.GradientTransformation:
     """`adam`, whose state is an `optax.ScaleByAdamState`, with both moments stored in bfloat16.
@@ -29,19 +31,24 @@ def stored_in_bfloat16(adam: optax.GradientTransformation) -> optax.GradientTran
     return optax.GradientTransformation(init, update)
 
 
-def round_stochastically(x: jax.Array, key: jax.Array) -> jax.Array:
-    """Rounds finite float32 to bfloat16, to either neighbour with the odds that make the mean `x`."""
+def round_stochastically(x: jax.Array, salt: jax.Array) -> jax.Array:
+    """Rounds finite float32 to bfloat16, to either neighbour with the odds that make the mean `x`.
+
+    The randomness is a hash of each element's index and `salt`, a uint32 that looks random: hundreds of millions of
+    elements a step are too many for a generator of better quality than this needs.
+    """
     # The upper half of a float32 is a bfloat16. A random lower half, added, carries as often as the share to round is
     # large; the sign stands apart, so that magnitudes are rounded.
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + jax.random.bits(key, x.shape, jnp.uint16)
+    random = scramble(element_index(x.shape) ^ salt) >> 16
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + random
     return jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32).astype(jnp.bfloat16)
 
 
 def _stored(state: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
-    """The key comes of the number of steps alone, so that a continued run draws what it would have drawn."""
+    """The salts come of the number of steps alone, so that a continued run draws what it would have drawn."""
     leaves, structure = jax.tree.flatten(state.nu)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), state.count), len(leaves))
-    nu = [round_stochastically(leaf, key) for leaf, key in zip(leaves, keys, strict=True)]
+    salts = scramble(state.count.astype(jnp.uint32) * len(leaves) + jnp.arange(len(leaves), dtype=jnp.uint32))
+    nu = [round_stochastically(leaf, salt) for leaf, salt in zip(leaves, salts, strict=True)]
     return state._replace(mu=_cast(state.mu, jnp.bfloat16), nu=jax.tree.unflatten(structure, nu))
 
 
