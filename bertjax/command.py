@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -74,6 +75,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _guarded(main: Callable[[list[str]], Any], args: list[str]) -> None:
     if not _DEBUG.value:
         _quiet()
+    _keep_compiled_programs()
     try:
         main(args)
     except UserError as error:
@@ -100,6 +102,21 @@ def _quiet() -> None:
 
     absl_logging.set_verbosity(absl_logging.FATAL)
     absl_logging.set_stderrthreshold("fatal")
+
+
+def _keep_compiled_programs() -> None:
+    """Has JAX keep compiled programs on disk for the next start; to be called before JAX is imported.
+
+    Where the user has set JAX's own variable, that counts; set to nothing, it keeps none.
+    """
+    # XLA lays a CPU's program out for its number of cores, which JAX leaves out of the name that it keeps it under.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # there is no home
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "bertjax" / "xla" / f"{cores}-cores"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _unraisablehook(unraisable: Any) -> None:

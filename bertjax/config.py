@@ -267,14 +267,13 @@ def validate(config: Config) -> None:
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
     for name in ("eval_every", "keep_every"):
         _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
-    if config.profile_steps:
-        in_order = list(config.profile_steps) == sorted(config.profile_steps)
-        _require(
-            len(config.profile_steps) == 2 and in_order and 1 <= min(config.profile_steps) <= config.total_steps,
-            "profile_steps",
-            config.profile_steps,
-            f"(first, last), from 1 to {config.total_steps}",
-        )
+    bounds = (1, *config.profile_steps, config.total_steps)
+    _require(
+        len(bounds) in (2, 4) and list(bounds) == sorted(bounds),
+        "profile_steps",
+        config.profile_steps,
+        f"(first, last), from 1 to {config.total_steps}",
+    )
     if config.next_sentence:
         _require(
             config.model.type_vocab_size >= 2,

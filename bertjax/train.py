@@ -137,7 +137,8 @@ def _train(config: "Config", workdir: Path) -> None:
         )
         train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
         batches = source.iterate(start, total, threads=config.reader_threads)
-        with profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line) as train_step:
+        profile = profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)
+        with profile as train_step:
             done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()

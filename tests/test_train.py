@@ -379,6 +379,6 @@ def test_moments_in_bfloat16_resume_to_the_bit(lamb_config, trained_with_lamb, t
     shutil.rmtree(workdir / "checkpoints/8")
     train(lamb_config, workdir)
     with ocp.StandardCheckpointer() as checkpointer:
-        whole, resumed = (checkpointer.restore(path / "checkpoints/8/optimizer") for path in (trained_with_lamb, workdir))
+        whole, resumed = (checkpointer.restore(run / "checkpoints/8/optimizer") for run in (trained_with_lamb, workdir))
     assert {x.dtype.name for x in jax.tree.leaves(whole) if x.ndim} == {"bfloat16"}
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)

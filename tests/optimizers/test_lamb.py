@@ -18,9 +18,9 @@ SHAPES = {"intermediate/kernel": (4, 5), "intermediate/bias": (5,), "output_laye
 RATE, DECAY, EPS = 1e-2, 0.1, 1e-6
 
 
-def draw(rng, scale=1.0):
-    """A model as NumPy arrays by name: three layers, each with arrays of its own size, and word embeddings."""
-    layers = {f"{i}/{name}": 3**i * scale * rng.normal(size=shape) for i in range(LAYERS) for name, shape in SHAPES.items()}
+def draw(rng):
+    """A model as NumPy arrays by name: three layers, the later ones with larger numbers, and word embeddings."""
+    layers = {f"{i}/{name}": 3**i * rng.normal(size=shape) for i in range(LAYERS) for name, shape in SHAPES.items()}
     words = rng.normal(size=(6, 4))
     words[5] = 0  # a row of padding
     return layers | {"word_embeddings/embedding": words}
@@ -96,7 +96,7 @@ def test_moments_in_bfloat16_follow_those_in_float32():
 
     exact, rounded = moments("float32"), moments("bfloat16")
     assert [x.dtype for x in (*exact, *rounded)] == [*["float32"] * 3, "bfloat16", "bfloat16", "float32"]
-    mu, nu, update = (np.asarray(ours, np.float64) - np.asarray(theirs) for ours, theirs in zip(rounded, exact, strict=True))
+    mu, nu, update = (np.asarray(a, np.float64) - np.asarray(b) for a, b in zip(rounded, exact, strict=True))
     relative = nu / np.asarray(exact[1])
     assert abs(relative.mean()) < 0.01 and relative.std() < 0.1
     assert np.linalg.norm(mu) < 0.01 * np.linalg.norm(exact[0])
