@@ -58,6 +58,15 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def silence_native() -> None:
+    """From now on only Python writes to stderr, not the C++ libraries, unless --debug is given."""
+    if not _DEBUG.value:
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from bertjax import sharding
@@ -17,8 +18,10 @@ from bertjax.errors import UserError
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices`, else all of all hosts; it always has all axes, of size 1 where they are not used.
 
+    Where there are several slices, which only a network joins, the outermost axis, `data`, runs between them.
+
     Raises:
-      UserError: the axes do not take all devices.
+      UserError: the axes do not take all devices, or `data` is no multiple of the slices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -26,10 +29,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     given = math.prod(size for size in sizes.values() if size != -1)
     if count % given == 0:
         sizes = {name: count // given if size == -1 else size for name, size in sizes.items()}
+    axes = " × ".join(f"{name}={size}" for name, size in sizes.items())
     if math.prod(sizes.values()) != count:
-        axes = " × ".join(f"{name}={size}" for name, size in sizes.items())
         raise UserError(f"config.mesh is {axes}, but there are {count} devices; -1 takes all that are left")
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    types = (AxisType.Auto,) * len(sizes)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
+    if sizes["data"] % slices:
+        raise UserError(f"config.mesh is {axes}, but there are {slices} slices; make mesh.data a multiple of them")
+    within = (sizes["data"] // slices, *list(sizes.values())[1:])
+    between = (slices,) + (1,) * (len(sizes) - 1)
+    array = mesh_utils.create_hybrid_device_mesh(within, between, devices)
+    return Mesh(array, tuple(sizes), axis_types=types)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

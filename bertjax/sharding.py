@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bertjax.config import ModelConfig
+from bertjax.config import Config
 from bertjax.errors import UserError
 from bertjax.trees import path_name
 
@@ -144,16 +144,20 @@ def _gather(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     return gather(x)
 
 
-def check(config: ModelConfig, mesh: Mesh) -> None:
-    """Refuses a mesh whose axes do not divide the model's.
+def check(config: Config, mesh: Mesh) -> None:
+    """Refuses a mesh whose axes do not divide the model's and the batches'.
 
     Raises:
       UserError: names the setting and the mesh axis.
     """
-    check_divides("heads", config.num_attention_heads, mesh, "config.model.num_attention_heads")
-    check_divides("mlp", config.intermediate_size, mesh, "config.model.intermediate_size")
-    check_divides("embed", config.hidden_size, mesh, "config.model.hidden_size")
-    check_divides("vocab", config.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
+    for index, phase in enumerate(config.phases):
+        check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", config.layout.accumulation)
+        check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
+    model = config.model
+    check_divides("heads", model.num_attention_heads, mesh, "config.model.num_attention_heads")
+    check_divides("mlp", model.intermediate_size, mesh, "config.model.intermediate_size")
+    check_divides("embed", model.hidden_size, mesh, "config.model.hidden_size")
+    check_divides("vocab", model.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
 
 
 def check_divides(axis: str, size: int, mesh: Mesh, what: str, accumulation: int = 1) -> None:

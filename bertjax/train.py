@@ -75,11 +75,7 @@ def _train(config: "Config", workdir: Path) -> None:
 
     # -- mesh, model, optimizer
     mesh = parallel.make_mesh(config.mesh)
-    for index, phase in enumerate(config.phases):
-        parts = config.layout.accumulation
-        sharding.check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", parts)
-        sharding.check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
-    sharding.check(config.model, mesh)
+    sharding.check(config, mesh)
     held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)

@@ -35,7 +35,7 @@ def test_a_mesh_that_does_not_take_all_devices_is_refused(axes):
 def test_a_mesh_that_does_not_divide_the_model_is_refused_by_the_settings_name(axes, setting):
     devices = 7 if "fsdp" in axes else 8
     with pytest.raises(UserError, match=setting):
-        sharding.check(ModelConfig(), mesh_of(devices, **axes))
+        sharding.check(Config(), mesh_of(devices, **axes))
 
 
 def test_a_batch_is_shared_by_data_fsdp_and_the_parts_of_a_step():

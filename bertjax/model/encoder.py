@@ -19,6 +19,7 @@ from bertjax.config import ModelConfig
 from bertjax.model.attention import CONTEXT, SelfAttention
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import PRODUCT, Dense, activation, layer_norm, matmul_precision, normal_init, word_init
+from bertjax.model.lookup import lookup
 from bertjax.sharding import constrain, gathered_layer
 
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
@@ -64,7 +65,7 @@ class Embeddings(nn.Module):
             raise ValueError(
                 f"length {length} is more than max_position_embeddings {self.config.max_position_embeddings}"
             )
-        words = self.word_embeddings(input_ids)
+        words = lookup(self.word_embeddings.embedding.astype(self.dtype), input_ids)
         positions = self.position_embeddings.embedding[:length].astype(self.dtype)
         # So few rows are faster by a product than by a gather, whose gradient is a scatter.
         one_hot = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.dtype)

@@ -78,7 +78,7 @@ def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
         mesh = parallel.make_mesh(dataclasses.replace(MeshConfig(), **axes))
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)
-    sharding.check(model, mesh)
+    sharding.check(config, mesh)
     batch = random_batch(model, ROWS, LENGTH, PREDICTIONS)
     if start is None:
         start = jax.device_get(training.init_state(task, optimizer, batch, mesh, seed=3))

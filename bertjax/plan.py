@@ -1,0 +1,134 @@
+"""Compiles a config's train steps for devices that need not be here, and says what they take.
+
+python -m bertjax.plan --config=configs/large.py --topology=v5e:16x16 [--fit] [--quick] [--json] [--config.KEY=VALUE …]
+
+Topologies: v4:4x4x8, v5e:4x4, v5p:4x4x4, v6e:16x16 and so on, 2*v5e:16x16 for two slices (the extra `tpu` holds the TPU
+compiler), cpu:8, and gpu for those that are here. Ends with 0 where every phase fits, with 1 where one does not.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from bertjax import command
+from bertjax.command import say
+from bertjax.errors import UserError
+
+if TYPE_CHECKING:
+    from bertjax.config import Config
+    from bertjax.planning.step import DoesNotFit, Plan
+    from bertjax.planning.topology import Topology
+
+_CONFIG = command.define_config_flag()
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Devices to plan for, e.g. v5e:16x16 or cpu:8.")
+_PHASE = flags.DEFINE_integer("phase", 0, "Plan only this phase, counted from 1; 0: all.")
+_FIT = flags.DEFINE_bool("fit", False, "Also search the largest batch that fits.")
+_QUICK = flags.DEFINE_bool(
+    "quick", False, "Let the compiler do its least: a third of the time, but another program, often of more memory."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a phase instead of text.")
+_GIB = 2**30
+
+
+def main(args: list[str]) -> None:
+    """Plans the phases."""
+    values = command.config_value(_CONFIG)
+    if args or values is None or _TOPOLOGY.value is None:
+        raise UserError("usage: python -m bertjax.plan --config=FILE --topology=v5e:16x16")
+    from bertjax.config import from_config_dict
+
+    config = from_config_dict(values)
+    if not 0 <= _PHASE.value <= len(config.phases):
+        raise UserError(f"--phase={_PHASE.value}: the config has phases 1 to {len(config.phases)}")
+    command.silence_native()
+    if _QUICK.value:
+        os.environ["JAX_EXEC_TIME_OPTIMIZATION_EFFORT"] = "-1"
+    from bertjax.planning import topology
+
+    devices = topology.describe(_TOPOLOGY.value)
+    if config.dtype == "auto":
+        config = dataclasses.replace(config, dtype="bfloat16" if devices.chip else "float32")
+    chosen = [_PHASE.value - 1] if _PHASE.value else range(len(config.phases))
+    if not all([_plan_phase(config, index, devices) for index in chosen]):
+        sys.exit(1)
+
+
+def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
+    """Whether the phase fits."""
+    from bertjax.planning import step
+
+    phase = config.phases[index]
+    say(f"compiling phase {index + 1} of {len(config.phases)}: {phase.batch} × {phase.length} on {devices.name}")
+    try:
+        plan = step.plan(config, phase, devices)
+    except step.DoesNotFit as error:
+        plan = None
+        print(json.dumps(_misfit_values(index, error)) if _JSON.value else _misfit_text(config, index, error))
+    else:
+        print(json.dumps(_values(index, plan)) if _JSON.value else _text(index, plan, devices), flush=True)
+    if _FIT.value:
+        largest = step.largest_batch(config, phase, devices, say)
+        print(json.dumps({"phase": index + 1, "largest_batch": largest}) if _JSON.value else f"  largest batch: {largest}")
+    return plan is not None
+
+
+def _misfit_values(index: int, error: "DoesNotFit") -> dict[str, Any]:
+    return {"phase": index + 1, "fits": False, "used": error.used, "limit": error.limit}
+
+
+def _misfit_text(config: "Config", index: int, error: "DoesNotFit") -> str:
+    remedies = [f"--config.layout.accumulation={2 * config.layout.accumulation}"]
+    if config.layout.remat != "full":
+        remedies.insert(0, f"--config.layout.remat={'bert' if config.layout.remat == 'none' else 'full'}")
+    if config.mesh.fsdp == 1:
+        remedies.append("--config.mesh.fsdp=8")
+    over = (error.used - error.limit) / _GIB
+    return f"phase {index + 1} does not fit: it {error}, {over:.2f} GiB too much; try {', or '.join(remedies)}"
+
+
+def _values(index: int, plan: "Plan") -> dict[str, Any]:
+    values = dataclasses.asdict(plan) | {"phase": index + 1, "fits": True, "shape": dataclasses.asdict(plan.phase)}
+    values["collectives"] = [
+        dataclasses.asdict(one) | {"arrays": list(map(str, one.arrays)), "sent": one.sent} for one in plan.collectives
+    ]
+    return values | {"activations": plan.activations, "bound": plan.bound}
+
+
+def _text(index: int, plan: "Plan", devices: "Topology") -> str:
+    mesh = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
+    room = f" of {plan.limit / _GIB:.2f} ({1 - plan.total / plan.limit:.0%} free)" if plan.limit else ""
+    lines = [
+        f"phase {index + 1}: {plan.phase.batch} × {plan.phase.length} on {devices.name} ({mesh}); of each device:",
+        f"  memory: parameters {plan.parameters / _GIB:.2f}, optimizer {plan.optimizer / _GIB:.2f}, activations and "
+        f"gradients {plan.activations / _GIB:.2f}, together {plan.total / _GIB:.2f} GiB{room}",
+        f"  FLOPs: model {plan.model_flops:.3g}, program {plan.program_flops:.3g} "
+        f"({plan.program_flops / plan.model_flops:.2f} times, the rest is computed again)",
+    ]
+    lines += [f"  {line}" for line in _collective_lines(plan)]
+    if plan.seconds:
+        parts = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in plan.seconds.items())
+        peak = plan.model_flops / devices.chip.flops / max(plan.seconds.values())
+        lines.append(f"  at least, in ms: {parts}; bound by {plan.bound}, MFU at most {peak:.0%}")
+    if plan.unread_loops:
+        lines.append(f"  counted once, as their trips could not be read: the loops {', '.join(plan.unread_loops)}")
+    return "\n".join(lines)
+
+
+def _collective_lines(plan: "Plan") -> list[str]:
+    sums: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for collective in plan.collectives:
+        entry = sums.setdefault((collective.kind, collective.axes), [0, 0])
+        entry[0] += collective.times
+        entry[1] += collective.times * collective.sent
+    return [
+        f"{kind} over {' and '.join(axes)}: {times} times, {sent / 1e6:,.1f} MB sent"
+        for (kind, axes), (times, sent) in sorted(sums.items())
+    ] or ["no collectives"]
+
+
+if __name__ == "__main__":
+    command.run(main)

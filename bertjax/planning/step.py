@@ -1,0 +1,179 @@
+"""A phase's train step, compiled for devices that need not be here, and what its program says about itself."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax import parallel, pretraining, sharding, training
+from bertjax.config import Config, Phase
+from bertjax.errors import UserError
+from bertjax.model.flops import training_flops
+from bertjax.planning import hlo
+from bertjax.planning.collectives import Collective, collectives
+from bertjax.planning.topology import Topology
+from bertjax.planning.traffic import traffic
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step of one phase takes; bytes, FLOPs and seconds are those of one chip."""
+
+    phase: Phase
+    mesh: dict[str, int]
+    parameters: int  # bytes, f32
+    optimizer: int  # bytes
+    total: int  # bytes: the whole program's, as the compiler gives them
+    limit: int | None  # bytes that a chip has for a program
+    model_flops: float
+    program_flops: float  # with what is computed again
+    moved: int  # bytes to and from HBM
+    collectives: list[Collective]
+    seconds: dict[str, float]  # that compute, HBM and links each need at their best
+    unread_loops: list[str]  # whose trips could not be read; they count once
+
+    @property
+    def activations(self) -> int:
+        """Bytes of everything but the state: activations, gradients, buffers, code."""
+        return self.total - self.parameters - self.optimizer
+
+    @property
+    def bound(self) -> str | None:
+        """What a step cannot be faster than, were everything else free."""
+        return max(self.seconds, key=self.seconds.get) if self.seconds else None
+
+
+class DoesNotFit(Exception):  # noqa: N818 - a finding, not a mistake
+    """The program needs more memory than a chip has; `used` and `limit` are bytes."""
+
+    def __init__(self, used: float, limit: float) -> None:
+        super().__init__(f"needs {used / 2**30:.2f} of {limit / 2**30:.2f} GiB")
+        self.used, self.limit = used, limit
+
+
+def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
+    """Compiles the train step of `phase`.
+
+    Raises:
+      DoesNotFit: the compiler says so.
+      UserError: the mesh does not fit the devices or the model.
+    """
+    mesh = parallel.make_mesh(config.mesh, topology.devices)
+    traced, state = _trace(config, phase, mesh)
+    compiled = _compile(traced)
+    memory = compiled.memory_analysis()
+    program = hlo.parse(compiled.as_text())
+    sent = collectives(program, dict(mesh.shape))
+    predictions = config.masking.predictions(phase.length)
+    made = Plan(
+        phase=phase,
+        mesh=dict(mesh.shape),
+        parameters=_bytes(state.params),
+        optimizer=_bytes(state.optimizer),
+        total=(
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+            + memory.generated_code_size_in_bytes
+        ),
+        limit=topology.chip.hbm_bytes if topology.chip else None,
+        model_flops=phase.batch
+        * training_flops(config.model, phase.length, predictions, config.next_sentence)
+        / mesh.size,
+        program_flops=matmul_flops(traced.jaxpr.jaxpr) / mesh.size,
+        moved=traffic(program),
+        collectives=sent,
+        seconds={},
+        unread_loops=program.unread,
+    )
+    return dataclasses.replace(made, seconds=_seconds(made, topology))
+
+
+def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, training.TrainState]:
+    """The train step as JAX sees it, and the shapes of its state."""
+    sharding.check(dataclasses.replace(config, phases=(phase,)), mesh)
+    task = pretraining.pretraining_task(config)
+    optimizer, schedule = pretraining.make_optimizer(config)
+    batch = pretraining.abstract_batch(config, phase)
+    places = sharding.of_batch(batch, mesh)
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in batch.items()}
+    state = training.abstract_state(task, optimizer, batch, mesh)
+    step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
+    return step.trace(state, batch), state
+
+
+def _compile(traced: Any) -> Any:
+    try:
+        return traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", str(error))
+        if not found:
+            raise UserError(f"the compiler refuses the program: {str(error).strip().splitlines()[0][:300]}") from error
+        units = {"K": 2**10, "M": 2**20, "G": 2**30}
+        raise DoesNotFit(float(found[1]) * units[found[2]], float(found[3]) * units[found[4]]) from error
+
+
+def _bytes(tree: Any) -> int:
+    """Of one device's parts."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x in leaves)
+
+
+def _seconds(made: Plan, topology: Topology) -> dict[str, float]:
+    chip = topology.chip
+    if chip is None:
+        return {}
+    # Between slices only the data axis runs, which lies outermost.
+    slow = [one for one in made.collectives if topology.slices > 1 and "data" in one.axes]
+    times = {
+        "compute": made.program_flops / chip.flops,
+        "HBM": made.moved / chip.hbm_bytes_per_second,
+        "links": sum(one.times * one.sent for one in made.collectives if one not in slow) / chip.ring_bytes_per_second,
+    }
+    if topology.slices > 1:
+        times["network"] = sum(one.times * one.sent for one in slow) / chip.network_bytes_per_second
+    return times
+
+
+def matmul_flops(jaxpr: Any) -> float:
+    """FLOPs of all matrix products of a program, over all devices, each as often as its loop runs it."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracting, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracting)
+            continue
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += times * sum(matmul_flops(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+    return total
+
+
+def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callable[[str], None]) -> int:
+    """The largest global batch that fits, in steps of an eighth of what does; 0 where none does."""
+    if topology.chip is None:
+        raise UserError("--fit needs a topology whose memory is known, not a CPU")
+    shape = parallel.make_mesh(config.mesh, topology.devices).shape
+    unit = shape["data"] * shape["fsdp"] * config.layout.accumulation
+
+    def fits(rows: int) -> bool:
+        say(f"trying a batch of {rows * unit}")
+        try:
+            made = plan(config, dataclasses.replace(phase, batch=rows * unit), topology)
+        except DoesNotFit:
+            return False
+        return made.limit is None or made.total <= made.limit
+
+    low, high = 0, max(1, phase.batch // unit)
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > max(1, low // 8):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low * unit

@@ -1,0 +1,103 @@
+"""Devices that are not here: descriptions of accelerators for which XLA can compile without having them.
+
+With `libtpu` installed (the extra `tpu`) the real TPU compiler runs on a laptop: it gives the real program, its real
+memory, and a real error where that does not fit.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bertjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one chip can do at its best."""
+
+    hbm_bytes: int  # that a program can have
+    flops: float  # dense bf16, FLOP/s
+    hbm_bytes_per_second: float
+    ring_bytes_per_second: float  # sent by a ring along one dimension of the torus, both ways round
+    network_bytes_per_second: float  # sent to other slices
+
+
+# FLOP/s and bandwidths: cloud.google.com/tpu/docs and "How to Scale Your Model" (jax-ml.github.io/scaling-book), which
+# gives what a link reaches each way. Memory: what the compiler leaves of the chip's 32, 16, 95 and 32 GiB.
+CHIPS = {
+    "v4": Chip(int(30.75 * 2**30), 275e12, 1.2e12, 2 * 4.5e10, 6.25e9),
+    "v5e": Chip(int(15.75 * 2**30), 197e12, 8.1e11, 2 * 4.5e10, 3.125e9),
+    "v5p": Chip(int(95.74 * 2**30), 459e12, 2.8e12, 2 * 9e10, 6.25e9),
+    "v6e": Chip(int(31.25 * 2**30), 918e12, 1.6e12, 2 * 9e10, 12.5e9),
+}
+_DIMENSIONS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices to plan for."""
+
+    name: str
+    devices: Sequence[Any]
+    chip: Chip | None  # None on a CPU or GPU, of which the compiler does not tell the limits
+    slices: int = 1
+
+
+def describe(name: str) -> Topology:
+    """The devices of `v5e:16x16`, of two such slices `2*v5e:16x16`, of `cpu:8`, or those here: `gpu`.
+
+    To be called before JAX is used.
+
+    Raises:
+      UserError: an unknown kind or shape, or libtpu is missing.
+    """
+    if name == "gpu":
+        return _gpus()
+    match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)", name)
+    if not match or match[2] not in (*CHIPS, "cpu"):
+        raise UserError(f"--topology={name} is not known; give {', '.join(CHIPS)} with a shape (v5e:4x4), cpu:8, or gpu")
+    slices, kind, shape = int(match[1] or 1), match[2], [int(n) for n in match[3].split("x")]
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if kind == "cpu":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={math.prod(shape)}".strip()
+        import jax
+
+        return Topology(name, jax.devices(), None)
+    if len(shape) != _DIMENSIONS[kind]:
+        example = "x".join(["4"] * _DIMENSIONS[kind])
+        raise UserError(f"--topology={name}: a {kind} slice has {_DIMENSIONS[kind]} dimensions, e.g. {kind}:{example}")
+    return Topology(name, _tpu_devices(name, kind, shape, slices), CHIPS[kind], slices)
+
+
+def _gpus() -> Topology:
+    import jax
+
+    try:
+        return Topology("gpu", jax.devices("gpu"), None)
+    except RuntimeError as error:
+        raise UserError("--topology=gpu needs a GPU here, and JAX finds none; is the extra gpu installed?") from error
+
+
+def _tpu_devices(name: str, kind: str, shape: list[int], slices: int) -> Sequence[Any]:
+    # libtpu would otherwise ask Google Cloud's metadata server who it is, and keep others from planning as well.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+    from jax.experimental import topologies
+
+    slice_name = f"{kind}:{'x'.join(map(str, shape))}"
+    # A host has four chips, unless the slice is smaller.
+    host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    try:
+        return topologies.get_topology_desc(slice_name, platform="tpu", num_slices=slices, **host).devices
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"--topology={name} cannot be described ({lines[0][:200]}); is the extra installed (pip install "
+            "'bertjax[tpu]'), and does this shape exist?"
+        ) from error
