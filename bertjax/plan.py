@@ -1,6 +1,6 @@
 """Compiles a config's train steps for devices that need not be here, and says what they take.
 
-python -m bertjax.plan --config=configs/large.py --topology=v5e:16x16 [--fit] [--quick] [--json] [--config.KEY=VALUE …]
+python -m bertjax.plan --config=configs/large.py --topology=v5e:16x16 [--fit] [--json] [--config.KEY=VALUE …]
 
 Topologies: v4:4x4x8, v5e:4x4, v5p:4x4x4, v6e:16x16 and so on, 2*v5e:16x16 for two slices (the extra `tpu` holds the TPU
 compiler), cpu:8, and gpu for those that are here. Ends with 0 where every phase fits, with 1 where one does not.
@@ -8,7 +8,6 @@ compiler), cpu:8, and gpu for those that are here. Ends with 0 where every phase
 
 import dataclasses
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,6 @@ _CONFIG = command.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Devices to plan for, e.g. v5e:16x16 or cpu:8.")
 _PHASE = flags.DEFINE_integer("phase", 0, "Plan only this phase, counted from 1; 0: all.")
 _FIT = flags.DEFINE_bool("fit", False, "Also search the largest batch that fits.")
-_QUICK = flags.DEFINE_bool(
-    "quick", False, "Let the compiler do its least: a third of the time, but another program, often of more memory."
-)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object a phase instead of text.")
 _GIB = 2**30
 
@@ -45,8 +41,6 @@ def main(args: list[str]) -> None:
     if not 0 <= _PHASE.value <= len(config.phases):
         raise UserError(f"--phase={_PHASE.value}: the config has phases 1 to {len(config.phases)}")
     command.silence_native()
-    if _QUICK.value:
-        os.environ["JAX_EXEC_TIME_OPTIMIZATION_EFFORT"] = "-1"
     from bertjax.planning import topology
 
     devices = topology.describe(_TOPOLOGY.value)

@@ -30,13 +30,16 @@ def traffic(program: Program) -> int:
 
 def _moved(program: Program, computation: Computation, instruction: Instruction) -> int:
     operation = instruction.operation
-    if operation in _FREE or operation.endswith(("-done", "-update")):
+    made_of_nothing = operation == "custom-call" and not instruction.operands  # room for something to come
+    if operation in _FREE or made_of_nothing or operation.endswith(("-done", "-update")):
         return 0
-    fused = [program.computations[name] for name in instruction.called] if operation == "fusion" else []
-    body = fused[0] if fused else None
-    read = sum(
-        _read(body, index, _bytes(computation[name])) for index, name in enumerate(instruction.operands) if name in computation
-    )
+    if operation in ("copy-start", "slice-start"):  # the results are what arrives, where from, and a counter
+        arrives = instruction.arrays[0 if operation == "copy-start" else 1]
+        ends = (computation[instruction.operands[0]].arrays[0], arrives)
+        return arrives.bytes * sum(not end.on_chip for end in ends)
+    body = program.computations[instruction.called[0]] if operation == "fusion" else None
+    operands = [computation[name] for name in instruction.operands if name in computation]
+    read = sum(_read(program, body, index, _bytes(operand)) for index, operand in enumerate(operands))
     return read + _written(body, instruction, computation)
 
 
@@ -44,17 +47,28 @@ def _bytes(instruction: Instruction) -> int:
     return sum(array.bytes for array in instruction.arrays if not array.on_chip)
 
 
-def _read(body: Computation | None, index: int, whole: int) -> int:
+def _read(program: Program, body: Computation | None, index: int, whole: int) -> int:
     """Bytes read of operand `index`, which is `whole` bytes large; a fusion may take slices of it."""
     if body is None or not whole:
         return whole
-    parameter = next((one for one in body.values() if one.operation == "parameter" and one.arguments == str(index)), None)
-    users = [one for one in body.values() if parameter and parameter.name in one.operands]
-    sliced = [one for one in users if one.operation in _SLICES and one.operands[0] == parameter.name]
-    updated = [one for one in users if one.operation == "dynamic-update-slice" and one.operands[0] == parameter.name]
-    if users and len(sliced) + len(updated) == len(users):  # an array that is updated in place is not read
-        return min(whole, sum(array.bytes for one in sliced for array in one.arrays))
-    return whole
+    parameters = (one.name for one in body.values() if one.operation == "parameter" and one.arguments == str(index))
+    return min(whole, _taken(program, body, next(parameters), whole))
+
+
+def _taken(program: Program, body: Computation, name: str, whole: int) -> int:
+    """Bytes that the instructions of a fusion take of the array `name`."""
+    total = 0
+    for user in (one for one in body.values() if name in one.operands):
+        if user.operation in _SLICES and user.operands[0] == name:
+            total += sum(array.bytes for array in user.arrays)
+        elif user.operation == "bitcast":
+            total += _taken(program, body, user.name, whole)
+        elif user.operation == "fusion":
+            inner = program.computations[user.called[0]]
+            total += _read(program, inner, user.operands.index(name), whole)
+        elif user.operation != "dynamic-update-slice" or user.operands[0] != name:  # updated in place, it is not read
+            total += whole
+    return total
 
 
 def _written(body: Computation | None, instruction: Instruction, computation: Computation) -> int:
