@@ -66,7 +66,9 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
         print(json.dumps(_values(index, plan)) if _JSON.value else _text(index, plan, devices), flush=True)
     if _FIT.value:
         largest = step.largest_batch(config, phase, devices, say)
-        print(json.dumps({"phase": index + 1, "largest_batch": largest}) if _JSON.value else f"  largest batch: {largest}")
+        print(
+            json.dumps({"phase": index + 1, "largest_batch": largest}) if _JSON.value else f"  largest batch: {largest}"
+        )
     return plan is not None
 
 

@@ -150,14 +150,14 @@ def check(config: Config, mesh: Mesh) -> None:
     Raises:
       UserError: names the setting and the mesh axis.
     """
-    for index, phase in enumerate(config.phases):
-        check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", config.layout.accumulation)
-        check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
     model = config.model
     check_divides("heads", model.num_attention_heads, mesh, "config.model.num_attention_heads")
     check_divides("mlp", model.intermediate_size, mesh, "config.model.intermediate_size")
     check_divides("embed", model.hidden_size, mesh, "config.model.hidden_size")
     check_divides("vocab", model.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
+    for index, phase in enumerate(config.phases):
+        check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", config.layout.accumulation)
+        check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
 
 
 def check_divides(axis: str, size: int, mesh: Mesh, what: str, accumulation: int = 1) -> None:

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from bertjax import sharding
-from bertjax.config import MeshConfig, ModelConfig
+from bertjax.config import Config, MeshConfig
 from bertjax.errors import UserError
 from bertjax.parallel import make_mesh
 

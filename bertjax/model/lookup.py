@@ -37,7 +37,9 @@ def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[
     own = words // math.prod(mesh.shape[axis] for axis in split)
 
     @functools.partial(
-        jax.shard_map, in_specs=(spec(("batch", "length")), spec(("batch", "length"))), out_specs=spec(("vocab", "embed"))
+        jax.shard_map,
+        in_specs=(spec(("batch", "length")), spec(("batch", "length"))),
+        out_specs=spec(("vocab", "embed")),
     )
     def summed(ids: jax.Array, gradient: jax.Array) -> jax.Array:
         sums = _sums(ids, gradient, jax.lax.axis_index(split) * own, own).astype(dtype)

@@ -108,11 +108,19 @@ def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, training.Train
     return step.trace(state, batch), state
 
 
+# The two ways in which the TPU's compiler says that a program does not fit.
+_AMOUNT = r"([\d.]+)([KMG])"
+_OUT_OF_MEMORY = (
+    rf"Used {_AMOUNT} of {_AMOUNT} hbm",
+    rf"required for HLO temporaries \({_AMOUNT}\) exceeds available HBM \({_AMOUNT}\)",
+)
+
+
 def _compile(traced: Any) -> Any:
     try:
         return traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", str(error))
+        found = next(filter(None, (re.search(pattern, str(error)) for pattern in _OUT_OF_MEMORY)), None)
         if not found:
             raise UserError(f"the compiler refuses the program: {str(error).strip().splitlines()[0][:300]}") from error
         units = {"K": 2**10, "M": 2**20, "G": 2**30}

@@ -58,7 +58,9 @@ def describe(name: str) -> Topology:
         return _gpus()
     match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)", name)
     if not match or match[2] not in (*CHIPS, "cpu"):
-        raise UserError(f"--topology={name} is not known; give {', '.join(CHIPS)} with a shape (v5e:4x4), cpu:8, or gpu")
+        raise UserError(
+            f"--topology={name} is not known; give {', '.join(CHIPS)} with a shape (v5e:4x4), cpu:8, or gpu"
+        )
     slices, kind, shape = int(match[1] or 1), match[2], [int(n) for n in match[3].split("x")]
     os.environ["JAX_PLATFORMS"] = "cpu"
     if kind == "cpu":

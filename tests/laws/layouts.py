@@ -1,8 +1,10 @@
 """Trains the same small model in many layouts on 8 virtual devices: python -m tests.laws.layouts OUTPUT.npz
 
-For each layout the losses of ten steps, the first step's gradients and the parameters at the end.
+For each layout the losses of ten steps, the first step's gradients and the parameters at the end; of those in PINNED
+what their programs send as well.
 """
 
+import collections
 import dataclasses
 import os
 import sys
@@ -26,7 +28,9 @@ LAYOUTS = {
     "remat dots": {"remat": "dots"},
     "remat full": {"remat": "full"},
     "unrolled": {"unroll": 3},
+    "unrolled by 2": {"unroll": 2},
 }
+PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
 
 
 def main(output: str) -> None:
@@ -36,12 +40,12 @@ def main(output: str) -> None:
 
     results, start = {}, None
     for name in (ONE, *MESHES, *LAYOUTS):
-        start, trained = train(MESHES.get(name), LAYOUTS.get(name, {}), start)
+        start, trained = train(name, MESHES.get(name), LAYOUTS.get(name, {}), start)
         results |= {f"{name}/{key}": value for key, value in trained.items()}
     np.savez(output, **results)
 
 
-def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
+def train(name: str, axes: dict[str, int] | None, layout: dict, start) -> tuple:
     """Ten steps with dropout, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
 
     Gives the state it started from, and what came of it.
@@ -88,6 +92,7 @@ def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
         parts = axes.get("fsdp", 1) * axes.get("tensor", 1)
         assert kernel.addressable_shards[0].data.size * parts == kernel.size
     step = training.make_train_step(task, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation)
+    step = step.lower(state, parallel.put_batch(batch, mesh)).compile()
     losses, first = [], None
     for number in range(STEPS):
         batch = random_batch(model, ROWS, LENGTH, PREDICTIONS, seed=number)
@@ -95,7 +100,20 @@ def train(axes: dict[str, int] | None, layout: dict, start) -> tuple:
         losses.append(float(metrics["train/loss"]))
         if number == 0:
             first = jax.device_get(named_leaves({"gradient": _moment(state.optimizer)}))
-    return start, {"losses": np.array(losses)} | first | jax.device_get(named_leaves({"params": state.params}))
+    found = {"losses": np.array(losses)} | first | jax.device_get(named_leaves({"params": state.params}))
+    return start, found | ({"sent": np.array(_sent(step, mesh))} if name in PINNED else {})
+
+
+def _sent(step, mesh) -> list[str]:
+    """A line for each kind of collective and axes that it crosses: how often, and bytes a device sends in all."""
+    import numpy as np
+
+    from bertjax.planning import collectives, hlo
+
+    sums = collections.defaultdict(lambda: np.zeros(2, int))
+    for one in collectives.collectives(hlo.parse(step.as_text()), dict(mesh.shape)):
+        sums[f"{one.kind} over {' and '.join(one.axes)}"] += one.times, one.times * one.sent
+    return [f"{key}: {times} times, {sent} bytes" for key, (times, sent) in sorted(sums.items())]
 
 
 def _moment(optimizer: tuple):
