@@ -1,0 +1,192 @@
+"""Several processes as one run: what they compute, how they stop together, and what is said of one that is missing."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bertjax import checkpoint, distributed, metrics
+from bertjax.config import OptimizerConfig, Phase
+from bertjax.errors import UserError
+from bertjax.train import train
+from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, overrides
+
+ENVIRONMENT = os.environ | {"PYTHON": sys.executable}
+
+
+def started_together(count: int, arguments: list, **variables: str) -> list[subprocess.Popen]:
+    """Processes of one run, told of each other as launch scripts do it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    return [
+        subprocess.Popen(
+            arguments,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ
+            | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
+            | variables,
+        )
+        for number in range(count)
+    ]
+
+
+def test_rows_and_checkpoints_are_the_same_for_any_mesh_and_number_of_processes(corpus, tmp_path):
+    """Devices get their rows to the bit; a checkpoint of fsdp 8 goes on anywhere with the same losses."""
+    arguments = [sys.executable, "-m", "tests.laws.hosts", corpus, tmp_path / "checkpoints"]
+    found = {}
+    for processes, devices in ((1, 8), (2, 4)):
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        for process in started_together(processes, arguments, XLA_FLAGS=flags):
+            output, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            found |= json.loads(output)
+    assert len(found) == 4
+    for name, losses in found.items():
+        assert losses == pytest.approx(found["one device"], rel=1e-5), name
+
+
+class Pod:
+    """launch/local_pod.sh as a user starts it."""
+
+    def __init__(self, processes: int, *arguments: str) -> None:
+        script = ["bash", "launch/local_pod.sh", str(processes), *map(str, arguments)]
+        self.script = subprocess.Popen(script, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        self.errors = ""
+
+    def process(self, number: int) -> int:
+        """The process id of one of its processes."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int(re.search(r"PPid:\s*(\d+)", (folder / "status").read_text())[1])
+                mine = f"JAX_PROCESS_ID={number}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            except (OSError, TypeError):
+                continue
+            if parent == self.script.pid and mine:
+                return int(folder.name)
+        raise AssertionError(f"there is no process {number}: {self.errors}")
+
+    def wait_for_steps(self, count: int) -> None:
+        """Until so many steps have been reported."""
+        for line in self.script.stderr:
+            self.errors += line
+            count -= line.startswith("step ")
+            if count == 0:
+                return
+        raise AssertionError(self.errors)
+
+    def end(self) -> tuple[int, str]:
+        """(exit code, what was said)."""
+        self.errors += self.script.communicate(timeout=120)[1]
+        return self.script.returncode, self.errors
+
+
+def test_a_pod_stops_together_survives_a_death_and_computes_what_one_process_computes(tiny_config, tmp_path):
+    """Steps in 2, 2 and 4 processes, ended by SIGTERM to one, SIGKILL of one and SIGTERM to the script."""
+    config = dataclasses.replace(
+        tiny_config,
+        phases=(Phase(100_000, 32, 32),),
+        optimizer=OptimizerConfig(learning_rate=1e-4, schedule="constant", warmup_steps=2),
+        checkpoint_every=3,
+    )
+    settings = TINY_MODEL | {
+        "corpus": config.corpus,
+        "phases": '({"steps":100000,"length":32,"batch":32},)',
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_steps": 2,
+        "log_every": 1,
+        "eval_every": 4,
+        "eval_sequences": 32,
+        "checkpoint_every": 3,
+        "layout.unroll": config.layout.unroll,
+    }
+    arguments = ["--config=configs/tiny.py", f"--workdir={tmp_path}/pod", *overrides(settings), "--lost_timeout=20"]
+    checkpoints = tmp_path / "pod/checkpoints"
+
+    pod = Pod(2, *arguments)
+    pod.wait_for_steps(2)
+    os.kill(pod.process(1), signal.SIGTERM)
+    code, errors = pod.end()
+    assert code == 0, errors
+    stopped = int(re.search(r"stopped at step (\d+) of 100000, saved", errors)[1])
+    assert checkpoint.steps(checkpoints)[-1] == stopped
+    assert "[1]" not in errors  # process 0 speaks for all
+
+    pod = Pod(2, *arguments)
+    pod.wait_for_steps(5)
+    killed = pod.process(1)
+    before = time.monotonic()
+    os.kill(killed, signal.SIGKILL)
+    code, errors = pod.end()
+    assert code not in (0, 128) and time.monotonic() - before < 60
+    assert f"continuing at step {stopped} of" in errors
+    assert len(re.findall(r"^error: .* has ended or .*continues from the last checkpoint$", errors, re.MULTILINE)) == 1
+    assert "Traceback" not in errors and "stack trace" not in errors
+
+    pod = Pod(4, *arguments, "--config.mesh.data=2", "--config.mesh.tensor=2")
+    pod.wait_for_steps(2)
+    pod.script.send_signal(signal.SIGTERM)
+    code, errors = pod.end()
+    assert code == 0, errors
+    assert int(re.search(r"continuing at step (\d+) of", errors)[1]) >= stopped
+
+    found = metrics.read(tmp_path / "pod/metrics.jsonl")
+    steps = found[-1]["step"]
+    train(dataclasses.replace(config, phases=(Phase(steps, 32, 32),), eval_every=4), tmp_path / "one")
+    expected = metrics.read(tmp_path / "one/metrics.jsonl")
+    if steps % 4:
+        expected.pop()  # the evaluation at the end
+    assert [record["step"] for record in found] == [record["step"] for record in expected]
+    for one, several in zip(expected, found, strict=True):
+        for name in one.keys() & {"train/loss", "eval/mlm_loss"}:
+            assert several[name] == pytest.approx(one[name], rel=1e-5), one["step"]
+
+
+def test_a_missing_process_is_named_by_those_that_are_there(tmp_path):
+    """Before a device is touched, when the time is over."""
+    settings = overrides({"corpus": "none"})
+    arguments = command("train", "--config=configs/tiny.py", f"--workdir={tmp_path}/run", *settings)
+    first, second, third = started_together(3, [*arguments, "--start_timeout=6"])
+    second.kill()
+    for process in (first, third):
+        _, errors = process.communicate(timeout=60)
+        result = subprocess.CompletedProcess(arguments, process.returncode, stderr=errors)
+        assert_refused(result, "of the 3 processes 1 did not come", "within 6 s", "--start_timeout")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ({"JAX_NUM_PROCESSES": "4"}, "must be set together"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "'two'"),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "one of 0 to 1"),
+        ({"JAX_COORDINATOR_ADDRESS": "host", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "HOST:PORT"),
+    ],
+)
+def test_a_contradictory_environment_is_refused(monkeypatch, variables, part):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=part):
+        distributed.find_cluster(1)
+
+
+def test_slurm_is_found(monkeypatch):
+    """As `srun` sets it: the first node is process 0's, and each process of a node has a device of its own."""
+    assert distributed.find_cluster(1) is None
+    variables = {"JOB_ID": "4242", "STEP_NODELIST": "node[07-10]", "NTASKS": "8", "PROCID": "3", "LOCALID": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    cluster = distributed.find_cluster(1)
+    assert (cluster.processes, cluster.process, cluster.devices) == (8, 3, [1])
+    assert cluster.address.startswith("node07:")
