@@ -68,6 +68,7 @@ def train(config: "Config", workdir: Path) -> None:
 def _train(config: "Config", workdir: Path, first: bool) -> None:
     from bertjax import metrics, parallel, pretraining, sharding, training
     from bertjax.checkpoint import CheckpointWriter
+    from bertjax.data import staging
     from bertjax.data.corpus import Corpus
     from bertjax.data.pipeline import BatchSource
     from bertjax.data.vocabulary import Vocabulary
@@ -77,7 +78,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     tell = say if first else _keep_quiet
 
     # -- corpus and tokenizer
-    corpus = Corpus.open(config.corpus, split="train")
+    corpus = Corpus.open(staging.local(config.corpus, say), split="train")
     tokenizer = tokenizers.load(corpus.directory / "tokenizer")
     remedy = "put the one back that it was made with, or prepare the corpus again"
     pretraining.check_tokenizer(corpus, tokenizer, corpus.directory / "tokenizer", remedy)

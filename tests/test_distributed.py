@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from bertjax import checkpoint, distributed, metrics
-from bertjax.config import OptimizerConfig, Phase
+from bertjax.config import LayoutConfig, OptimizerConfig, Phase
 from bertjax.errors import UserError
 from bertjax.train import train
 from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, overrides
 
-ENVIRONMENT = os.environ | {"PYTHON": sys.executable}
+# Compiling for speed, and layer by layer, would take most of the time.
+FAST_COMPILATION = "--xla_backend_optimization_level=0"
+LAYOUT = LayoutConfig(unroll=1)
 
 
 def started_together(count: int, arguments: list, **variables: str) -> list[subprocess.Popen]:
@@ -46,7 +48,7 @@ def test_rows_and_checkpoints_are_the_same_for_any_mesh_and_number_of_processes(
     arguments = [sys.executable, "-m", "tests.laws.hosts", corpus, tmp_path / "checkpoints"]
     found = {}
     for processes, devices in ((1, 8), (2, 4)):
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        flags = f"--xla_force_host_platform_device_count={devices} {FAST_COMPILATION}"
         for process in started_together(processes, arguments, XLA_FLAGS=flags):
             output, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
@@ -61,7 +63,8 @@ class Pod:
 
     def __init__(self, processes: int, *arguments: str) -> None:
         script = ["bash", "launch/local_pod.sh", str(processes), *map(str, arguments)]
-        self.script = subprocess.Popen(script, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        environment = os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": FAST_COMPILATION}
+        self.script = subprocess.Popen(script, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         self.errors = ""
 
     def process(self, number: int) -> int:
@@ -95,20 +98,22 @@ def test_a_pod_stops_together_survives_a_death_and_computes_what_one_process_com
     """Steps in 2, 2 and 4 processes, ended by SIGTERM to one, SIGKILL of one and SIGTERM to the script."""
     config = dataclasses.replace(
         tiny_config,
-        phases=(Phase(100_000, 32, 32),),
+        phases=(Phase(1, 32, 32),) * 300,  # a phase of one step needs no TensorFlow, which takes long to import
+        layout=LAYOUT,
+        eval_every=4,
         optimizer=OptimizerConfig(learning_rate=1e-4, schedule="constant", warmup_steps=2),
         checkpoint_every=3,
     )
     settings = TINY_MODEL | {
         "corpus": config.corpus,
-        "phases": '({"steps":100000,"length":32,"batch":32},)',
+        "phases": "(" + '{"steps":1,"length":32,"batch":32},' * 300 + ")",
         "optimizer.schedule": "constant",
         "optimizer.warmup_steps": 2,
         "log_every": 1,
         "eval_every": 4,
         "eval_sequences": 32,
         "checkpoint_every": 3,
-        "layout.unroll": config.layout.unroll,
+        "layout.unroll": LAYOUT.unroll,
     }
     arguments = ["--config=configs/tiny.py", f"--workdir={tmp_path}/pod", *overrides(settings), "--lost_timeout=20"]
     checkpoints = tmp_path / "pod/checkpoints"
@@ -118,7 +123,7 @@ def test_a_pod_stops_together_survives_a_death_and_computes_what_one_process_com
     os.kill(pod.process(1), signal.SIGTERM)
     code, errors = pod.end()
     assert code == 0, errors
-    stopped = int(re.search(r"stopped at step (\d+) of 100000, saved", errors)[1])
+    stopped = int(re.search(r"stopped at step (\d+) of 300, saved", errors)[1])
     assert checkpoint.steps(checkpoints)[-1] == stopped
     assert "[1]" not in errors  # process 0 speaks for all
 
@@ -142,7 +147,7 @@ def test_a_pod_stops_together_survives_a_death_and_computes_what_one_process_com
 
     found = metrics.read(tmp_path / "pod/metrics.jsonl")
     steps = found[-1]["step"]
-    train(dataclasses.replace(config, phases=(Phase(steps, 32, 32),), eval_every=4), tmp_path / "one")
+    train(dataclasses.replace(config, phases=config.phases[:steps]), tmp_path / "one")
     expected = metrics.read(tmp_path / "one/metrics.jsonl")
     if steps % 4:
         expected.pop()  # the evaluation at the end

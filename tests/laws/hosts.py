@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from bertjax import checkpoint, command, distributed, parallel, pretraining, training
-from bertjax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, Phase
+from bertjax.config import Config, LayoutConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase
 from bertjax.data.corpus import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.vocabulary import Vocabulary
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
             phases=(Phase(1, 32, 8), Phase(1, 16, 16)),
             model=ModelConfig(600, 32, 2, 4, 64, max_position_embeddings=32),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0),
+            layout=LayoutConfig(unroll=1),
         )
         source = BatchSource(opened, Vocabulary.of(tokenizers.load(opened.directory / "tokenizer")), config)
         if jax.device_count() == 8:
