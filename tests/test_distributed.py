@@ -4,13 +4,12 @@ import dataclasses
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from bertjax import checkpoint, distributed, metrics
@@ -67,17 +66,18 @@ class Pod:
         self.script = subprocess.Popen(script, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         self.errors = ""
 
-    def process(self, number: int) -> int:
-        """The process id of one of its processes."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int(re.search(r"PPid:\s*(\d+)", (folder / "status").read_text())[1])
-                mine = f"JAX_PROCESS_ID={number}".encode() in (folder / "environ").read_bytes().split(b"\0")
-            except (OSError, TypeError):
-                continue
-            if parent == self.script.pid and mine:
-                return int(folder.name)
-        raise AssertionError(f"there is no process {number}: {self.errors}")
+    def __enter__(self) -> "Pod":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in psutil.Process(self.script.pid).children() if self.script.poll() is None else ():
+            process.kill()
+        self.script.wait(timeout=60)
+
+    def process(self, number: int) -> psutil.Process:
+        """One of its processes."""
+        children = psutil.Process(self.script.pid).children()
+        return next(child for child in children if child.environ().get("JAX_PROCESS_ID") == str(number))
 
     def wait_for_steps(self, count: int) -> None:
         """Until so many steps have been reported."""
@@ -94,8 +94,8 @@ class Pod:
         return self.script.returncode, self.errors
 
 
-def test_a_pod_stops_together_survives_a_death_and_computes_what_one_process_computes(tiny_config, tmp_path):
-    """Steps in 2, 2 and 4 processes, ended by SIGTERM to one, SIGKILL of one and SIGTERM to the script."""
+def test_a_pod_survives_a_death_stops_together_and_computes_what_one_process_computes(tiny_config, tmp_path):
+    """4 processes, ended by SIGKILL of one, then 2 that go on, ended by SIGTERM to one; data, then tensor parallel."""
     config = dataclasses.replace(
         tiny_config,
         phases=(Phase(1, 32, 32),) * 300,  # a phase of one step needs no TensorFlow, which takes long to import
@@ -118,38 +118,32 @@ def test_a_pod_stops_together_survives_a_death_and_computes_what_one_process_com
     arguments = ["--config=configs/tiny.py", f"--workdir={tmp_path}/pod", *overrides(settings), "--lost_timeout=20"]
     checkpoints = tmp_path / "pod/checkpoints"
 
-    pod = Pod(2, *arguments)
-    pod.wait_for_steps(2)
-    os.kill(pod.process(1), signal.SIGTERM)
-    code, errors = pod.end()
+    with Pod(4, *arguments) as pod:
+        pod.wait_for_steps(6)
+        killed, before = pod.process(1), time.monotonic()
+        killed.kill()
+        code, errors = pod.end()
+    assert code not in (0, 128) and time.monotonic() - before < 60
+    for prefix in ("", r"\[2\] ", r"\[3\] "):
+        line = f"^{prefix}error: .* has ended or .*continues from the last checkpoint$"
+        assert len(re.findall(line, errors, re.MULTILINE)) == 1, errors
+    assert "Traceback" not in errors and "stack trace" not in errors
+    saved = checkpoint.steps(checkpoints)[-1]
+
+    with Pod(2, *arguments, "--config.mesh.data=1", "--config.mesh.tensor=2") as pod:
+        pod.wait_for_steps(2)
+        pod.process(1).terminate()
+        code, errors = pod.end()
     assert code == 0, errors
+    assert f"continuing at step {saved} of 300" in errors
     stopped = int(re.search(r"stopped at step (\d+) of 300, saved", errors)[1])
     assert checkpoint.steps(checkpoints)[-1] == stopped
     assert "[1]" not in errors  # process 0 speaks for all
 
-    pod = Pod(2, *arguments)
-    pod.wait_for_steps(5)
-    killed = pod.process(1)
-    before = time.monotonic()
-    os.kill(killed, signal.SIGKILL)
-    code, errors = pod.end()
-    assert code not in (0, 128) and time.monotonic() - before < 60
-    assert f"continuing at step {stopped} of" in errors
-    assert len(re.findall(r"^error: .* has ended or .*continues from the last checkpoint$", errors, re.MULTILINE)) == 1
-    assert "Traceback" not in errors and "stack trace" not in errors
-
-    pod = Pod(4, *arguments, "--config.mesh.data=2", "--config.mesh.tensor=2")
-    pod.wait_for_steps(2)
-    pod.script.send_signal(signal.SIGTERM)
-    code, errors = pod.end()
-    assert code == 0, errors
-    assert int(re.search(r"continuing at step (\d+) of", errors)[1]) >= stopped
-
     found = metrics.read(tmp_path / "pod/metrics.jsonl")
-    steps = found[-1]["step"]
-    train(dataclasses.replace(config, phases=config.phases[:steps]), tmp_path / "one")
+    train(dataclasses.replace(config, phases=config.phases[:stopped]), tmp_path / "one")
     expected = metrics.read(tmp_path / "one/metrics.jsonl")
-    if steps % 4:
+    if stopped % 4:
         expected.pop()  # the evaluation at the end
     assert [record["step"] for record in found] == [record["step"] for record in expected]
     for one, several in zip(expected, found, strict=True):
