@@ -10,16 +10,12 @@ import json
 import os
 import re
 import socket
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from bertjax import command
+from bertjax import command, joint_output
 from bertjax.errors import UserError
-
-_REMEDY = "its own output says why; the same command on all hosts continues from the last checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +234,7 @@ def _send(connection: socket.socket, content: Any) -> None:
 
 def _start(cluster: Cluster, start_timeout: int, lost_timeout: int) -> None:
     if not command.debug():
-        _translate_native_output()
+        joint_output.start()
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -264,39 +260,9 @@ def _explained(error: BaseException) -> BaseException:
     text = str(error)
     if isinstance(error, UserError) or not re.search("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat", text):
         return error
-    return UserError(f"another process of this run has ended or cannot be reached ({_first_line(text)}); {_REMEDY}")
-
-
-def _translate_native_output() -> None:
-    """Reads what native code prints from here on, to end with one line where JAX's service ends the process.
-
-    That service can tell of a lost process only by printing a message and a stack and aborting. Python's own
-    sys.stdout and sys.stderr stay as they are.
-    """
-    out, err = os.dup(1), os.dup(2)
-    sys.stdout, sys.stderr = (os.fdopen(fd, "w", buffering=1, errors="backslashreplace") for fd in (out, err))
-    source, sink = os.pipe()
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    os.close(sink)
-
-    def read() -> None:
-        for line in os.fdopen(source, errors="replace"):
-            if "JAX distributed service detected fatal errors" in line:
-                command.leave(UserError(f"{_who_is_lost(line)}; {_REMEDY}"))
-            if not line.startswith("[Gloo]"):
-                os.write(err, line.encode())
-
-    threading.Thread(target=read, daemon=True).start()
-
-
-def _who_is_lost(message: str) -> str:
-    silent = re.search(r"Task (\d+) heartbeat timeout", message)
-    if silent:
-        return f"process {silent[1]} of this run has ended or has fallen silent"
-    if "Failed to send RPC to coordination service" in message:
-        return "process 0 of this run has ended or cannot be reached"
-    return f"a process of this run is lost ({_first_line(message.partition('absl::Status: ')[2])})"
+    return UserError(
+        f"another process of this run has ended or cannot be reached ({_first_line(text)}); {joint_output.REMEDY}"
+    )
 
 
 def _first_line(text: str) -> str:
