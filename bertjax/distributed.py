@@ -238,6 +238,7 @@ def _start(cluster: Cluster, start_timeout: int, lost_timeout: int) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # `agreed_to_stop` hears of Ctrl-C as well
     jax.distributed.initialize(
         cluster.address,
         cluster.processes,

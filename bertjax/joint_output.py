@@ -4,6 +4,7 @@
 process only by printing a message and a stack and aborting, which nothing within that process can catch.
 """
 
+import itertools
 import os
 import re
 import subprocess
@@ -26,22 +27,24 @@ def start() -> None:
 
 
 def pass_on(lines: Iterable[str]) -> Iterable[str]:
-    """What is to be seen of `lines`: without the collectives' greetings, and of several ends only the first."""
+    """What is to be seen of `lines`: without greetings and what comes before an end, and of several ends the first."""
+    lines = iter(lines)
     for line in lines:
         if "JAX distributed service detected fatal errors" in line:
-            yield f"error: {_who_is_lost(line)}; {REMEDY}\n"
+            silent = list(itertools.takewhile(str.isdecimal, map(str.strip, lines)))  # a line each, where it is they
+            yield f"error: {_who_is_lost(line, silent)}; {REMEDY}\n"
             return
-        if line.startswith("[Gloo] Rank"):
+        if re.match(r"\[Gloo\] Rank|[IWE]\d{4} .* coordination_service|\d+$|The tasks have crashed", line):
             continue
         yield line
         if line.startswith("error: "):
             return
 
 
-def _who_is_lost(message: str) -> str:
-    silent = re.search(r"Task (\d+) heartbeat timeout", message)
+def _who_is_lost(message: str, silent: list[str]) -> str:
+    silent = silent or re.findall(r"Task (\d+) heartbeat timeout", message)
     if silent:
-        return f"process {silent[1]} of this run has ended or has fallen silent"
+        return f"process {', '.join(silent)} of this run has ended or has fallen silent"
     if "Failed to send RPC to coordination service" in message:
         return "process 0 of this run has ended or cannot be reached"
     reason = message.partition("absl::Status: ")[2].strip()[:160]

@@ -37,7 +37,7 @@ for number in "${!pids[@]}"; do
   signalled=1
   while [[ -n "$signalled" ]]; do  # a signal ends the waiting before the process ends
     signalled=
-    wait "${pids[number]}" 2> /dev/null
+    wait -f "${pids[number]}" 2> /dev/null  # -f: not for a process that is merely suspended
     status=$?
   done
   if ((status > 128)); then

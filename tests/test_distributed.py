@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from bertjax import checkpoint, distributed, metrics
+from bertjax import checkpoint, distributed, joint_output, metrics
 from bertjax.config import LayoutConfig, OptimizerConfig, Phase
 from bertjax.errors import UserError
 from bertjax.train import train
@@ -162,6 +162,27 @@ def test_a_missing_process_is_named_by_those_that_are_there(tmp_path):
         result = subprocess.CompletedProcess(arguments, process.returncode, stderr=errors)
         assert_refused(result, "of the 3 processes 1 did not come", "within 6 s", "--start_timeout")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "who"),
+    [
+        ("UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\n3\nThe", "process 1, 3 of"),
+        ("UNAVAILABLE: Failed to send RPC to coordination service. Either", "process 0 of"),
+        ("INTERNAL: something else", "a process of this run is lost (INTERNAL: something else)"),
+    ],
+)
+def test_the_end_by_jax_s_service_becomes_one_line(status, who):
+    """What JAX 0.10 prints before it aborts a process, among what else is printed."""
+    fatal = "F1121 22:43:22 291 client.h:80] Terminating process as the JAX distributed service detected fatal errors."
+    printed = [
+        "step 1/9: loss 7.1",
+        "[Gloo] Rank 0 is connected to 1 peer ranks.",
+        f"{fatal} absl::Status: {status}",
+        "@ 0x",
+    ]
+    seen = list(joint_output.pass_on(line + "\n" for text in printed for line in text.split("\n")))
+    assert len(seen) == 2 and seen[0] == "step 1/9: loss 7.1\n" and seen[1].startswith(f"error: {who}")
 
 
 @pytest.mark.parametrize(
