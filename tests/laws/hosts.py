@@ -1,7 +1,8 @@
 """What each process of a run does by itself: python -m tests.laws.hosts CORPUS CHECKPOINTS
 
 Checks on several meshes that its devices get the rows of the global batch that are theirs, to the bit. Continues the
-checkpoint in CHECKPOINTS, which it writes on fsdp 8 where there is none yet, and prints the next losses as JSON.
+checkpoint in CHECKPOINTS, which it writes on fsdp 8 where there is none yet, and writes the next losses to
+CHECKPOINTS-PROCESSES-PROCESS.json.
 """
 
 import functools
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> None:
             for axes in AXES:
                 for devices in (jax.devices(), sorted(jax.devices(), key=lambda device: device.id * 5 % 8)):
                     check_rows(source, parallel.make_mesh(MeshConfig(**axes), devices))
-        print(json.dumps(continue_on_meshes(source, config, Path(folder))))
+        found = continue_on_meshes(source, config, Path(folder))
+        Path(f"{folder}-{jax.process_count()}-{jax.process_index()}.json").write_text(json.dumps(found))
 
 
 def check_rows(source: BatchSource, mesh: jax.sharding.Mesh) -> None:
