@@ -15,6 +15,7 @@ FULL = 'platform_system != "Linux" or platform_machine != "x86_64"'
 REQUIRED = [
     "absl-py>=2.1,<3",
     "flax>=0.12,<0.13",
+    "fsspec>=2025.3",
     "jax>=0.10,<0.12",
     "matplotlib>=3.9,<4",
     "ml-collections>=1.0,<2",
@@ -33,7 +34,7 @@ REQUIRED = [
 ]
 EXTRAS = {
     "gpu": ["jax[cuda12]"],
-    "tpu": ["jax[tpu]"],
+    "tpu": ["jax[tpu]", "gcsfs>=2025.3"],
     "tfds": ["tensorflow-datasets>=4.9,<5"],
     "test": [
         "hypothesis>=6,<7",

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from bertjax import distributed
 from bertjax.checksums import checksums
 from bertjax.errors import UserError
 
@@ -126,16 +127,12 @@ def restore_latest(
     directory = Path(directory).absolute()
     for step in reversed(steps(directory)):
         try:
-            meta = read_meta(directory / str(step))
-            restored = (
-                _read_item(directory / str(step), "params", params),
-                _read_item(directory / str(step), "optimizer", optimizer),
-            )
-            _compare(jax.device_get(_all_sums(*restored)), meta["checksums"])
-            return *restored, meta
+            return _restore(directory / str(step), params, optimizer)
         except BrokenCheckpoint as error:
-            aside = _set_aside(directory, step)
-            say(f"checkpoint {step} is broken ({error}); it was moved to {aside}, the one before is taken")
+            if distributed.is_first():
+                aside = _set_aside(directory, step)
+                say(f"checkpoint {step} is broken ({error}); it was moved to {aside}, the one before is taken")
+            distributed.everywhere(True)  # nobody looks at the folder before it is moved
     aside = _aside(directory)
     if aside.is_dir():
         raise UserError(
@@ -143,6 +140,20 @@ def restore_latest(
             "remove that folder to start over, or move one back to try it again"
         )
     return None
+
+
+def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """(params, optimizer, meta) of one checkpoint, which all processes find whole, or all find broken."""
+    broken = None
+    try:
+        meta = read_meta(checkpoint)
+        restored = _read_item(checkpoint, "params", params), _read_item(checkpoint, "optimizer", optimizer)
+    except BrokenCheckpoint as error:
+        broken = error
+    if not distributed.everywhere(broken is None):
+        raise broken or BrokenCheckpoint("another process cannot read it")
+    _compare(jax.device_get(_all_sums(*restored)), meta["checksums"])
+    return *restored, meta
 
 
 def read_params(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
@@ -222,7 +233,13 @@ def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
 def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:
     """One item, laid out as `abstract` says; without it, on the first local device, whatever it was saved from."""
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        # Each process reads for itself: with Orbax's barriers those that can read would wait for one that cannot.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix=f"process {jax.process_index()}",
+        )
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
             if abstract is None:
                 here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                 stored = checkpointer.metadata(checkpoint / item).item_metadata.tree

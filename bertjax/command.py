@@ -3,10 +3,11 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -48,6 +49,11 @@ def config_value(flag: Any) -> dict[str, Any] | None:
         ) from error
 
 
+def debug() -> bool:
+    """Whether tracebacks and third parties' messages are shown."""
+    return _DEBUG.value
+
+
 def show_progress() -> bool:
     """Whether to draw bars (a terminal) or now and then a line (a file or a pipe)."""
     return sys.stderr.isatty()
@@ -65,6 +71,24 @@ def silence_native() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
+
+
+def leave(error: BaseException) -> NoReturn:
+    """Ends the process at once with what `run` would print and return: no waiting for threads or other processes."""
+    if isinstance(error, KeyboardInterrupt):
+        say("interrupted")
+        code = 130
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+    elif isinstance(error, UserError) and not _DEBUG.value:
+        _print_error(str(error))
+        code = 2
+    else:
+        traceback.print_exception(error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -93,10 +117,14 @@ def _guarded(main: Callable[[list[str]], Any], args: list[str]) -> None:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr, flush=True)
+def _fail(message: str) -> NoReturn:
+    _print_error(message)
     sys.exit(2)
+
+
+def _print_error(message: str) -> None:
+    line = " ".join(message.split())
+    say(f"error: {line}")
 
 
 def _quiet() -> None:

@@ -29,6 +29,7 @@ def main(args: list[str]) -> None:
     import jax
 
     from bertjax import parallel, pretrained, pretraining, sharding
+    from bertjax.data import staging
     from bertjax.data.corpus import Corpus
     from bertjax.data.vocabulary import Vocabulary
 
@@ -36,7 +37,7 @@ def main(args: list[str]) -> None:
     directory = _CORPUS.value or model.config.corpus
     if not directory:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
-    corpus = Corpus.open(directory, split="train")
+    corpus = Corpus.open(staging.local(directory, command.say), split="train")
     pretraining.check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
     config = dataclasses.replace(model.config, mesh=type(model.config.mesh)())
     length = _LENGTH.value or config.phases[-1].length

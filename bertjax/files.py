@@ -61,6 +61,14 @@ def claimed(directory: Path, others: str, flag: str) -> Iterator[None]:
             directory.rmdir()
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process of this machine is within `locked` of the same file, which is made."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _lock(descriptor: int, message: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

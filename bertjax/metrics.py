@@ -84,6 +84,19 @@ class MetricsWriter:
             ) from error
 
 
+class NoWriter:
+    """In place of a MetricsWriter in processes whose metrics another one writes."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes nothing."""
+
+    def sync(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 class _TensorBoard:
     """An event file, written in the calling thread, so that a failed write is seen where it happens."""
 

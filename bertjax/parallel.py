@@ -44,10 +44,44 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(array, tuple(sizes), axis_types=types)
 
 
+def local_rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """Which rows of a global batch of `batch` this process's devices need, ascending; int64 [rows].
+
+    All for a single process. Processes between which the tensor or the sequence axis runs need the same rows, and a
+    mesh that follows the wiring of the chips may give a process rows that do not lie side by side.
+    """
+    blocks, count = _row_blocks(mesh)
+    return (blocks[:, None] * (batch // count) + np.arange(batch // count)).reshape(-1)
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Starts the copy of this process's rows to its devices and returns the global arrays."""
+    """Starts the copy of this process's rows, those of `local_rows`, to its devices and returns the global arrays."""
+    blocks, count = _row_blocks(mesh)
     shardings = sharding.of_batch(batch, mesh)
-    return {name: jax.make_array_from_process_local_data(shardings[name], rows) for name, rows in batch.items()}
+
+    def put(name: str, rows: np.ndarray) -> jax.Array:
+        size = len(rows) // len(blocks)
+        shape, parts = (size * count, *rows.shape[1:]), {}
+        for device, index in shardings[name].addressable_devices_indices_map(shape).items():
+            first, last, _ = index[0].indices(size * count)
+            begin = np.searchsorted(blocks, first // size) * size
+            parts[device] = rows[(slice(begin, begin + last - first), *index[1:])]
+        arrays = jax.device_put(list(parts.values()), list(parts))
+        return jax.make_array_from_single_device_arrays(shape, shardings[name], arrays)
+
+    return {name: put(name, rows) for name, rows in batch.items()}
+
+
+def _row_blocks(mesh: Mesh) -> tuple[np.ndarray, int]:
+    """(the blocks of rows that this process's devices need, ascending; how many blocks a batch has)."""
+    count = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
+    places = jax.sharding.NamedSharding(mesh, sharding.spec(("batch",))).addressable_devices_indices_map((count,))
+    return np.unique([index[0].indices(count)[0] for index in places.values()]), count
+
+
+def put(array: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has whole, as a global one."""
+    return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 
 
 # Dense bf16 peak, FLOP/s a chip, from the makers' data sheets; MFU is reported only for these.

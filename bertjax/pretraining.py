@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -117,7 +118,7 @@ def restore_run(
     if restored is None:
         return None
     params, optimizer, meta = restored
-    step = jax.device_put(jnp.int32(meta["step"]), abstract.step.sharding)
+    step = parallel.put(np.int32(meta["step"]), abstract.step.sharding)
     return training.TrainState(step=step, params=params, optimizer=optimizer)
 
 
@@ -142,7 +143,7 @@ def with_params_of(
                 f"{config.init_from} does not fit config.model: {name} is {theirs.get(name, 'missing')} there and "
                 f"{mine.get(name, 'missing')} here; set config.model as in that model"
             )
-    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), source.params, state.params)
+    params = jax.tree.map(lambda new, old: parallel.put(new, old.sharding), source.params, state.params)
     say(f"starting from the parameters of {source.path}")
     return dataclasses.replace(state, params=params)
 
@@ -190,7 +191,13 @@ class HeldOut:
         """`eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`."""
         limit = self.config.eval_sequences
         batches = heldout.heldout_batches(
-            self.split, self.vocabulary, self.config, length=length, batch=batch, limit=limit
+            self.split,
+            self.vocabulary,
+            self.config,
+            length=length,
+            batch=batch,
+            limit=limit,
+            rows=parallel.local_rows(self.mesh, batch),
         )
         means = training.evaluate(self._eval_step, params, batches, self.mesh)
         means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))

@@ -6,11 +6,11 @@ from bertjax.command import say, show_progress
 
 
 class Progress:
-    """A bar on a terminal, or lines where there is none."""
+    """A bar on a terminal, or lines where there is none; nothing at all where it is not `shown`."""
 
-    def __init__(self, total: int, start: int) -> None:
-        self._total, self._bar = total, None
-        if show_progress():
+    def __init__(self, total: int, start: int, shown: bool = True) -> None:
+        self._total, self._shown, self._bar = total, shown, None
+        if shown and show_progress():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -44,12 +44,12 @@ class Progress:
         """Says something about `step`: beside the bar, or as a line."""
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)
-        else:
+        elif self._shown:
             say(f"step {step}/{self._total}: {text}")
 
     def line(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
-        else:
+        elif self._shown:
             say(text)

@@ -6,6 +6,8 @@ The workdir gets config.json, metrics.jsonl, perf.jsonl, TensorBoard events, che
 curves.png. Running the same command again continues the run. Ctrl-C and SIGTERM save a checkpoint and leave.
 """
 
+import contextlib
+import functools
 import json
 import math
 import shutil
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _CONFIG = command.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; it is made, or continued.")
+_START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "Seconds for all processes of a run to come together.")
+_LOST_TIMEOUT = flags.DEFINE_integer("lost_timeout", 100, "Seconds of silence after which a process counts as lost.")
 
 
 def main(args: list[str]) -> None:
@@ -42,7 +46,10 @@ def main(args: list[str]) -> None:
         raise UserError(
             "config.corpus is not set; make a corpus with python -m bertjax.prepare, give --config.corpus=DIR"
         )
-    train(config, Path(_WORKDIR.value).absolute())
+    from bertjax import distributed
+
+    with distributed.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value):
+        train(config, Path(_WORKDIR.value).absolute())
 
 
 def train(config: "Config", workdir: Path) -> None:
@@ -51,21 +58,27 @@ def train(config: "Config", workdir: Path) -> None:
     Raises:
       UserError: another process trains there, or the run cannot be begun, continued or saved.
     """
-    with claimed(workdir, "another process trains here", "--workdir"):
-        _train(config, workdir)
+    from bertjax import distributed
+
+    first = distributed.is_first()
+    with claimed(workdir, "another process trains here", "--workdir") if first else contextlib.nullcontext():
+        _train(config, workdir, first)
 
 
-def _train(config: "Config", workdir: Path) -> None:
+def _train(config: "Config", workdir: Path, first: bool) -> None:
     from bertjax import metrics, parallel, pretraining, profiling, sharding, training
     from bertjax.checkpoint import CheckpointWriter
+    from bertjax.data import staging
     from bertjax.data.corpus import Corpus
     from bertjax.data.pipeline import BatchSource
     from bertjax.data.vocabulary import Vocabulary
     from bertjax.speed import Clock, Speed
     from bertjax.text import tokenizers
 
+    tell = say if first else _keep_quiet
+
     # -- corpus and tokenizer
-    corpus = Corpus.open(config.corpus, split="train")
+    corpus = Corpus.open(staging.local(config.corpus, say), split="train")
     tokenizer = tokenizers.load(corpus.directory / "tokenizer")
     remedy = "put the one back that it was made with, or prepare the corpus again"
     pretraining.check_tokenizer(corpus, tokenizer, corpus.directory / "tokenizer", remedy)
@@ -83,24 +96,25 @@ def _train(config: "Config", workdir: Path) -> None:
     # -- state: where the run stood, or a new one
     batch = pretraining.abstract_batch(config, config.phases[0])
     abstract = training.abstract_state(task, optimizer, batch, mesh)
-    state = pretraining.restore_run(config, workdir, corpus, abstract, say)
+    state = pretraining.restore_run(config, workdir, corpus, abstract, tell)
     if state is None:
         state = training.init_state(task, optimizer, batch, mesh, config.seed)
         if config.init_from:
-            state = pretraining.with_params_of(config, state, tokenizer, say)
+            state = pretraining.with_params_of(config, state, tokenizer, tell)
     start, total = int(state.step), config.total_steps
-    _write_workdir(config, workdir, corpus.directory / "tokenizer")
+    if first:
+        _write_workdir(config, workdir, corpus.directory / "tokenizer")
     if start >= total:
-        say(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
-        return _finish(workdir)
+        tell(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
+        return _finish(workdir) if first else None
 
     # -- the loop
     meta = pretraining.checkpoint_meta(config, corpus, tokenizer)
     checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
-    writer = metrics.MetricsWriter(workdir, start)
+    writer = metrics.MetricsWriter(workdir, start) if first else metrics.NoWriter()
     clock = Clock()
-    say(_describe(config, corpus, source, state.params, start))
-    with Progress(total, start) as progress, training.StopSignal() as stop:
+    tell(_describe(config, corpus, source, state.params, start))
+    with Progress(total, start, shown=first) as progress, training.StopSignal() as stop:
         speed = Speed(config, clock, start, parallel.peak_flops())
 
         def on_metrics(step: int, values: dict[str, float]) -> None:
@@ -132,15 +146,20 @@ def _train(config: "Config", workdir: Path) -> None:
             on_checkpoint=on_checkpoint,
         )
         train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
-        batches = source.iterate(start, total, threads=config.reader_threads)
+        rows = functools.partial(parallel.local_rows, mesh)
+        batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
         profile = profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)
         with profile as train_step:
             done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()
     if done < total:
-        return say(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
-    return _finish(workdir)
+        return tell(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
+    return _finish(workdir) if first else None
+
+
+def _keep_quiet(message: str) -> None:
+    """In place of `say` in the processes for which the first one speaks."""
 
 
 def _refuse_not_finite(step: int, values: dict[str, float], checkpoints: "CheckpointWriter") -> None:

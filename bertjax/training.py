@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from bertjax import sharding
+from bertjax import distributed, sharding
 from bertjax.errors import UserError
 from bertjax.objectives.pretraining import Term
 from bertjax.parallel import compiler_options, put_batch
@@ -51,10 +51,13 @@ def abstract_state(task: Task, optimizer: optax.GradientTransformation, batch: B
 
 def init_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int) -> TrainState:
     """The state before the first step, made where it will lie."""
-    shapes = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
     where = jax.tree.map(lambda x: x.sharding, abstract_state(task, optimizer, batch, mesh))
-    make = jax.jit(lambda batch: _initial(task, optimizer, batch, seed), out_shardings=where)
-    return make(shapes)
+
+    def make() -> TrainState:
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
+        return _initial(task, optimizer, zeros, seed)
+
+    return jax.jit(make, out_shardings=where)()
 
 
 def _initial(task: Task, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
@@ -155,7 +158,10 @@ def evaluate(
 
 
 class StopSignal:
-    """Turns the first SIGTERM or Ctrl-C into a wish to stop after the current step; a second one interrupts."""
+    """Turns the first SIGTERM or Ctrl-C into a wish to stop after the current step; a second one interrupts.
+
+    The wish of one process is all processes' wish.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -169,6 +175,11 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def due(self, step: int) -> bool:
+        """Whether to stop after `step`, the same on every process; to be asked once a step."""
+        # A process can be so far ahead of another because the metrics of a step are sums over all processes.
+        return distributed.agreed_to_stop(step, self.requested, ahead=_IN_FLIGHT + 1)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -228,7 +239,7 @@ def fit(
             settle(0)
             with clock.paused():
                 hooks.on_evaluation(step, state)
-        stopping = stop.requested  # read once: a signal between two readings would leave without a checkpoint
+        stopping = stop.due(step)  # read once: a signal between two readings would leave without a checkpoint
         if stopping or hooks.checkpoint_due(step):
             settle(0)
             with clock.paused():

@@ -97,7 +97,7 @@ def write_shard(
         return ShardInfo(
             name=path.name,
             bytes=temporary.stat().st_size,
-            sha256=_sha256(temporary),
+            sha256=file_sha256(temporary),
             documents=len(documents),
             sentences=len(sentences),
             tokens=len(tokens),
@@ -329,7 +329,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 def _check_hashes(directory: Path, infos: Sequence[ShardInfo]) -> None:
     # hashlib releases the GIL, so threads read and hash on every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda info: _sha256(directory / info.name), infos))
+        found = list(pool.map(lambda info: file_sha256(directory / info.name), infos))
     for info, sha256 in zip(infos, found, strict=True):
         if sha256 != info.sha256:
             raise UserError(
@@ -379,6 +379,7 @@ def _check_offsets(name: str, offsets: np.ndarray, end: int) -> None:
         raise ValueError(f"{name} must rise strictly: documents and sentences are never empty")
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

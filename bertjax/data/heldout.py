@@ -24,7 +24,7 @@ def heldout_batches(
     length: int,
     batch: int,
     limit: int | None = None,
-    rows: slice | None = None,
+    rows: slice | np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Every held-out example once, always in the same order with the same masks and pairs.
 
@@ -58,7 +58,7 @@ def heldout_batches(
     return _batches(stream, int(count), batch, slice(None) if rows is None else rows)
 
 
-def _batches(stream: Stream, count: int, batch: int, rows: slice) -> Iterator[Batch]:
+def _batches(stream: Stream, count: int, batch: int, rows: slice | np.ndarray) -> Iterator[Batch]:
     for begin in range(0, count, batch):
         numbers = np.arange(begin, begin + batch)[rows]
         weights = (numbers < count).astype(np.float32)

@@ -10,7 +10,7 @@ A batch is a dict of arrays, of one shape throughout a phase:
 - `next_sentence_labels`: int32 [batch], 0 where B follows A, 1 where it is random; only where next_sentence is on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class BatchSource:
             for index, phase in enumerate(config.phases)
         ]
 
-    def batch(self, phase: int, step: int, rows: slice | None = None) -> Batch:
+    def batch(self, phase: int, step: int, rows: slice | np.ndarray | None = None) -> Batch:
         """The batch of a step.
 
         Args:
@@ -66,21 +66,27 @@ class BatchSource:
         return self._streams[phase].batch(self._numbers(phase, step, step + 1, rows))
 
     def iterate(
-        self, first_step: int, last_step: int, *, rows: slice | None = None, threads: int = 2
+        self,
+        first_step: int,
+        last_step: int,
+        *,
+        rows: Callable[[int], np.ndarray] | None = None,
+        threads: int = 2,
     ) -> Iterator[Batch]:
         """The batches of steps [first_step, last_step), counted through all phases, computed ahead by tf.data.
 
         Args:
           first_step: where to begin; 0 for a new run.
           last_step: where to end, at most the steps of all phases.
-          rows: a host's rows of each global batch; None takes all. A slice must fit every phase's batch.
+          rows: from a phase's batch size to a host's rows of each global batch; None takes all.
           threads: how many compute batches; does not change them.
         """
         begin = 0
         for index, phase in enumerate(self._config.phases):
             first, last = max(first_step - begin, 0), min(last_step - begin, phase.steps)
             if first < last:
-                yield from self._iterate_phase(index, first, last, rows, threads)
+                own = None if rows is None else rows(phase.batch)
+                yield from self._iterate_phase(index, first, last, own, threads)
             begin += phase.steps
 
     def padding_share(self, phase: int, step: int = 0) -> float:
@@ -88,13 +94,15 @@ class BatchSource:
         first = step * self._config.phases[phase].batch
         return self._streams[phase].padding_share(np.arange(first, first + _PADDING_SAMPLE))
 
-    def _numbers(self, phase: int, first: int, last: int, rows: slice | None) -> np.ndarray:
+    def _numbers(self, phase: int, first: int, last: int, rows: slice | np.ndarray | None) -> np.ndarray:
         """int64 [(last - first) * rows]: the rows of steps [first, last) as the phase's stream counts them."""
         size = self._config.phases[phase].batch
         own = np.arange(size)[rows if rows is not None else slice(None)]
         return (np.arange(first, last)[:, None] * size + own).reshape(-1)
 
-    def _iterate_phase(self, phase: int, first: int, last: int, rows: slice | None, threads: int) -> Iterator[Batch]:
+    def _iterate_phase(
+        self, phase: int, first: int, last: int, rows: np.ndarray | None, threads: int
+    ) -> Iterator[Batch]:
         stream = self._streams[phase]
         # It tells the shapes; and training compiles for it before TensorFlow is imported, which takes seconds.
         example = stream.batch(self._numbers(phase, first, first + 1, rows))
