@@ -38,6 +38,7 @@ EXTRAS = {
     "tfds": ["tensorflow-datasets>=4.9,<5"],
     "test": [
         "hypothesis>=6,<7",
+        "jax[tpu]",  # its compiler, for tests/test_plan.py
         "psutil>=5,<8",
         "pytest>=8,<10",
         "pytest-xdist>=3.8,<4",

@@ -74,4 +74,4 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array |
         return x
     keep = (2**_BITS - threshold) / 2**_BITS
     mask = keep_mask(keys, site, x.shape[1:], threshold)
-    return jnp.where(mask, x * jnp.asarray(1 / keep, x.dtype), jnp.zeros((), x.dtype))
+    return x * (mask.astype(x.dtype) * jnp.asarray(1 / keep, x.dtype))
