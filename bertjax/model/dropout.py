@@ -74,4 +74,5 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array |
         return x
     keep = (2**_BITS - threshold) / 2**_BITS
     mask = keep_mask(keys, site, x.shape[1:], threshold)
+    # A product, not a choice: the latter, computed again for a backward pass, crashes libtpu 0.0.42 at some sizes.
     return x * (mask.astype(x.dtype) * jnp.asarray(1 / keep, x.dtype))

@@ -28,7 +28,6 @@ LAYOUTS = {
     "remat dots": {"remat": "dots"},
     "remat full": {"remat": "full"},
     "unrolled": {"unroll": 3},
-    "unrolled by 2": {"unroll": 2},
 }
 PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
 
