@@ -1,5 +1,6 @@
 """What every command shares: flags in, one readable main, errors as one line and exit code 2."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -135,10 +136,24 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisablehook
+    # libtpu, installed to plan with, complains at length where there is no TPU. JAX would then take the CPU in any case.
+    if _installed("libtpu") and not _installed("jax_cuda12_plugin", "jax_cuda13_plugin") and not _tpu_is_here():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
     absl_logging.set_stderrthreshold("fatal")
+
+
+def _installed(*modules: str) -> bool:
+    return any(importlib.util.find_spec(module) for module in modules)
+
+
+def _tpu_is_here() -> bool:
+    """Whether anything at all speaks for a TPU: a device, a PCI card of its maker, a setting."""
+    vendors = (path.read_text().strip() for path in Path("/sys/bus/pci/devices").glob("*/vendor"))
+    devices = (*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*"))
+    return bool(devices) or "0x1ae0" in vendors or any(name.startswith("TPU_") for name in os.environ)
 
 
 def _keep_compiled_programs() -> None:
