@@ -136,7 +136,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisablehook
-    # libtpu, installed to plan with, complains at length where there is no TPU. JAX would then take the CPU in any case.
+    # libtpu, installed to plan with, complains at length where there is no TPU; JAX would then take the CPU anyway.
     if _installed("libtpu") and not _installed("jax_cuda12_plugin", "jax_cuda13_plugin") and not _tpu_is_here():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from absl import logging as absl_logging
