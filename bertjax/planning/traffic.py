@@ -7,18 +7,7 @@ which it takes, or into which it puts, a slice, only the slice counts. What lies
 from bertjax.planning.hlo import Computation, Instruction, Program
 
 # They move nothing, or what they call is counted by itself.
-_FREE = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "while",
-    "conditional",
-    "call",
-    "partition-id",
-}
-_FREE |= {"after-all", "opt-barrier", "iota", "broadcast"}
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
