@@ -26,6 +26,7 @@ class Plan:
 
     phase: Phase
     mesh: dict[str, int]
+    attention: str  # xla (the plain path), cudnn or splash
     parameters: int  # bytes, f32
     optimizer: int  # bytes
     total: int  # bytes: the whole program's, as the compiler gives them
@@ -73,6 +74,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     made = Plan(
         phase=phase,
         mesh=dict(mesh.shape),
+        attention=pretraining.attention_kernel(config, phase, mesh),
         parameters=_bytes(state.params),
         optimizer=_bytes(state.optimizer),
         total=(
@@ -150,9 +152,21 @@ def matmul_flops(jaxpr: Any) -> float:
             shape = equation.invars[0].aval.shape
             total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracting)
             continue
-        times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += times * sum(matmul_flops(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+        inner = sum(matmul_flops(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+        total += _times(equation) * inner
     return total
+
+
+def _times(equation: Any) -> int:
+    """How often all devices together run the inner program of an equation."""
+    name, params = equation.primitive.name, equation.params
+    if name == "scan":
+        return params["length"]
+    if name == "shard_map":  # what stands within is one device's
+        return params["mesh"].size
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    return 1
 
 
 def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callable[[str], None]) -> int:
