@@ -6,7 +6,6 @@ None has dropout on the probabilities. Segments say who sees whom: a key's is 0 
 sequences can lie in one row of the batch.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +171,7 @@ def cudnn_attention(
     *,
     implementation: str = "cudnn",
 ) -> jax.Array:
-    """cuDNN's flash attention, on one device; arguments as of `run`.
+    """CuDNN's flash attention, on one device; arguments as of `run`.
 
     Without `query_segments` padding must stand at the ends, as cuDNN is told lengths: with them it reads a mask from
     memory, which is slower. `implementation` "xla" computes the same on any device.

@@ -152,6 +152,8 @@ def matmul_flops(jaxpr: Any) -> float:
             shape = equation.invars[0].aval.shape
             total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracting)
             continue
+        if not equation.outvars:  # a kernel whose results remat has kept; XLA leaves it out
+            continue
         inner = sum(matmul_flops(inner) for inner in jax.core.jaxprs_in_params(equation.params))
         total += _times(equation) * inner
     return total
