@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from bertjax import parallel, pretraining, sharding, training
 from bertjax.config import Config, Phase
@@ -143,6 +144,11 @@ def _seconds(made: Plan, topology: Topology) -> dict[str, float]:
     return times
 
 
+# Matrix products within cuDNN's attention, of which JAX sees only that it is called; backwards the scores are computed
+# again.
+_CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+
+
 def matmul_flops(jaxpr: Any) -> float:
     """FLOPs of all matrix products of a program, over all devices, each as often as its loop runs it."""
     total = 0.0
@@ -152,9 +158,13 @@ def matmul_flops(jaxpr: Any) -> float:
             shape = equation.invars[0].aval.shape
             total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracting)
             continue
-        if not equation.outvars:  # a kernel whose results remat has kept; XLA leaves it out
+        if equation.primitive.name in _CUDNN_PRODUCTS:
+            query, key = (variable.aval.shape for variable in equation.invars[:2])
+            total += 2.0 * math.prod(query) * key[1] * _CUDNN_PRODUCTS[equation.primitive.name]
             continue
-        inner = sum(matmul_flops(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+        if not (equation.outvars or equation.effects):  # a kernel whose results remat has kept; XLA leaves it out
+            continue
+        inner = sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
         total += _times(equation) * inner
     return total
 

@@ -10,8 +10,12 @@ import pytest
 from bertjax.errors import UserError
 from bertjax.model import kernels
 from bertjax.model.attention import plain_attention
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.objectives.pretraining import terms, total
+from bertjax.planning.step import matmul_flops
+from tests.model.batches import SMALL, random_batch
 
-BATCH, LENGTH, HEADS, HEAD_SIZE = 3, 256, 2, 16
+BATCH, LENGTH, HEADS, HEAD_SIZE = 3, 128, 2, 16
 
 
 def inputs(dtype: jnp.dtype) -> list[jax.Array]:
@@ -22,7 +26,7 @@ def inputs(dtype: jnp.dtype) -> list[jax.Array]:
 
 # Padded: rows of several lengths, one of them nothing but padding. Packed: three sequences and padding in a row.
 PADDED = (np.arange(LENGTH) < np.array([[LENGTH], [100], [0]])).astype(np.int32)
-PACKED = np.searchsorted([90, 130, 250], np.arange(LENGTH), side="right")[None].repeat(BATCH, 0)
+PACKED = np.searchsorted([50, 70, 120], np.arange(LENGTH), side="right")[None].repeat(BATCH, 0)
 PACKED = np.where(PACKED < 3, PACKED + 1, 0).astype(np.int32)
 
 
@@ -48,12 +52,17 @@ def masks_of_cudnn(*operands):
     return kernels.cudnn_attention(*operands, implementation="xla")
 
 
-@pytest.mark.parametrize("segments", [(PADDED,), (PACKED, PACKED)], ids=["padded", "packed"])
 @pytest.mark.parametrize(
-    ("kernel", "dtype", "tolerance"),
-    [(splash, jnp.float32, 1e-6), (splash, jnp.bfloat16, 1e-2), (masks_of_cudnn, jnp.float32, 1e-6)],
+    ("kernel", "dtype", "segments", "tolerance"),
+    [
+        (splash, jnp.float32, (PADDED,), 1e-6),
+        (splash, jnp.float32, (PACKED, PACKED), 1e-6),
+        (splash, jnp.bfloat16, (PACKED, PACKED), 1e-2),
+        (masks_of_cudnn, jnp.float32, (PADDED,), 1e-6),
+        (masks_of_cudnn, jnp.float32, (PACKED, PACKED), 1e-6),
+    ],
 )
-def test_kernels_agree_with_the_plain_path(kernel, dtype, tolerance, segments):
+def test_kernels_agree_with_the_plain_path(kernel, dtype, segments, tolerance):
     expected = contexts_and_gradients(plain_attention, jnp.float32, segments)
     for plain, found in zip(expected, contexts_and_gradients(kernel, dtype, segments), strict=True):
         assert np.isfinite(found).all()
@@ -64,9 +73,9 @@ def test_packed_sequences_do_not_see_each_other():
     """The plain path itself: each sequence by itself gives the same."""
     query, key, value, _ = inputs(jnp.float32)
     packed = plain_attention(query, key, value, PACKED, PACKED)
-    alone = [array[:, 90:130] for array in (query, key, value)]
-    alone = plain_attention(*alone, np.ones((BATCH, 40), np.int32))
-    np.testing.assert_allclose(packed[:, 90:130], alone, rtol=0, atol=1e-6)
+    alone = [array[:, 50:70] for array in (query, key, value)]
+    alone = plain_attention(*alone, np.ones((BATCH, 20), np.int32))
+    np.testing.assert_allclose(packed[:, 50:70], alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("segments", [(PADDED,), (PACKED, PACKED)], ids=["padded", "packed"])
@@ -81,6 +90,24 @@ def test_splash_is_a_program_for_tpus(segments):
     traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(shape, shape, shape, *segments)
     text = traced.lower(lowering_platforms=("tpu",)).as_text()
     assert text.count("tpu_custom_call") == 2
+
+
+def test_splash_computes_nothing_twice():
+    """Beside the plain path's products only the scores, again for the backward pass; with remat="bert" no more."""
+    config = dataclasses.replace(SMALL, max_position_embeddings=128)
+    batch = random_batch(config, 2, 128, 5)
+    params = jax.eval_shape(lambda: PretrainingModel(config).init(jax.random.key(0), batch)["params"])
+
+    def products(attention, remat):
+        model = PretrainingModel(config, attention=attention, remat=remat)
+        step = jax.grad(lambda params: total(terms(model.apply({"params": params}, batch), batch)))
+        return matmul_flops(jax.jit(step).trace(params).jaxpr.jaxpr)
+
+    scores = 2 * 2 * 128 * 128 * config.hidden_size
+    full_layers = config.num_hidden_layers - 1  # the last one computes some rows, on the plain path
+    added = products("splash", "none") - products("xla", "none")
+    assert full_layers * scores <= added < 1.1 * full_layers * scores
+    assert products("splash", "bert") - products("splash", "none") < scores
 
 
 TPU = kernels.Request("tpu", jnp.bfloat16, length=512, head_size=64, dropout=False, split=False)
