@@ -31,16 +31,17 @@ PACKED = np.where(PACKED < 3, PACKED + 1, 0).astype(np.int32)
 
 
 def contexts_and_gradients(attend, dtype, segments):
-    """What `attend` gives for the rows that are no padding, and the gradients of queries, keys and values."""
+    """Contexts (0 where padding asks, after a look that they are finite), gradients of queries, keys and values."""
     *operands, gradient = inputs(dtype)
     real = (segments[0] > 0)[..., None, None]
 
     def weighted(*operands):
         contexts = attend(*operands, *segments)
-        return jnp.sum(jnp.where(real, contexts * gradient, 0).astype(jnp.float32)), jnp.where(real, contexts, 0)
+        return jnp.sum(jnp.where(real, contexts * gradient, 0).astype(jnp.float32)), contexts
 
     (_, contexts), gradients = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1, 2), has_aux=True))(*operands)
-    return [np.asarray(array, np.float32) for array in (contexts, *gradients)]
+    assert jnp.isfinite(contexts).all()
+    return [np.asarray(array, np.float32) for array in (np.where(real, contexts, 0), *gradients)]
 
 
 def splash(*operands):
