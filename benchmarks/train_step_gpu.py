@@ -220,7 +220,8 @@ def torch_step(
     from transformers import BertConfig, BertForPreTraining
 
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")
+    if gpu:
+        torch.set_float32_matmul_precision("high")
     device = "cuda" if gpu else "cpu"
     layers, width, heads, inner = SIZES[size]
     config = BertConfig(
