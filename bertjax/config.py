@@ -20,6 +20,7 @@ MASKING_UNITS = ("token", "word", "span")
 DTYPES = ("auto", "float32", "bfloat16")
 STATE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "bert", "dots", "full")
+ATTENTION = ("auto", "xla", "cudnn", "splash")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 _VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
 
@@ -128,6 +129,7 @@ class LayoutConfig:
     unroll: int = 1  # layers a scan step; num_hidden_layers unrolls them all
     remat: str = "none"  # what the backward pass computes again to save memory: none, bert, dots, full
     accumulation: int = 1  # parts of a batch that a step computes one after the other
+    attention: str = "auto"  # xla (the plain path), cudnn (NVIDIA), splash (TPU); auto: what is there and can do it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +265,7 @@ def validate(config: Config) -> None:
     for name in ("unroll", "accumulation"):
         _require(getattr(config.layout, name) >= 1, f"layout.{name}", getattr(config.layout, name), "1 or larger")
     _one_of("layout.remat", config.layout.remat, REMAT)
+    _one_of("layout.attention", config.layout.attention, ATTENTION)
     for name in ("log_every", "checkpoint_every", "keep_last", "eval_sequences", "reader_threads"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
     for name in ("eval_every", "keep_every"):

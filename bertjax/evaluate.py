@@ -29,6 +29,7 @@ def main(args: list[str]) -> None:
     import jax
 
     from bertjax import parallel, pretrained, pretraining, sharding
+    from bertjax.config import LayoutConfig, MeshConfig
     from bertjax.data import staging
     from bertjax.data.corpus import Corpus
     from bertjax.data.vocabulary import Vocabulary
@@ -39,7 +40,7 @@ def main(args: list[str]) -> None:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
     corpus = Corpus.open(staging.local(directory, command.say), split="train")
     pretraining.check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
-    config = dataclasses.replace(model.config, mesh=type(model.config.mesh)())
+    config = dataclasses.replace(model.config, mesh=MeshConfig(), layout=LayoutConfig())
     length = _LENGTH.value or config.phases[-1].length
     if length > config.model.max_position_embeddings:
         raise UserError(f"--length is {length}; the model reads at most {config.model.max_position_embeddings} tokens")

@@ -103,6 +103,7 @@ def _text(index: int, plan: "Plan", devices: "Topology") -> str:
         f"gradients {plan.activations / _GIB:.2f}, together {plan.total / _GIB:.2f} GiB{room}",
         f"  FLOPs: model {plan.model_flops:.3g}, program {plan.program_flops:.3g} "
         f"({plan.program_flops / plan.model_flops:.2f} times, the rest is computed again)",
+        f"  attention: {plan.attention}",
     ]
     lines += [f"  {line}" for line in _collective_lines(plan)]
     if plan.seconds:

@@ -21,6 +21,7 @@ from bertjax.data.corpus import Corpus
 from bertjax.data.stream import check_documents
 from bertjax.data.vocabulary import Vocabulary
 from bertjax.errors import UserError
+from bertjax.model import kernels
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as objective
 from bertjax.optimizers.adamw import adamw
@@ -38,8 +39,26 @@ def pretraining_task(config: Config) -> training.Task:
         dtype=parallel.compute_dtype(config.dtype),
         unroll=config.layout.unroll,
         remat=config.layout.remat,
+        attention=config.layout.attention,
     )
     return training.Task(model, objective.terms, objective.weights, objective.total)
+
+
+def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
+    """What computes attention in a phase's train step: "xla" (the plain path), "cudnn" or "splash".
+
+    Raises:
+      UserError: config.layout.attention asks for one that cannot.
+    """
+    request = kernels.Request(
+        platform=kernels.platform(mesh.devices.flat[0]),
+        dtype=parallel.compute_dtype(config.dtype),
+        length=phase.length,
+        head_size=config.model.head_size,
+        dropout=config.model.attention_probs_dropout_prob > 0,
+        split=mesh.shape["sequence"] > 1,
+    )
+    return kernels.choose(config.layout.attention, request)
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:

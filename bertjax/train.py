@@ -89,6 +89,8 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     # -- mesh, model, optimizer
     mesh = parallel.make_mesh(config.mesh)
     sharding.check(config, mesh)
+    for phase in config.phases:
+        pretraining.attention_kernel(config, phase, mesh)
     held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)

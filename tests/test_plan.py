@@ -15,6 +15,8 @@ SMALL = {
     "model.num_attention_heads": 4,
     "model.intermediate_size": 1024,
     "model.max_position_embeddings": 128,
+    "model.attention_probs_dropout_prob": 0.0,
+    "layout.attention": "splash",
     "phases": '({"steps":1,"length":128,"batch":64},)',
 }
 
@@ -29,6 +31,7 @@ def test_fsdp_on_a_tpu_gathers_a_layer_at_a_time_and_never_the_batch():
     result = plan("--topology=v5e:2x4", "--json", **mesh)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
+    assert found["attention"] == "splash"
     assert found["fits"] and found["bound"] in ("compute", "HBM", "links") and not found["unread_loops"]
 
     hidden, inner, words = 512, 1024, 1024
@@ -61,4 +64,4 @@ def test_what_does_not_fit_is_said_with_a_remedy():
     [("v9:4x4", ("v9:4x4", "v5e")), ("v4:4x4", ("3 dimensions", "v4:4x4x4")), ("cpu:7", ("config.mesh", "7 devices"))],
 )
 def test_a_topology_that_is_not_there_is_refused(topology, parts):
-    assert_refused(plan(f"--topology={topology}", **{"mesh.data": 2}), *parts)
+    assert_refused(plan(f"--topology={topology}", **{"mesh.data": 2, "layout.attention": "xla"}), *parts)

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bertjax import checkpoint, cpu_tensorflow, metrics
-from bertjax.config import OptimizerConfig, Phase, from_config_dict
+from bertjax.config import LayoutConfig, OptimizerConfig, Phase, from_config_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed
 from bertjax.text import tokenizers
@@ -194,6 +194,12 @@ def run_tiny(corpus, workdir):
     """The train command on a corpus."""
     settings = TINY_MODEL | {"corpus": corpus, "phases": '({"steps":2,"length":32,"batch":8},)'}
     return run("train", "--config=configs/tiny.py", f"--workdir={workdir}", *overrides(settings))
+
+
+def test_a_kernel_without_dropout_is_refused_before_the_first_step(tiny_config, tmp_path):
+    config = dataclasses.replace(tiny_config, layout=LayoutConfig(attention="splash"))
+    with pytest.raises(UserError, match="attention_probs_dropout_prob"):
+        train(config, tmp_path / "run")
 
 
 def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(corpus, tmp_path):

@@ -1,7 +1,7 @@
 """Attention: one function from queries, keys and values to contexts, and the layer around it.
 
-`plain_attention` is the reference and works everywhere, with dropout. A kernel that computes the same function can
-be put in its place by name.
+`plain_attention` is the reference and works everywhere, with dropout. Where a kernel of `bertjax.model.kernels` can
+do the same, the layer takes that.
 """
 
 import math
@@ -12,11 +12,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from bertjax.config import ModelConfig
+from bertjax.model import kernels
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import Dense
 from bertjax.sharding import constrain
-
-CONTEXT = "context"  # the name of attention's result, for remat
 
 
 def plain_attention(
@@ -24,6 +23,7 @@ def plain_attention(
     key: jax.Array,
     value: jax.Array,
     mask: jax.Array,
+    query_segments: jax.Array | None = None,
     *,
     dropout_rate: float = 0.0,
     dropout_keys: jax.Array | None = None,
@@ -32,13 +32,16 @@ def plain_attention(
     """softmax(query·key / √head_size)·value with dropout on the probabilities.
 
     query: [batch, rows, heads, head_size]; key, value: [batch, length, heads, head_size]; mask: [batch, length],
-    nonzero where a key may be seen. Returns [batch, rows, heads, head_size] in query's dtype. Scores and softmax are
-    f32. A row of which no key may be seen attends to all alike instead of becoming NaN.
+    nonzero where a key may be seen. With `query_segments` [batch, rows] the mask holds segments as well, and a row sees
+    the keys of its own. Returns [batch, rows, heads, head_size] in query's dtype. Scores and softmax are f32. A row
+    that may see no key attends to all alike instead of becoming NaN.
     """
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
     query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None, :] != 0, scores, jnp.finfo(jnp.float32).min)
+    seen = mask[:, None, None, :]
+    seen = seen != 0 if query_segments is None else seen == query_segments[:, None, :, None]
+    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
     probabilities = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
     probabilities = dropout(probabilities, dropout_rate, dropout_keys, dropout_site)
     return jnp.einsum("bhqk,bkhd->bqhd", probabilities, value, precision=precision)
@@ -49,6 +52,7 @@ class SelfAttention(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
+    kernel: str = "xla"  # or what else config.layout.attention may be
 
     @nn.compact
     def __call__(
@@ -68,14 +72,21 @@ class SelfAttention(nn.Module):
             return constrain(projected, "batch", length, "heads", None)
 
         # Where the mesh splits sequences, each part asks with its own rows and sees all of them.
-        context = plain_attention(
-            heads("query", x, "length" if x.shape == seen.shape else None),
-            heads("key", seen, None),
-            heads("value", seen, None),
-            mask,
-            dropout_rate=config.attention_probs_dropout_prob,
-            dropout_keys=dropout_keys,
-            dropout_site=dropout_site,
-        )
-        context = checkpoint_name(context.reshape(x.shape), CONTEXT)
+        every = x.shape == seen.shape
+        query = heads("query", x, "length" if every else None)
+        key, value = heads("key", seen, None), heads("value", seen, None)
+        rate = 0.0 if dropout_keys is None else config.attention_probs_dropout_prob
+        kernel = self._kernel(seen.shape[1], dropout=rate > 0) if every else "xla"
+        if kernel == "xla":
+            context = plain_attention(
+                query, key, value, mask, dropout_rate=rate, dropout_keys=dropout_keys, dropout_site=dropout_site
+            )
+            context = checkpoint_name(context.reshape(x.shape), kernels.CONTEXT)
+        else:
+            context = kernels.run(kernel, query, key, value, mask).reshape(x.shape)
         return Dense(config.hidden_size, config, self.dtype, name="output")(context)
+
+    def _kernel(self, length: int, dropout: bool) -> str:
+        split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
+        request = kernels.Request(kernels.platform(), self.dtype, length, self.config.head_size, dropout, split)
+        return kernels.choose(self.kernel, request)

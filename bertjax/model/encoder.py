@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
-from bertjax.model.attention import CONTEXT, SelfAttention
+from bertjax.model import kernels
+from bertjax.model.attention import SelfAttention
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import PRODUCT, Dense, activation, layer_norm, matmul_precision, normal_init, word_init
 from bertjax.model.lookup import lookup
@@ -84,6 +85,7 @@ class Layer(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
+    kernel: str = "xla"  # of attention
 
     @nn.compact
     def __call__(
@@ -105,7 +107,7 @@ class Layer(nn.Module):
         if positions is not None:
             x, length = jnp.take_along_axis(x, positions[..., None], axis=1), None
             x = constrain(x, "batch", length, None)
-        attention = SelfAttention(config, self.dtype, name="attention")
+        attention = SelfAttention(config, self.dtype, self.kernel, name="attention")
         attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x + attended), "batch", length, None)
@@ -122,6 +124,7 @@ class Pattern(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype
     layers: int
+    kernel: str = "xla"
 
     @nn.compact
     def __call__(
@@ -135,7 +138,7 @@ class Pattern(nn.Module):
         """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`."""
         for i in range(self.layers):
             chosen = positions if i == self.layers - 1 else None
-            x = Layer(self.config, self.dtype, name=f"layer_{i}")(x, mask, dropout_keys, index + i, chosen)
+            x = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")(x, mask, dropout_keys, index + i, chosen)
         return x
 
 
@@ -146,6 +149,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
     unroll: int = 1
     remat: str = "none"
+    kernel: str = "xla"  # of attention
 
     @nn.compact
     def __call__(
@@ -162,7 +166,7 @@ class Encoder(nn.Module):
         first = 0
         plan = segments(self.config)
         for i, segment in enumerate(plan):
-            pattern = Pattern(self.config, self.dtype, segment.layers, parent=None)
+            pattern = Pattern(self.config, self.dtype, segment.layers, self.kernel, parent=None)
             params = self.param(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
@@ -212,7 +216,9 @@ def _remat_policy(name: str) -> Callable:
     return {
         "full": policies.nothing_saveable,
         "dots": policies.dots_with_no_batch_dims_saveable,
-        "bert": policies.save_only_these_names(PRODUCT, CONTEXT),
+        "bert": policies.save_from_both_policies(
+            policies.save_only_these_names(PRODUCT, kernels.CONTEXT), kernels.saves
+        ),
     }[name]
 
 

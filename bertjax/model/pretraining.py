@@ -45,8 +45,8 @@ class PretrainingModel(nn.Module):
     """BERT for pre-training (Devlin et al. 2018, arXiv:1810.04805).
 
     Parameters are f32, computation is in `dtype`, logits are f32. Without `next_sentence` there is neither a pooler
-    nor its head. `unroll` layers are compiled at once, and `remat` says what of them the backward pass
-    computes again (the numbers are the same for any).
+    nor its head. `unroll` layers are compiled at once, `remat` says what of them the backward pass computes again, and
+    `attention` which kernel computes attention (the numbers are the same for any).
     """
 
     config: ModelConfig
@@ -54,12 +54,13 @@ class PretrainingModel(nn.Module):
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
     remat: str = "none"
+    attention: str = "xla"
 
     def setup(self) -> None:
         """Makes encoder and heads."""
         config, dtype = self.config, self.dtype
         self.embeddings = Embeddings(config, dtype)
-        self.encoder = Encoder(config, dtype, self.unroll, self.remat)
+        self.encoder = Encoder(config, dtype, self.unroll, self.remat, self.attention)
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.next_sentence:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from bertjax import parallel, pretraining, sharding, training
 from bertjax.config import Config, Phase
@@ -26,6 +27,7 @@ class Plan:
 
     phase: Phase
     mesh: dict[str, int]
+    attention: str  # xla (the plain path), cudnn or splash
     parameters: int  # bytes, f32
     optimizer: int  # bytes
     total: int  # bytes: the whole program's, as the compiler gives them
@@ -73,6 +75,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     made = Plan(
         phase=phase,
         mesh=dict(mesh.shape),
+        attention=pretraining.attention_kernel(config, phase, mesh),
         parameters=_bytes(state.params),
         optimizer=_bytes(state.optimizer),
         total=(
@@ -149,6 +152,11 @@ def _seconds(made: Plan, topology: Topology) -> dict[str, float]:
     return times
 
 
+# Matrix products within cuDNN's attention, of which JAX sees only that it is called; backwards the scores are computed
+# again.
+_CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+
+
 def matmul_flops(jaxpr: Any) -> float:
     """FLOPs of all matrix products of a program, over all devices, each as often as its loop runs it."""
     total = 0.0
@@ -158,9 +166,27 @@ def matmul_flops(jaxpr: Any) -> float:
             shape = equation.invars[0].aval.shape
             total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracting)
             continue
-        times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += times * sum(matmul_flops(inner) for inner in jax.core.jaxprs_in_params(equation.params))
+        if equation.primitive.name in _CUDNN_PRODUCTS:
+            query, key = (variable.aval.shape for variable in equation.invars[:2])
+            total += 2.0 * math.prod(query) * key[1] * _CUDNN_PRODUCTS[equation.primitive.name]
+            continue
+        if not (equation.outvars or equation.effects):  # a kernel whose results remat has kept; XLA leaves it out
+            continue
+        inner = sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
+        total += _times(equation) * inner
     return total
+
+
+def _times(equation: Any) -> int:
+    """How often all devices together run the inner program of an equation."""
+    name, params = equation.primitive.name, equation.params
+    if name == "scan":
+        return params["length"]
+    if name == "shard_map":  # what stands within is one device's
+        return params["mesh"].size
+    if name == "pallas_call":
+        return math.prod(params["grid_mapping"].grid)
+    return 1
 
 
 def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callable[[str], None]) -> int:

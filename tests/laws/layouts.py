@@ -30,6 +30,12 @@ LAYOUTS = {
     "unrolled": {"unroll": 3},
 }
 PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
+# Without dropout, at a length that the kernel can: (mesh, layout); the first is what the others are compared with.
+PLAIN = "plain attention"
+KERNELS = {
+    PLAIN: (None, {"attention": "xla"}),
+    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention": "splash", "remat": "bert"}),
+}
 
 
 def main(output: str) -> None:
@@ -41,11 +47,17 @@ def main(output: str) -> None:
     for name in (ONE, *MESHES, *LAYOUTS):
         start, trained = train(name, MESHES.get(name), LAYOUTS.get(name, {}), start)
         results |= {f"{name}/{key}": value for key, value in trained.items()}
+    start = None
+    for name, (axes, layout) in KERNELS.items():
+        start, trained = train(name, axes, layout, start, length=128, dropout=0.0)
+        results |= {f"{name}/{key}": value for key, value in trained.items()}
     np.savez(output, **results)
 
 
-def train(name: str, axes: dict[str, int] | None, layout: dict, start) -> tuple:
-    """Ten steps with dropout, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
+def train(
+    name: str, axes: dict[str, int] | None, layout: dict, start, length: int = LENGTH, dropout: float = 0.1
+) -> tuple:
+    """Ten steps, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
 
     Gives the state it started from, and what came of it.
     """
@@ -64,14 +76,16 @@ def train(name: str, axes: dict[str, int] | None, layout: dict, start) -> tuple:
         num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=72,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=length,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     # Without clipping the first moment after one step is the gradient but for a factor.
     optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0)
     config = Config(
         model=model,
         optimizer=optimizer_config,
-        phases=(Phase(STEPS, LENGTH, ROWS),),
+        phases=(Phase(STEPS, length, ROWS),),
         dtype="float32",
         layout=LayoutConfig(**layout),
     )
@@ -82,7 +96,7 @@ def train(name: str, axes: dict[str, int] | None, layout: dict, start) -> tuple:
     task = pretraining.pretraining_task(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     sharding.check(config, mesh)
-    batch = random_batch(model, ROWS, LENGTH, PREDICTIONS)
+    batch = random_batch(model, ROWS, length, PREDICTIONS)
     if start is None:
         start = jax.device_get(training.init_state(task, optimizer, batch, mesh, seed=3))
     state = jax.device_put(start, sharding.of_state(start, mesh))
@@ -94,7 +108,7 @@ def train(name: str, axes: dict[str, int] | None, layout: dict, start) -> tuple:
     step = step.lower(state, parallel.put_batch(batch, mesh)).compile()
     losses, first = [], None
     for number in range(STEPS):
-        batch = random_batch(model, ROWS, LENGTH, PREDICTIONS, seed=number)
+        batch = random_batch(model, ROWS, length, PREDICTIONS, seed=number)
         state, metrics = step(state, parallel.put_batch(batch, mesh))
         losses.append(float(metrics["train/loss"]))
         if number == 0:

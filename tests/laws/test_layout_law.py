@@ -31,8 +31,18 @@ def norm(arrays) -> float:
 
 @pytest.mark.parametrize("layout", [*layouts.MESHES, *layouts.LAYOUTS])
 def test_layout_law(layout, results):
-    """Ten steps with dropout: losses, the first gradients and the parameters at the end."""
-    one, other = results[layouts.ONE], results[layout]
+    """Ten steps with dropout."""
+    check_the_same(results[layouts.ONE], results[layout])
+
+
+@pytest.mark.parametrize("kernel", list(layouts.KERNELS)[1:])
+def test_kernels_of_attention_change_no_number(kernel, results):
+    """Ten steps without dropout, on a mesh that splits rows and heads."""
+    check_the_same(results[layouts.PLAIN], results[kernel])
+
+
+def check_the_same(one, other):
+    """Losses, the first gradients and the parameters at the end."""
     assert one.keys() == other.keys() - {"sent"}
     np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
     gradients = [key for key in one if key.startswith("gradient/")]

@@ -1,0 +1,262 @@
+"""One training step of bertjax on a GPU beside PyTorch's: tokens/s, MFU, and what bounds bertjax's step.
+
+python benchmarks/train_step_gpu.py [--sizes=base,large] [--lengths=128,512] [--tokens=16384]
+  [--attention_dropout=0.1,0]
+
+The competitor is `transformers`' BertForPreTraining, compiled, with sdpa attention, bfloat16 by autocast, the fused
+torch.optim.AdamW and gradient clipping, as users get it: its masked-LM head scores every position. bertjax runs its own
+step, that of bertjax/training.py, which scores the masked positions alone. MFU counts for both what the mathematics
+needs (bertjax/model/flops.py). Parameters are float32, dropout outside attention is 0.1, batches are random and lie on
+the device. Each runs in a process of its own, one after the other.
+
+The bound is what the device cannot do faster: the program's matrix products at its peak, or the bytes that its
+instructions move at the bandwidth of its memory, whichever takes longer. Where no GPU is, the script runs a tiny model
+on the CPU in float32, without torch.compile and without peaks.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+SIZES = {  # layers, width, heads, inner width
+    "tiny": (2, 128, 2, 512),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+}
+VOCABULARY = 30522
+# Bytes/s of memory, from the maker's data sheets.
+BANDWIDTH = {
+    "NVIDIA A100-SXM4-40GB": 1.555e12,
+    "NVIDIA A100-SXM4-80GB": 2.039e12,
+    "NVIDIA H100 80GB HBM3": 3.35e12,
+    "NVIDIA H200": 4.8e12,
+}
+
+
+def main() -> None:
+    """Prints a table, or with --child measures one of its rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", help="of tiny, base, large; base,large on a GPU, tiny on a CPU")
+    parser.add_argument("--lengths", help="128,512 on a GPU, 128 on a CPU")
+    parser.add_argument("--tokens", type=int, help="a step; 16384 on a GPU, 1024 on a CPU")
+    parser.add_argument(
+        "--attention_dropout", help="with it bertjax has only its plain path; 0.1,0 on a GPU, 0.1 on a CPU"
+    )
+    parser.add_argument("--seconds", type=float, help="of timing, a row; 10 on a GPU, 3 on a CPU")
+    parser.add_argument("--remat", default="none", help="bertjax's layout.remat")
+    parser.add_argument("--unroll", type=int, default=1, help="bertjax's layout.unroll")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(**json.loads(arguments.child))))
+        return
+    gpu = has_gpu()
+    tokens = arguments.tokens or (16384 if gpu else 1024)
+    seconds = arguments.seconds or (10.0 if gpu else 3.0)
+    print(f"{'bfloat16' if gpu else 'float32, on the CPU'}, {tokens:,} tokens a step", flush=True)
+    for size in (arguments.sizes or ("base,large" if gpu else "tiny")).split(","):
+        for length in map(int, (arguments.lengths or ("128,512" if gpu else "128")).split(",")):
+            for dropout in map(float, (arguments.attention_dropout or ("0.1,0" if gpu else "0.1")).split(",")):
+                shape = {"size": size, "length": length, "rows": tokens // length, "dropout": dropout}
+                layout = {"remat": arguments.remat, "unroll": arguments.unroll}
+                compare(shape | layout | {"gpu": gpu, "seconds": seconds})
+
+
+def has_gpu() -> bool:
+    """Asked in a process of its own, which takes none of its memory."""
+    code = "import jax; print(jax.default_backend())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "gpu"
+
+
+def compare(row: dict[str, Any]) -> None:
+    """Measures and prints bertjax and its competitor."""
+    for runner in ("bertjax", "torch"):
+        child = json.dumps(row | {"runner": runner})
+        result = subprocess.run([sys.executable, __file__, "--child", child], stdout=subprocess.PIPE, text=True)
+        name = f"{row['size']:5} {row['length']:3} attention dropout {row['dropout']:<4g}{runner:8}"
+        if result.returncode:  # its own words stand above
+            print(f"{name} failed", flush=True)
+            continue
+        found = json.loads(result.stdout.splitlines()[-1])
+        step = found["step"]
+        mfu = f" MFU {found['model_flops'] / step / found['peak']:6.1%}" if found["peak"] else ""
+        speed = f"{step * 1e3:9.2f} ms {row['rows'] * row['length'] / step:11,.0f} tokens/s{mfu}"
+        print(f"{name} {speed}  {found['attention']}{bound(found)}", flush=True)
+
+
+def bound(found: dict[str, Any]) -> str:
+    """What bounds a step, as far as it is known."""
+    if "program_flops" not in found:
+        return ""
+    flops, moved = found["program_flops"], found["moved"]
+    text = f"; {flops / 1e12:.3g} TFLOP, {moved / 1e9:.3g} GB"
+    if not (found["peak"] and found["bandwidth"]):
+        return text
+    times = {"compute": flops / found["peak"], "memory": moved / found["bandwidth"]}
+    slowest = max(times, key=times.get)
+    parts = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
+    return f"{text}: at least {parts}; bound by {slowest}, of which it reaches {times[slowest] / found['step']:.0%}"
+
+
+def measure(runner: str, seconds: float, **row: Any) -> dict[str, Any]:
+    """The median time of a step and what is known about it."""
+    step, found = (bertjax_step if runner == "bertjax" else torch_step)(**row)
+    for _ in range(3):
+        float(step())
+    before = time.perf_counter()
+    float(step())
+    together = max(1, round(0.5 / (time.perf_counter() - before)))  # so many at once, then one waits
+    times: list[float] = []
+    while sum(times) * together < seconds or len(times) < 3:
+        before = time.perf_counter()
+        for _ in range(together):
+            loss = step()
+        float(loss)
+        times.append((time.perf_counter() - before) / together)
+    return found | costs(**row) | {"step": float(np.median(times))}
+
+
+def model_config(size: str, dropout: float) -> Any:
+    from bertjax.config import ModelConfig
+
+    layers, width, heads, inner = SIZES[size]
+    return ModelConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        attention_probs_dropout_prob=dropout,
+    )
+
+
+def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[str, Any]:
+    """What the mathematics needs, and what the device can do."""
+    import jax
+
+    from bertjax import parallel
+    from bertjax.config import MaskingConfig
+    from bertjax.model.flops import training_flops
+
+    predictions = MaskingConfig().predictions(length)
+    return {
+        "model_flops": rows * training_flops(model_config(size, dropout), length, predictions),
+        "peak": parallel.peak_flops() and parallel.peak_flops() / jax.device_count(),
+        "bandwidth": BANDWIDTH.get(jax.devices()[0].device_kind),
+    }
+
+
+def make_batch(rows: int, length: int) -> dict[str, np.ndarray]:
+    """A batch as the input pipeline makes it, a quarter of the rows padded."""
+    from bertjax.config import MaskingConfig
+
+    rng = np.random.default_rng(0)
+    mask = np.ones((rows, length), np.int32)
+    shortest = length * 3 // 4
+    mask[::4, shortest:] = 0
+    input_ids = rng.integers(999, VOCABULARY, (rows, length)).astype(np.int32) * mask
+    predictions = MaskingConfig().predictions(length)
+    chosen = [np.sort(rng.choice(shortest, predictions, replace=False)) for _ in range(rows)]
+    positions = np.stack(chosen).astype(np.int32)
+    return {
+        "input_ids": input_ids,
+        "token_type_ids": (np.arange(length) > length // 2).astype(np.int32) * mask,
+        "attention_mask": mask,
+        "masked_lm_positions": positions,
+        "masked_lm_ids": np.take_along_axis(input_ids, positions, 1),
+        "masked_lm_weights": np.ones(positions.shape, np.float32),
+        "next_sentence_labels": rng.integers(0, 2, rows).astype(np.int32),
+    }
+
+
+def bertjax_step(
+    size: str, length: int, rows: int, dropout: float, gpu: bool, remat: str, unroll: int
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """A function that starts one step and returns its loss, and what the program says about itself."""
+    import jax
+
+    from bertjax import parallel, pretraining, training
+    from bertjax.config import Config, LayoutConfig, MeshConfig, Phase
+    from bertjax.planning import hlo
+    from bertjax.planning.step import matmul_flops
+    from bertjax.planning.traffic import traffic
+
+    phase = Phase(steps=1, length=length, batch=rows)
+    layout = LayoutConfig(remat=remat, unroll=unroll)
+    config = Config(model=model_config(size, dropout), layout=layout, phases=(phase,))
+    mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
+    task = pretraining.pretraining_task(config)
+    optimizer, schedule = pretraining.make_optimizer(config)
+    batch = parallel.put_batch(make_batch(rows, length), mesh)
+    state = training.init_state(task, optimizer, batch, mesh, seed=0)
+    traced = training.make_train_step(task, optimizer, schedule, mesh, seed=0).trace(state, batch)
+    compiled = traced.lower().compile()
+
+    def step() -> jax.Array:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        return metrics["train/loss"]
+
+    return step, {
+        "attention": pretraining.attention_kernel(config, phase, mesh),
+        "program_flops": matmul_flops(traced.jaxpr.jaxpr),
+        "moved": traffic(hlo.parse(compiled.as_text())),
+    }
+
+
+def torch_step(
+    size: str, length: int, rows: int, dropout: float, gpu: bool, **_: Any
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """The same of `transformers`."""
+    # JAX is asked for the device's name later, and must not take its memory.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    import torch
+    from transformers import BertConfig, BertForPreTraining
+
+    torch.manual_seed(0)
+    if gpu:
+        torch.set_float32_matmul_precision("high")
+    device = "cuda" if gpu else "cpu"
+    layers, width, heads, inner = SIZES[size]
+    config = BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        attention_probs_dropout_prob=dropout,
+    )
+    config._attn_implementation = "sdpa"
+    model = BertForPreTraining(config).to(device).train()
+    assert model.config._attn_implementation == "sdpa"
+    run = torch.compile(model) if gpu else model
+    batch = make_batch(rows, length)
+    labels = np.full((rows, length), -100)
+    np.put_along_axis(labels, batch["masked_lm_positions"], batch["masked_lm_ids"], 1)
+    inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    inputs |= {"labels": labels, "next_sentence_label": batch["next_sentence_labels"]}
+    inputs = {name: torch.tensor(value, dtype=torch.long, device=device) for name, value in inputs.items()}
+    plain = [p for p in model.parameters() if p.ndim == 1]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, eps=1e-6, fused=True)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=gpu):
+            loss = run(**inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.detach()
+
+    return step, {"attention": "sdpa, compiled" if gpu else "sdpa"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Kernels of attention compute what the plain path does, and are chosen only where they can."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.errors import UserError
+from bertjax.model import kernels
+from bertjax.model.attention import plain_attention
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.objectives.pretraining import terms, total
+from bertjax.planning.step import matmul_flops
+from tests.model.batches import SMALL, random_batch
+
+BATCH, LENGTH, HEADS, HEAD_SIZE = 3, 128, 2, 16
+
+
+def inputs(dtype: jnp.dtype) -> list[jax.Array]:
+    """Queries, keys, values and the gradient of the contexts."""
+    shape = (4, BATCH, LENGTH, HEADS, HEAD_SIZE)
+    return list(np.random.default_rng(0).normal(size=shape).astype(dtype))
+
+
+# Padded: rows of several lengths, one of them nothing but padding. Packed: three sequences and padding in a row.
+PADDED = (np.arange(LENGTH) < np.array([[LENGTH], [100], [0]])).astype(np.int32)
+PACKED = np.searchsorted([50, 70, 120], np.arange(LENGTH), side="right")[None].repeat(BATCH, 0)
+PACKED = np.where(PACKED < 3, PACKED + 1, 0).astype(np.int32)
+
+
+def contexts_and_gradients(attend, dtype, segments):
+    """Contexts (0 where padding asks, after a look that they are finite), gradients of queries, keys and values."""
+    *operands, gradient = inputs(dtype)
+    real = (segments[0] > 0)[..., None, None]
+
+    def weighted(*operands):
+        contexts = attend(*operands, *segments)
+        return jnp.sum(jnp.where(real, contexts * gradient, 0).astype(jnp.float32)), contexts
+
+    (_, contexts), gradients = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1, 2), has_aux=True))(*operands)
+    assert jnp.isfinite(contexts).all()
+    return [np.asarray(array, np.float32) for array in (np.where(real, contexts, 0), *gradients)]
+
+
+def splash(*operands):
+    return kernels.splash_attention(*operands, interpret=True)
+
+
+def masks_of_cudnn(*operands):
+    """cuDNN itself needs a GPU; the masks that it is given do not."""
+    return kernels.cudnn_attention(*operands, implementation="xla")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "segments", "tolerance"),
+    [
+        (splash, jnp.float32, (PADDED,), 1e-6),
+        (splash, jnp.float32, (PACKED, PACKED), 1e-6),
+        (splash, jnp.bfloat16, (PACKED, PACKED), 1e-2),
+        (masks_of_cudnn, jnp.float32, (PADDED,), 1e-6),
+        (masks_of_cudnn, jnp.float32, (PACKED, PACKED), 1e-6),
+    ],
+)
+def test_kernels_agree_with_the_plain_path(kernel, dtype, segments, tolerance):
+    expected = contexts_and_gradients(plain_attention, jnp.float32, segments)
+    for plain, found in zip(expected, contexts_and_gradients(kernel, dtype, segments), strict=True):
+        assert np.isfinite(found).all()
+        assert np.linalg.norm(found - plain) <= tolerance * np.linalg.norm(plain)
+
+
+def test_packed_sequences_do_not_see_each_other():
+    """The plain path itself: each sequence by itself gives the same."""
+    query, key, value, _ = inputs(jnp.float32)
+    packed = plain_attention(query, key, value, PACKED, PACKED)
+    alone = [array[:, 50:70] for array in (query, key, value)]
+    alone = plain_attention(*alone, np.ones((BATCH, 20), np.int32))
+    np.testing.assert_allclose(packed[:, 50:70], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("segments", [(PADDED,), (PACKED, PACKED)], ids=["padded", "packed"])
+def test_splash_is_a_program_for_tpus(segments):
+    """Heads of 64, forward and backward; the compiler of a TPU itself is asked by tests of `plan`, where it is."""
+    shape = jax.ShapeDtypeStruct((2, 512, 4, 64), jnp.bfloat16)
+    segments = [jax.ShapeDtypeStruct((2, 512), jnp.int32)] * len(segments)
+
+    def total(*operands):
+        return jnp.sum(kernels.splash_attention(*operands).astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(shape, shape, shape, *segments)
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("tpu_custom_call") == 2
+
+
+def test_splash_computes_nothing_twice():
+    """Beside the plain path's products only the scores, again for the backward pass; with remat="bert" no more."""
+    config = dataclasses.replace(SMALL, max_position_embeddings=128)
+    batch = random_batch(config, 2, 128, 5)
+    params = jax.eval_shape(lambda: PretrainingModel(config).init(jax.random.key(0), batch)["params"])
+
+    def products(attention, remat):
+        model = PretrainingModel(config, attention=attention, remat=remat)
+        step = jax.grad(lambda params: total(terms(model.apply({"params": params}, batch), batch)))
+        return matmul_flops(jax.jit(step).trace(params).jaxpr.jaxpr)
+
+    scores = 2 * 2 * 128 * 128 * config.hidden_size
+    full_layers = config.num_hidden_layers - 1  # the last one computes some rows, on the plain path
+    added = products("splash", "none") - products("xla", "none")
+    assert full_layers * scores <= added < 1.1 * full_layers * scores
+    assert products("splash", "bert") - products("splash", "none") < scores
+
+
+TPU = kernels.Request("tpu", jnp.bfloat16, length=512, head_size=64, dropout=False, split=False)
+GPU = dataclasses.replace(TPU, platform="cuda", length=128)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (TPU, "splash"),
+        (dataclasses.replace(TPU, length=128), "xla"),
+        (dataclasses.replace(TPU, length=520), "xla"),
+        (dataclasses.replace(TPU, dtype=jnp.float32), "xla"),
+        (dataclasses.replace(TPU, dropout=True), "xla"),
+        (dataclasses.replace(TPU, split=True), "xla"),
+        (dataclasses.replace(TPU, platform="cpu"), "xla"),
+        (GPU, "cudnn"),
+        (dataclasses.replace(GPU, dropout=True), "xla"),
+        (dataclasses.replace(GPU, dtype=jnp.float32), "xla"),
+        (dataclasses.replace(GPU, head_size=20), "xla"),
+        (dataclasses.replace(GPU, platform="gpu"), "xla"),
+    ],
+)
+def test_auto_takes_a_kernel_where_it_can(request_, expected):
+    assert kernels.choose("auto", request_) == expected
+
+
+@pytest.mark.parametrize(
+    ("kernel", "request_", "reason"),
+    [
+        ("splash", dataclasses.replace(TPU, dropout=True), "attention_probs_dropout_prob"),
+        ("cudnn", dataclasses.replace(GPU, dropout=True), "attention_probs_dropout_prob"),
+        ("splash", dataclasses.replace(TPU, split=True), "mesh.sequence"),
+        ("splash", dataclasses.replace(TPU, length=200), "multiples of 128"),
+        ("splash", dataclasses.replace(TPU, dtype=jnp.float32), "bfloat16"),
+        ("splash", GPU, "needs a TPU"),
+        ("cudnn", TPU, "NVIDIA"),
+        ("cudnn", dataclasses.replace(GPU, head_size=20), "multiple of 8"),
+    ],
+)
+def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
+    with pytest.raises(UserError, match=reason):
+        kernels.choose(kernel, request_)
+    assert kernels.choose("xla", request_) == "xla"
