@@ -13,8 +13,8 @@ import sys
 import time
 
 SLICES = ("v5e:4x4", "v5e:16x16", "v4:4x4x8", "v5p:4x4x4", "v6e:16x16")
-ONE_CHIP = ("--config.layout.remat=bert", '--config.phases=({"steps":1,"length":128,"batch":128},)')
-LARGE_BATCH = ("--config.mesh.fsdp=8", "--config.layout.remat=bert", "--config.layout.accumulation=8")
+ONE_CHIP = ('--config.phases=({"steps":1,"length":128,"batch":128},)',)
+LARGE_BATCH = ("--config.mesh.fsdp=8", "--config.layout.accumulation=8")
 CASES = [("large", name, ()) for name in SLICES]
 CASES += [("large", "v5e:1x1", ONE_CHIP), ("large_lamb", "v5e:16x16", LARGE_BATCH)]
 

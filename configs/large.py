@@ -15,4 +15,5 @@ def get_config():
     config.model.hidden_size = 1024
     config.model.num_attention_heads = 16
     config.model.intermediate_size = 4096
+    config.layout.remat = "bert"  # without it 16 sequences of 512 do not fit a v5e chip
     return config

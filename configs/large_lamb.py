@@ -21,6 +21,7 @@ def get_config():
     config.model.hidden_size = 1024
     config.model.num_attention_heads = 16
     config.model.intermediate_size = 4096
+    config.layout.remat = "bert"
     config.phases = (
         {"steps": 7_038, "length": 128, "batch": 65_536},
         {"steps": 1_563, "length": 512, "batch": 32_768, "learning_rate": 4e-3, "warmup_steps": 200},
