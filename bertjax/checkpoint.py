@@ -122,9 +122,15 @@ def restore_latest(
     are set aside and `say` is told.
 
     Raises:
-      UserError: every checkpoint is broken.
+      UserError: every checkpoint is broken, or the processes of a run do not see the same ones.
     """
     directory = Path(directory).absolute()
+    newest = distributed.of_all(max(steps(directory), default=-1))
+    if len(set(newest)) > 1:
+        raise UserError(
+            f"the processes of this run see different checkpoints in {directory} (the newest: {newest}, -1 for none); "
+            "--workdir must be a folder that all hosts share; if it is one, run the same command again"
+        )
     for step in reversed(steps(directory)):
         try:
             return _restore(directory / str(step), params, optimizer)

@@ -69,13 +69,18 @@ def is_first() -> bool:
 
 def everywhere(condition: bool) -> bool:
     """Whether `condition` holds on every process; all must ask, and wait for each other."""
+    return all(of_all(condition))
+
+
+def of_all(value: int) -> list[int]:
+    """The `value` of every process, in their order; all must ask, and wait for each other."""
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
 
     if jax.process_count() == 1:
-        return condition
-    return bool(np.all(multihost_utils.process_allgather(np.array(condition))))
+        return [value]
+    return multihost_utils.process_allgather(np.array(value)).tolist()
 
 
 def agreed_to_stop(step: int, wanted: bool, ahead: int) -> bool:
@@ -164,7 +169,7 @@ def _call_roll(cluster: Cluster, timeout: int) -> None:
         names = ", ".join(map(str, missing))
         raise UserError(
             f"of the {cluster.processes} processes {names} did not come to {cluster.address} within {timeout} s; "
-            "look at their output and at the network, or raise --start_timeout"
+            "look at their output and at the network, or raise --start_timeout, and run the same command again"
         )
 
 

@@ -32,16 +32,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     axes = " × ".join(f"{name}={size}" for name, size in sizes.items())
     if math.prod(sizes.values()) != count:
         raise UserError(f"config.mesh is {axes}, but there are {count} devices; -1 takes all that are left")
-    types = (AxisType.Auto,) * len(sizes)
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices == 1:
-        return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
-    if sizes["data"] % slices:
-        raise UserError(f"config.mesh is {axes}, but there are {slices} slices; make mesh.data a multiple of them")
-    within = (sizes["data"] // slices, *list(sizes.values())[1:])
-    between = (slices,) + (1,) * (len(sizes) - 1)
-    array = mesh_utils.create_hybrid_device_mesh(within, between, devices)
-    return Mesh(array, tuple(sizes), axis_types=types)
+    array = _wired(tuple(sizes.values()), devices, f"config.mesh is {axes}")
+    return Mesh(array, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def _wired(shape: tuple[int, ...], devices: Sequence[jax.Device], what: str) -> np.ndarray:
+    """The devices as an array of `shape` whose axes follow their wiring; the first runs between slices."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+    if shape[0] % slices:
+        raise UserError(f"{what}, but there are {slices} slices; make mesh.data a multiple of them")
+    try:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        within, between = (shape[0] // slices, *shape[1:]), (slices,) + (1,) * (len(shape) - 1)
+        return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
+    except NotImplementedError as error:
+        raise UserError(f"{what}, which the wiring of these devices does not allow; use other sizes") from error
 
 
 def local_rows(mesh: Mesh, batch: int) -> np.ndarray:

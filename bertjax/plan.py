@@ -8,6 +8,7 @@ compiler), cpu:8, and gpu for those that are here. Ends with 0 where every phase
 
 import dataclasses
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ def main(args: list[str]) -> None:
 
     devices = topology.describe(_TOPOLOGY.value)
     if config.dtype == "auto":
-        config = dataclasses.replace(config, dtype="bfloat16" if devices.chip else "float32")
+        config = dataclasses.replace(
+            config, dtype="float32" if devices.devices[0].platform == "cpu" and not devices.chip else "bfloat16"
+        )
     chosen = [_PHASE.value - 1] if _PHASE.value else range(len(config.phases))
     if not all([_plan_phase(config, index, devices) for index in chosen]):
         sys.exit(1)
@@ -61,7 +64,11 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
         plan = step.plan(config, phase, devices)
     except step.DoesNotFit as error:
         plan = None
-        print(json.dumps(_misfit_values(index, error)) if _JSON.value else _misfit_text(config, index, error))
+        print(
+            json.dumps(_misfit_values(index, error))
+            if _JSON.value
+            else _misfit_text(config, index, error, len(devices.devices))
+        )
     else:
         print(json.dumps(_values(index, plan)) if _JSON.value else _text(index, plan, devices), flush=True)
     if _FIT.value:
@@ -76,12 +83,17 @@ def _misfit_values(index: int, error: "DoesNotFit") -> dict[str, Any]:
     return {"phase": index + 1, "fits": False, "used": error.used, "limit": error.limit}
 
 
-def _misfit_text(config: "Config", index: int, error: "DoesNotFit") -> str:
-    remedies = [f"--config.layout.accumulation={2 * config.layout.accumulation}"]
-    if config.layout.remat != "full":
-        remedies.insert(0, f"--config.layout.remat={'bert' if config.layout.remat == 'none' else 'full'}")
-    if config.mesh.fsdp == 1:
-        remedies.append("--config.mesh.fsdp=8")
+def _misfit_text(config: "Config", index: int, error: "DoesNotFit", devices: int) -> str:
+    """What to try: settings that the batch and the devices allow."""
+    layout, batch = config.layout, config.phases[index].batch
+    remedies = []
+    if layout.remat != "full":
+        remedies.append(f"--config.layout.remat={'bert' if layout.remat == 'none' else 'full'}")
+    if batch % (2 * layout.accumulation * devices) == 0:
+        remedies.append(f"--config.layout.accumulation={2 * layout.accumulation}")
+    if config.mesh.fsdp == 1 and devices % 2 == 0:
+        remedies.append(f"--config.mesh.fsdp={math.gcd(devices, 8)}")
+    remedies.append("a smaller batch (--fit finds the largest)")
     over = (error.used - error.limit) / _GIB
     return f"phase {index + 1} does not fit: it {error}, {over:.2f} GiB too much; try {', or '.join(remedies)}"
 

@@ -34,7 +34,11 @@ def traced(
             return train_step(state, batch)
         if not done:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(folder)
+            try:
+                jax.profiler.start_trace(folder)
+            except RuntimeError as error:
+                say(f"step {number} cannot be traced: {str(error).splitlines()[0]}")
+                return train_step(state, batch)
         done.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             result = train_step(state, batch)

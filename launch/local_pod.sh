@@ -5,6 +5,10 @@
 # e.g. --xla_force_host_platform_device_count=4, hold for each process. PYTHON names a Python that has bertjax;
 # without it .venv is set up.
 set -uo pipefail
+if ((BASH_VERSINFO[0] < 5)); then
+  echo "error: launch/local_pod.sh needs bash 5; this is $BASH_VERSION" >&2
+  exit 2
+fi
 if [[ ! "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
   echo "error: launch/local_pod.sh N [flags of bertjax.train]; N is the number of processes" >&2
   exit 2

@@ -84,8 +84,8 @@ status() {
   fi
 }
 
-# What train says last where it was stopped, or where another process of the run was lost, but not at bad input.
-says_continue() { tail --lines=20 "$STATE/log" | grep --quiet 'the same command.* continues'; }
+# What train says last where it was stopped, or where others are missing, lost or out of reach; not at bad input.
+says_continue() { tail --lines=20 "$STATE/log" | grep --quiet 'the same command'; }
 
 run() {
   local leaving=''

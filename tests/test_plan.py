@@ -5,6 +5,9 @@ import math
 
 import pytest
 
+from bertjax.config import MeshConfig
+from bertjax.parallel import make_mesh
+from bertjax.planning import topology
 from tests.conftest import assert_refused, overrides, run
 
 # libtpu 0.0.42 crashes at smaller sizes.
@@ -65,3 +68,21 @@ def test_what_does_not_fit_is_said_with_a_remedy():
 )
 def test_a_topology_that_is_not_there_is_refused(topology, parts):
     assert_refused(plan(f"--topology={topology}", **{"mesh.data": 2, "layout.attention": "xla"}), *parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "shape"),
+    [
+        ("v6e:16x16", {"fsdp": 8}, (32, 8, 1, 1)),
+        ("v5p:4x4x4", {"fsdp": 8, "tensor": 2}, (4, 8, 1, 2)),
+        ("v4:4x4x8", {"fsdp": 2}, (64, 2, 1, 1)),
+        ("2*v5e:4x4", {"fsdp": 8}, (4, 8, 1, 1)),
+    ],
+)
+def test_meshes_lie_on_slices_and_data_runs_between_them(name, axes, shape):
+    pytest.importorskip("libtpu")
+    described = topology.describe(name)
+    mesh = make_mesh(MeshConfig(**axes), described.devices)
+    assert mesh.devices.shape == shape
+    slices = [{device.slice_index for device in row.flat} for row in mesh.devices] if described.slices > 1 else []
+    assert slices == [{0}] * (len(slices) // 2) + [{1}] * (len(slices) // 2)

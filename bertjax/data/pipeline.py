@@ -104,7 +104,7 @@ class BatchSource:
         self, phase: int, first: int, last: int, rows: np.ndarray | None, threads: int
     ) -> Iterator[Batch]:
         stream = self._streams[phase]
-        # It tells the shapes; and training compiles for it before TensorFlow is imported, which takes seconds.
+        # It tells the shapes; and where a phase has no more, nothing needs TensorFlow.
         example = stream.batch(self._numbers(phase, first, first + 1, rows))
         yield example
         if last - first == 1:

@@ -87,4 +87,6 @@ def _errors_explained(corpus: str, folder: Path | None = None) -> Iterator[None]
     except Exception as error:  # every kind of storage has errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         where = f" or write it to {folder} (BERTJAX_CACHE names another place)" if folder else ""
-        raise UserError(f"cannot read {corpus}{where}: {reason}") from error
+        raise UserError(
+            f"cannot read {corpus}{where}: {reason}; once that is put right, run the same command"
+        ) from error

@@ -62,7 +62,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     """Compiles the train step of `phase`.
 
     Raises:
-      DoesNotFit: the compiler says so.
+      DoesNotFit: the compiler says so, or its program takes more than there is.
       UserError: the mesh does not fit the devices or the model.
     """
     mesh = parallel.make_mesh(config.mesh, topology.devices)
@@ -95,6 +95,8 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
         seconds={},
         unread_loops=program.unread,
     )
+    if made.limit is not None and made.total > made.limit:
+        raise DoesNotFit(made.total, made.limit)
     return dataclasses.replace(made, seconds=_seconds(made, topology))
 
 
@@ -192,17 +194,17 @@ def _times(equation: Any) -> int:
 def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callable[[str], None]) -> int:
     """The largest global batch that fits, in steps of an eighth of what does; 0 where none does."""
     if topology.chip is None:
-        raise UserError("--fit needs a topology whose memory is known, not a CPU")
+        raise UserError("--fit needs a topology whose memory is known: a TPU's")
     shape = parallel.make_mesh(config.mesh, topology.devices).shape
     unit = shape["data"] * shape["fsdp"] * config.layout.accumulation
 
     def fits(rows: int) -> bool:
         say(f"trying a batch of {rows * unit}")
         try:
-            made = plan(config, dataclasses.replace(phase, batch=rows * unit), topology)
+            plan(config, dataclasses.replace(phase, batch=rows * unit), topology)
         except DoesNotFit:
             return False
-        return made.limit is None or made.total <= made.limit
+        return True
 
     low, high = 0, max(1, phase.batch // unit)
     while fits(high):

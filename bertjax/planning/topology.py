@@ -93,13 +93,14 @@ def _tpu_devices(name: str, kind: str, shape: list[int], slices: int) -> Sequenc
     from jax.experimental import topologies
 
     slice_name = f"{kind}:{'x'.join(map(str, shape))}"
-    # A host has four chips, unless the slice is smaller.
-    host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    # A host has four chips, unless the slice is smaller; where a chip has two cores, they are one device.
+    options = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    options |= {"chip_config_name": "megacore"} if kind == "v4" else {}
     try:
-        return topologies.get_topology_desc(slice_name, platform="tpu", num_slices=slices, **host).devices
+        return topologies.get_topology_desc(slice_name, platform="tpu", num_slices=slices, **options).devices
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"--topology={name} cannot be described ({lines[0][:200]}); is the extra installed (pip install "
-            "'bertjax[tpu]'), and does this shape exist?"
+            "-e '.[tpu]'), and does this shape exist?"
         ) from error
