@@ -55,6 +55,11 @@ def debug() -> bool:
     return _DEBUG.value
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def show_progress() -> bool:
     """Whether to draw bars (a terminal) or now and then a line (a file or a pipe)."""
     return sys.stderr.isatty()
@@ -162,12 +167,11 @@ def _keep_compiled_programs() -> None:
     Where the user has set JAX's own variable, that counts; set to nothing, it keeps none.
     """
     # XLA lays a CPU's program out for its number of cores, which JAX leaves out of the name that it keeps it under.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:  # there is no home
         return
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "bertjax" / "xla" / f"{cores}-cores"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "bertjax" / "xla" / f"{cores()}-cores"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 

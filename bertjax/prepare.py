@@ -9,7 +9,6 @@ The same command goes on where it was stopped, and leaves a finished corpus as i
 reads a finished corpus and compares it with its hashes; its sources are not needed.
 """
 
-import os
 import signal
 import sys
 import time
@@ -59,7 +58,7 @@ def main(args: list[str]) -> None:
     shard_characters = round(_SHARD.value * 1e6)
     options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    processes = _PROCESSES.value or len(os.sched_getaffinity(0))
+    processes = _PROCESSES.value or command.cores()
     try:
         with _Progress() as progress:
             summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
