@@ -147,7 +147,7 @@ def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[s
     predictions = MaskingConfig().predictions(length)
     return {
         "model_flops": rows * training_flops(model_config(size, dropout), length, predictions),
-        "peak": parallel.peak_flops() and parallel.peak_flops() / jax.device_count(),
+        "peak": parallel.peak_flops(jax.devices()[:1]),
         "bandwidth": BANDWIDTH.get(jax.devices()[0].device_kind),
     }
 

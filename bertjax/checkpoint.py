@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from bertjax import distributed
 from bertjax.checksums import checksums
-from bertjax.errors import UserError
+from bertjax.errors import UserError, first_line
 
 
 class BrokenCheckpoint(Exception):  # noqa: N818 - it names what is there, not what went wrong
@@ -125,13 +125,14 @@ def restore_latest(
       UserError: every checkpoint is broken, or the processes of a run do not see the same ones.
     """
     directory = Path(directory).absolute()
-    newest = distributed.of_all(max(steps(directory), default=-1))
+    found = steps(directory)
+    newest = distributed.of_all(max(found, default=-1))
     if len(set(newest)) > 1:
         raise UserError(
             f"the processes of this run see different checkpoints in {directory} (the newest: {newest}, -1 for none); "
             "--workdir must be a folder that all hosts share; if it is one, run the same command again"
         )
-    for step in reversed(steps(directory)):
+    for step in reversed(found):
         try:
             return _restore(directory / str(step), params, optimizer)
         except BrokenCheckpoint as error:
@@ -301,5 +302,4 @@ def _reason(error: BaseException) -> str:
         return "no space left on the device"
     if "ermission denied" in text or getattr(error, "errno", None) == errno.EACCES:
         return "permission denied"
-    lines = text.strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}" if text.strip() else type(error).__name__

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bertjax import command, joint_output
-from bertjax.errors import UserError
+from bertjax.errors import UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +127,8 @@ def find_cluster(timeout: int) -> Cluster | None:
                 address, processes, process, None, None, timeout
             )
         except Exception as error:  # of many kinds: metadata servers, Kubernetes' API, missing variables
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(
-                f"cannot find the other processes of this run: {reason}; set JAX_COORDINATOR_ADDRESS, "
+                f"cannot find the other processes of this run: {first_line(error)}; set JAX_COORDINATOR_ADDRESS, "
                 "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or JAX_NUM_PROCESSES=1 to train alone"
             ) from error
         if not given and processes in (None, 1):
@@ -263,13 +262,8 @@ def _shut_down() -> None:
 
 def _explained(error: BaseException) -> BaseException:
     """A broken connection as a UserError, which says what to do; any other error as it is."""
-    text = str(error)
-    if isinstance(error, UserError) or not re.search("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat", text):
+    if isinstance(error, UserError) or not re.search("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat", str(error)):
         return error
     return UserError(
-        f"another process of this run has ended or cannot be reached ({_first_line(text)}); {joint_output.REMEDY}"
+        f"another process of this run has ended or cannot be reached ({first_line(error)}); {joint_output.REMEDY}"
     )
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:160]

@@ -98,29 +98,38 @@ class NoWriter:
 
 
 class _TensorBoard:
-    """An event file, written in the calling thread, so that a failed write is seen where it happens."""
+    """An event file, written in the calling thread, so that a failed write is seen where it happens.
+
+    It is opened, and TensorFlow imported, at the first write: nothing of that need be done before the first step.
+    """
 
     def __init__(self, folder: Path, resume_step: int) -> None:
+        self._folder, self._resume_step = folder, resume_step
+        self._tf = self._writer = None
+
+    def _open(self) -> None:
         self._tf = cpu_tensorflow.load()
-        folder.mkdir(exist_ok=True)
-        continues = any(folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
+        self._folder.mkdir(exist_ok=True)
+        continues = any(self._folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
         with self._as_os_errors():
-            self._writer = self._tf.io.TFRecordWriter(str(folder / f"events.out.tfevents.{time.time_ns()}"))
+            self._writer = self._tf.io.TFRecordWriter(str(self._folder / f"events.out.tfevents.{time.time_ns()}"))
             self._event(file_version="brain.Event:2")
             if continues:  # TensorBoard forgets what an earlier file says of later steps
                 start = self._tf.compat.v1.SessionLog(status="START")
-                self._event(step=resume_step + 1, session_log=start)
-            self._writer.flush()
+                self._event(step=self._resume_step + 1, session_log=start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        if not self._writer:
+            self._open()
         scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
         with self._as_os_errors():
             self._event(step=step, summary=self._tf.compat.v1.Summary(value=scalars))
             self._writer.flush()
 
     def close(self) -> None:
-        with self._as_os_errors():
-            self._writer.close()
+        if self._writer:
+            with self._as_os_errors():
+                self._writer.close()
 
     def _event(self, **content: Any) -> None:
         self._writer.write(self._tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())

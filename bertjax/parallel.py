@@ -105,10 +105,10 @@ _PEAK_FLOPS = {
 }
 
 
-def peak_flops() -> float | None:
-    """Peak bf16 FLOP/s of all devices together, None where the device kind's is not known."""
-    peak = _PEAK_FLOPS.get(jax.devices()[0].device_kind)
-    return peak * jax.device_count() if peak else None
+def peak_flops(devices: Sequence[jax.Device]) -> float | None:
+    """Peak bf16 FLOP/s of these devices together, None where their kind's is not known."""
+    peak = _PEAK_FLOPS.get(devices[0].device_kind)
+    return peak * len(devices) if peak else None
 
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
 
-def compute_dtype(name: str) -> Any:
-    """The dtype of the computation: `auto` is bfloat16 on accelerators and float32 on CPU."""
+def compute_dtype(name: str, platform: str | None = None) -> Any:
+    """The dtype of the computation: `auto` is bfloat16 on accelerators, float32 on CPU; `platform`: else that here."""
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
     return jax.numpy.dtype(name)

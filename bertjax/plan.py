@@ -42,13 +42,12 @@ def main(args: list[str]) -> None:
     if not 0 <= _PHASE.value <= len(config.phases):
         raise UserError(f"--phase={_PHASE.value}: the config has phases 1 to {len(config.phases)}")
     command.silence_native()
+    from bertjax import parallel
     from bertjax.planning import topology
 
     devices = topology.describe(_TOPOLOGY.value)
-    if config.dtype == "auto":
-        config = dataclasses.replace(
-            config, dtype="float32" if devices.devices[0].platform == "cpu" and not devices.chip else "bfloat16"
-        )
+    dtype = parallel.compute_dtype(config.dtype, devices.devices[0].platform)
+    config = dataclasses.replace(config, dtype=dtype.name)
     chosen = [_PHASE.value - 1] if _PHASE.value else range(len(config.phases))
     if not all([_plan_phase(config, index, devices) for index in chosen]):
         sys.exit(1)
@@ -103,7 +102,7 @@ def _values(index: int, plan: "Plan") -> dict[str, Any]:
     values["collectives"] = [
         dataclasses.asdict(one) | {"arrays": list(map(str, one.arrays)), "sent": one.sent} for one in plan.collectives
     ]
-    return values | {"activations": plan.activations, "bound": plan.bound}
+    return values | {"activations": plan.activations, "bound": plan.bound, "mfu": plan.mfu}
 
 
 def _text(index: int, plan: "Plan", devices: "Topology") -> str:
@@ -120,22 +119,17 @@ def _text(index: int, plan: "Plan", devices: "Topology") -> str:
     lines += [f"  {line}" for line in _collective_lines(plan)]
     if plan.seconds:
         parts = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in plan.seconds.items())
-        peak = plan.model_flops / devices.chip.flops / max(plan.seconds.values())
-        lines.append(f"  at least, in ms: {parts}; bound by {plan.bound}, MFU at most {peak:.0%}")
+        lines.append(f"  at least, in ms: {parts}; bound by {plan.bound}, MFU at most {plan.mfu:.0%}")
     if plan.unread_loops:
         lines.append(f"  counted once, as their trips could not be read: the loops {', '.join(plan.unread_loops)}")
     return "\n".join(lines)
 
 
 def _collective_lines(plan: "Plan") -> list[str]:
-    sums: dict[tuple[str, tuple[str, ...]], list[int]] = {}
-    for collective in plan.collectives:
-        entry = sums.setdefault((collective.kind, collective.axes), [0, 0])
-        entry[0] += collective.times
-        entry[1] += collective.times * collective.sent
+    from bertjax.planning.collectives import summed
+
     return [
-        f"{kind} over {' and '.join(axes)}: {times} times, {sent / 1e6:,.1f} MB sent"
-        for (kind, axes), (times, sent) in sorted(sums.items())
+        f"{name}: {times} times, {sent / 1e6:,.1f} MB sent" for name, (times, sent) in summed(plan.collectives).items()
     ] or ["no collectives"]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from bertjax.errors import first_line
+
 TrainStep = Callable[[Any, Any], Any]
 
 
@@ -37,7 +39,7 @@ def traced(
             try:
                 jax.profiler.start_trace(folder)
             except RuntimeError as error:
-                say(f"step {number} cannot be traced: {str(error).splitlines()[0]}")
+                say(f"step {number} cannot be traced: {first_line(error)}")
                 return train_step(state, batch)
         done.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
@@ -59,7 +61,7 @@ def _finish(done: list[int], folder: Path, say: Callable[[str], None]) -> None:
     try:
         jax.profiler.stop_trace()
     except RuntimeError as error:
-        return say(f"the trace of steps {done[0]} to {done[-1]} cannot be written: {str(error).splitlines()[0]}")
+        return say(f"the trace of steps {done[0]} to {done[-1]} cannot be written: {first_line(error)}")
     say(
         f"wrote a trace of steps {done[0]} to {done[-1]} to {folder}; open its .trace.json.gz in "
         f"https://ui.perfetto.dev, or: pip install xprof; xprof --logdir={folder}"

@@ -117,7 +117,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     clock = Clock()
     tell(_describe(config, corpus, source, state.params, start))
     with Progress(total, start, shown=first) as progress, training.StopSignal() as stop:
-        speed = Speed(config, clock, start, parallel.peak_flops())
+        speed = Speed(config, clock, start, parallel.peak_flops(mesh.devices.flatten()))
 
         def on_metrics(step: int, values: dict[str, float]) -> None:
             checkpoints.check()

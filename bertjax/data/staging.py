@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bertjax.data.corpus import MANIFEST, file_sha256
-from bertjax.errors import UserError
+from bertjax.errors import UserError, first_line
 from bertjax.files import locked, written_whole
 
 
@@ -85,8 +85,7 @@ def _errors_explained(corpus: str, folder: Path | None = None) -> Iterator[None]
     except FileNotFoundError as error:
         raise UserError(f"{corpus}: no corpus there ({error.filename or error} is missing)") from error
     except Exception as error:  # every kind of storage has errors of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         where = f" or write it to {folder} (BERTJAX_CACHE names another place)" if folder else ""
         raise UserError(
-            f"cannot read {corpus}{where}: {reason}; once that is put right, run the same command"
+            f"cannot read {corpus}{where}: {first_line(error)}; once that is put right, run the same command"
         ) from error

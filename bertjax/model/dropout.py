@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax.hashing import element_index
+
 _BITS = 16
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -47,18 +49,11 @@ def keep_mask(keys: jax.Array, site: jax.Array | int, shape: tuple[int, ...], th
     # Four quarters of the last axis share the blocks; the other axes stay whole, so that they can be sharded.
     quarter = -(-shape[-1] // 4)
     blocks = (batch, *shape[:-1], quarter)
-    index = jnp.zeros(blocks, jnp.uint32)
-    stride = 1
-    for axis in range(rank, 0, -1):
-        index = index + jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) * np.uint32(stride)
-        stride *= blocks[axis]
     key0, key1 = (words[:, i].reshape((batch,) + (1,) * rank) for i in range(2))
-    a, b = threefry_2x32((key0, key1), (index, jnp.broadcast_to(jnp.uint32(site), blocks)))
+    a, b = threefry_2x32((key0, key1), (element_index(blocks[1:]), jnp.uint32(site)))
     # Joined as words and only then split: XLA computes the blocks anew for each part of a concatenation.
     halves = jax.lax.bitcast_convert_type(jnp.concatenate([a, b], axis=-1), jnp.uint16)
-    keep = halves.reshape(batch, *shape[:-1], 4 * quarter)[..., : shape[-1]] >= np.uint16(threshold)
-    # A TPU's compiler would run the rounds again within each product that reads the mask.
-    return jax.lax.platform_dependent(keep, tpu=jax.lax.optimization_barrier, default=lambda mask: mask)
+    return halves.reshape(batch, *shape[:-1], 4 * quarter)[..., : shape[-1]] >= np.uint16(threshold)
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array | int) -> jax.Array:

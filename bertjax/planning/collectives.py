@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,18 +46,27 @@ def collectives(program: Program, mesh_shape: dict[str, int]) -> list[Collective
       mesh_shape: the mesh's axes and sizes, outermost first; its devices are numbered along them.
     """
     found: dict[tuple[str, ...], Collective] = {}
-    runs = program.runs()
     for name, computation in program.computations.items():
         for instruction in computation.values():
             kind = instruction.operation.removesuffix("-start")
-            if kind not in KINDS or not runs[name]:
+            if kind not in KINDS or not program.runs[name]:
                 continue
-            one = _collective(kind, instruction, runs[name], mesh_shape)
+            one = _collective(kind, instruction, program.runs[name], mesh_shape)
             channel = re.search(r"channel_id=(\d+)", instruction.attributes)
             key = (kind, one.source, channel[1] if channel else instruction.name)
             if one.devices > 1 and (key not in found or found[key].times > one.times):
                 found[key] = one
     return list(found.values())
+
+
+def summed(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
+    """(times, bytes that a device sends in all) by kind and axes, `all-gather over fsdp`, in order."""
+    sums: dict[str, tuple[int, int]] = {}
+    for one in found:
+        name = f"{one.kind} over {' and '.join(one.axes)}"
+        times, sent = sums.get(name, (0, 0))
+        sums[name] = times + one.times, sent + one.times * one.sent
+    return dict(sorted(sums.items()))
 
 
 def _collective(kind: str, instruction: Instruction, times: int, mesh_shape: dict[str, int]) -> Collective:

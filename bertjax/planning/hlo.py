@@ -4,9 +4,10 @@ XLA's own cost analysis counts a loop's body once. Here a computation counts as 
 The text is that of `jax.stages.Compiled.as_text()`; what is read of it is the same on TPU, GPU and CPU.
 """
 
+import functools
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
@@ -62,33 +63,40 @@ class Program:
 
     computations: dict[str, Computation]
     entry: str
-    unread: list[str] = field(default_factory=list)  # loops whose number of trips could not be read; they count once
 
+    @functools.cached_property
+    def trips(self) -> dict[str, int | None]:
+        """How often each loop runs its body each time that it is come to; None where that could not be read."""
+        return {
+            instruction.name: self._trips(name, instruction)
+            for name, computation in self.computations.items()
+            for instruction in computation.values()
+            if instruction.operation == "while"
+        }
+
+    @functools.cached_property
     def runs(self) -> dict[str, int]:
-        """How often a step runs each computation, those within fusions as often as these."""
+        """How often a step runs each computation, those within fusions as often as these; unread loops count once."""
         times = dict.fromkeys(self.computations, 0)
         waiting = [(self.entry, 1)]
         while waiting:
             name, count = waiting.pop()
             times[name] += count
             for instruction in self.computations[name].values():
-                again = self._trips(name, instruction) if instruction.operation == "while" else 1
-                waiting += [(other, count * again) for other in instruction.called if other in self.computations]
+                trips = self.trips.get(instruction.name)
+                again = count if trips is None else count * trips
+                waiting += [(other, again) for other in instruction.called if other in self.computations]
         return times
 
-    def _trips(self, caller: str, loop: Instruction) -> int:
+    def _trips(self, caller: str, loop: Instruction) -> int | None:
         known = _TRIPS.search(loop.attributes)
-        trips = int(known[1]) if known else self._counted(caller, loop)
-        if trips is None:
-            self.unread.append(loop.name)
-            return 1
-        return trips
+        return int(known[1]) if known else self._counted(caller, loop)
 
     def _counted(self, caller: str, loop: Instruction) -> int | None:
         """Trips of a loop `for (i = start; i < end; i += step)`, the form that a scan has; None for any other."""
         found = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", loop.attributes))
         condition, body = (self.computations[found[name]] for name in ("condition", "body"))
-        test = _root(condition)
+        test = root(condition)
         if test.operation != "compare" or "direction=LT" not in test.attributes:
             return None
         counter, end = (condition[name] for name in test.operands)
@@ -96,7 +104,7 @@ class Program:
             return None
         index = _index(counter)
         start = self._constant(caller, self.computations[caller][loop.operands[0]].operands[index])
-        step = self._step(body, body[_root(body).operands[index]], caller, loop)
+        step = self._step(body, body[root(body).operands[index]], caller, loop)
         end = self._constant_in(condition, end, caller, loop)
         return None if None in (start, end, step) or not step else max(0, math.ceil((end - start) / step))
 
@@ -120,7 +128,7 @@ class Program:
         if computation[instruction.operands[0]].operation != "parameter":
             return None
         body = self.computations[re.search(r"body=%?([\w.\-]+)", loop.attributes)[1]]
-        carried = body[_root(body).operands[index]]
+        carried = body[root(body).operands[index]]
         unchanged = carried.operation == "get-tuple-element" and _index(carried) == index
         outside = self.computations[caller][loop.operands[0]].operands[index]
         return self._constant(caller, outside) if unchanged else None
@@ -150,14 +158,14 @@ def parse(text: str) -> Program:
     return Program(computations, entry)
 
 
-def _instruction(root: str | None, name: str, shape: str, operation: str, rest: str) -> Instruction:
+def _instruction(marked: str | None, name: str, shape: str, operation: str, rest: str) -> Instruction:
     depth, end = 1, 0
     while end < len(rest) and depth:
         depth += {"(": 1, ")": -1}.get(rest[end], 0)
         end += 1
     arguments, attributes = rest[: end - 1], rest[end:]
     operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
-    return Instruction(name, operation, arrays(shape), operands, arguments, attributes, bool(root))
+    return Instruction(name, operation, arrays(shape), operands, arguments, attributes, bool(marked))
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
@@ -168,7 +176,8 @@ def arrays(shape: str) -> tuple[Array, ...]:
     )
 
 
-def _root(computation: Computation) -> Instruction:
+def root(computation: Computation) -> Instruction:
+    """The instruction whose result is the computation's."""
     return next(instruction for instruction in computation.values() if instruction.root)
 
 

@@ -13,7 +13,7 @@ from jax.extend.core import jaxprs_in_params
 
 from bertjax import parallel, pretraining, sharding, training
 from bertjax.config import Config, Phase
-from bertjax.errors import UserError
+from bertjax.errors import UserError, first_line
 from bertjax.model.flops import training_flops
 from bertjax.planning import hlo
 from bertjax.planning.collectives import Collective, collectives
@@ -36,7 +36,8 @@ class Plan:
     program_flops: float  # with what is computed again
     moved: int  # bytes to and from HBM
     collectives: list[Collective]
-    seconds: dict[str, float]  # that compute, HBM and links each need at their best
+    seconds: dict[str, float]  # that compute, HBM and links each need at their best; empty where that is not known
+    peak_flops: float | None  # FLOP/s at best
     unread_loops: list[str]  # whose trips could not be read; they count once
 
     @property
@@ -48,6 +49,11 @@ class Plan:
     def bound(self) -> str | None:
         """What a step cannot be faster than, were everything else free."""
         return max(self.seconds, key=self.seconds.get) if self.seconds else None
+
+    @property
+    def mfu(self) -> float | None:
+        """The largest share of the peak that the model's own FLOPs can come to."""
+        return self.model_flops / self.peak_flops / max(self.seconds.values()) if self.seconds else None
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a finding, not a mistake
@@ -72,6 +78,8 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     program = hlo.parse(compiled.as_text())
     sent = collectives(program, dict(mesh.shape))
     predictions = config.masking.predictions(phase.length)
+    program_flops, moved = matmul_flops(traced.jaxpr.jaxpr) / mesh.size, traffic(program)
+    peak_flops = parallel.peak_flops(topology.devices[:1])
     made = Plan(
         phase=phase,
         mesh=dict(mesh.shape),
@@ -89,15 +97,16 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
         model_flops=phase.batch
         * training_flops(config.model, phase.length, predictions, config.next_sentence)
         / mesh.size,
-        program_flops=matmul_flops(traced.jaxpr.jaxpr) / mesh.size,
-        moved=traffic(program),
+        program_flops=program_flops,
+        moved=moved,
         collectives=sent,
-        seconds={},
-        unread_loops=program.unread,
+        seconds=_seconds(program_flops / peak_flops, moved, sent, topology) if topology.chip else {},
+        peak_flops=peak_flops,
+        unread_loops=[name for name, trips in program.trips.items() if trips is None],
     )
     if made.limit is not None and made.total > made.limit:
         raise DoesNotFit(made.total, made.limit)
-    return dataclasses.replace(made, seconds=_seconds(made, topology))
+    return made
 
 
 def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, training.TrainState]:
@@ -127,7 +136,7 @@ def _compile(traced: Any) -> Any:
     except jax.errors.JaxRuntimeError as error:
         found = next(filter(None, (re.search(pattern, str(error)) for pattern in _OUT_OF_MEMORY)), None)
         if not found:
-            raise UserError(f"the compiler refuses the program: {str(error).strip().splitlines()[0][:300]}") from error
+            raise UserError(f"the compiler refuses the program: {first_line(error)}") from error
         units = {"K": 2**10, "M": 2**20, "G": 2**30}
         raise DoesNotFit(float(found[1]) * units[found[2]], float(found[3]) * units[found[4]]) from error
 
@@ -138,16 +147,14 @@ def _bytes(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x in leaves)
 
 
-def _seconds(made: Plan, topology: Topology) -> dict[str, float]:
+def _seconds(compute: float, moved: int, sent: list[Collective], topology: Topology) -> dict[str, float]:
     chip = topology.chip
-    if chip is None:
-        return {}
     # Between slices only the data axis runs, which lies outermost.
-    slow = [one for one in made.collectives if topology.slices > 1 and "data" in one.axes]
+    slow = [one for one in sent if topology.slices > 1 and "data" in one.axes]
     times = {
-        "compute": made.program_flops / chip.flops,
-        "HBM": made.moved / chip.hbm_bytes_per_second,
-        "links": sum(one.times * one.sent for one in made.collectives if one not in slow) / chip.ring_bytes_per_second,
+        "compute": compute,
+        "HBM": moved / chip.hbm_bytes_per_second,
+        "links": sum(one.times * one.sent for one in sent if one not in slow) / chip.ring_bytes_per_second,
     }
     if topology.slices > 1:
         times["network"] = sum(one.times * one.sent for one in slow) / chip.network_bytes_per_second

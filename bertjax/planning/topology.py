@@ -11,27 +11,26 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bertjax.errors import UserError
+from bertjax.errors import UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one chip can do at its best."""
+    """What one chip has, and how fast it moves it at its best."""
 
     hbm_bytes: int  # that a program can have
-    flops: float  # dense bf16, FLOP/s
     hbm_bytes_per_second: float
     ring_bytes_per_second: float  # sent by a ring along one dimension of the torus, both ways round
     network_bytes_per_second: float  # sent to other slices
 
 
-# FLOP/s and bandwidths: cloud.google.com/tpu/docs and "How to Scale Your Model" (jax-ml.github.io/scaling-book), which
+# Bandwidths: cloud.google.com/tpu/docs and "How to Scale Your Model" (jax-ml.github.io/scaling-book), which
 # gives what a link reaches each way. Memory: what the compiler leaves of the chip's 32, 16, 95 and 32 GiB.
 CHIPS = {
-    "v4": Chip(int(30.75 * 2**30), 275e12, 1.2e12, 2 * 4.5e10, 6.25e9),
-    "v5e": Chip(int(15.75 * 2**30), 197e12, 8.1e11, 2 * 4.5e10, 3.125e9),
-    "v5p": Chip(int(95.74 * 2**30), 459e12, 2.8e12, 2 * 9e10, 6.25e9),
-    "v6e": Chip(int(31.25 * 2**30), 918e12, 1.6e12, 2 * 9e10, 12.5e9),
+    "v4": Chip(int(30.75 * 2**30), 1.2e12, 2 * 4.5e10, 6.25e9),
+    "v5e": Chip(int(15.75 * 2**30), 8.1e11, 2 * 4.5e10, 3.125e9),
+    "v5p": Chip(int(95.74 * 2**30), 2.8e12, 2 * 9e10, 6.25e9),
+    "v6e": Chip(int(31.25 * 2**30), 1.6e12, 2 * 9e10, 12.5e9),
 }
 _DIMENSIONS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
 
@@ -99,8 +98,7 @@ def _tpu_devices(name: str, kind: str, shape: list[int], slices: int) -> Sequenc
     try:
         return topologies.get_topology_desc(slice_name, platform="tpu", num_slices=slices, **options).devices
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"--topology={name} cannot be described ({lines[0][:200]}); is the extra installed (pip install "
+            f"--topology={name} cannot be described ({first_line(error)}); is the extra installed (pip install "
             "-e '.[tpu]'), and does this shape exist?"
         ) from error

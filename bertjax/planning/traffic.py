@@ -4,7 +4,7 @@ An estimate: every instruction that runs by itself reads its operands and writes
 which it takes, or into which it puts, a slice, only the slice counts. What lies on the chip costs nothing.
 """
 
-from bertjax.planning.hlo import Computation, Instruction, Program
+from bertjax.planning.hlo import Computation, Instruction, Program, root
 
 # They move nothing, or what they call is counted by itself.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call")
@@ -22,7 +22,7 @@ def traffic(program: Program) -> int:
     }
     return sum(
         times * sum(_moved(program, program.computations[name], one) for one in program.computations[name].values())
-        for name, times in program.runs().items()
+        for name, times in program.runs.items()
         if times and name not in within
     )
 
@@ -75,8 +75,8 @@ def _written(body: Computation | None, instruction: Instruction, computation: Co
         return _bytes(computation[instruction.operands[1]])
     if body is None:
         return _bytes(instruction)
-    root = next(one for one in body.values() if one.root)
-    results = [body[name] for name in root.operands] if root.operation == "tuple" else [root]
+    last = root(body)
+    results = [body[name] for name in last.operands] if last.operation == "tuple" else [last]
     total = 0
     for result, array in zip(results, instruction.arrays, strict=False):
         while result.operation in ("bitcast", "copy", "convert") and result.operands:

@@ -4,7 +4,6 @@ For each layout the losses of ten steps, the first step's gradients and the para
 what their programs send as well.
 """
 
-import collections
 import dataclasses
 import os
 import sys
@@ -119,14 +118,10 @@ def train(
 
 def _sent(step, mesh) -> list[str]:
     """A line for each kind of collective and axes that it crosses: how often, and bytes a device sends in all."""
-    import numpy as np
-
     from bertjax.planning import collectives, hlo
 
-    sums = collections.defaultdict(lambda: np.zeros(2, int))
-    for one in collectives.collectives(hlo.parse(step.as_text()), dict(mesh.shape)):
-        sums[f"{one.kind} over {' and '.join(one.axes)}"] += one.times, one.times * one.sent
-    return [f"{key}: {times} times, {sent} bytes" for key, (times, sent) in sorted(sums.items())]
+    found = collectives.collectives(hlo.parse(step.as_text()), dict(mesh.shape))
+    return [f"{name}: {times} times, {sent} bytes" for name, (times, sent) in collectives.summed(found).items()]
 
 
 def _moment(optimizer: tuple):

@@ -24,9 +24,8 @@ def traced():
 
 def test_a_loop_counts_as_often_as_it_runs(traced):
     program = hlo.parse(traced.lower().compile().as_text())
-    runs = program.runs()
-    assert max(runs.values()) == LAYERS
-    assert not program.unread
+    assert max(program.runs.values()) == LAYERS
+    assert list(program.trips.values()) == [LAYERS]
     # Each trip reads its kernel and the rows and writes the rows; a CPU copies the kernel first, and takes tanh apart.
     least = 4 * LAYERS * (WIDTH * WIDTH + 2 * ROWS * WIDTH)
     assert least <= traffic(program) <= 3 * least
