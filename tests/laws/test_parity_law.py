@@ -144,6 +144,7 @@ def test_real_weights_fill_a_mask_sensibly():
         "attention_mask": jnp.ones((1, len(ids)), jnp.int32),
         "masked_lm_positions": jnp.array([[ids.index(tokenizer.mask_id)]]),
     }
-    logits = PretrainingModel(config, next_sentence=False).apply({"params": params}, batch)["masked_lm_logits"]
+    model = PretrainingModel(config, next_sentence=False)
+    logits = jax.jit(model.apply)({"params": params}, batch)["masked_lm_logits"]
     best = [tokenizer.id_to_token(int(i)) for i in np.argsort(np.asarray(logits)[0, 0])[::-1][:20]]
     assert "france" in best

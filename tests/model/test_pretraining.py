@@ -1,6 +1,7 @@
 """The model: its parameters, and what may influence an output."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,16 @@ from .batches import SMALL, random_batch
 
 def init(model: PretrainingModel, batch: dict) -> dict:
     return jax.jit(lambda: model.init(jax.random.key(1), batch)["params"])()
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def score(params: dict, batch: dict, config: ModelConfig = SMALL, dtype: jnp.dtype = jnp.float32) -> dict:
+    return PretrainingModel(config, dtype=dtype).apply({"params": params}, batch)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def encode(params: dict, batch: dict, keys=None, positions=None, config: ModelConfig = SMALL) -> jax.Array:
+    return PretrainingModel(config).apply({"params": params}, batch, keys, positions, method="encode")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,7 @@ def test_base_has_as_many_parameters_as_published():
 
 def test_initial_values_are_berts(params):
     config = dataclasses.replace(SMALL, hidden_size=96, intermediate_size=384)
-    params = init(PretrainingModel(config), random_batch(config, 1, 8, 2))
+    params = jax.device_get(init(PretrainingModel(config), random_batch(config, 1, 8, 2)))
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         kind = path[-1].key
         if path[-2].key == "word_embeddings":
@@ -75,10 +86,8 @@ def test_initial_values_are_berts(params):
 
 
 def test_rows_that_nobody_reads_are_not_needed(batch, params):
-    model = PretrainingModel(SMALL)
     read = batch["masked_lm_positions"]
-    whole = model.apply({"params": params}, batch, method="encode")
-    some = model.apply({"params": params}, batch, None, read, method="encode")
+    whole, some = encode(params, batch), encode(params, batch, positions=read)
     np.testing.assert_allclose(some, np.take_along_axis(whole, read[..., None], axis=1), rtol=0, atol=1e-5)
 
 
@@ -91,40 +100,34 @@ def test_a_row_does_not_depend_on_the_others(batch, params):
 
 
 def test_padding_does_not_leak(batch, params):
-    model = PretrainingModel(SMALL)
     padding = batch["attention_mask"] == 0
     assert padding.any()
     other = batch | {"input_ids": np.where(padding, 5, batch["input_ids"])}
-    a, b = (model.apply({"params": params}, x) for x in (batch, other))
+    a, b = (score(params, x) for x in (batch, other))
     assert np.array_equal(a["masked_lm_logits"], b["masked_lm_logits"])
     assert np.array_equal(a["next_sentence_logits"], b["next_sentence_logits"])
     shorter = {k: v[:1, :20] if v.shape[1:] == (30,) else v[:1] for k, v in batch.items()}
     longer = rows(batch, slice(0, 1)) | {"attention_mask": (np.arange(30) < 20).astype(np.int32)[None]}
-    a, b = (model.apply({"params": params}, x, method="encode") for x in (shorter, longer))
+    a, b = (encode(params, x) for x in (shorter, longer))
     np.testing.assert_allclose(a, b[:, :20], rtol=0, atol=1e-5)
 
 
 def test_a_row_of_nothing_but_padding_stays_finite(batch, params):
     empty = batch | {"attention_mask": np.zeros_like(batch["attention_mask"])}
-    assert np.isfinite(PretrainingModel(SMALL).apply({"params": params}, empty)["masked_lm_logits"]).all()
+    assert np.isfinite(score(params, empty)["masked_lm_logits"]).all()
 
 
 def test_dropout_acts_at_every_site_and_only_with_keys(batch, params):
     still = dataclasses.replace(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-
-    def encode(config, keys=None):
-        return PretrainingModel(config).apply({"params": params}, batch, keys, method="encode")
-
-    plain = encode(SMALL)
-    assert np.array_equal(plain, encode(still, dropout_keys()))
+    plain = encode(params, batch)
+    assert np.array_equal(plain, encode(params, batch, dropout_keys(), config=still))
     for site in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         config = dataclasses.replace(still, **{site: 0.1})
-        assert not np.allclose(plain, encode(config, dropout_keys()), atol=1e-4)
+        assert not np.allclose(plain, encode(params, batch, dropout_keys(), config=config), atol=1e-4)
 
 
 def test_bfloat16_computes_close_to_float32_and_scores_in_float32(batch, params):
-    exact = PretrainingModel(SMALL).apply({"params": params}, batch)
-    coarse = PretrainingModel(SMALL, dtype=jnp.bfloat16).apply({"params": params}, batch)
+    exact, coarse = score(params, batch), score(params, batch, dtype=jnp.bfloat16)
     hidden = jax.eval_shape(
         lambda: PretrainingModel(SMALL, dtype=jnp.bfloat16).apply({"params": params}, batch, method="encode")
     )

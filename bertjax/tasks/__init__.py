@@ -1,0 +1,1 @@
+"""Downstream tasks: their data's formats in, their official scores out."""
