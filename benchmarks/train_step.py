@@ -126,12 +126,12 @@ def bertjax_step(size: str):
     layers, width, heads, inner, rows = SIZES[size]
     model = ModelConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
     config = Config(model=model, dtype="float32", layout=LayoutConfig(unroll=layers))
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     mesh = parallel.make_mesh(MeshConfig())
     batch = make_batch(rows)
-    train_step = training.make_train_step(task, optimizer, schedule, mesh, seed=0)
-    state = training.init_state(task, optimizer, batch, mesh, seed=0)
+    train_step = training.make_train_step(objective, optimizer, schedule, mesh, seed=0)
+    state = training.init_state(objective, optimizer, batch, mesh, seed=0)
 
     def step() -> None:
         nonlocal state

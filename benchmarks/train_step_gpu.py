@@ -191,11 +191,11 @@ def bertjax_step(
     layout = LayoutConfig(remat=remat, unroll=unroll)
     config = Config(model=model_config(size, dropout), layout=layout, phases=(phase,))
     mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     batch = parallel.put_batch(make_batch(rows, length), mesh)
-    state = training.init_state(task, optimizer, batch, mesh, seed=0)
-    traced = training.make_train_step(task, optimizer, schedule, mesh, seed=0).trace(state, batch)
+    state = training.init_state(objective, optimizer, batch, mesh, seed=0)
+    traced = training.make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
     compiled = traced.lower().compile()
 
     def step() -> jax.Array:

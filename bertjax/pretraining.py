@@ -23,7 +23,7 @@ from bertjax.data.vocabulary import Vocabulary
 from bertjax.errors import UserError
 from bertjax.model import kernels
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.objectives import pretraining as objective
+from bertjax.objectives import pretraining as losses
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.lamb import lamb
 from bertjax.optimizers.schedules import learning_rate
@@ -31,7 +31,7 @@ from bertjax.text import tokenizers
 from bertjax.trees import named_leaves
 
 
-def pretraining_task(config: Config) -> training.Task:
+def make_objective(config: Config) -> training.Objective:
     """The model of `config` with the pre-training objective."""
     model = PretrainingModel(
         config.model,
@@ -41,7 +41,7 @@ def pretraining_task(config: Config) -> training.Task:
         remat=config.layout.remat,
         attention=config.layout.attention,
     )
-    return training.Task(model, objective.terms, objective.weights, objective.total)
+    return training.Objective(model, losses.terms, losses.weights)
 
 
 def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
@@ -204,7 +204,7 @@ class HeldOut:
 
     @functools.cached_property
     def _eval_step(self) -> Any:
-        return training.make_eval_step(pretraining_task(self.config), self.mesh)
+        return training.make_eval_step(make_objective(self.config), self.mesh)
 
     def scores(self, params: Any, length: int, batch: int) -> dict[str, float]:
         """`eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`."""

@@ -50,8 +50,8 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_LAYER + r"(attention/)?output/bias", ("layers", "small")),
     (_LAYER + r"(attention|output)_layer_norm/(scale|bias)", ("layers", "small")),
     (r"(masked_lm_head/dense|pooler)/kernel", ("embed", "small")),
-    (r"next_sentence_head/kernel", ("small", "small")),
-    (r"(masked_lm_head/dense|pooler|next_sentence_head)/bias", ("small",)),
+    (r"(next_sentence|task)_head/kernel", ("small", "small")),
+    (r"(masked_lm_head/dense|pooler|(next_sentence|task)_head)/bias", ("small",)),
     (r"masked_lm_head/bias", ("vocab",)),
 )
 

@@ -92,15 +92,15 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     for phase in config.phases:
         pretraining.attention_kernel(config, phase, mesh)
     held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
 
     # -- state: where the run stood, or a new one
     batch = pretraining.abstract_batch(config, config.phases[0])
-    abstract = training.abstract_state(task, optimizer, batch, mesh)
+    abstract = training.abstract_state(objective, optimizer, batch, mesh)
     state = pretraining.restore_run(config, workdir, corpus, abstract, tell)
     if state is None:
-        state = training.init_state(task, optimizer, batch, mesh, config.seed)
+        state = training.init_state(objective, optimizer, batch, mesh, config.seed)
         if config.init_from:
             state = pretraining.with_params_of(config, state, tokenizer, tell)
     start, total = int(state.step), config.total_steps
@@ -147,7 +147,8 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
             checkpoint_due=lambda step: step == total or step % config.checkpoint_every == 0,
             on_checkpoint=on_checkpoint,
         )
-        train_step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
+        parts = config.layout.accumulation
+        train_step = training.make_train_step(objective, optimizer, schedule, mesh, config.seed, parts)
         rows = functools.partial(parallel.local_rows, mesh)
         batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
         profile = profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)

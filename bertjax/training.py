@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from bertjax import distributed, sharding
 from bertjax.errors import UserError
-from bertjax.objectives.pretraining import Term
+from bertjax.objectives.terms import Term, total
 from bertjax.parallel import compiler_options, put_batch
 from bertjax.speed import Clock
 
@@ -33,47 +33,63 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Objective:
     """What is trained: a model, and the terms and the loss made from its outputs."""
 
     model: Any  # flax module: apply({"params": …}, batch, dropout_keys) -> outputs
     terms: Callable[[Mapping[str, jax.Array], Batch], dict[str, Term]]
     weights: Callable[[Batch], dict[str, jax.Array]]  # those of the terms, known before the model runs
-    total: Callable[[Mapping[str, Term]], jax.Array]
 
 
-def abstract_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh) -> TrainState:
+def abstract_state(
+    objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh
+) -> TrainState:
     """The state's shapes, dtypes and shardings; computes nothing. `batch` may be abstract as well."""
-    shapes = jax.eval_shape(lambda batch: _initial(task, optimizer, batch, 0), batch)
+    shapes = jax.eval_shape(lambda batch: _initial(objective, optimizer, batch, 0), batch)
     where = sharding.of_state(shapes, mesh)
     return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, where)
 
 
-def init_state(task: Task, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int) -> TrainState:
+def init_state(
+    objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
+) -> TrainState:
     """The state before the first step, made where it will lie."""
-    where = jax.tree.map(lambda x: x.sharding, abstract_state(task, optimizer, batch, mesh))
+    where = jax.tree.map(lambda x: x.sharding, abstract_state(objective, optimizer, batch, mesh))
 
     def make() -> TrainState:
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
-        return _initial(task, optimizer, zeros, seed)
+        return _initial(objective, optimizer, zeros, seed)
 
     return jax.jit(make, out_shardings=where)()
 
 
-def _initial(task: Task, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
-    params = task.model.init(jax.random.key(seed), batch)["params"]
+def _initial(objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
+    params = objective.model.init(jax.random.key(seed), batch)["params"]
     return TrainState(step=jnp.zeros([], jnp.int32), params=params, optimizer=optimizer.init(params))
 
 
 def make_train_step(
-    task: Task,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
     seed: int,
     accumulation: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """A compiled step: (state, batch) -> (state, metrics as f32 scalars). The old state's memory is re-used.
+    """`train_step_function`, compiled. The old state's memory is re-used."""
+    step = train_step_function(objective, optimizer, schedule, mesh, seed, accumulation)
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
+
+
+def train_step_function(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    seed: int | jax.Array,
+    accumulation: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """A step, still to be compiled: (state, batch) -> (state, metrics as f32 scalars).
 
     The batch is computed in `accumulation` parts, one after the other; their number changes nothing but rounding.
     """
@@ -82,10 +98,10 @@ def make_train_step(
         rows = jax.tree.leaves(dict(batch))[0].shape[0]
         keys = dropout_keys(seed, state.step, rows)
         with sharding.on(mesh):
-            gradients, terms = _gradients(task, state.params, dict(batch), keys, accumulation)
+            gradients, terms = _gradients(objective, state.params, dict(batch), keys, accumulation)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
-            "train/loss": task.total(terms),
+            "train/loss": total(terms),
             "train/grad_norm": optax.global_norm(gradients),
             "train/learning_rate": schedule(state.step),
         } | {f"train/{name}": term.mean() for name, term in terms.items()}
@@ -93,20 +109,20 @@ def make_train_step(
         state = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
         return jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh)), metrics
 
-    return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
+    return train_step
 
 
 def _gradients(
-    task: Task, params: Any, batch: dict[str, jax.Array], keys: jax.Array, parts: int
+    objective: Objective, params: Any, batch: dict[str, jax.Array], keys: jax.Array, parts: int
 ) -> tuple[Any, dict[str, Term]]:
     """The gradients of the loss, and its terms; both summed over the parts of the batch."""
-    weights = task.weights(batch)
+    weights = objective.weights(batch)
 
     def loss_of(params: Any, batch: Batch, keys: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
-        terms = task.terms(_apply(task, params, batch, keys), batch)
+        terms = objective.terms(_apply(objective.model, params, batch, keys), batch)
         # By the weight of the whole batch: the parts have unequal numbers of predictions.
         terms = {name: Term(term.sum, weights[name]) for name, term in terms.items()}
-        return task.total(terms), terms
+        return total(terms), terms
 
     gradient_of = jax.grad(loss_of, has_aux=True)
     if parts == 1:
@@ -124,24 +140,35 @@ def _gradients(
     return gradients, {name: Term(total, weights[name]) for name, total in sums.items()}
 
 
-def _apply(task: Task, params: Any, batch: Batch, keys: jax.Array | None = None) -> dict[str, jax.Array]:
-    return task.model.apply({"params": sharding.gathered(params, task.model.dtype)}, batch, keys)
+def _apply(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None) -> dict[str, jax.Array]:
+    return model.apply({"params": sharding.gathered(params, model.dtype)}, batch, keys)
 
 
-def dropout_keys(seed: int, step: jax.Array, rows: int) -> jax.Array:
+def dropout_keys(seed: int | jax.Array, step: jax.Array, rows: int) -> jax.Array:
     """A threefry key for each row of the global batch of `step`, typed keys [rows]; derived, so never saved."""
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
 
-def make_eval_step(task: Task, mesh: Mesh) -> Callable[[Any, Batch], dict[str, Term]]:
+def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], dict[str, Term]]:
     """A compiled evaluation of one batch: (params, batch) -> terms, without dropout."""
 
     def eval_step(params: Any, batch: Batch) -> dict[str, Term]:
         with sharding.on(mesh):
-            return task.terms(_apply(task, params, batch), batch)
+            return objective.terms(_apply(objective.model, params, batch), batch)
 
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
+
+
+def make_predict_step(model: Any, mesh: Mesh) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    """A model's compiled outputs for one batch, whole on every device: (params, batch) -> outputs, without dropout."""
+
+    def predict_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
+        with sharding.on(mesh):
+            return _apply(model, params, batch)
+
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))
 
 
 def evaluate(

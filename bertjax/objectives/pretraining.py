@@ -1,29 +1,11 @@
-"""The objectives of BERT's pre-training, as sums with their weights.
-
-A term is a sum and what to divide it by. Sums and weights are added over microbatches and devices first, and each
-term is divided once, by its global weight; so a prediction counts the same wherever it was computed.
-"""
+"""The objectives of BERT's pre-training: masked words and the next sentence."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-
-class Term(NamedTuple):
-    """A sum over predictions and the number (weight) of these predictions; f32 scalars."""
-
-    sum: jax.Array
-    weight: jax.Array
-
-    def mean(self) -> jax.Array:
-        """The sum over the weight; 0 where nothing was predicted."""
-        return self.sum / jnp.maximum(self.weight, 1e-6)
-
-
-# Terms that are scores to look at, not losses to minimise.
-_SCORES = ("mlm_accuracy", "nsp_accuracy")
+from bertjax.objectives.terms import Term, cross_entropy, weighted
 
 
 def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> dict[str, Term]:
@@ -53,24 +35,7 @@ def _example_weights(batch: Mapping[str, jax.Array]) -> jax.Array:
     return batch.get("example_weights", jnp.ones(labels.shape, jnp.float32))
 
 
-def total(terms: Mapping[str, Term]) -> jax.Array:
-    """The loss to minimise: the sum of the means of all loss terms, f32 scalar."""
-    return sum(term.mean() for name, term in terms.items() if name not in _SCORES)
-
-
 def _classification(name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, Term]:
     """Cross-entropy and accuracy: logits [..., classes], labels and weights [...]."""
-    logits = logits.astype(jnp.float32)
-    weights = weights.astype(jnp.float32)
-    highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
-    log_sum = jnp.log(jnp.sum(jnp.exp(logits - highest[..., None]), axis=-1)) + highest
-    # Not by a gather, for which a mesh that splits the classes would have to bring them together.
-    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
-    label_logits = jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
-    losses = log_sum - label_logits
-    correct = label_logits >= highest
-    weight = jnp.sum(weights)
-    return {
-        f"{name}_loss": Term(jnp.sum(weights * losses), weight),
-        f"{name}_accuracy": Term(jnp.sum(weights * correct), weight),
-    }
+    losses, correct = cross_entropy(logits, labels)
+    return {f"{name}_loss": weighted(losses, weights), f"{name}_accuracy": weighted(correct, weights)}

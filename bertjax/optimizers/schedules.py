@@ -40,7 +40,7 @@ def _stretch(config: OptimizerConfig, peak: float, warmup_steps: int, total_step
     """
     end = peak * config.final_fraction
     if config.schedule == "linear":
-        after = optax.polynomial_schedule(peak, end, config.decay_power, total_steps)
+        after = lambda step: end + (peak - end) * jnp.clip(1 - step / total_steps, 0, 1) ** config.decay_power  # noqa: E731
     elif config.schedule == "cosine":
         length = max(total_steps - warmup_steps, 1)
         cosine = optax.cosine_decay_schedule(peak, length, config.final_fraction)
@@ -51,7 +51,7 @@ def _stretch(config: OptimizerConfig, peak: float, warmup_steps: int, total_step
         after = _stable_then_decay(peak, end, total_steps, config.decay_steps)
 
     def schedule(step):
-        warmup = peak * step / max(warmup_steps, 1)
+        warmup = peak * step / jnp.maximum(warmup_steps, 1)
         return jnp.asarray(jnp.where(step < warmup_steps, warmup, after(step)), jnp.float32)
 
     return schedule

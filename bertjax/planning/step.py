@@ -112,13 +112,13 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
 def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, training.TrainState]:
     """The train step as JAX sees it, and the shapes of its state."""
     sharding.check(dataclasses.replace(config, phases=(phase,)), mesh)
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     batch = pretraining.abstract_batch(config, phase)
     places = sharding.of_batch(batch, mesh)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in batch.items()}
-    state = training.abstract_state(task, optimizer, batch, mesh)
-    step = training.make_train_step(task, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
+    state = training.abstract_state(objective, optimizer, batch, mesh)
+    step = training.make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
     return step.trace(state, batch), state
 
 

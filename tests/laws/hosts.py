@@ -71,11 +71,11 @@ def continue_on_meshes(source: BatchSource, config: Config, folder: Path) -> dic
 def losses(source, config, folder, axes, devices, write=False) -> list[float]:
     """The losses of steps 2 to 4, from the checkpoint of step 2, or writing it."""
     mesh = parallel.make_mesh(axes, devices)
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     batch = pretraining.abstract_batch(config, config.phases[0])
     rows = parallel.local_rows(mesh, config.phases[0].batch)
-    step = training.make_train_step(task, optimizer, schedule, mesh, seed=3)
+    step = training.make_train_step(objective, optimizer, schedule, mesh, seed=3)
 
     def train(state, first, last):
         found = []
@@ -85,12 +85,12 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
         return state, found
 
     if write:
-        state, _ = train(training.init_state(task, optimizer, batch, mesh, seed=3), 0, 2)
+        state, _ = train(training.init_state(objective, optimizer, batch, mesh, seed=3), 0, 2)
         writer = checkpoint.CheckpointWriter(folder, keep_last=1, keep_every=0)
         writer.save(2, state.params, state.optimizer, {})
         writer.close()
     else:
-        abstract = training.abstract_state(task, optimizer, batch, mesh)
+        abstract = training.abstract_state(objective, optimizer, batch, mesh)
         params, moments, meta = checkpoint.restore_latest(folder, abstract.params, abstract.optimizer, print)
         number = parallel.put(np.int32(meta["step"]), abstract.step.sharding)
         state = training.TrainState(number, params, moments)

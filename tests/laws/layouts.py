@@ -92,18 +92,20 @@ def train(
         mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
     else:
         mesh = parallel.make_mesh(dataclasses.replace(MeshConfig(), **axes))
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     sharding.check(config, mesh)
     batch = random_batch(model, ROWS, length, PREDICTIONS)
     if start is None:
-        start = jax.device_get(training.init_state(task, optimizer, batch, mesh, seed=3))
+        start = jax.device_get(training.init_state(objective, optimizer, batch, mesh, seed=3))
     state = jax.device_put(start, sharding.of_state(start, mesh))
     if axes:
         kernel = state.params["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]
         parts = axes.get("fsdp", 1) * axes.get("tensor", 1)
         assert kernel.addressable_shards[0].data.size * parts == kernel.size
-    step = training.make_train_step(task, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation)
+    step = training.make_train_step(
+        objective, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation
+    )
     step = step.lower(state, parallel.put_batch(batch, mesh)).compile()
     losses, first = [], None
     for number in range(STEPS):

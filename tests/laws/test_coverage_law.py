@@ -17,9 +17,9 @@ from bertjax.trees import named_leaves
 def abstract_params(next_sentence: bool) -> dict:
     model = ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
     config = Config(model=model, next_sentence=next_sentence, phases=(Phase(1, 16, 2),))
-    task = pretraining.pretraining_task(config)
+    objective = pretraining.make_objective(config)
     batch = pretraining.abstract_batch(config, config.phases[0])
-    return jax.eval_shape(lambda b: task.model.init(jax.random.key(0), b)["params"], batch)
+    return jax.eval_shape(lambda b: objective.model.init(jax.random.key(0), b)["params"], batch)
 
 
 @pytest.mark.parametrize("next_sentence", [True, False])

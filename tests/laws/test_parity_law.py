@@ -13,7 +13,8 @@ from bertjax.interop import verification
 from bertjax.interop.huggingface import import_bert
 from bertjax.interop.names import bert_names
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.objectives.pretraining import terms, total
+from bertjax.objectives.pretraining import terms
+from bertjax.objectives.terms import total
 from bertjax.text import tokenizers
 from tests.model.batches import SMALL, random_batch
 

@@ -11,7 +11,8 @@ from bertjax.errors import UserError
 from bertjax.model import kernels
 from bertjax.model.attention import plain_attention
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.objectives.pretraining import terms, total
+from bertjax.objectives.pretraining import terms
+from bertjax.objectives.terms import total
 from bertjax.planning.step import matmul_flops
 from tests.model.batches import SMALL, random_batch
 

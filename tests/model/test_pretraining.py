@@ -10,7 +10,8 @@ import pytest
 
 from bertjax.config import ModelConfig
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.objectives.pretraining import terms, total
+from bertjax.objectives.pretraining import terms
+from bertjax.objectives.terms import total
 from bertjax.pretraining import count_parameters
 
 from .batches import SMALL, random_batch

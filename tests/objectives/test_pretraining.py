@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from bertjax.objectives.pretraining import terms, total
+from bertjax.objectives.pretraining import terms
+from bertjax.objectives.terms import total
 
 
 def example(batch: int = 4, predictions: int = 3, seed: int = 0) -> tuple[dict, dict]:

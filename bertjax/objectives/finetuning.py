@@ -1,0 +1,64 @@
+"""The objectives of fine-tuning, one for each kind of task.
+
+Every batch has `labels` and `weights`; what weighs 0 only fills a batch up. Shapes, with `rows` rows of the model:
+  classification  labels int [rows], weights [rows]
+  multi_label     labels 0 or 1 [rows, labels], weights [rows]
+  regression      labels float [rows], weights [rows]
+  choice          labels int [examples], weights [examples]; an example's choices are neighbouring rows
+  tagging         labels int [rows, length], weights [rows, length]: the first piece of each word
+  span            labels int [rows, 2]: first and last token of the answer, weights [rows]
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from bertjax.objectives.terms import Term, cross_entropy, weighted
+
+Arrays = Mapping[str, jax.Array]
+
+
+def terms(kind: str) -> Callable[[Arrays, Arrays], dict[str, Term]]:
+    """(outputs, batch) → the one term `task_loss`."""
+    losses = _LOSSES[kind]
+    return lambda outputs, batch: {"task_loss": weighted(losses(outputs["logits"], batch), batch["weights"])}
+
+
+def weights(batch: Arrays) -> dict[str, jax.Array]:
+    """The weight of the term, from the batch alone."""
+    return {"task_loss": jnp.sum(batch["weights"])}
+
+
+def _classes(logits: jax.Array, batch: Arrays) -> jax.Array:
+    return cross_entropy(logits, batch["labels"])[0]
+
+
+def _choices(logits: jax.Array, batch: Arrays) -> jax.Array:
+    return cross_entropy(logits.reshape(*batch["labels"].shape, -1), batch["labels"])[0]
+
+
+def _any_labels(logits: jax.Array, batch: Arrays) -> jax.Array:
+    """Binary cross-entropy, the mean over the labels."""
+    labels = batch["labels"].astype(jnp.float32)
+    return jnp.mean(jax.nn.softplus(logits) - labels * logits, axis=-1)
+
+
+def _squared_error(logits: jax.Array, batch: Arrays) -> jax.Array:
+    return jnp.square(logits[:, 0] - batch["labels"])
+
+
+def _span(logits: jax.Array, batch: Arrays) -> jax.Array:
+    """The mean of the losses of the first and the last token; no answer lies in the padding."""
+    logits = jnp.where(batch["attention_mask"][..., None] > 0, logits, jnp.finfo(jnp.float32).min)
+    return jnp.mean(cross_entropy(logits.swapaxes(1, 2), batch["labels"])[0], axis=-1)
+
+
+_LOSSES: dict[str, Callable[[jax.Array, Arrays], jax.Array]] = {
+    "classification": _classes,
+    "multi_label": _any_labels,
+    "regression": _squared_error,
+    "choice": _choices,
+    "tagging": _classes,
+    "span": _span,
+}
