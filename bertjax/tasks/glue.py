@@ -42,7 +42,7 @@ TASKS = {
     "cola": TextTask(
         folders=("CoLA",),
         files=_FILES,
-        headless=dict.fromkeys(("train", "dev"), {"label": 1, "sentence": 3}),
+        headless={split: {"label": 1, "sentence": 3} for split in ("train", "dev")},
         texts=("sentence",),
         label="label",
         labels=("unacceptable", "acceptable"),
@@ -174,7 +174,7 @@ COLUMNS = {
 # Those that averages count, as in BERT's Table 1.
 AVERAGED = ("MNLI-m", "MNLI-mm", "QQP", "QNLI", "SST-2", "CoLA", "STS-B", "MRPC", "RTE")
 
-# Test server: F1 of QQP and MRPC, Spearman of STS-B, Matthews of CoLA, accuracy of the others (arXiv:1810.04805, Table 1).
+# Test server (arXiv:1810.04805, Table 1): F1 of QQP and MRPC, Spearman of STS-B, Matthews of CoLA, else accuracy.
 PUBLISHED = {
     "BERT-Base": dict(zip(AVERAGED, (84.6, 83.4, 71.2, 90.5, 93.5, 52.1, 85.8, 88.9, 66.4), strict=True)),
     "BERT-Large": dict(zip(AVERAGED, (86.7, 85.9, 72.1, 92.7, 94.9, 60.5, 86.5, 89.3, 70.1), strict=True)),

@@ -119,7 +119,7 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield number, cells
     except csv.Error as error:
         raise UserError(
-            f"{place(path, number + 1)}: quotes do not match ({error}); put the whole cell in quotes and double those within"
+            f"{place(path, number + 1)}: quotes do not match ({error}); quote whole cells and double the quotes within"
         ) from error
 
 
