@@ -29,9 +29,10 @@ def open_squad(name: str, data_dir: str, say: Say) -> Task:
             remedy = "give data_dir the folder with it"
             path = rows.find([Path(data_dir)], [f"{split}-{version}.json"], remedy)
             found = list(_questions(path))
-        if not found:
+        kept = _checked(found, unanswerable, split == "train", say)
+        if not kept:
             raise UserError(f"{data_dir}: there are no questions for {split}; get the file again")
-        return _checked(found, unanswerable, split == "train", say)
+        return kept
 
     return Task(
         name=name,

@@ -1,7 +1,5 @@
 """GLUE's files in their official layout with their known traps, scores, averages and submissions."""
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -236,43 +234,3 @@ def test_submissions_have_the_servers_names_headers_and_rows(folder, tmp_path):
         assert len(archive.namelist()) == 10 and archive.read("STS-B.tsv") == (tmp_path / "STS-B.tsv").read_bytes()
     with pytest.raises(UserError, match="nothing that the GLUE server takes"):
         submission.write(open_task("glue/rte", str(folder)), "dev", [], [], tmp_path)
-
-
-def test_tfds_gives_the_same_tasks():
-    """In a process of its own: TensorFlow is slow to import and must not linger in the other tests."""
-    program = (
-        "import tensorflow_datasets as tfds\n"
-        "from bertjax.tasks.registry import names, open_task\n"
-        "from bertjax.errors import UserError\n"
-        "with tfds.testing.mock_data(num_examples=5):\n"
-        "    for name in names():\n"
-        "        if name.startswith('table/'): continue\n"
-        "        task = open_task(name, 'tfds')\n"
-        "        try:\n"
-        "            read = {split: task.read(split) for split in ('train', *task.dev, *task.test) if name != 'glue/ax'}\n"
-        "        except UserError as error:\n"
-        "            print(name, 'refused' if 'TFDS does not have this task' in str(error) else error)\n"
-        "            continue\n"
-        "        read |= {'test': task.read('test')} if name == 'glue/ax' else {}\n"
-        "        assert {len(examples) for examples in read.values()} <= {5}, read\n"
-        "        for split in task.test:\n"
-        "            assert all(example.label is None for example in read[split])\n"
-        "        for split in task.dev:\n"
-        "            if task.kind == 'classification':\n"
-        "                assert all(0 <= example.label < len(task.labels) for example in read[split])\n"
-        "        example = read.popitem()[1][0]\n"
-        "        print(name, type(example).__name__, getattr(example, 'second', None) is not None)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert result.stdout.splitlines() == [
-        "glue/cola TextExample False",
-        "glue/sst2 TextExample False",
-        *(f"glue/{name} TextExample True" for name in ("mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "ax")),
-        "sick/relatedness refused",
-        "sick/entailment refused",
-        "squad/v1.1 QuestionExample False",
-        "squad/v2.0 QuestionExample False",
-        "swag refused",
-        "conll2003/ner WordsExample False",
-        "conllu/upos refused",
-    ], result.stderr

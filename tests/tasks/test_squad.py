@@ -25,9 +25,7 @@ def adversarial(tmp_path_factory):
         chosen = [case for case in cases() if case.answers or version == "v2.0"]
         write(folder, version, dataset(chosen))
         task = open_task(f"squad/{version}", str(folder))
-        predictions = [
-            None if case.prediction is None else Answer(case.prediction, case.null_odds) for case in chosen
-        ]
+        predictions = [None if case.prediction is None else Answer(case.prediction, case.null_odds) for case in chosen]
         found[version] = task, task.read("dev"), predictions
     return found
 
