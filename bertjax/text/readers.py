@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bertjax import cpu_tensorflow
 from bertjax.errors import UserError
 
 # A longer document is cut at a line end or a space. A thick novel is longer; it bounds the memory of a reader.
@@ -115,7 +116,7 @@ def jsonl(path: Path, field: str) -> Iterator[str]:
         if not isinstance(content, str):
             found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
             raise UserError(f"{path}, line {number}: no text under {field!r} (found: {found}); give jsonl:PATH:FIELD")
-        yield from bounded(_valid(content, f"{path}, line {number}"))
+        yield from bounded(valid(content, f"{path}, line {number}"))
 
 
 def parquet(path: Path, column: str) -> Iterator[str]:
@@ -160,21 +161,47 @@ def tfds(where: str) -> Iterator[str]:
             raise UserError(f"tfds:{where}: broken UTF-8 in {feature!r} ({error}); use another feature") from error
 
 
-def _open_tfds(name: str, split: str, feature: str) -> tuple[Any, str]:
+def tfds_builder(name: str, directory: str = "") -> Any:
+    """A dataset's TFDS builder, kept off the accelerators; `directory` is where prepared data lies, "" for TFDS's own.
+
+    Raises:
+      UserError: TFDS is not installed, or does not know the name.
+    """
+    cpu_tensorflow.load()
     try:
         import tensorflow_datasets
     except ImportError as error:
         raise UserError("tfds: needs tensorflow-datasets; pip install tensorflow-datasets") from error
+    try:
+        return tensorflow_datasets.builder(name, data_dir=directory or None)
+    except Exception as error:  # tfds has no common class for an unknown name, an unknown version and no network
+        raise UserError(f"tfds:{name}: cannot be opened ({error}); check the name and the network") from error
+
+
+def open_tfds(name: str, split: str, directory: str = "") -> tuple[Any, Any]:
+    """A split as a tf.data.Dataset in a fixed order, downloaded where it is missing, and its features.
+
+    Raises:
+      UserError: as `tfds_builder`; an unknown split, or data that cannot be had.
+    """
+    builder = tfds_builder(name, directory)
+    import tensorflow_datasets
+
     config = tensorflow_datasets.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     try:
-        builder = tensorflow_datasets.builder(name)
         builder.download_and_prepare()
         dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-    except Exception as error:  # tfds has no common class for an unknown name, an unknown split and no network
+    except Exception as error:  # nor here
         raise UserError(
             f"tfds:{name}:{split}: cannot be opened ({error}); check the name, the split and the network"
         ) from error
-    features = builder.info.features
+    return dataset, builder.info.features
+
+
+def _open_tfds(name: str, split: str, feature: str) -> tuple[Any, str]:
+    dataset, features = open_tfds(name, split)
+    import tensorflow_datasets
+
     texts = [key for key in features if isinstance(features[key], tensorflow_datasets.features.Text)]
     chosen = feature or ("text" if "text" in texts else texts[0] if len(texts) == 1 else "")
     if chosen not in texts:
@@ -227,7 +254,7 @@ def _character_end(block: bytes) -> int:
     return len(block)
 
 
-def _valid(content: str, place: str) -> str:
+def valid(content: str, place: str) -> str:
     """JSON can spell half a surrogate pair, which is no character."""
     try:
         content.encode()

@@ -1,0 +1,196 @@
+"""GLUE (Wang et al. 2018, arXiv:1804.07461): its files, its scores, BERT's published rows and both averages.
+
+The classes stand in the order of Hugging Face's and TFDS's `glue`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bertjax.tasks import rows, scores
+from bertjax.tasks.text_task import TextTask
+
+_FILES = {"train": ("train.tsv",), "dev": ("dev.tsv",), "test": ("test.tsv",)}
+_NLI = ("entailment", "neutral", "contradiction")
+_TWO_WAY = ("entailment", "not_entailment")
+_INTEGERS = ("0", "1")
+_SENTENCES = ("sentence1", "sentence2")
+
+
+def _original_mrpc(folder: Path, split: str) -> rows.Sheet | None:
+    """MRPC as Microsoft gives it: dev are the training file's rows whose two IDs are in dev_ids.tsv."""
+    test = split == "test"
+    path = folder / f"msr_paraphrase_{'test' if test else 'train'}.txt"
+    if not path.is_file():
+        return None
+    sheet = rows.unquoted(path)
+    if test:
+        return sheet
+    remedy = "it says which rows of msr_paraphrase_train.txt are dev; get it where you got GLUE"
+    ids = rows.find([folder], ["dev_ids.tsv", "mrpc_dev_ids.tsv"], remedy)
+    dev = {tuple(cells[:2]) for _, cells in rows.unquoted(ids, columns={}).rows}
+    first, second = (sheet.position(column, "is this the original file?") for column in ("#1 ID", "#2 ID"))
+
+    def chosen() -> Iterator[tuple[int, list[str]]]:
+        for number, cells in sheet.rows:
+            if (tuple(cells[at] for at in (first, second) if at < len(cells)) in dev) == (split == "dev"):
+                yield number, cells
+
+    return rows.Sheet(path, sheet.columns, chosen())
+
+
+TASKS = {
+    "cola": TextTask(
+        folders=("CoLA",),
+        files=_FILES,
+        headless={split: {"label": 1, "sentence": 3} for split in ("train", "dev")},
+        texts=("sentence",),
+        label="label",
+        labels=("unacceptable", "acceptable"),
+        codes=_INTEGERS,
+        score=scores.matthews,
+        metric="matthews",
+        builder="glue/cola",
+    ),
+    "sst2": TextTask(
+        folders=("SST-2", "SST"),
+        files=_FILES,
+        texts=("sentence",),
+        label="label",
+        labels=("negative", "positive"),
+        codes=_INTEGERS,
+        score=scores.accuracy,
+        metric="accuracy",
+        builder="glue/sst2",
+    ),
+    "mrpc": TextTask(
+        folders=("MRPC",),
+        files=_FILES,
+        original=_original_mrpc,
+        texts=("#1 String", "#2 String"),
+        features=_SENTENCES,
+        label="Quality",
+        labels=("not_equivalent", "equivalent"),
+        codes=_INTEGERS,
+        score=scores.accuracy_and_f1,
+        metric="f1",
+        builder="glue/mrpc",
+    ),
+    "stsb": TextTask(
+        folders=("STS-B", "STS"),
+        files=_FILES,
+        texts=_SENTENCES,
+        label="score",
+        score=scores.correlations,
+        metric="spearman",
+        builder="glue/stsb",
+    ),
+    "qqp": TextTask(
+        folders=("QQP",),
+        files=_FILES,
+        skip_short=True,
+        index="id",
+        texts=("question1", "question2"),
+        label="is_duplicate",
+        labels=("not_duplicate", "duplicate"),
+        codes=_INTEGERS,
+        score=scores.accuracy_and_f1,
+        metric="f1",
+        builder="glue/qqp",
+    ),
+    "mnli": TextTask(
+        folders=("MNLI",),
+        files={"train": ("train.tsv",)}
+        | {f"{kind}_{half}": (f"{kind}_{half}.tsv",) for kind in ("dev", "test") for half in ("matched", "mismatched")},
+        texts=_SENTENCES,
+        features=("premise", "hypothesis"),
+        label="gold_label",
+        labels=_NLI,
+        undecided="-",
+        score=scores.accuracy,
+        metric="accuracy",
+        dev=("dev_matched", "dev_mismatched"),
+        test=("test_matched", "test_mismatched"),
+        builder="glue/mnli",
+    ),
+    "qnli": TextTask(
+        folders=("QNLI",),
+        files=_FILES,
+        texts=("question", "sentence"),
+        label="label",
+        labels=_TWO_WAY,
+        score=scores.accuracy,
+        metric="accuracy",
+        builder="glue/qnli",
+    ),
+    "rte": TextTask(
+        folders=("RTE",),
+        files=_FILES,
+        texts=_SENTENCES,
+        label="label",
+        labels=_TWO_WAY,
+        score=scores.accuracy,
+        metric="accuracy",
+        builder="glue/rte",
+    ),
+    "wnli": TextTask(
+        folders=("WNLI",),
+        files=_FILES,
+        texts=_SENTENCES,
+        label="label",
+        labels=("not_entailment", "entailment"),
+        codes=_INTEGERS,
+        score=scores.accuracy,
+        metric="accuracy",
+        builder="glue/wnli",
+    ),
+    "ax": TextTask(  # predicted with the model of MNLI
+        folders=("AX", "diagnostic"),
+        files={"test": ("diagnostic.tsv", "AX.tsv")},
+        texts=_SENTENCES,
+        features=("premise", "hypothesis"),
+        label="label",
+        labels=_NLI,
+        score=scores.matthews,
+        metric="matthews",
+        dev=(),
+        builder="glue/ax",
+    ),
+}
+
+# (task, test split) → column of the leaderboard; the server wants a file of that name.
+COLUMNS = {
+    ("glue/mnli", "test_matched"): "MNLI-m",
+    ("glue/mnli", "test_mismatched"): "MNLI-mm",
+    ("glue/qqp", "test"): "QQP",
+    ("glue/qnli", "test"): "QNLI",
+    ("glue/sst2", "test"): "SST-2",
+    ("glue/cola", "test"): "CoLA",
+    ("glue/stsb", "test"): "STS-B",
+    ("glue/mrpc", "test"): "MRPC",
+    ("glue/rte", "test"): "RTE",
+    ("glue/wnli", "test"): "WNLI",
+    ("glue/ax", "test"): "AX",
+}
+# Those that averages count, as in BERT's Table 1.
+AVERAGED = ("MNLI-m", "MNLI-mm", "QQP", "QNLI", "SST-2", "CoLA", "STS-B", "MRPC", "RTE")
+
+# Test server (arXiv:1810.04805, Table 1): F1 of QQP and MRPC, Spearman of STS-B, Matthews of CoLA, else accuracy.
+PUBLISHED = {
+    "BERT-Base": dict(zip(AVERAGED, (84.6, 83.4, 71.2, 90.5, 93.5, 52.1, 85.8, 88.9, 66.4), strict=True)),
+    "BERT-Large": dict(zip(AVERAGED, (86.7, 85.9, 72.1, 92.7, 94.9, 60.5, 86.5, 89.3, 70.1), strict=True)),
+}
+
+
+def column(task: str, split: str) -> str:
+    """The leaderboard's column of a split, dev or test."""
+    return COLUMNS[task, split.replace("dev", "test")]
+
+
+def averages(scores_by_column: Mapping[str, float]) -> dict[str, float]:
+    """Both averages in use: of BERT's 9 columns, and of 8 tasks, where MNLI is the mean of its two columns.
+
+    WNLI and AX are in neither. NaN where a column is missing.
+    """
+    nine = [scores_by_column.get(name, float("nan")) for name in AVERAGED]
+    eight = [(nine[0] + nine[1]) / 2, *nine[2:]]
+    return {"9 columns": sum(nine) / 9, "8 tasks": sum(eight) / 8}

@@ -1,0 +1,56 @@
+"""SWAG (Zellers et al. 2018, arXiv:1808.05326): which of four endings goes on from a sentence."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bertjax.errors import UserError
+from bertjax.tasks import rows, scores, tfds
+from bertjax.tasks.task import ChoiceExample, Task
+
+_FILES = {"train": ("train.csv",), "dev": ("val.csv",), "test": ("test.csv",)}
+_ENDINGS = ("ending0", "ending1", "ending2", "ending3")
+
+
+def open_swag(name: str, data_dir: str) -> Task:
+    """Binds SWAG to its folder: the text is `sent1`, each choice `sent2` and an ending."""
+
+    def read(split: str) -> list[ChoiceExample]:
+        if tfds.named(data_dir):
+            tfds.read("", split, data_dir)
+        return _read(rows.find([Path(data_dir)], _FILES[split], "give data_dir the folder with it"), split != "test")
+
+    return Task(
+        name=name,
+        kind="choice",
+        labels=(),
+        read=read,
+        score=scores.of_labels(scores.accuracy),
+        metric="accuracy",
+        choices=len(_ENDINGS),
+    )
+
+
+def _read(path: Path, labelled: bool) -> list[ChoiceExample]:
+    sheet = rows.quoted(path, ",")
+    first, second, *endings = (
+        sheet.position(column, "is this SWAG's own file?") for column in ("sent1", "sent2", *_ENDINGS)
+    )
+    label = sheet.position("label", "is this SWAG's own file?") if labelled else None
+    index = sheet.columns.get("")  # the first column has no name
+    examples = []
+    for number, cells in sheet.rows:
+        where = rows.place(path, number)
+        choices = tuple(f"{cells[second]} {cells[ending]}".strip() for ending in endings)
+        identity = str(len(examples)) if index is None else cells[index]
+        examples.append(ChoiceExample(identity, where, cells[first], choices, _label(cells, label, where)))
+    if not examples:
+        raise UserError(f"{path}: there are no examples in it; get the file again")
+    return examples
+
+
+def _label(cells: Sequence[str], label: int | None, where: str) -> int | None:
+    if label is None:
+        return None
+    if cells[label] not in ("0", "1", "2", "3"):
+        raise UserError(f"{where}: the label {cells[label]!r} is none of 0, 1, 2, 3; put the row right")
+    return int(cells[label])

@@ -1,0 +1,102 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bertjax.errors import UserError
+from bertjax.tasks import squad_scores
+from bertjax.tasks.registry import open_task
+from bertjax.tasks.task import Answer
+from tests.tasks.squad_cases import cases, dataset
+
+OFFICIAL = json.loads(Path(__file__).with_name("squad_official.json").read_text())
+
+
+def write(folder: Path, version: str, data: list[dict], split: str = "dev") -> None:
+    (folder / f"{split}-{version}.json").write_text(json.dumps({"version": version, "data": data}))
+
+
+@pytest.fixture(scope="module")
+def adversarial(tmp_path_factory):
+    """By version: the task, its examples as read from a file, and the predictions."""
+    folder = tmp_path_factory.mktemp("squad")
+    found = {}
+    for version in ("v1.1", "v2.0"):
+        chosen = [case for case in cases() if case.answers or version == "v2.0"]
+        write(folder, version, dataset(chosen))
+        task = open_task(f"squad/{version}", str(folder))
+        predictions = [None if case.prediction is None else Answer(case.prediction, case.null_odds) for case in chosen]
+        found[version] = task, task.read("dev"), predictions
+    return found
+
+
+def test_v1_scores_are_the_official_ones_question_by_question_and_in_total(adversarial):
+    task, examples, predictions = adversarial["v1.1"]
+    assert len(examples) >= 200
+    each = {
+        example.id: list(task.score([example], [answer]).values())
+        for example, answer in zip(examples, predictions, strict=True)
+    }
+    assert each == OFFICIAL["v1.1 each"]
+    assert task.score(examples, predictions) == OFFICIAL["v1.1"]
+
+
+def test_v2_scores_are_the_official_ones_question_by_question_and_in_total(adversarial):
+    task, examples, predictions = adversarial["v2.0"]
+    each = {}
+    for example, answer in zip(examples, predictions, strict=True):
+        if answer is not None:
+            scores = squad_scores.score_v2([example], [answer], threshold=1e9)
+            each[example.id] = [scores["exact"], scores["f1"]]
+    assert each == OFFICIAL["v2.0 each"]
+    for threshold, official in OFFICIAL["v2.0"].items():
+        if threshold != "tuned":
+            assert squad_scores.score_v2(examples, predictions, float(threshold)) == official
+    assert task.score(examples, predictions) == OFFICIAL["v2.0"]["tuned"]
+
+
+def test_a_tuned_threshold_decides_later_predictions(adversarial):
+    _, examples, predictions = adversarial["v2.0"]
+    threshold = squad_scores.best_threshold(examples, predictions)
+    assert threshold == OFFICIAL["v2.0"]["tuned"]["best_f1_thresh"]
+    assert squad_scores.decide(Answer("here", threshold), threshold) == "here"
+    assert squad_scores.decide(Answer("here", threshold + 0.1), threshold) == ""
+
+
+def test_questions_keep_passage_answers_and_starts(tmp_path):
+    context = "Die Hauptstadt ist São Paulo, nicht Rio. \u2028 Ende"
+    answers = [{"text": "São Paulo", "answer_start": context.index("São")}]
+    wrong = [{"text": "Rio", "answer_start": 0}]
+    questions = [
+        {"id": "a", "question": "Was?", "answers": answers},
+        {"id": "b", "question": "Was nicht?", "answers": wrong},
+    ]
+    for split in ("train", "dev"):
+        write(tmp_path, "v1.1", [{"title": "t", "paragraphs": [{"context": context, "qas": questions}]}], split)
+    said = []
+    task = open_task("squad/v1.1", str(tmp_path), say=said.append)
+    [example] = task.read("train")  # a model would learn the wrong stretch from the other one
+    assert (example.id, example.passage, example.answers) == ("a", context, ("São Paulo",))
+    assert example.passage[example.starts[0] :].startswith("São Paulo, nicht")
+    assert said == ["left out 1 questions whose answers do not stand where the file says"]
+    assert [question.id for question in task.read("dev")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ('{"data": [{"title": ""}]}', "not in SQuAD's format .*paragraphs"),
+        (
+            json.dumps(
+                {"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "7", "question": "?", "answers": []}]}]}]}
+            ),
+            "question 7: there is no answer; take squad/v2.0",
+        ),
+        ('{"data": []}', "no questions"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
+    (tmp_path / "dev-v1.1.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        open_task("squad/v1.1", str(tmp_path)).read("dev")
