@@ -174,11 +174,11 @@ class Config:
         raise ValueError(f"step lies {step} behind the last phase")
 
 
-def default_config() -> Any:
-    """Every key with its default, as a locked ConfigDict for config files to start from."""
+def default_config(kind: type | None = None) -> Any:
+    """Every key of a Config, or of `kind`, with its default: a locked ConfigDict for config files to start from."""
     from ml_collections import ConfigDict
 
-    return ConfigDict(to_dict(Config())).lock()
+    return ConfigDict(to_dict((kind or Config)())).lock()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -193,13 +193,17 @@ def from_config_dict(config_dict: Any) -> Config:
       UserError: an unknown key (the nearest known one is named), a value of another type or out of range.
     """
     values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else config_dict
-    config = _build(Config, values, "config")
+    config = build(Config, values, "config")
     validate(config)
     return config
 
 
-def _build(cls: type, values: Any, path: str) -> Any:
-    """A `cls` from a nested dict; `path` is how messages name it."""
+def build(cls: type, values: Any, path: str) -> Any:
+    """A dataclass `cls` from a nested dict; `path` is how messages name it.
+
+    Raises:
+      UserError: an unknown key (the nearest known one is named), a missing one, a value of another type.
+    """
     if not isinstance(values, Mapping):
         raise UserError(f"{path} is {values!r}; it must be a dict with keys {', '.join(_names(cls))}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -222,13 +226,14 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if kind == tuple[Phase, ...]:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{path} is {value!r}; it must be a tuple of dicts with {', '.join(_names(Phase))}")
-        return tuple(_build(Phase, phase, f"{path}[{i}]") for i, phase in enumerate(value))
-    if kind == tuple[int, ...]:
-        if not isinstance(value, (tuple, list)) or any(type(item) is not int for item in value):
-            raise UserError(f"{path} is {value!r}; it must be a tuple of whole numbers")
-        return tuple(value)
+        return tuple(build(Phase, phase, f"{path}[{i}]") for i, phase in enumerate(value))
+    if kind in (tuple[int, ...], tuple[float, ...]):
+        items = kind.__args__[0]
+        if not isinstance(value, (tuple, list)) or any(type(item) not in (int, items) for item in value):
+            raise UserError(f"{path} is {value!r}; it must be a tuple of {'whole ' * (items is int)}numbers")
+        return tuple(map(items, value))
     if dataclasses.is_dataclass(kind):
-        return _build(kind, value, path)
+        return build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -240,50 +245,57 @@ def _names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def _require(ok: bool, path: str, value: Any, rule: str) -> None:
+def require(ok: bool, path: str, value: Any, rule: str) -> None:
+    """Raises UserError, which names config.`path`, its value and the rule, where it is not `ok`."""
     if not ok:
         raise UserError(f"config.{path} is {value!r}; it must be {rule}")
 
 
-def _one_of(path: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, path, value, "one of " + ", ".join(choices))
+def one_of(path: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises UserError where config.`path` is none of the choices."""
+    require(value in choices, path, value, "one of " + ", ".join(choices))
 
 
 def validate(config: Config) -> None:
     """Raises UserError for values that cannot work, before anything is built from them."""
     _validate_model(config.model)
     _validate_masking(config.masking)
-    _validate_optimizer(config.optimizer)
+    validate_optimizer(config.optimizer)
     _validate_phases(config)
-    _one_of("dtype", config.dtype, DTYPES)
-    _require(0 <= config.short_sequences <= 1, "short_sequences", config.short_sequences, "from 0 to 1")
-    _require(config.seed >= 0, "seed", config.seed, "0 or larger")
-    sizes = dataclasses.asdict(config.mesh)
-    for name, size in sizes.items():
-        _require(size == -1 or size >= 1, f"mesh.{name}", size, "-1, or 1 or larger")
-    _require(list(sizes.values()).count(-1) <= 1, "mesh", sizes, "-1 at one axis only")
-    for name in ("unroll", "accumulation"):
-        _require(getattr(config.layout, name) >= 1, f"layout.{name}", getattr(config.layout, name), "1 or larger")
-    _one_of("layout.remat", config.layout.remat, REMAT)
-    _one_of("layout.attention", config.layout.attention, ATTENTION)
+    one_of("dtype", config.dtype, DTYPES)
+    require(0 <= config.short_sequences <= 1, "short_sequences", config.short_sequences, "from 0 to 1")
+    require(config.seed >= 0, "seed", config.seed, "0 or larger")
+    validate_machine(config.mesh, config.layout)
     for name in ("log_every", "checkpoint_every", "keep_last", "eval_sequences", "reader_threads"):
-        _require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
+        require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
     for name in ("eval_every", "keep_every"):
-        _require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
+        require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
     bounds = (1, *config.profile_steps, config.total_steps)
-    _require(
+    require(
         len(bounds) in (2, 4) and list(bounds) == sorted(bounds),
         "profile_steps",
         config.profile_steps,
         f"(first, last), from 1 to {config.total_steps}",
     )
     if config.next_sentence:
-        _require(
+        require(
             config.model.type_vocab_size >= 2,
             "model.type_vocab_size",
             config.model.type_vocab_size,
             "at least 2 where next_sentence is on",
         )
+
+
+def validate_machine(mesh: MeshConfig, layout: LayoutConfig) -> None:
+    """Raises UserError for a mesh or a layout that cannot work anywhere."""
+    sizes = dataclasses.asdict(mesh)
+    for name, size in sizes.items():
+        require(size == -1 or size >= 1, f"mesh.{name}", size, "-1, or 1 or larger")
+    require(list(sizes.values()).count(-1) <= 1, "mesh", sizes, "-1 at one axis only")
+    for name in ("unroll", "accumulation"):
+        require(getattr(layout, name) >= 1, f"layout.{name}", getattr(layout, name), "1 or larger")
+    one_of("layout.remat", layout.remat, REMAT)
+    one_of("layout.attention", layout.attention, ATTENTION)
 
 
 def _validate_model(model: ModelConfig) -> None:
@@ -295,69 +307,70 @@ def _validate_model(model: ModelConfig) -> None:
         "max_position_embeddings",
         "type_vocab_size",
     ):
-        _require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "1 or larger")
-    _require(model.vocab_size >= 0, "model.vocab_size", model.vocab_size, "0 or larger")
-    _require(
+        require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "1 or larger")
+    require(model.vocab_size >= 0, "model.vocab_size", model.vocab_size, "0 or larger")
+    require(
         model.hidden_size % model.num_attention_heads == 0,
         "model.hidden_size",
         model.hidden_size,
         f"a multiple of model.num_attention_heads ({model.num_attention_heads})",
     )
-    _one_of("model.hidden_act", model.hidden_act, ACTIVATIONS)
+    one_of("model.hidden_act", model.hidden_act, ACTIVATIONS)
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        _require(0 <= getattr(model, name) < 1, f"model.{name}", getattr(model, name), "at least 0 and under 1")
+        require(0 <= getattr(model, name) < 1, f"model.{name}", getattr(model, name), "at least 0 and under 1")
     for name in ("layer_norm_eps", "initializer_range"):
-        _require(getattr(model, name) > 0, f"model.{name}", getattr(model, name), "larger than 0")
+        require(getattr(model, name) > 0, f"model.{name}", getattr(model, name), "larger than 0")
 
 
 def _validate_masking(masking: MaskingConfig) -> None:
-    _one_of("masking.unit", masking.unit, MASKING_UNITS)
-    _require(0 < masking.rate <= 1, "masking.rate", masking.rate, "larger than 0, at most 1")
+    one_of("masking.unit", masking.unit, MASKING_UNITS)
+    require(0 < masking.rate <= 1, "masking.rate", masking.rate, "larger than 0, at most 1")
     for name in ("mask", "random"):
-        _require(0 <= getattr(masking, name) <= 1, f"masking.{name}", getattr(masking, name), "from 0 to 1")
+        require(0 <= getattr(masking, name) <= 1, f"masking.{name}", getattr(masking, name), "from 0 to 1")
     both = masking.mask + masking.random
-    _require(both <= 1 + 1e-9, "masking.mask + masking.random", both, "at most 1")
-    _require(masking.max_predictions >= 0, "masking.max_predictions", masking.max_predictions, "0 or larger")
-    _require(masking.max_span >= 1, "masking.max_span", masking.max_span, "1 or larger")
+    require(both <= 1 + 1e-9, "masking.mask + masking.random", both, "at most 1")
+    require(masking.max_predictions >= 0, "masking.max_predictions", masking.max_predictions, "0 or larger")
+    require(masking.max_span >= 1, "masking.max_span", masking.max_span, "1 or larger")
 
 
-def _validate_optimizer(optimizer: OptimizerConfig) -> None:
-    _one_of("optimizer.name", optimizer.name, OPTIMIZERS)
-    _one_of("optimizer.schedule", optimizer.schedule, SCHEDULES)
-    _one_of("optimizer.state_dtype", optimizer.state_dtype, STATE_DTYPES)
+def validate_optimizer(optimizer: OptimizerConfig) -> None:
+    """Raises UserError for values out of range."""
+    one_of("optimizer.name", optimizer.name, OPTIMIZERS)
+    one_of("optimizer.schedule", optimizer.schedule, SCHEDULES)
+    one_of("optimizer.state_dtype", optimizer.state_dtype, STATE_DTYPES)
     for name in ("learning_rate", "eps", "decay_power"):
-        _require(getattr(optimizer, name) > 0, f"optimizer.{name}", getattr(optimizer, name), "larger than 0")
+        require(getattr(optimizer, name) > 0, f"optimizer.{name}", getattr(optimizer, name), "larger than 0")
     for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm", "final_fraction"):
-        _require(getattr(optimizer, name) >= 0, f"optimizer.{name}", getattr(optimizer, name), "0 or larger")
+        require(getattr(optimizer, name) >= 0, f"optimizer.{name}", getattr(optimizer, name), "0 or larger")
     for name in ("beta1", "beta2"):
-        _require(
+        require(
             0 <= getattr(optimizer, name) < 1, f"optimizer.{name}", getattr(optimizer, name), "at least 0 and under 1"
         )
     if optimizer.schedule == "wsd":
-        _require(
+        require(
             optimizer.decay_steps > 0, "optimizer.decay_steps", optimizer.decay_steps, "set where the schedule is wsd"
         )
 
 
 def _validate_phases(config: Config) -> None:
-    _require(len(config.phases) >= 1, "phases", config.phases, "at least one phase")
+    require(len(config.phases) >= 1, "phases", config.phases, "at least one phase")
     for index, phase in enumerate(config.phases):
         for name in ("steps", "batch"):
-            _require(getattr(phase, name) >= 1, f"phases[{index}].{name}", getattr(phase, name), "1 or larger")
+            require(getattr(phase, name) >= 1, f"phases[{index}].{name}", getattr(phase, name), "1 or larger")
         longest = config.model.max_position_embeddings
-        _require(
+        require(
             8 <= phase.length <= longest,
             f"phases[{index}].length",
             phase.length,
             f"at least 8 and at most model.max_position_embeddings ({longest})",
         )
         for name in ("learning_rate", "warmup_steps"):
-            _require(getattr(phase, name) >= 0, f"phases[{index}].{name}", getattr(phase, name), "0 or larger")
+            require(getattr(phase, name) >= 0, f"phases[{index}].{name}", getattr(phase, name), "0 or larger")
         if not phase.learning_rate:
             rule = "set with a learning_rate in the same phase; without one the schedule goes on"
-            _require(not phase.warmup_steps, f"phases[{index}].warmup_steps", phase.warmup_steps, rule)
+            require(not phase.warmup_steps, f"phases[{index}].warmup_steps", phase.warmup_steps, rule)
     first = config.phases[0].learning_rate
-    _require(not first, "phases[0].learning_rate", first, "left out; the first phase has optimizer.learning_rate")
+    require(not first, "phases[0].learning_rate", first, "left out; the first phase has optimizer.learning_rate")
 
 
 def resume_conflict(saved: Config, new: Config, step: int) -> str | None:

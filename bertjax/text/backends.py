@@ -19,6 +19,9 @@ class Backend(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, the characters [first, last + 1) that each stands for) of a text."""
+
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """As `encode_batch`, for the words that `cache.WordCache` asks for."""
 
@@ -62,6 +65,11 @@ class LibraryBackend:
         """Ids of each text, without special tokens."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text, and the characters that each stands for."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """As `encode_batch`, but words of ASCII letters and digits take a shorter way through the library.
@@ -145,6 +153,11 @@ class SentencePieceBackend:
         """Ids of each text, without special tokens."""
         # One thread: prepare runs a process a core.
         return self._processor.encode(list(texts), num_threads=1)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text, and the characters that each stands for."""
+        pieces = self._processor.encode_as_immutable_proto(text).pieces
+        return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """As `encode_batch`; there is no word cache to ask for it."""

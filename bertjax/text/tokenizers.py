@@ -86,6 +86,10 @@ class Tokenizer:
         lengths, tokens = self._cache.encode(texts)
         return [ids.tolist() for ids in np.split(tokens, np.cumsum(lengths)[:-1])] if len(texts) else []
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, the characters [first, last + 1) of the text that each stands for), without special tokens."""
+        return self._backend.encode_with_offsets(text)
+
     def encode_ragged(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts in one array.
 
