@@ -108,8 +108,8 @@ def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits:
     step = room - limits.stride
     if step < 1:
         raise UserError(
-            f"{example.where}: beside a question of {len(question)} tokens, length {limits.length} leaves {room} for the "
-            f"passage, which must be more than stride ({limits.stride}); raise length or lower stride"
+            f"{example.where}: beside a question of {len(question)} tokens, length {limits.length} leaves {room} for "
+            f"the passage, which must be more than stride ({limits.stride}); raise length or lower stride"
         )
     begins = list(range(0, max(len(ids) - limits.stride, 1), step))
     made = []
@@ -130,7 +130,7 @@ def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits:
 def _answer(
     example: QuestionExample, offsets: Sequence[tuple[int, int]], begin: int, end: int, shift: int
 ) -> tuple[int, int]:
-    """Positions of the first and the last token of the first answer; [CLS] where it does not lie in the window whole."""
+    """Positions of the first answer's first and last token; [CLS] where it does not lie in the window whole."""
     if not example.answers:
         return 0, 0
     start = example.starts[0]
