@@ -52,7 +52,7 @@ def _huggingface_name(name: str) -> str:
     """`bert/encoder/layer_3/output/dense/kernel` → `bert.encoder.layer.3.output.dense.weight`."""
     name = name.removeprefix("module/")  # of TensorFlow Hub
     name = re.sub(r"/layer_(\d+)/", r"/layer.\1/", name)
-    name = re.sub(r"_embeddings$", r"_embeddings/weight", name)
-    name = re.sub(r"(^|/)(kernel|gamma|output_weights)$", r"\1weight", name)
-    name = re.sub(r"(^|/)(beta|output_bias)$", r"\1bias", name)
+    name = re.sub(r"_embeddings$", "_embeddings/weight", name)
+    name = re.sub(r"/(kernel|gamma|output_weights)$", "/weight", name)
+    name = re.sub(r"/(beta|output_bias)$", "/bias", name)
     return name.replace("/", ".")

@@ -10,7 +10,7 @@ import pytest
 from bertjax import cpu_tensorflow, pretrained
 from bertjax.errors import UserError
 from bertjax.interop import verification
-from tests.conftest import flip_a_bit
+from tests.conftest import flip_a_bit, run
 from tests.model.batches import SMALL
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,!0123456789", "##a", "##e"]
@@ -91,9 +91,12 @@ def silent(message: str) -> None:
     raise AssertionError(f"unexpected: {message}")
 
 
-def test_a_checkpoint_gives_the_scores_of_its_twin_in_transformers(twins):
+def test_a_checkpoint_gives_the_scores_of_its_twin_in_transformers(twins, tmp_path):
     google, huggingface = twins
-    model = pretrained.load(google, silent)
+    converted = run("convert", f"--from={google}", f"--to={tmp_path / 'run'}")
+    assert converted.returncode == 0, converted.stderr
+    assert [line.split()[0] for line in converted.stderr.splitlines()] == ["wrote", "next:"]
+    model = pretrained.load(tmp_path / "run", silent)
     assert model.config.model == SMALL and model.config.next_sentence
     assert model.tokenizer.encode("Abe") == model.tokenizer.encode("abe")  # lower-cased, as the vocabulary is
     batch = verification.sample(SMALL, model.tokenizer)
