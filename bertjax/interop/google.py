@@ -49,10 +49,13 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
 
 
 def _huggingface_name(name: str) -> str:
-    """`bert/encoder/layer_3/output/dense/kernel` → `bert.encoder.layer.3.output.dense.weight`."""
+    """`bert/encoder/layer_3/output/dense/kernel` → `bert.encoder.layer.3.output.dense.weight`.
+
+    The norms' `gamma` and `beta` stay, as early Hugging Face files have them too.
+    """
     name = name.removeprefix("module/")  # of TensorFlow Hub
     name = re.sub(r"/layer_(\d+)/", r"/layer.\1/", name)
     name = re.sub(r"_embeddings$", "_embeddings/weight", name)
-    name = re.sub(r"/(kernel|gamma|output_weights)$", "/weight", name)
-    name = re.sub(r"/(beta|output_bias)$", "/bias", name)
+    name = re.sub(r"/(kernel|output_weights)$", "/weight", name)
+    name = re.sub(r"/output_bias$", "/bias", name)
     return name.replace("/", ".")

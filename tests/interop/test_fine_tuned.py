@@ -1,5 +1,6 @@
 """Fine-tuned models out and in: each kind as its class of `transformers`, with its labels and the same scores."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from bertjax import pretrained
+from bertjax import pretrained, pretraining
 from bertjax.errors import UserError
 from bertjax.fill_mask import FillMask
 from bertjax.interop import configs, verification
@@ -148,3 +149,6 @@ def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(exp
     model = pretrained.load(export("classification"), silent)
     with pytest.raises(UserError, match="has no heads of pre-training"):
         FillMask(model)
+    config = dataclasses.replace(model.config, init_from=str(model.path))
+    with pytest.raises(UserError, match="has no heads of pre-training"):
+        pretraining.with_params_of(config, None, model.tokenizer, silent)
