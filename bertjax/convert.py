@@ -1,21 +1,23 @@
-"""Converts a model to or from Hugging Face's format.
+"""Converts a model to or from Hugging Face's format, and from Google's TensorFlow checkpoints.
 
 python -m bertjax.convert --from=DIR --to=DIR [--format=huggingface|bertjax] [--verify]
 
---from is a workdir of bertjax.train, one of its checkpoints, or a Hugging Face folder. Without --format, a Hugging Face
-folder becomes a bertjax workdir and a bertjax model a Hugging Face folder. --verify runs the Hugging Face side in
-`transformers` (which must be installed) and compares its scores with ours.
+--from is a workdir of bertjax.train or bertjax.finetune, one of its checkpoints, a Hugging Face folder, or the folder
+of a TensorFlow checkpoint with its bert_config.json and vocab.txt. Without --format, what is not bertjax's becomes a
+bertjax workdir and a bertjax model a Hugging Face folder. --verify runs the Hugging Face side in `transformers` (which
+must be installed) and compares its scores with ours.
 """
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from bertjax import command
 from bertjax.errors import UserError
 
-_FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a Hugging Face folder.")
+_FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a folder of another framework.")
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare the scores with those of transformers.")
@@ -31,28 +33,41 @@ def main(args: list[str]) -> None:
     from bertjax.interop import huggingface, verification
 
     source, target = Path(_FROM.value), Path(_TO.value)
-    is_huggingface = (source / "config.json").is_file() and not (source / "checkpoints").is_dir()
+    is_imported = pretrained.is_imported(source)
+    is_huggingface = is_imported and (source / "config.json").is_file()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another folder for --to")
-    to_bertjax = (_FORMAT.value or ("bertjax" if is_huggingface else "huggingface")) == "bertjax"
+    to_bertjax = (_FORMAT.value or ("bertjax" if is_imported else "huggingface")) == "bertjax"
     if _VERIFY.value and to_bertjax and not is_huggingface:
-        raise UserError("--verify has no Hugging Face folder to compare with; leave it or --format=bertjax out")
+        raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = pretrained.load(source, command.say)
     if to_bertjax:
         written = pretrained.save(target, model)
-        hint = f'python -m bertjax.predict fill-mask --checkpoint={target} "The [MASK] is here."'
     else:
+        written = target
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.write_tokenizer({"tokenizer": {"files": model.tokenizer_files}}, Path(folder))
-            huggingface.export_bert(model.config.model, model.params, folder, target, model.tokenizer.pad_id)
-        written = target
-        hint = f'transformers.AutoModelForMaskedLM.from_pretrained("{target}")'
+            huggingface.export_bert(
+                model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task
+            )
     command.say(f"wrote {written}")
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
         ours, theirs = (pretrained.load(target, command.say), source) if is_huggingface else (model, target)
-        print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer))
-    command.say(f"next: {hint}")
+        print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
+    command.say(f"next: {_next(target, to_bertjax, model.task)}")
+
+
+def _next(target: Path, to_bertjax: bool, task: dict[str, Any] | None) -> str:
+    """What to do with the result."""
+    from bertjax.interop import configs
+
+    if not to_bertjax:
+        name = configs.CLASSES[task["kind"]] if task else "AutoModelForMaskedLM"
+        return f'transformers.{name}.from_pretrained("{target}")'
+    if task:
+        return f"python -m bertjax.evaluate --checkpoint={target} --task=NAME --data_dir=DIR"
+    return f'python -m bertjax.predict fill-mask --checkpoint={target} "The [MASK] is here."'
 
 
 def _need_transformers() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bertjax.errors import UserError
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.pretrained import Pretrained
+from bertjax.pretrained import Pretrained, check_pretraining
 
 # Batches are padded up to these, so that a few compiled programs serve all texts.
 _ROWS = 8
@@ -27,6 +27,8 @@ class FillMask:
     """The likeliest tokens for each mask, from a pre-trained model."""
 
     def __init__(self, source: Pretrained) -> None:
+        """Raises UserError for a fine-tuned model."""
+        check_pretraining(source)
         self._tokenizer = source.tokenizer
         self._longest = source.config.model.max_position_embeddings
         self._params = jax.device_put(source.params)

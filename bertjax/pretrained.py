@@ -1,4 +1,4 @@
-"""A trained model from wherever it lies: a run's workdir, one checkpoint of it, or a Hugging Face folder."""
+"""A trained model from wherever it lies: a run's workdir, one checkpoint of it, a Hugging Face folder or Google's."""
 
 import dataclasses
 import json
@@ -24,12 +24,20 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     tokenizer_files: dict[str, str]  # name → base64
     step: int
+    task: dict[str, Any] | None = None  # what it is fine-tuned for: name ("" where unknown), kind and labels
+
+
+def is_imported(path: str | Path) -> bool:
+    """Whether a folder looks like a model of another framework: Hugging Face's, or a TensorFlow checkpoint."""
+    path = Path(path)
+    config = any((path / name).is_file() for name in ("config.json", "bert_config.json"))
+    return not (path / "checkpoints").is_dir() and (config or any(path.glob("*.index")))
 
 
 def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
     """The model at `path`; of a workdir the last checkpoint that can be read.
 
-    `say` is told of broken checkpoints, and of what a Hugging Face folder lacks.
+    `say` is told of broken checkpoints, and of what a model of another framework lacks.
 
     Raises:
       UserError: there is no model, or none that can be read.
@@ -42,12 +50,25 @@ def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
             return _from_checkpoint(path)
         except checkpoint.BrokenCheckpoint as error:
             raise UserError(f"checkpoint {path} is broken ({error}); take another one") from error
-    if (path / "config.json").is_file():
-        return _from_huggingface(path, say)
+    if is_imported(path):
+        return _imported(path, say)
     raise UserError(
         f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, "
-        "or a Hugging Face folder"
+        "a Hugging Face folder, or the folder of a TensorFlow checkpoint"
     )
+
+
+def check_pretraining(model: Pretrained) -> None:
+    """Refuses a fine-tuned model where the heads of pre-training are needed.
+
+    Raises:
+      UserError: it is fine-tuned.
+    """
+    if model.task is not None:
+        raise UserError(
+            f"{model.path} is fine-tuned ({model.task['kind']}) and has no heads of pre-training; give the model that "
+            "it was made from"
+        )
 
 
 def save(directory: str | Path, model: Pretrained) -> Path:
@@ -65,6 +86,8 @@ def save(directory: str | Path, model: Pretrained) -> Path:
         "corpus": None,
         "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
     }
+    if model.task is not None:
+        meta["task"] = model.task
     target = directory / "checkpoints" / str(model.step)
     try:
         checkpoint.write_params(target, model.params, meta)
@@ -102,13 +125,14 @@ def _from_checkpoint(path: Path) -> Pretrained:
         tokenizer=tokenizer,
         tokenizer_files=meta["tokenizer"]["files"],
         step=meta["step"],
+        task=meta.get("task"),
     )
 
 
-def _from_huggingface(folder: Path, say: Callable[[str], None]) -> Pretrained:
+def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
     from bertjax.interop import huggingface
 
-    model, params = huggingface.import_bert(folder, say)
+    model, params, task = huggingface.import_bert(folder, say)
     tokenizer = tokenizers.load(folder)
     with tempfile.TemporaryDirectory() as written:
         tokenizer.save(written)
@@ -122,4 +146,5 @@ def _from_huggingface(folder: Path, say: Callable[[str], None]) -> Pretrained:
         tokenizer=tokenizer,
         tokenizer_files=files,
         step=0,
+        task=task,
     )

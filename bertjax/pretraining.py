@@ -147,9 +147,10 @@ def with_params_of(
     """`state` with the parameters of `config.init_from`; the optimizer starts anew.
 
     Raises:
-      UserError: that model has another tokenizer, or parameters of another shape.
+      UserError: that model is fine-tuned, has another tokenizer, or parameters of another shape.
     """
     source = pretrained.load(config.init_from, say)
+    pretrained.check_pretraining(source)
     if source.tokenizer.hash() != tokenizer.hash():
         raise UserError(
             f"{config.init_from} has another tokenizer than the corpus {config.corpus}; "

@@ -1,10 +1,9 @@
 """BERT from and to a Hugging Face folder: `config.json`, `model.safetensors`, tokenizer files.
 
-Only safetensors are read; pickled weights (`pytorch_model.bin`) can run code and are refused.
+Other weights (`pytorch_model.bin`, Google's TensorFlow checkpoints) are only read.
 """
 
 import functools
-import json
 import re
 import shutil
 import tempfile
@@ -16,109 +15,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config import ACTIVATIONS, ModelConfig
+from bertjax.config import ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop.names import Name, bert_names
+from bertjax.interop import configs, weights
+from bertjax.interop.names import Name, bert_names, fine_tuned_names
+from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 
-# Our config fields carry Hugging Face's names; these have no default there that could be trusted.
-_REQUIRED = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-)
-_OPTIONAL = (
-    "type_vocab_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "layer_norm_eps",
-    "initializer_range",
-)
-_WEIGHTS = "model.safetensors"
 
-
-def import_bert(folder: str | Path, say: Callable[[str], None]) -> tuple[ModelConfig, dict[str, Any]]:
-    """The config and the f32 parameters (NumPy) of the BERT in a Hugging Face folder.
+def import_bert(
+    folder: str | Path, say: Callable[[str], None]
+) -> tuple[ModelConfig, dict[str, Any], dict[str, Any] | None]:
+    """The config, the f32 parameters (NumPy) and the task of the BERT in a folder.
 
     Takes BertModel, BertForMaskedLM, BertForPreTraining and what is built on them, with or without the prefix `bert.`
-    and with the old names `gamma` and `beta`. Heads of pre-training that the folder lacks are initialised afresh
-    (always alike), and tensors that pre-training has no place for are left out; `say` is told of both. A folder without
-    a pooler gives a model without `next_sentence`.
+    and with the old names `gamma` and `beta`, and Google's TensorFlow checkpoints. Heads of pre-training that the
+    folder lacks are initialised afresh (always alike). A folder without a pooler gives a model without `next_sentence`.
+
+    The four classes of `configs.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown),
+    `kind` and `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
+
+    Tensors that have no place in the model are left out; `say` is told of these and of fresh heads.
 
     Raises:
       UserError: no such model, one with other mathematics, or damaged files.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    tensors = _tied({_modern(name): tensor for name, tensor in _read_tensors(folder).items()}, folder)
+    config, task = configs.read(folder)
+    found, where = weights.read(folder)
+    tensors = _tied({_modern(name): tensor for name, tensor in found.items()}, folder)
     next_sentence = "bert.pooler.dense.weight" in tensors
-    names = bert_names(config, next_sentence)
-    missing = _missing_heads(names, tensors)
-    there = [name for name in names if name.theirs not in missing]
-    _check_shapes(config, next_sentence, there, tensors, folder)
-    params = _initial_params(config, next_sentence)
+    names = fine_tuned_names(config, task["kind"]) if task else bert_names(config, next_sentence)
+    new_params = functools.partial(_new_params, config, task, next_sentence)
+    fresh = [] if task else _missing_heads(names, tensors)
+    there = [name for name in names if name.path[0] not in fresh]
+    abstract = jax.eval_shape(new_params)
+    _check_shapes(abstract, there, tensors, where)
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
     for name in there:
         _take(params, name)[...] = tensors[name.theirs]
-    if missing:
+    if fresh:
+        heads = jax.jit(lambda: {head: new_params()[head] for head in fresh})()
+        params |= jax.tree.map(np.array, heads)
+        missing = [name.theirs for name in names if name.path[0] in fresh]
         say(f"{folder} lacks {_list(missing)}: initialised afresh, train before use")
     unused = sorted(tensors.keys() - {name.theirs for name in names})
     if unused:
-        say(f"{folder}: left out {_list(unused)}, which pre-training has no place for")
-    return config, params
-
-
-def read_config(folder: str | Path) -> ModelConfig:
-    """The ModelConfig of `config.json` in a Hugging Face folder.
-
-    Raises:
-      UserError: it is missing, unreadable, not BERT's, or asks for mathematics that bertjax does not have.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}; give the folder of a Hugging Face BERT model") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); get the folder again") from error
-    if not isinstance(values, dict) or values.get("model_type") != "bert":
-        kind = values.get("model_type") if isinstance(values, dict) else None
-        raise UserError(f"{path} describes a model of type {kind!r}; only 'bert' can be converted")
-    for key, only in (
-        ("position_embedding_type", "absolute"),
-        ("is_decoder", False),
-        ("add_cross_attention", False),
-    ):
-        if values.get(key, only) != only:
-            raise UserError(f"{path} has {key}={values[key]!r}; bertjax's BERT has only {only!r}")
-    if not values.get("tie_word_embeddings", True):
-        raise UserError(f"{path} has tie_word_embeddings=false; bertjax ties the decoder to the embeddings")
-    missing = [key for key in _REQUIRED if key not in values]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; get the folder again")
-    return _checked_config({key: values[key] for key in _REQUIRED + _OPTIONAL if key in values}, path)
-
-
-def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
-    for key, value in values.items():
-        default = getattr(ModelConfig(), key)
-        fits = isinstance(value, (int, float) if isinstance(default, float) else type(default))
-        if not fits or isinstance(value, bool) or (isinstance(default, int) and not 1 <= value < 2**31):
-            raise UserError(f"{path} has {key}={value!r}; expected a value like {default!r}")
-        if isinstance(default, float):
-            values[key] = float(value)
-    config = ModelConfig(**values)
-    if config.hidden_act not in ACTIVATIONS:
-        raise UserError(f"{path} has hidden_act={config.hidden_act!r}; bertjax has {', '.join(ACTIVATIONS)}")
-    if config.hidden_size % config.num_attention_heads:
-        raise UserError(
-            f"{path}: hidden_size {config.hidden_size} is no multiple of "
-            f"num_attention_heads {config.num_attention_heads}"
-        )
-    return config
+        say(f"{folder}: left out {_list(unused)}, which the model has no place for")
+    return config, params, task
 
 
 def export_bert(
@@ -127,11 +71,13 @@ def export_bert(
     tokenizer_folder: str | Path | None,
     output: str | Path,
     pad_id: int = 0,
+    task: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a folder that `transformers` loads as BertForPreTraining, or without pooler as BertForMaskedLM.
 
-    The weights are f32 and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only
-    when it is whole.
+    A model that is fine-tuned for a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see
+    `configs.CLASSES`. The weights are f32 and equal to the bit; `tokenizer_folder`'s files are copied beside them. The
+    folder appears only when it is whole.
 
     Raises:
       UserError: `output` is there already and not empty, or cannot be written.
@@ -144,7 +90,12 @@ def export_bert(
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             whole = Path(scratch) / "export"
             whole.mkdir()
-            _write(config, params, tokenizer_folder, whole, pad_id)
+            _write_weights(config, params, task, whole / weights.SAFETENSORS)
+            configs.write(config, task, "pooler" in params, pad_id, whole / "config.json")
+            if tokenizer_folder is not None:
+                for path in sorted(Path(tokenizer_folder).iterdir()):
+                    if path.is_file():
+                        shutil.copyfile(path, whole / path.name)
             if output.exists():
                 output.rmdir()
             whole.rename(output)
@@ -154,72 +105,12 @@ def export_bert(
         ) from error
 
 
-def _write(
-    config: ModelConfig,
-    params: Mapping[str, Any],
-    tokenizer_folder: str | Path | None,
-    folder: Path,
-    pad_id: int,
-) -> None:
+def _write_weights(config: ModelConfig, params: Mapping[str, Any], task: Mapping[str, Any] | None, path: Path) -> None:
     from safetensors.numpy import save
 
-    has_pooler = "pooler" in params
-    names = bert_names(config, has_pooler)
+    names = fine_tuned_names(config, task["kind"]) if task else bert_names(config, "pooler" in params)
     tensors = {name.theirs: np.ascontiguousarray(_take(params, name)) for name in names}
-    (folder / _WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
-    values = {
-        "architectures": ["BertForPreTraining" if has_pooler else "BertForMaskedLM"],
-        "model_type": "bert",
-        **{key: getattr(config, key) for key in _REQUIRED + _OPTIONAL},
-        "pad_token_id": pad_id,
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-    }
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    if tokenizer_folder is not None:
-        for path in sorted(Path(tokenizer_folder).iterdir()):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
-
-
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All floating-point tensors of a folder, as f32."""
-    from safetensors import SafetensorError, safe_open
-
-    index = folder / f"{_WEIGHTS}.index.json"
-    if (folder / _WEIGHTS).is_file():
-        files = [_WEIGHTS]
-    elif index.is_file():
-        files = _index_files(index)
-    elif any(folder.glob("*.bin")):
-        raise UserError(
-            f"{folder} has only pickled weights, which can run code and are not read; save the model again with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    else:
-        raise UserError(f"there is no {folder / _WEIGHTS}; get the folder again")
-    tensors = {}
-    for file in files:
-        try:
-            with safe_open(folder / file, "flax") as handle:
-                for name in handle.keys():  # noqa: SIM118 - a handle is not iterable
-                    tensor = handle.get_tensor(name)
-                    if jnp.issubdtype(tensor.dtype, jnp.floating):
-                        tensors[name] = np.asarray(tensor, np.float32)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{folder / file} cannot be read ({error}); get it again") from error
-    return tensors
-
-
-def _index_files(index: Path) -> list[str]:
-    try:
-        files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} cannot be read ({error}); get the folder again") from error
-    for file in files:
-        if not isinstance(file, str) or Path(file).name != file:
-            raise UserError(f"{index} names {file!r}, which is not a file of its folder; get the folder again")
-    return files
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _modern(name: str) -> str:
@@ -246,28 +137,18 @@ def _tied(tensors: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]
 
 
 def _missing_heads(names: list[Name], tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """The tensors of those heads of which none is there."""
-    missing = []
-    for head in ("masked_lm_head", "next_sentence_head"):
-        theirs = [name.theirs for name in names if name.path[0] == head]
-        if not any(name in tensors for name in theirs):
-            missing += theirs
-    return missing
+    """Those heads of pre-training of which no tensor is there."""
+    heads = ("masked_lm_head", "next_sentence_head")
+    present = {name.path[0] for name in names}
+    found = {name.path[0] for name in names if name.theirs in tensors}
+    return [head for head in heads if head in present - found]
 
 
-def _check_shapes(
-    config: ModelConfig,
-    next_sentence: bool,
-    names: list[Name],
-    tensors: Mapping[str, np.ndarray],
-    folder: Path,
-) -> None:
+def _check_shapes(abstract: Any, names: list[Name], tensors: Mapping[str, np.ndarray], where: Path) -> None:
     """That all `names` are there as the config says; before memory is taken for what a config claims."""
-    weights = folder / _WEIGHTS
     lacking = [name.theirs for name in names if name.theirs not in tensors]
     if lacking:
-        raise UserError(f"{weights} lacks {_list(lacking)}; get the folder again, or correct its config.json")
-    abstract = jax.eval_shape(lambda: _new_params(config, next_sentence))
+        raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
     for name in names:
         expected = functools.reduce(lambda tree, key: tree[key], name.path, abstract).shape
         expected = expected if name.repeat is None else expected[1:]
@@ -275,21 +156,19 @@ def _check_shapes(
         expected = expected if name.rows is None else (name.rows, *expected[1:])
         if tensors[name.theirs].shape != expected:
             raise UserError(
-                f"{weights}: {name.theirs} has shape {tensors[name.theirs].shape}, but config.json says {expected}"
+                f"{where}: {name.theirs} has shape {tensors[name.theirs].shape}, but the config says {expected}"
             )
 
 
-def _new_params(config: ModelConfig, next_sentence: bool) -> dict[str, Any]:
+def _new_params(config: ModelConfig, task: Mapping[str, Any] | None, next_sentence: bool) -> dict[str, Any]:
     """The parameters of a new model, from a fixed key."""
-    model = PretrainingModel(config, next_sentence=next_sentence)
+    if task:
+        model = FinetuningModel(config, task["kind"], configs.outputs(task))
+    else:
+        model = PretrainingModel(config, next_sentence=next_sentence)
     one = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
     return model.init(jax.random.key(0), batch)["params"]
-
-
-def _initial_params(config: ModelConfig, next_sentence: bool) -> dict[str, Any]:
-    """The same, as NumPy arrays to write into."""
-    return jax.tree.map(np.array, jax.jit(lambda: _new_params(config, next_sentence))())
 
 
 def _take(params: Mapping[str, Any], name: Name) -> np.ndarray:

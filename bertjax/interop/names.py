@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from bertjax.config import ModelConfig
 from bertjax.model.encoder import segments
+from bertjax.model.finetuning import POOLED
 
 # Ours → theirs. Kernels are [in, out] here and [out, in] there.
 _EMBEDDINGS = {
@@ -42,6 +43,25 @@ def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
 
     The copies that tying makes (`cls.predictions.decoder.*`) are not among them.
     """
+    names = _encoder_names(config)
+    names += _dense("cls.predictions.transform.dense", ("masked_lm_head", "dense"))
+    names += _norm("cls.predictions.transform.LayerNorm", ("masked_lm_head", "layer_norm"))
+    names.append(Name("cls.predictions.bias", ("masked_lm_head", "bias"), rows=config.vocab_size))
+    if next_sentence:
+        names += _dense("bert.pooler.dense", ("pooler",))
+        names += _dense("cls.seq_relationship", ("next_sentence_head",))
+    return names
+
+
+def fine_tuned_names(config: ModelConfig, kind: str) -> list[Name]:
+    """Every parameter of a BERT that is fine-tuned for a kind of task (`bertjax.tasks.task.KINDS`)."""
+    names = _encoder_names(config)
+    if kind in POOLED:
+        names += _dense("bert.pooler.dense", ("pooler",))
+    return names + _dense("qa_outputs" if kind == "span" else "classifier", ("task_head",))
+
+
+def _encoder_names(config: ModelConfig) -> list[Name]:
     names = []
     for ours, theirs in _EMBEDDINGS.items():
         rows = config.vocab_size if "word_embeddings" in ours else None
@@ -53,12 +73,6 @@ def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
             names += _dense(prefix + theirs, (*path, *ours), repeat)
         for ours, theirs in _LAYER_NORM.items():
             names += _norm(prefix + theirs, (*path, *ours), repeat)
-    names += _dense("cls.predictions.transform.dense", ("masked_lm_head", "dense"))
-    names += _norm("cls.predictions.transform.LayerNorm", ("masked_lm_head", "layer_norm"))
-    names.append(Name("cls.predictions.bias", ("masked_lm_head", "bias"), rows=config.vocab_size))
-    if next_sentence:
-        names += _dense("bert.pooler.dense", ("pooler",))
-        names += _dense("cls.seq_relationship", ("next_sentence_head",))
     return names
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from bertjax.config import ModelConfig
 from bertjax.errors import UserError
+from bertjax.interop import configs
+from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.text.tokenizers import Tokenizer
 
@@ -23,21 +25,29 @@ _SENTENCES = (
 )
 
 
-def verify(config: ModelConfig, params: Mapping[str, Any], folder: str | Path, tokenizer: Tokenizer) -> str:
+def verify(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    folder: str | Path,
+    tokenizer: Tokenizer,
+    task: Mapping[str, Any] | None = None,
+) -> str:
     """Compares states and scores on a few padded sentences; one line with the largest difference of each.
 
-    Heads that the folder lacks are not compared. Needs `transformers` and `torch`.
+    Of a model that is fine-tuned for a `task` the task's scores. Heads that the folder lacks are not compared. Needs
+    `transformers` and `torch`.
 
     Raises:
       UserError: a difference is above TOLERANCE.
     """
     batch = sample(config, tokenizer)
-    ours = run_ours(config, params, batch)
-    theirs = run_transformers(folder, batch)
+    ours = run_ours(config, params, batch, task)
+    theirs = run_transformers(folder, batch, task)
     real = batch["attention_mask"] != 0
     differences = {}
     for name, values in theirs.items():
-        mine, values = (ours[name][real], values[real]) if name != "next_sentence_logits" else (ours[name], values)
+        each_token = values.ndim == 3  # what stands at the padding means nothing
+        mine, values = (ours[name][real], values[real]) if each_token else (ours[name], values)
         differences[name] = float(np.max(np.abs(mine - values)))
     text = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
     if not max(differences.values()) <= TOLERANCE:
@@ -66,8 +76,16 @@ def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     }
 
 
-def run_ours(config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_ours(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    batch: Mapping[str, np.ndarray],
+    task: Mapping[str, Any] | None = None,
+) -> dict[str, np.ndarray]:
     """Our outputs, in f32."""
+    if task:
+        tuned = FinetuningModel(config, task["kind"], configs.outputs(task), dtype=jnp.float32)
+        return jax.device_get(jax.jit(tuned.apply)({"params": params}, dict(batch)))
     model = PretrainingModel(config, next_sentence="pooler" in params, dtype=jnp.float32)
 
     @jax.jit
@@ -77,22 +95,31 @@ def run_ours(config: ModelConfig, params: Mapping[str, Any], batch: Mapping[str,
 
     outputs = run(params, dict(batch))
     outputs["masked_lm_logits"] = outputs["masked_lm_logits"][..., : config.vocab_size]
-    return {name: np.asarray(value) for name, value in outputs.items()}
+    return jax.device_get(outputs)
 
 
-def run_transformers(folder: str | Path, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_transformers(
+    folder: str | Path, batch: Mapping[str, np.ndarray], task: Mapping[str, Any] | None = None
+) -> dict[str, np.ndarray]:
     """The same outputs from `transformers`, of those heads that the folder holds."""
     import torch
-    from transformers import BertForPreTraining
-    from transformers.utils import logging
+    import transformers
 
     # Its report of missing heads is acted on below, and alarms where there is nothing to do.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model, info = BertForPreTraining.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    kind = task["kind"] if task else None
+    model_class = getattr(transformers, configs.CLASSES[kind] if task else "BertForPreTraining")
+    model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     inputs = {name: torch.tensor(batch[name]) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    if kind == "choice":  # [examples, choices, length]
+        inputs = {name: rows[:, None] for name, rows in inputs.items()}
     with torch.no_grad():
-        outputs = model.eval()(**inputs, output_hidden_states=True)
+        outputs = model.eval()(**inputs, output_hidden_states=not task)
+    if kind == "span":
+        return {"logits": torch.stack([outputs.start_logits, outputs.end_logits], dim=-1).numpy()}
+    if task:
+        return {"logits": outputs.logits.numpy()}
     missing = tuple(info["missing_keys"])
     found = {"hidden": outputs.hidden_states[-1]}
     if not any(name.startswith("cls.predictions") for name in missing):

@@ -1,6 +1,9 @@
 """Hugging Face folders: what is written loads there, comes back as it was, and damaged ones are refused."""
 
 import json
+import os
+import pickle
+import sys
 
 import jax
 import numpy as np
@@ -62,7 +65,7 @@ def test_export_through_transformers_and_back_is_the_identity(next_sentence, tmp
     assert model.config.architectures == [kind.__name__]
     assert model.config.pad_token_id == 3
     model.save_pretrained(tmp_path / "b")
-    config, again = import_bert(tmp_path / "b", silent)
+    config, again, _ = import_bert(tmp_path / "b", silent)
     assert config == SMALL
     assert_equal(again, params)
 
@@ -103,10 +106,57 @@ def test_half_precision_and_several_files_are_read(folder):
     assert_equal(import_bert(folder, silent)[1], expected)
 
 
+@pytest.mark.parametrize("layout", ["file", "old-file", "shards"])
+def test_pickled_weights_are_read(folder, layout):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.tensor(x) for name, x in load_file(folder / "model.safetensors").items()}
+    tensors["bert.embeddings.position_ids"] = torch.arange(36)[None]
+    (folder / "model.safetensors").unlink()
+    if layout == "shards":
+        names = sorted(tensors)
+        files = {"pytorch_model-1.bin": names[::2], "pytorch_model-2.bin": names[1::2]}
+        index = {"weight_map": {name: file for file, part in files.items() for name in part}}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    else:
+        files = {"pytorch_model.bin": list(tensors)}
+    for file, part in files.items():
+        part = {name: tensors[name] for name in part}
+        torch.save(part, folder / file, _use_new_zipfile_serialization=layout != "old-file")
+    assert_equal(import_bert(folder, silent)[1], random_params())
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "bare"])
+def test_pickles_that_run_code_are_refused_unrun(folder, form, tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    tensors = {name: torch.tensor(x) for name, x in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    path = folder / "pytorch_model.bin"
+    if form == "bare":
+        path.write_bytes(pickle.dumps(Trap()))
+    else:
+        torch.save(tensors | {"bert.trap": Trap()}, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(UserError, match="could run code: not read") as error:
+        import_bert(folder, silent)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_pickled_weights_without_pytorch_are_refused(folder, monkeypatch):
+    renamed(folder)
+    monkeypatch.setitem(sys.modules, "torch", None)  # as Python does where it is not installed
+    with pytest.raises(UserError, match="pip install torch"):
+        import_bert(folder, silent)
+
+
 def test_missing_heads_are_fresh_and_said_so(folder):
     rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
     said = []
-    _, params = import_bert(folder, said.append)
+    _, params, _ = import_bert(folder, said.append)
     assert len(said) == 1 and "cls.predictions" in said[0] and "afresh" in said[0]
     expected = random_params()
     for part in ("embeddings", "encoder", "pooler"):
@@ -140,7 +190,7 @@ def truncate(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def pickled_only(folder):
+def renamed(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
@@ -167,7 +217,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         ),
         (lambda folder: (folder / "model.safetensors").unlink(), "no .*model.safetensors"),
         (truncate, "model.safetensors cannot be read"),
-        (pickled_only, "pickled"),
+        (renamed, "pickled weights .* not read"),
         (drop(QUERY), QUERY),
         (drop("cls.predictions.bias"), "cls.predictions.bias"),
         (put(QUERY, np.ones((24, 23), np.float32)), r"\(24, 23\)"),

@@ -71,7 +71,7 @@ def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
 def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, tmp_path):
     theirs = reference(config)
     theirs.save_pretrained(tmp_path)
-    imported, params = import_bert(tmp_path, print)
+    imported, params, _ = import_bert(tmp_path, print)
     assert imported == config
     batch = random_batch(config, *shape)
     assert (batch["attention_mask"] == 0).any() and (batch["masked_lm_weights"] == 0).any()
@@ -116,7 +116,7 @@ def test_real_weights_score_alike(package, scores):
     if spec is None:
         pytest.skip(f"{package} is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    config, params = import_bert(folder, print)
+    config, params, _ = import_bert(folder, print)
     batch = verification.sample(config, tokenizers.load(folder))
     theirs = verification.run_transformers(folder, batch)
     ours = verification.run_ours(config, params, batch)
@@ -138,7 +138,7 @@ def test_real_weights_fill_a_mask_sensibly():
         *tokenizer.encode("Paris is the capital of [MASK].", special_tokens=True),
         tokenizer.sep_id,
     ]
-    config, params = import_bert(folder, print)
+    config, params, _ = import_bert(folder, print)
     batch = {
         "input_ids": jnp.array([ids]),
         "token_type_ids": jnp.zeros((1, len(ids)), jnp.int32),

@@ -1,0 +1,174 @@
+"""`config.json` of a Hugging Face BERT (`bert_config.json` in Google's checkpoints): the model, and what it is for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertjax.config import ACTIVATIONS, ModelConfig
+from bertjax.errors import UserError
+
+# The class of `transformers` for each kind of task (`bertjax.tasks.task.KINDS`).
+CLASSES = {
+    "classification": "BertForSequenceClassification",
+    "multi_label": "BertForSequenceClassification",
+    "regression": "BertForSequenceClassification",
+    "choice": "BertForMultipleChoice",
+    "tagging": "BertForTokenClassification",
+    "span": "BertForQuestionAnswering",
+}
+_LABELLED = ("classification", "multi_label", "tagging")
+# What BertForSequenceClassification is trained for.
+_PROBLEMS = {
+    "classification": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+# Our config fields carry Hugging Face's names; these have no default there that could be trusted.
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+_OPTIONAL = (
+    "type_vocab_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "initializer_range",
+)
+
+
+def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None]:
+    """The ModelConfig of a folder, and the task (name, kind, labels) if its model is fine-tuned.
+
+    Raises:
+      UserError: there is no config, it is unreadable, not BERT's, or asks for mathematics that bertjax does not have.
+    """
+    path = folder / "config.json"
+    if not path.is_file() and (folder / "bert_config.json").is_file():
+        path = folder / "bert_config.json"
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {path}; give the folder of a Hugging Face BERT, or of a TensorFlow checkpoint with its "
+            "bert_config.json"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); get the folder again") from error
+    if isinstance(values, dict) and path.name == "bert_config.json":
+        values = {"model_type": "bert"} | values
+    if not isinstance(values, dict) or values.get("model_type") != "bert":
+        kind = values.get("model_type") if isinstance(values, dict) else None
+        raise UserError(f"{path} describes a model of type {kind!r}; only 'bert' can be converted")
+    return _model(values, path), _task(values, path)
+
+
+def write(config: ModelConfig, task: Mapping[str, Any] | None, has_pooler: bool, pad_id: int, path: Path) -> None:
+    """Writes the config of an exported model; `task` as `read` gives it."""
+    pretraining = "BertForPreTraining" if has_pooler else "BertForMaskedLM"
+    values = {
+        "architectures": [CLASSES[task["kind"]] if task else pretraining],
+        "model_type": "bert",
+        **{key: getattr(config, key) for key in _REQUIRED + _OPTIONAL},
+        "pad_token_id": pad_id,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+        **(_task_values(task) if task else {}),
+    }
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def outputs(task: Mapping[str, Any]) -> int:
+    """The number of a fine-tuned model's outputs."""
+    return {"regression": 1, "choice": 1, "span": 2}.get(task["kind"], len(task["labels"]))
+
+
+def _model(values: Mapping[str, Any], path: Path) -> ModelConfig:
+    for key, only in (
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+        ("add_cross_attention", False),
+    ):
+        if values.get(key, only) != only:
+            raise UserError(f"{path} has {key}={values[key]!r}; bertjax's BERT has only {only!r}")
+    if not values.get("tie_word_embeddings", True):
+        raise UserError(f"{path} has tie_word_embeddings=false; bertjax ties the decoder to the embeddings")
+    missing = [key for key in _REQUIRED if key not in values]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; get the folder again")
+    return _checked_config({key: values[key] for key in _REQUIRED + _OPTIONAL if key in values}, path)
+
+
+def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
+    for key, value in values.items():
+        default = getattr(ModelConfig(), key)
+        fits = isinstance(value, (int, float) if isinstance(default, float) else type(default))
+        if not fits or isinstance(value, bool) or (isinstance(default, int) and not 1 <= value < 2**31):
+            raise UserError(f"{path} has {key}={value!r}; expected a value like {default!r}")
+        if isinstance(default, float):
+            values[key] = float(value)
+    config = ModelConfig(**values)
+    if config.hidden_act not in ACTIVATIONS:
+        raise UserError(f"{path} has hidden_act={config.hidden_act!r}; bertjax has {', '.join(ACTIVATIONS)}")
+    if config.hidden_size % config.num_attention_heads:
+        raise UserError(
+            f"{path}: hidden_size {config.hidden_size} is no multiple of "
+            f"num_attention_heads {config.num_attention_heads}"
+        )
+    return config
+
+
+def _task(values: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """What the model is fine-tuned for, by the rules of `transformers`; None for a pre-trained one."""
+    architectures = values.get("architectures") or [None]
+    if not isinstance(architectures, list):
+        raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
+    kinds = [kind for kind, name in CLASSES.items() if name == architectures[0]]
+    if not kinds:
+        return None
+    labels = _labels(values, path) if set(kinds) & set(_LABELLED) else []
+    kind = kinds[0]
+    if len(kinds) > 1:
+        problem = values.get("problem_type") or _PROBLEMS["regression" if len(labels) == 1 else "classification"]
+        kind = next((kind for kind, name in _PROBLEMS.items() if name == problem), None)
+        if kind is None:
+            raise UserError(f"{path} has problem_type={problem!r}; expected one of {', '.join(_PROBLEMS.values())}")
+    if kind == "regression":
+        if len(labels) != 1:
+            raise UserError(f"{path}: a regression with {len(labels)} outputs; bertjax's has one")
+        labels = []
+    return {"name": str(values.get("finetuning_task") or ""), "kind": kind, "labels": labels}
+
+
+def _labels(values: Mapping[str, Any], path: Path) -> list[str]:
+    """The names of the outputs in their order; those that `transformers` gives where the config has none."""
+    names = values.get("id2label")
+    if names is None:
+        number = values.get("num_labels", 2)
+        if type(number) is not int or not 1 <= number < 2**31:
+            raise UserError(f"{path} has num_labels={number!r}; expected the number of labels")
+        return [f"LABEL_{i}" for i in range(number)]
+    if not isinstance(names, dict) or not names or set(names) != {str(i) for i in range(len(names))}:
+        raise UserError(f"{path}: id2label has not exactly the keys 0, 1, …; put it right as the model was trained")
+    return [str(names[str(i)]) for i in range(len(names))]
+
+
+def _task_values(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config says of a task; the rest is as `transformers` has it by default."""
+    kind, labels = task["kind"], list(task["labels"])
+    values: dict[str, Any] = {"finetuning_task": task["name"]} if task["name"] else {}
+    if kind in _PROBLEMS:
+        values["problem_type"] = _PROBLEMS[kind]
+    if kind == "regression":
+        labels = ["LABEL_0"]
+    if labels:
+        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+    return values

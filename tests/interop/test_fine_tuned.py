@@ -1,0 +1,154 @@
+"""Fine-tuned models out and in: each kind as its class of `transformers`, with its labels and the same scores."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from bertjax import pretrained, pretraining
+from bertjax.errors import UserError
+from bertjax.fill_mask import FillMask
+from bertjax.interop import configs, verification
+from bertjax.interop.huggingface import export_bert, import_bert
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.tasks.task import KINDS
+from tests.model.batches import SMALL, random_batch
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a"]
+TASKS = {
+    "classification": ["not_entailment", "entailment", "möglich"],
+    "multi_label": ["anger", "joy", "surprise", "fear"],
+    "regression": [],
+    "choice": [],
+    "tagging": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+    "span": [],
+}
+
+
+def task_of(kind: str) -> dict:
+    return {"name": "mine", "kind": kind, "labels": TASKS[kind]}
+
+
+def random_params(task: dict) -> dict:
+    """Parameters of which no two numbers are alike."""
+    model = FinetuningModel(SMALL, task["kind"], configs.outputs(task))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
+    params["embeddings"]["word_embeddings"]["embedding"][SMALL.vocab_size :] = 0
+    return params
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return folder
+
+
+@pytest.fixture
+def export(tokenizer_folder, tmp_path):
+    """Writes a model of a kind and returns its folder."""
+
+    def write(kind: str):
+        task = task_of(kind)
+        export_bert(SMALL, random_params(task), tokenizer_folder, tmp_path / kind, task=task)
+        return tmp_path / kind
+
+    return write
+
+
+def silent(message: str) -> None:
+    raise AssertionError(f"unexpected: {message}")
+
+
+def reconfigure(folder, **changes) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value != "absent"}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(kind, export, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder = export(kind)
+    model, info = getattr(transformers, configs.CLASSES[kind]).from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    if TASKS[kind]:
+        assert model.config.id2label == dict(enumerate(TASKS[kind]))
+        assert model.config.label2id == {label: i for i, label in enumerate(TASKS[kind])}
+    batch = random_batch(SMALL, 5, 31, 4)
+    theirs = verification.run_transformers(folder, batch, task_of(kind))["logits"]
+    ours = verification.run_ours(SMALL, random_params(task_of(kind)), batch, task_of(kind))["logits"]
+    assert ours.shape == theirs.shape
+    rows = batch["attention_mask"] == 1 if ours.ndim == 3 else slice(None)
+    np.testing.assert_allclose(ours[rows], theirs[rows], rtol=0, atol=1e-4)
+    model.save_pretrained(tmp_path / "again")
+    config, params, task = import_bert(tmp_path / "again", silent)
+    assert (config, task) == (SMALL, task_of(kind))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, random_params(task)))
+
+
+def test_problem_type_decides_what_a_classifier_trains(export):
+    """The rules of `transformers` where a config says little; names of labels and of the task are then unknown."""
+    folder = export("classification")
+    absent = dict.fromkeys(("id2label", "label2id", "problem_type", "finetuning_task"), "absent")
+    reconfigure(folder, **absent, num_labels=3)
+    labels = ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert import_bert(folder, silent)[2] == {"name": "", "kind": "classification", "labels": labels}
+    folder = export("regression")
+    reconfigure(folder, problem_type="absent")
+    assert import_bert(folder, silent)[2] == task_of("regression")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
+        ({"id2label": {"0": "a", "1": "b"}}, r"classifier.weight has shape \(3, 24\).* says \(2, 24\)"),
+        ({"problem_type": "ranking"}, "problem_type='ranking'"),
+        ({"problem_type": "regression"}, "regression with 3 outputs"),
+        ({"architectures": "BertModel"}, "architectures='BertModel'"),
+        ({"architectures": ["BertForQuestionAnswering"]}, "lacks qa_outputs.weight"),
+    ],
+)
+def test_configs_that_contradict_the_weights_are_refused(changes, message, export):
+    folder = export("classification")
+    reconfigure(folder, **changes)
+    with pytest.raises(UserError, match=message) as error:
+        import_bert(folder, silent)
+    assert "\n" not in str(error.value)
+
+
+def test_a_fine_tuned_folder_becomes_a_checkpoint_that_knows_its_task(export, tmp_path):
+    loaded = pretrained.load(export("tagging"), silent)
+    assert loaded.task == task_of("tagging")
+    pretrained.save(tmp_path / "run", loaded)
+    saved = pretrained.load(tmp_path / "run", silent)
+    assert saved.task == loaded.task
+    export_bert(saved.config.model, saved.params, None, tmp_path / "back", task=saved.task)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("tagging", "back"))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_verification_compares_the_scores_of_the_task(export):
+    pytest.importorskip("transformers")
+    folder = export("span")
+    model = pretrained.load(folder, silent)
+    assert "logits" in verification.verify(SMALL, model.params, folder, model.tokenizer, model.task)
+    model.params["task_head"]["bias"][1] += 0.001
+    with pytest.raises(UserError, match="differ from transformers"):
+        verification.verify(SMALL, model.params, folder, model.tokenizer, model.task)
+
+
+def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(export):
+    model = pretrained.load(export("classification"), silent)
+    with pytest.raises(UserError, match="has no heads of pre-training"):
+        FillMask(model)
+    config = dataclasses.replace(model.config, init_from=str(model.path))
+    with pytest.raises(UserError, match="has no heads of pre-training"):
+        pretraining.with_params_of(config, None, model.tokenizer, silent)
