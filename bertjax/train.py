@@ -153,7 +153,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
         profile = profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)
         with profile as train_step:
-            done = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
+            done, _ = training.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()
     if done < total:

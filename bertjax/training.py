@@ -239,8 +239,8 @@ def fit(
     stop: StopSignal,
     clock: Clock,
     start: int,
-) -> int:
-    """Trains from step `start` through all `batches`, or until `stop` is requested; the number of steps done.
+) -> tuple[int, TrainState]:
+    """Trains from step `start` through all `batches`, or until `stop` is requested; the steps done and their state.
 
     Every metric of a step is handed over before an evaluation or checkpoint of that step is made.
 
@@ -274,4 +274,4 @@ def fit(
         if stopping:
             break
     settle(0)
-    return step
+    return step, state

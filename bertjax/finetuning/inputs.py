@@ -47,7 +47,7 @@ def rows(kind: str, examples: Sequence[Any], tokenizer: Tokenizer, limits: Limit
     """The rows of all examples, in order; `labels` is how many classes there are.
 
     Raises:
-      UserError: a text that is empty or far too long, with its file and row.
+      UserError: a text that is far too long, with its file and row.
     """
     make = _MAKERS[kind]
     return [row for place, example in enumerate(examples) for row in make(place, example, tokenizer, limits, labels)]
@@ -160,8 +160,6 @@ def _encode(text: str, where: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def _check(text: str, where: str) -> None:
-    if not text.strip():
-        raise UserError(f"{where}: the text is empty; fill it in or leave the row out")
     if len(text) > MOST_CHARACTERS:
         raise UserError(
             f"{where}: the text has {len(text):,} characters, at most {MOST_CHARACTERS:,} make sense for one example; "

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -23,14 +24,17 @@ def learning_rate(config: OptimizerConfig, phases: Sequence[Phase]) -> optax.Sch
     lengths = [sum(phase.steps for phase in stretch) for stretch in stretches]
     settings = [stretch[0] if stretch[0].learning_rate else config for stretch in stretches]
     schedules = [
-        _stretch(config, own.learning_rate, own.warmup_steps, length)
+        stretch(config, own.learning_rate, own.warmup_steps, length)
         for own, length in zip(settings, lengths, strict=True)
     ]
     return optax.join_schedules(schedules, list(itertools.accumulate(lengths[:-1])))
 
 
-def _stretch(config: OptimizerConfig, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """One schedule of `total_steps`, with a warm-up from 0 to `peak`.
+Number = int | float | jax.Array
+
+
+def stretch(config: OptimizerConfig, peak: Number, warmup_steps: Number, total_steps: Number) -> optax.Schedule:
+    """One schedule of `total_steps`, with a warm-up from 0 to `peak`; its numbers may be traced.
 
     `linear` follows google-research/bert: in the warm-up the rate is peak × n / warmup, and afterwards it lies on
     the one straight line from the peak at step 0 to `final_fraction` × peak at the end, so that it drops
@@ -40,11 +44,17 @@ def _stretch(config: OptimizerConfig, peak: float, warmup_steps: int, total_step
     """
     end = peak * config.final_fraction
     if config.schedule == "linear":
-        after = lambda step: end + (peak - end) * jnp.clip(1 - step / total_steps, 0, 1) ** config.decay_power  # noqa: E731
+
+        def after(step):
+            return end + (peak - end) * jnp.clip(1 - step / total_steps, 0, 1) ** config.decay_power
+
     elif config.schedule == "cosine":
-        length = max(total_steps - warmup_steps, 1)
-        cosine = optax.cosine_decay_schedule(peak, length, config.final_fraction)
-        after = lambda step: cosine(step - warmup_steps)  # noqa: E731
+        length = jnp.maximum(total_steps - warmup_steps, 1)
+
+        def after(step):
+            progress = jnp.clip((step - warmup_steps) / length, 0, 1)
+            return end + (peak - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
     elif config.schedule == "constant":
         after = optax.constant_schedule(peak)
     else:
