@@ -38,8 +38,9 @@ def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, l
     positions = {label: place for place, label in enumerate(order)}
 
     def find(split: str) -> Path:
-        named = getattr(table, split) if table else ""
-        return rows.find([Path(data_dir)], [named] if named else spec.files[split], "give data_dir the folder with it")
+        if table and (named := getattr(table, split)):
+            return Path(data_dir) / named
+        return rows.find([Path(data_dir)], spec.files[split], "give data_dir the folder with it")
 
     def read(split: str) -> list[WordsExample]:
         if tfds.named(data_dir):

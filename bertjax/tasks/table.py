@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,18 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
     order = () if kind == "regression" else tuple(labels or _collect(kind, records("train")))
     positions = {label: place for place, label in enumerate(order)}
 
+    # A test file may have a column for labels and nothing in it.
+    scored = bool(table.test) and any(record.label not in (None, "") for record in records("test"))
+
     def read(split: str) -> list[Any]:
-        examples = [parse(str(place), record, positions) for place, record in enumerate(records(split))]
+        found = records(split)
+        if split == "test" and not scored:
+            found = (replace(record, label=None) for record in found)
+        examples = [parse(str(place), record, positions) for place, record in enumerate(found)]
         if not examples:
             raise UserError(f"{Path(data_dir) / getattr(table, split)}: there are no examples in it; add some")
         return examples
 
-    scored = bool(table.test) and next((record.label for record in records("test")), None) is not None
     score, metric = _score(kind, order)
     return Task(
         name=f"table/{kind}",
@@ -208,14 +213,14 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
 
     text, second = position(table.text), position(table.second) if table.second else None
     label = position(table.label) if labelled or table.label in sheet.columns else None
-    for number_, cells in sheet.rows:
+    for row, cells in sheet.rows:
         values = [None if at is None else cells[at] for at in (text, second, label)]
-        yield _Record(rows.place(path, number_), *values)
+        yield _Record(rows.place(path, row), *values)
 
 
 def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
-    for number_, record in rows.json_lines(path):
-        where = rows.place(path, number_)
+    for row, record in rows.json_lines(path):
+        where = rows.place(path, row)
         for field in ("text", *(("second",) if table.second else ()), *(("label",) if labelled else ())):
             if (column := getattr(table, field)) not in record:
                 found = ", ".join(map(repr, record))
@@ -229,15 +234,15 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
 def _columns(path: Path, labelled: bool) -> Iterator[_Record]:
     """A word a line, its label last; blank lines between sentences. One column only: there are no labels."""
     for block in rows.blocks(path):
-        cells = [(number_, line.split()) for number_, line in block if not line.startswith("-DOCSTART-")]
+        cells = [(row, line.split()) for row, line in block if not line.startswith("-DOCSTART-")]
         if not cells:
             continue
         width = len(cells[0][1])
-        for number_, line in cells:
+        for row, line in cells:
             if len(line) != width or (labelled and width < 2):
                 expected = max(width, 2) if labelled else width
                 raise UserError(
-                    f"{rows.place(path, number_)}: {len(line)} columns instead of {expected}; put the row right"
+                    f"{rows.place(path, row)}: {len(line)} columns instead of {expected}; put the row right"
                 )
         yield _Record(
             rows.place(path, cells[0][0]),

@@ -59,6 +59,8 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
     order = tuple(labels or spec.labels)
 
     def read(split: str) -> list[TextExample]:
+        if split not in spec.files:
+            raise UserError(f"{name} has no {split}; it has {', '.join(spec.files)}")
         if tfds.named(data_dir):
             return _read_tfds(spec, data_dir, split, order)
         return _read(spec, Path(data_dir), split, order, say)

@@ -1,8 +1,9 @@
 """Adversarial predictions for SQuAD, and what the official scripts say of them.
 
-`cases()` is the same each time. `squad_official.json` holds what SQuAD's evaluate-v1.1.py and evaluate-v2.0.py gave for
-them, unchanged: question by question ([exact match, F1]) and in total; of v2.0, whose script ends in a KeyError where
-predictions are missing, on the questions that have one, at several thresholds. Write it anew where cases change.
+`cases()` is the same each time. `squad_official.json` holds what SQuAD's evaluate-v1.1.py and evaluate-v2.0.py, as
+huggingface/datasets carries them, gave for them: question by question ([exact match, F1]) and in total; of v2.0, whose
+script ends in a KeyError where predictions are missing, on the questions that have one, at several thresholds. Write it
+anew with the scripts where cases change.
 """
 
 import itertools

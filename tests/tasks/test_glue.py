@@ -161,6 +161,8 @@ def test_other_files_are_refused(tmp_path, content, message):
         open_task("glue/sst2", str(tmp_path)).read("dev")
     with pytest.raises(UserError, match=r"no train\.tsv in"):
         open_task("glue/sst2", str(tmp_path)).read("train")
+    with pytest.raises(UserError, match="glue/ax has no train; it has test"):  # it is predicted with MNLI's model
+        open_task("glue/ax", str(tmp_path)).read("train")
     with pytest.raises(UserError, match="did you mean 'glue/sst2'"):
         open_task("glue/sst-2", str(tmp_path))
 

@@ -27,7 +27,7 @@ def test_csv_with_quotes_line_ends_and_a_byte_order_mark(tmp_path):
         tmp_path,
         train='\ufefflabel,note,text\nspam,x,"Win ""now"",\ncall\u2028us"\n\nham,,See you\n',
         dev="text,label\nhello,ham\n",
-        test="text\nhello\n",
+        test="text,label\nhello,\n",
     )
     task = open_task("table/classification", str(tmp_path), table)
     assert task.labels == ("ham", "spam") and task.dev == ("dev",) and task.test == ("test",)
