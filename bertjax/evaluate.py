@@ -1,18 +1,27 @@
-"""Scores a checkpoint on a corpus's held-out split, without training.
+"""Scores a checkpoint without training: a pre-trained one on held-out text, a fine-tuned one on its task.
 
 python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR] [--length=128] [--batch=32]
+python -m bertjax.evaluate --checkpoint=DIR --data_dir=DIR [--task=glue/sst2] [--output=DIR] [--batch=32]
 
-Prints one JSON object: masked-LM loss (nats), perplexity and accuracy, next-sentence accuracy, and the unigram entropy
-that word counts alone reach.
+Prints one JSON object. Of a pre-trained model: masked-LM loss (nats), perplexity and accuracy, next-sentence accuracy,
+and the unigram entropy that word counts alone reach. Of a fine-tuned one: the task's official scores on each split, in
+per cent; --output is where its predictions go, and files to submit. The user's own files are named by --dev, --text,
+--second and --label.
 """
 
 import dataclasses
 import json
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from bertjax import command
 from bertjax.errors import UserError
+
+if TYPE_CHECKING:
+    from bertjax.pretrained import Pretrained
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A workdir, one of its checkpoints, or a Hugging Face folder.")
 _CORPUS = flags.DEFINE_string("corpus", None, "A prepared corpus; by default the one that the run was trained on.")
@@ -20,21 +29,37 @@ _LENGTH = flags.DEFINE_integer(
     "length", None, "Tokens a sequence; by default that of the run's last phase.", lower_bound=8
 )
 _BATCH = flags.DEFINE_integer("batch", 32, "Sequences a step.", lower_bound=1)
+_TASK = flags.DEFINE_string("task", "", "A task of the kind that the model is fine-tuned for; by default that one.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "The folder with the task's files, or tfds.")
+_OUTPUT = flags.DEFINE_string("output", None, "A folder for predictions of dev and test splits.")
+_DEV = flags.DEFINE_string("dev", "", "Tasks table/…: the file to score.")
+_TEXT = flags.DEFINE_string("text", "text", "Tasks table/…: the column of the text.")
+_SECOND = flags.DEFINE_string("second", "", "Tasks table/…: the column of the second text, if there is one.")
+_LABEL = flags.DEFINE_string("label", "label", "Tasks table/…: the column of the label.")
 
 
 def main(args: list[str]) -> None:
     """Restores the checkpoint, scores it and prints the scores."""
     if args or _CHECKPOINT.value is None:
-        raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR]")
+        raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
+    from bertjax import pretrained
+
+    model = pretrained.load(_CHECKPOINT.value, command.say)
+    if model.task is None and not _TASK.value:
+        _score_pretrained(model)
+    else:
+        _score_finetuned(model)
+
+
+def _score_pretrained(model: "Pretrained") -> None:
     import jax
 
-    from bertjax import parallel, pretrained, pretraining, sharding
+    from bertjax import parallel, pretraining, sharding
     from bertjax.config import LayoutConfig, MeshConfig
     from bertjax.data import staging
     from bertjax.data.corpus import Corpus
     from bertjax.data.vocabulary import Vocabulary
 
-    model = pretrained.load(_CHECKPOINT.value, command.say)
     directory = _CORPUS.value or model.config.corpus
     if not directory:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
@@ -51,6 +76,24 @@ def main(args: list[str]) -> None:
     scores = held_out.scores(params, length, _BATCH.value)
     command.say(f"step {model.step} of {model.path}: {pretraining.describe_scores(scores)}")
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
+
+
+def _score_finetuned(model: "Pretrained") -> None:
+    import jax
+
+    from bertjax import sharding
+    from bertjax.finetuning import scoring
+    from bertjax.tasks.table import Table
+
+    table = Table(dev=_DEV.value, text=_TEXT.value, second=_SECOND.value, label=_LABEL.value)
+    setup = scoring.open_scoring(model, _TASK.value, _DATA_DIR.value, table, _BATCH.value, command.say)
+    splits = [setup.split(name) for name in setup.task.dev]
+    if _OUTPUT.value:
+        scores = scoring.predict_all(setup, model.params, splits, Path(_OUTPUT.value), command.say)
+    else:
+        params = jax.device_put(model.params, sharding.of_state(model.params, setup.mesh))
+        scores = {split.name: setup.scores(split, setup.predictions(params, split)) for split in splits}
+    print(json.dumps({"checkpoint": str(model.path), "task": setup.task.name} | scores))
 
 
 if __name__ == "__main__":

@@ -80,19 +80,11 @@ def save(directory: str | Path, model: Pretrained) -> Path:
     directory = Path(directory).absolute()
     if directory.exists() and any(directory.iterdir()):
         raise UserError(f"{directory} is not empty; choose another folder")
-    meta = {
-        "seed": model.config.seed,
-        "config": json.loads(json.dumps(to_dict(model.config))),
-        "corpus": None,
-        "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
-    }
-    if model.task is not None:
-        meta["task"] = model.task
     target = directory / "checkpoints" / str(model.step)
     try:
-        checkpoint.write_params(target, model.params, meta)
+        checkpoint.write_params(target, model.params, _meta(model))
         (directory / "tokenizer").mkdir()
-        checkpoint.write_tokenizer(meta, directory / "tokenizer")
+        checkpoint.write_tokenizer(_meta(model), directory / "tokenizer")
     except BaseException as error:
         for made in ("checkpoints", "tokenizer"):  # half of a model would be in the way of the next try
             shutil.rmtree(directory / made, ignore_errors=True)
@@ -102,6 +94,32 @@ def save(directory: str | Path, model: Pretrained) -> Path:
             ) from error
         raise
     return target
+
+
+def replace(directory: str | Path, model: Pretrained) -> Path:
+    """Writes the checkpoint of step `model.step` into a workdir, in place of all that are there; returns its path.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    folder = Path(directory).absolute() / "checkpoints"
+    target = folder / str(model.step)
+    shutil.rmtree(target, ignore_errors=True)  # what a killed process left
+    checkpoint.write_params(target, model.params, _meta(model))
+    for step in checkpoint.steps(folder):
+        if step != model.step:
+            shutil.rmtree(folder / str(step))
+    return target
+
+
+def _meta(model: Pretrained) -> dict[str, Any]:
+    meta = {
+        "seed": model.config.seed,
+        "config": json.loads(json.dumps(to_dict(model.config))),
+        "corpus": None,
+        "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
+    }
+    return meta if model.task is None else meta | {"task": model.task}
 
 
 def _from_workdir(workdir: Path, say: Callable[[str], None]) -> Pretrained:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bertjax.config import Config
+from bertjax.config import Config, ModelConfig
 from bertjax.errors import UserError
 from bertjax.trees import path_name
 
@@ -150,14 +150,18 @@ def check(config: Config, mesh: Mesh) -> None:
     Raises:
       UserError: names the setting and the mesh axis.
     """
-    model = config.model
+    check_model(config.model, mesh)
+    for index, phase in enumerate(config.phases):
+        check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", config.layout.accumulation)
+        check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
+
+
+def check_model(model: ModelConfig, mesh: Mesh) -> None:
+    """The same of a model alone."""
     check_divides("heads", model.num_attention_heads, mesh, "config.model.num_attention_heads")
     check_divides("mlp", model.intermediate_size, mesh, "config.model.intermediate_size")
     check_divides("embed", model.hidden_size, mesh, "config.model.hidden_size")
     check_divides("vocab", model.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
-    for index, phase in enumerate(config.phases):
-        check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", config.layout.accumulation)
-        check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
 
 
 def check_divides(axis: str, size: int, mesh: Mesh, what: str, accumulation: int = 1) -> None:

@@ -13,8 +13,9 @@ from bertjax.data import rng
 from bertjax.finetuning.inputs import Row
 from bertjax.text.tokenizers import Tokenizer
 
-_LENGTHS = 4  # compiled programs of a step
-_MULTIPLE = 8  # of tokens
+_LENGTHS = 5  # compiled programs of a step
+_MULTIPLE = 4  # of tokens
+_WORTH = 1.05  # times the padded tokens of the most lengths are as good
 _POOL = 50  # batches that are sorted by length together; the order of training stays random beyond
 
 
@@ -120,7 +121,8 @@ def chosen_lengths(longest: np.ndarray) -> tuple[int, ...]:
         ]
         last.append([int(np.argmin(row)) if j else -1 for j, row in enumerate(options)])
         cost.append([min(row) for row in options])
-    best = min(range(len(cost)), key=lambda k: cost[k][-1])
+    # One more length has to save something worth a program.
+    best = next(k for k in range(len(cost)) if cost[k][-1] <= _WORTH * cost[-1][-1])
     chosen, at = [], len(sizes) - 1
     while at >= 0 and best >= 0:
         chosen.append(int(sizes[at]))
@@ -140,5 +142,5 @@ def describe(batches: Batches) -> dict[str, Any]:
         "rows": len(batches.rows),
         "steps an epoch": batches.steps,
         "lengths": list(batches.lengths),
-        "padding": round(batches.padding(), 4),
+        "padding": round(float(batches.padding()), 4),
     }

@@ -1,0 +1,136 @@
+"""What a sweep leaves behind for people: scores of all runs, predictions, a picture, files to submit."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertjax.files import write_text, written_whole
+from bertjax.finetuning.outputs import Prediction
+from bertjax.finetuning.setup import Split
+from bertjax.tasks import glue, submission
+from bertjax.tasks.task import Answer, Task
+
+Record = Mapping[str, Any]  # of a finished run: learning_rate, epochs, seed, scores and so on
+
+
+def summary(task: Task, split: str, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """For each rate and number of epochs: how many seeds, mean, standard deviation and best of each score of a split.
+
+    The standard deviation is that of a sample, 0 of one run. Sorted by the mean of the task's metric, the best first.
+    """
+    groups: dict[tuple[float, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["learning_rate"], record["epochs"]), []).append(record)
+    rows = []
+    for (rate, epochs), group in groups.items():
+        scores = {}
+        for name in group[0]["scores"][split]:
+            values = [record["scores"][split][name] for record in group]
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            scores[name] = {"mean": statistics.fmean(values), "deviation": deviation, "best": max(values)}
+        rows.append({"learning_rate": rate, "epochs": epochs, "seeds": len(group), "scores": scores})
+    return sorted(rows, key=lambda row: -row["scores"][task.metric]["mean"])
+
+
+def table(task: Task, split: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """`summary` to read: mean ± standard deviation over the seeds."""
+    names = [name for name in rows[0]["scores"] if not name.endswith(("total", "thresh"))]
+    names.sort(key=lambda name: name != task.metric)
+    header = ["rate", "epochs", "seeds", *(f"{split} {name}" for name in names), f"best {names[0]}"]
+    lines = []
+    for row in rows:
+        cells = [f"{row['learning_rate']:g}", str(row["epochs"]), str(row["seeds"])]
+        cells += [f"{row['scores'][name]['mean']:.2f} ± {row['scores'][name]['deviation']:.2f}" for name in names]
+        lines.append([*cells, f"{row['scores'][names[0]]['best']:.2f}"])
+    return aligned([header, *lines])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as columns; all but the first are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def leaderboard(columns: Mapping[str, float]) -> str:
+    """A row of the GLUE leaderboard with both averages in use, beside those that BERT's paper gives."""
+    rows = [["", *glue.AVERAGED, *glue.averages(columns)]]
+    published = {f"{name} (paper, test)": scores for name, scores in glue.PUBLISHED.items()}
+    for name, scores in ({"this sweep (dev)": columns} | published).items():
+        values = [*(scores.get(column, math.nan) for column in glue.AVERAGED), *glue.averages(scores).values()]
+        rows.append([name, *("-" if math.isnan(value) else f"{value:.1f}" for value in values)])
+    return aligned(rows)
+
+
+def write_predictions(task: Task, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
+    """A JSON line an example: its id, what is predicted, what is right, and how sure the model is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps(
+            {
+                "id": example.id,
+                "prediction": _readable(task, prediction.value),
+                "label": _readable(task, getattr(example, "label", getattr(example, "labels", None))),
+            }
+            | _certainty(task, prediction)
+            | ({"answers": example.answers} if task.kind == "span" else {}),
+            ensure_ascii=False,
+        )
+        for example, prediction in zip(split.examples, predictions, strict=True)
+    ]
+    write_text(path, "\n".join([*lines, ""]))
+
+
+def _readable(task: Task, value: Any) -> Any:
+    """A prediction or a label by name."""
+    if isinstance(value, Answer):
+        return value.text
+    if value is None or not task.labels:
+        return value
+    if isinstance(value, tuple):
+        return [task.labels[place] for place in value]
+    return task.labels[value]
+
+
+def _certainty(task: Task, prediction: Prediction) -> dict[str, Any]:
+    if task.kind == "span":
+        best = [{"text": text, "probability": round(value, 6)} for text, value in prediction.best[:5]]
+        return {"best": best, "null_odds": round(prediction.value.null_odds, 4)}
+    if prediction.probabilities is None:
+        return {}
+    return {"probabilities": np.round(np.asarray(prediction.probabilities), 6).tolist()}
+
+
+def draw_confusion(task: Task, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
+    """The confusion matrix of a classification as a picture: rows are the right classes, columns the predicted ones."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+    places = range(len(task.labels))
+    right = [example.label for example in split.examples]
+    matrix = confusion_matrix(right, [prediction.value for prediction in predictions], labels=places)
+    side = 3 + 0.6 * len(task.labels)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    ConfusionMatrixDisplay(matrix, display_labels=task.labels).plot(ax=axes, colorbar=False, xticks_rotation=45)
+    axes.set_title(f"{task.name}, {split.name}")
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def write_submission(task: Task, split: Split, predictions: Sequence[Prediction], folder: Path) -> Path:
+    """The file that the GLUE server takes."""
+    return submission.write(task, split.name, split.examples, [one.value for one in predictions], folder)

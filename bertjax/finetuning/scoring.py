@@ -1,0 +1,98 @@
+"""A fine-tuned model on the splits of its task, without training."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bertjax import pretrained, sharding
+from bertjax.errors import UserError
+from bertjax.finetuning import report
+from bertjax.finetuning.config import FinetuneConfig
+from bertjax.finetuning.inputs import Limits
+from bertjax.finetuning.setup import Setup, Split, make_setup
+from bertjax.tasks import glue
+from bertjax.tasks.registry import open_task
+from bertjax.tasks.table import Table
+
+# What bertjax.predict calls each kind.
+PREDICT = {
+    "classification": "classify",
+    "multi_label": "classify",
+    "regression": "classify",
+    "choice": "choose",
+    "tagging": "tag",
+    "span": "answer",
+}
+
+
+def open_scoring(
+    model: pretrained.Pretrained, task: str, data_dir: str, table: Table, batch: int, say: Callable[[str], None]
+) -> Setup:
+    """The setup of a fine-tuned model on data; `task` is by default the one that it was fine-tuned for.
+
+    Raises:
+      UserError: the model is not fine-tuned, or for another kind of task or other labels.
+    """
+    if model.task is None:
+        raise UserError(f"{model.path} is not fine-tuned; use python -m bertjax.finetune first")
+    name = task or model.task["name"]
+    if not name:
+        raise UserError(f"{model.path} does not say which task it is for; give --task")
+    opened = open_task(name, data_dir, table, labels=model.task["labels"] or None, say=say)
+    if opened.kind != model.task["kind"]:
+        raise UserError(f"{model.path} is fine-tuned for {model.task['kind']}, but {name} is {opened.kind}")
+    limits = Limits(**model.task.get("limits", {}))
+    config = FinetuneConfig(
+        batch=batch,
+        length=min(limits.length, model.config.model.max_position_embeddings),
+        stride=limits.stride,
+        question_length=limits.question_length,
+        answer_length=limits.answer_length,
+    )
+    return make_setup(config, opened, model.config.model, model.tokenizer)
+
+
+def predict_all(
+    setup: Setup, params: Any, dev: Sequence[Split], workdir: Path, say: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Predicts the dev splits, and the test splits whose files are there; the scores of the former.
+
+    Into the workdir go predictions/SPLIT.jsonl, for classifications confusion-SPLIT.png, for GLUE submission/.
+    """
+    task = setup.task
+    params = jax.device_put(params, sharding.of_state(params, setup.mesh))
+    scores = {}
+    for split in dev:
+        found = setup.predictions(params, split)
+        scores[split.name] = setup.scores(split, found)
+        report.write_predictions(task, split, found, workdir / "predictions" / f"{split.name}.jsonl")
+        if task.kind == "classification":
+            report.draw_confusion(task, split, found, workdir / f"confusion-{split.name}.png")
+    for name in task.test:
+        try:
+            split = setup.split(name)
+        except UserError as error:
+            say(f"no predictions of {name}: {error}")
+            continue
+        found = setup.predictions(params, split)
+        report.write_predictions(task, split, found, workdir / "predictions" / f"{name}.jsonl")
+        if (task.name, name) in glue.COLUMNS:
+            report.write_submission(task, split, found, workdir / "submission")
+    return scores
+
+
+def predict_diagnostics(mnli: Path, data_dir: str, workdir: Path, say: Callable[[str], None]) -> None:
+    """Predicts GLUE's diagnostic examples (AX) with the model that was fine-tuned on MNLI."""
+    model = pretrained.load(mnli, say)
+    setup = open_scoring(model, "glue/ax", data_dir, Table(), FinetuneConfig().batch, say)
+    predict_all(setup, model.params, [], workdir, say)
+
+
+def gather_submissions(workdir: Path) -> None:
+    """Copies the submission files of all tasks' folders into the one of `workdir`."""
+    (workdir / "submission").mkdir(exist_ok=True)
+    for path in sorted(workdir.glob("*/submission/*.tsv")):
+        shutil.copyfile(path, workdir / "submission" / path.name)

@@ -1,0 +1,143 @@
+"""What all runs of a sweep share: task, data, model, mesh, and the parameters that they start from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bertjax import parallel, pretrained, sharding, training
+from bertjax.config import ModelConfig
+from bertjax.errors import UserError
+from bertjax.finetuning import inputs, outputs
+from bertjax.finetuning.batches import Batches
+from bertjax.finetuning.config import FinetuneConfig
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.objectives import finetuning as losses
+from bertjax.tasks.registry import open_task
+from bertjax.tasks.task import Task
+from bertjax.text.tokenizers import Tokenizer
+
+RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
+_STARTED_WITH = ("embeddings", "encoder", "pooler")
+_MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split of a task's data, ready for the model."""
+
+    name: str
+    examples: Sequence[Any]
+    batches: Batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A task on a model; see `open_setup`."""
+
+    task: Task
+    model: FinetuningModel
+    mesh: Mesh
+    tokenizer: Tokenizer
+    limits: inputs.Limits
+    batch: int
+
+    def split(self, name: str, limit: int = 0) -> Split:
+        """A split of the data, or its first `limit` examples.
+
+        Raises:
+          UserError: what is wrong with its file, or with a text.
+        """
+        examples = self.task.read(name)
+        examples = examples[:limit] if limit else examples
+        rows = inputs.rows(self.task.kind, examples, self.tokenizer, self.limits, len(self.task.labels))
+        batches = Batches(self.task.kind, rows, self.tokenizer, self.batch, self.task.choices, len(self.task.labels))
+        return Split(name, examples, batches)
+
+    @functools.cached_property
+    def objective(self) -> training.Objective:
+        """The model with the loss of the task's kind."""
+        return training.Objective(self.model, losses.terms(self.task.kind), losses.weights)
+
+    @functools.cached_property
+    def _predict_step(self) -> Callable[[Any, training.Batch], dict[str, jax.Array]]:
+        return training.make_predict_step(self.model, self.mesh)
+
+    def predictions(self, params: Any, split: Split) -> list[outputs.Prediction]:
+        """A prediction for each example of a split."""
+        batches, scores = split.batches, [np.zeros(0)] * len(split.batches.rows)
+        pending = []
+        for units, batch in batches.sorted():
+            batch = {name: batch[name] for name in _MODEL_INPUTS}
+            pending.append((units, self._predict_step(params, parallel.put_batch(batch, self.mesh))))
+        for units, result in pending:
+            logits = jax.device_get(result["logits"])
+            for place, unit in enumerate(units):
+                for choice in range(batches.choices):
+                    scores[unit * batches.choices + choice] = logits[place * batches.choices + choice]
+        return outputs.predictions(self.task.kind, split.examples, batches.rows, scores, self.limits)
+
+    def scores(self, split: Split, predictions: Sequence[outputs.Prediction]) -> dict[str, float]:
+        """The task's official scores, in per cent."""
+        return self.task.score(split.examples, [prediction.value for prediction in predictions])
+
+
+def open_setup(
+    config: FinetuneConfig, say: Callable[[str], None]
+) -> tuple[Setup, pretrained.Pretrained, dict[str, Any]]:
+    """(the setup, the model that it starts from, the parameters to start from, which lack at least the new head).
+
+    Raises:
+      UserError: no such task, data or model, or a mesh that does not fit.
+    """
+    source = pretrained.load(config.init_from.removeprefix(RANDOM), say)
+    task = open_task(config.task, config.data_dir, config.table, say=say)
+    shape = dataclasses.replace(
+        source.config.model,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+    )
+    setup = make_setup(config, task, shape, source.tokenizer)
+    if config.init_from.startswith(RANDOM):
+        say(f"starting from random parameters of the shape of {source.path}")
+        return setup, source, {}
+    params = {name: source.params[name] for name in _STARTED_WITH if name in source.params}
+    if "pooler" not in params and "pooler" in _shapes(setup):
+        say(f"{source.path} has no pooler, which reads [CLS]: it starts afresh")
+    params = {name: value for name, value in params.items() if name in _shapes(setup)}
+    return setup, source, params
+
+
+def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer: Tokenizer) -> Setup:
+    """The setup of a task on a model of this shape.
+
+    Raises:
+      UserError: the mesh does not fit the model or the batch, or rows are too long for the model.
+    """
+    if config.length > shape.max_position_embeddings:
+        raise UserError(
+            f"config.length is {config.length}; the model reads at most {shape.max_position_embeddings} tokens"
+        )
+    mesh = parallel.make_mesh(config.mesh)
+    sharding.check_model(shape, mesh)
+    sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
+    model = FinetuningModel(
+        shape,
+        task.kind,
+        {"regression": 1, "choice": 1, "span": 2}.get(task.kind) or len(task.labels),
+        dtype=parallel.compute_dtype(config.dtype),
+        unroll=config.layout.unroll,
+        remat=config.layout.remat,
+        attention=config.layout.attention,
+    )
+    limits = inputs.Limits(config.length, config.stride, config.question_length, config.answer_length)
+    return Setup(task, model, mesh, tokenizer, limits, config.batch)
+
+
+def _shapes(setup: Setup) -> dict[str, Any]:
+    batch = {name: np.zeros((setup.batch, 8), np.int32) for name in _MODEL_INPUTS}
+    return jax.eval_shape(lambda: setup.model.init(jax.random.key(0), batch)["params"])

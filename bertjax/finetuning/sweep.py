@@ -1,0 +1,182 @@
+"""The runs of a sweep, in one process and compiled once: rates, step counts and seeds are inputs of the program."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bertjax import training
+from bertjax.errors import UserError
+from bertjax.finetuning.config import FinetuneConfig, Run, optimizer_config
+from bertjax.finetuning.setup import Setup, Split
+from bertjax.optimizers.adamw import adamw
+from bertjax.optimizers.layerwise import scale_by_layer
+from bertjax.optimizers.schedules import stretch
+from bertjax.parallel import compiler_options
+from bertjax.progress import Progress
+from bertjax.speed import Clock
+
+Settings = dict[str, jax.Array]  # of a run: learning_rate, warmup_steps, total_steps, seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    params: Any  # those with the best score, or the last ones
+    scores: dict[str, dict[str, float]]  # by dev split
+    epoch: int  # after which `params` were taken
+    steps: int
+    seconds: float  # of training, without evaluations
+    examples_per_second: float
+
+
+class Sweep:
+    """Trains the runs of a config on a setup."""
+
+    def __init__(self, config: FinetuneConfig, setup: Setup, params: Any, train: Split, dev: list[Split]):
+        """`params` are those to start from; what the model has beside them starts afresh, by the run's seed."""
+        self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
+        self._abstract = training.abstract_state(
+            setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
+        )
+
+    def train(
+        self,
+        run: Run,
+        stop: training.StopSignal,
+        on_step: Callable[[int, dict[str, float]], None],
+        on_epoch: Callable[[int, int, dict[str, dict[str, float]]], None],
+        shown: bool,
+    ) -> Result | None:
+        """One run; None where `stop` ended it early.
+
+        `on_step` gets the metrics of every `log_every`th step, `on_epoch` (epoch, step, scores by dev split) where
+        these are computed: after the last epoch, and after each where `patience` asks for it.
+
+        Raises:
+          UserError: a loss or a score that is not finite.
+        """
+        config, batches = self._config, self._train.batches
+        total, step, seconds = run.epochs * batches.steps, 0, 0.0
+        settings = jax.device_put(self._settings(run))
+        train_step = functools.partial(_with, self._step, settings)
+        state = self._initial(self._params, settings["seed"])
+        best: Result | None = None
+        with Progress(total, 0, shown=shown) as progress:
+            hooks = _hooks(on_step, progress, config.log_every)
+            for epoch in range(1, run.epochs + 1):
+                begin, first = time.perf_counter(), step
+                step, state = training.fit(
+                    state, _epoch(batches, run.seed, epoch), train_step, self._setup.mesh, hooks, stop, Clock(), step
+                )
+                seconds += time.perf_counter() - begin
+                if step < first + batches.steps:
+                    return None
+                if epoch < run.epochs and not config.patience:
+                    continue
+                scores = self.scores(state.params)
+                on_epoch(epoch, step, scores)
+                if best is None or self.chosen(scores) > self.chosen(best.scores):
+                    # A copy: the step that comes next takes the memory of this one's.
+                    params = jax.tree.map(jnp.copy, state.params)
+                    best = Result(params, scores, epoch, step, seconds, 0.0)
+                elif epoch - best.epoch >= config.patience:
+                    break
+        speed = step * batches.batch / seconds
+        return dataclasses.replace(best, steps=step, seconds=seconds, examples_per_second=speed)
+
+    def chosen(self, scores: dict[str, dict[str, float]]) -> float:
+        """The score that chooses: the task's metric on its first dev split."""
+        return scores[self._dev[0].name][self._setup.task.metric]
+
+    def scores(self, params: Any) -> dict[str, dict[str, float]]:
+        """All scores of all dev splits.
+
+        Raises:
+          UserError: one is not finite.
+        """
+        found = {}
+        for split in self._dev:
+            found[split.name] = self._setup.scores(split, self._setup.predictions(params, split))
+            for name, value in found[split.name].items():
+                if not math.isfinite(value):
+                    raise UserError(
+                        f"{self._setup.task.name}: {name} on {split.name} is {value}, as of predictions that are all "
+                        "the same or not finite; try a lower learning rate or other seeds"
+                    )
+        return found
+
+    def _settings(self, run: Run) -> dict[str, np.ndarray]:
+        total = run.epochs * self._train.batches.steps
+        warmup = round(self._config.optimizer.warmup * total)
+        return {
+            "learning_rate": np.float32(run.learning_rate),
+            "warmup_steps": np.float32(warmup),
+            "total_steps": np.float32(total),
+            "seed": np.uint32(run.seed),
+        }
+
+    def _optimizer(self, settings: Settings) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        update = optimizer_config(self._config.optimizer)
+        schedule = stretch(update, settings["learning_rate"], settings["warmup_steps"], settings["total_steps"])
+        by_layer = scale_by_layer(self._config.optimizer.layer_decay, self._setup.model.config)
+        return optax.chain(adamw(update, schedule), by_layer), schedule
+
+    @functools.cached_property
+    def _step(self) -> Callable[[training.TrainState, training.Batch, Settings], tuple[training.TrainState, Any]]:
+        setup, parts = self._setup, self._config.layout.accumulation
+
+        def step(state: training.TrainState, batch: training.Batch, settings: Settings) -> Any:
+            optimizer, schedule = self._optimizer(settings)
+            one = training.train_step_function(
+                setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts
+            )
+            return one(state, batch)
+
+        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(setup.mesh))
+
+    @functools.cached_property
+    def _initial(self) -> Callable[[Any, jax.Array], training.TrainState]:
+        batch = self._train.batches.example()
+        first = self._settings(self._config.runs()[0])
+
+        def make(params: Any, seed: jax.Array) -> training.TrainState:
+            fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
+            params = fresh | params
+            return training.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
+
+        return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))
+
+
+def _with(step: Callable[..., Any], settings: Settings, state: Any, batch: Any) -> Any:
+    return step(state, batch, settings)
+
+
+def _epoch(batches: Any, seed: int, epoch: int) -> Iterator[dict[str, np.ndarray]]:
+    return batches.epoch(seed, epoch)
+
+
+def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> training.Hooks:
+    def on_metrics(step: int, values: dict[str, float]) -> None:
+        if not math.isfinite(values["train/loss"]):
+            raise UserError(f"train/loss is {values['train/loss']} at step {step}; lower the learning rate")
+        progress.step(step)
+        if step % log_every == 0:
+            on_step(step, values)
+            progress.report(step, f"loss {values['train/loss']:.3f}")
+
+    return training.Hooks(
+        on_metrics=on_metrics,
+        evaluation_due=lambda step: False,
+        on_evaluation=lambda step, state: None,
+        checkpoint_due=lambda step: False,
+        on_checkpoint=lambda step, state: None,
+    )
