@@ -11,7 +11,6 @@ per cent; --output is where its predictions go, and files to submit. The user's 
 
 import dataclasses
 import json
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
