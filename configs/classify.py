@@ -1,0 +1,18 @@
+"""Sentiment, spam, topics: classes of one's own texts, from a CSV, TSV or JSON-lines file.
+
+python -m bertjax.finetune --config=configs/classify.py --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
+  --config.table.train=train.csv --config.table.dev=dev.csv --config.table.text=text --config.table.label=label
+
+For other kinds set config.task to table/multi_label, table/regression or table/tagging.
+"""
+
+from bertjax.config import default_config
+from bertjax.finetuning.config import FinetuneConfig
+
+
+def get_config():
+    """BERT's recipe with one rate that is seldom wrong."""
+    config = default_config(FinetuneConfig)
+    config.task = "table/classification"
+    config.learning_rates = (3e-5,)
+    return config

@@ -1,0 +1,113 @@
+"""From examples to rows and back: nothing is lost, and answers are found where they stand."""
+
+import numpy as np
+import pytest
+
+from bertjax.errors import UserError
+from bertjax.finetuning import inputs, outputs
+from bertjax.finetuning.inputs import Limits
+from bertjax.tasks.task import ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.text import tokenizers
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus):
+    return tokenizers.load(corpus / "tokenizer")
+
+
+def rows(kind, examples, tokenizer, labels=2, **limits):
+    return inputs.rows(kind, examples, tokenizer, Limits(**limits), labels)
+
+
+def test_pairs_are_joined_and_the_longer_text_gives_way(tokenizer):
+    first, second = "the list " * 30, "a value"
+    long, short = tokenizer.encode(first), tokenizer.encode(second)
+    for a, b, kept in ((first, second, (long, short)), (second, first, (short, long))):
+        (row,) = rows("classification", [TextExample("0", "", a, b, 1)], tokenizer, length=32)
+        assert len(row.input_ids) == 32 and row.label == 1
+        assert row.input_ids[0] == tokenizer.cls_id and row.input_ids[-1] == tokenizer.sep_id
+        parts = row.input_ids[1 : row.second - 1], row.input_ids[row.second : -1]
+        assert row.input_ids[row.second - 1] == tokenizer.sep_id
+        for part, whole in zip(parts, kept, strict=True):
+            assert part == whole[: len(part)] and len(part) == min(len(whole), 29 - len(short))
+    (row,) = rows("regression", [TextExample("0", "", second, None, 2.5)], tokenizer, length=32)
+    assert row.input_ids == [tokenizer.cls_id, *short, tokenizer.sep_id]
+    assert row.second == len(row.input_ids) and row.label == 2.5
+
+
+def test_each_choice_is_a_row_and_labels_of_several_become_a_vector(tokenizer):
+    made = rows("choice", [ChoiceExample("0", "", "the list", ("is", "has", "a value"), 2)], tokenizer)
+    assert [row.input_ids[row.second : -1] for row in made] == [tokenizer.encode(t) for t in ("is", "has", "a value")]
+    (row,) = rows("multi_label", [TextExample("0", "", "the", None, (0, 3))], tokenizer, labels=4)
+    assert row.label == (1, 0, 0, 1)
+
+
+def test_a_long_sentence_is_cut_between_words_and_rejoined(tokenizer):
+    words = ("the", "interpreter", "returns", "a", "dictionary", "of", "classes", "\u200b", "specified") * 7
+    labels = tuple(range(len(words)))
+    made = rows("tagging", [WordsExample("0", "", words, labels)], tokenizer, labels=len(words), length=24)
+    assert len(made) > 3 and max(len(row.input_ids) for row in made) <= 24
+    read = [word for row in made for word in row.sources]
+    assert read == list(range(len(words)))  # each word once, in order, also one of which the tokenizer leaves nothing
+    scores = []
+    for row in made:
+        score = np.zeros((len(row.input_ids), len(words)))
+        score[list(row.places), list(row.label)] = 5
+        scores.append(score)
+    (found,) = outputs.predictions("tagging", [None], made, scores, Limits(length=24))
+    assert found.value == labels
+
+
+PASSAGE = "The method returns a list. " * 40 + "Its name is Ézéchiel."
+
+
+def question(answers, starts):
+    return QuestionExample("q", "dev.json, question q", "What is its name?", PASSAGE, answers, starts)
+
+
+def test_a_passage_longer_than_the_window_finds_its_answer_at_its_end(tokenizer):
+    limits = {"length": 64, "stride": 20}
+    example = question(("Ézéchiel",), (PASSAGE.index("Ézéchiel"),))
+    made = rows("span", [example], tokenizer, **limits)
+    assert len(made) > 5 and all(len(row.input_ids) <= 64 for row in made)
+    with_answer = [row for row in made if row.label != (0, 0)]
+    assert with_answer and with_answer[-1] is made[-1]
+    for row in with_answer:
+        first, last = (row.places.index(place) for place in row.label)
+        assert PASSAGE[row.sources[first][0] : row.sources[last][1]] == "Ézéchiel"
+    # A model that knows the answer, and one that knows that there is none.
+    scores = [np.zeros((len(row.input_ids), 2)) for row in made]
+    for row, score in zip(made, scores, strict=True):
+        score[row.label[0], 0] += 9
+        score[row.label[1], 1] += 9
+    (found,) = outputs.predictions("span", [example], made, scores, Limits(**limits))
+    assert found.value.text == "Ézéchiel" and found.best[0][0] == "Ézéchiel"
+    assert found.value.null_odds == pytest.approx(-18)  # other windows say that nothing answers, but one is enough
+    for score in scores:
+        score[:] = 0
+        score[0] = 9
+    (found,) = outputs.predictions("span", [example], made, scores, Limits(**limits))
+    assert found.value.null_odds == pytest.approx(18) and found.best[0][0] == ""
+
+
+def test_every_token_of_a_passage_belongs_to_one_window(tokenizer):
+    made = rows("span", [question((), ())], tokenizer, length=64, stride=20)
+    owned = [row.sources[place] for row in made for place in range(*row.own)]
+    assert owned == tokenizer.encode_with_offsets(PASSAGE)[1]
+    assert all(row.label == (0, 0) for row in made)
+
+
+def test_an_answer_is_not_longer_than_allowed(tokenizer):
+    made = rows("span", [question((), ())], tokenizer, length=64, stride=20)
+    scores = [np.zeros((len(row.input_ids), 2)) for row in made]
+    scores[0][made[0].places[2], 0] = scores[0][made[0].places[30], 1] = 5
+    (found,) = outputs.predictions("span", [question((), ())], made, scores, Limits(64, 20, 64, answer_length=4))
+    assert len(tokenizer.encode(found.value.text)) <= 4
+
+
+def test_what_cannot_be_one_example_is_refused_with_its_row(tokenizer):
+    example = TextExample("0", "train.csv, row 7", "word " * 100_000, None, 0)
+    with pytest.raises(UserError, match=r"train\.csv, row 7: .*500,000 characters"):
+        rows("classification", [example], tokenizer)
+    with pytest.raises(UserError, match=r"question q: .*stride"):
+        rows("span", [question((), ())], tokenizer, length=32, stride=30)

@@ -1,0 +1,202 @@
+"""Fine-tuning from a pre-trained checkpoint: sweeps, their results, and the model that they leave."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax import training
+from bertjax.errors import UserError
+from bertjax.finetuning.config import FinetuneConfig, UpdateConfig, from_config_dict
+from bertjax.finetuning.running import finetune
+from bertjax.finetuning.setup import open_setup
+from bertjax.finetuning.sweep import Sweep
+from bertjax.tasks.table import Table
+from bertjax.trees import named_leaves
+from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+
+WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function"]
+
+
+def write_reviews(path, count: int, seed: int) -> None:
+    """Texts that are good where they speak of a list, and bad where they speak of a string."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for good in rng.integers(0, 2, count):
+        words = [*rng.choice(WORDS, rng.integers(3, 12)), "list" if good else "string"]
+        text = " ".join(rng.permutation(words))
+        lines.append(json.dumps({"text": text, "label": "good" if good else "bad"}))
+    path.write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reviews")
+    write_reviews(folder / "train.jsonl", 300, 0)
+    write_reviews(folder / "dev.jsonl", 100, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(reviews, trained) -> FinetuneConfig:
+    return FinetuneConfig(
+        task="table/classification",
+        data_dir=str(reviews),
+        table=Table(train="train.jsonl", dev="dev.jsonl"),
+        init_from=str(trained),
+        learning_rates=(1e-2, 1e-9),
+        epochs=(3,),
+        seeds=(0, 1),
+        length=32,
+        batch=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        log_every=10,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """(workdir, results) of a finished sweep."""
+    workdir = tmp_path_factory.mktemp("sweep") / "run"
+    return workdir, finetune(config, workdir)
+
+
+def test_a_sweep_learns_keeps_the_best_and_reports_all(config, finished):
+    workdir, results = finished
+    assert [one["seed"] for one in results["runs"]] == [0, 1, 0, 1]
+    assert results["best"]["learning_rate"] == 1e-2
+    assert results["best"]["scores"]["dev"]["accuracy"] > 80
+    rows = results["summary"]["dev"]
+    assert [row["learning_rate"] for row in rows] == [1e-2, 1e-9] and rows[0]["seeds"] == 2
+    accuracies = [one["scores"]["dev"]["accuracy"] for one in results["runs"][:2]]
+    assert rows[0]["scores"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert rows[0]["scores"]["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert (workdir / "confusion-dev.png").read_bytes().startswith(b"\x89PNG")
+    records = [json.loads(line) for line in (workdir / "predictions/dev.jsonl").read_text().splitlines()]
+    right = np.mean([record["prediction"] == record["label"] for record in records])
+    assert 100 * right == pytest.approx(results["best"]["scores"]["dev"]["accuracy"])
+    losses = [json.loads(line) for line in (workdir / "runs/rate-0.01-epochs-3-seed-0/metrics.jsonl").open()]
+    assert losses[0]["train/loss"] > losses[-2]["train/loss"] and "dev/accuracy" in losses[-1]
+
+
+def test_the_kept_model_scores_again_what_it_scored(config, finished):
+    """By its path alone: labels, limits and tokenizer are in the checkpoint."""
+    workdir, results = finished
+    result = run("evaluate", f"--checkpoint={workdir}", f"--data_dir={config.data_dir}", "--dev=dev.jsonl", "--batch=7")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["dev"] == pytest.approx(results["best"]["scores"]["dev"])
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, capsys):
+    workdir, results = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    lines = (workdir / "runs.jsonl").read_text().splitlines()
+    (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    again = finetune(config, tmp_path / "run")
+    assert "run 4 of 4" in capsys.readouterr().err
+    assert again["best"] == results["best"]
+    assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
+    with pytest.raises(UserError, match=r"config\.batch=16, not 8"):
+        finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
+
+
+def open_sweep(config: FinetuneConfig) -> Sweep:
+    setup, _, params = open_setup(config, print)
+    return Sweep(config, setup, params, setup.split("train"), [setup.split("dev")])
+
+
+def params_after(config: FinetuneConfig) -> list[dict]:
+    sweep = open_sweep(config)
+    with training.StopSignal() as stop:
+        runs = [sweep.train(one, stop, lambda *_: None, lambda *_: None, shown=False) for one in config.runs()]
+    return [jax.device_get(named_leaves(result.params)) for result in runs]
+
+
+def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
+    config = dataclasses.replace(config, learning_rates=(1e-3,), epochs=(1,), hidden_dropout_prob=0.1)
+    compiled = []
+
+    def listen(event: str, duration: float, **about: str) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and about["fun_name"] == "jit(step)":
+            compiled.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        first, second = params_after(config)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert 1 <= len(compiled) <= 5  # once a length, whatever the run
+    (alone,) = params_after(dataclasses.replace(config, seeds=(1,)))
+    for name, value in second.items():
+        assert np.array_equal(alone[name], value), name
+    assert not np.array_equal(first["task_head/kernel"], second["task_head/kernel"])
+
+
+def test_patience_takes_the_best_epoch(config, tmp_path):
+    config = dataclasses.replace(config, learning_rates=(1e-2,), epochs=(6,), seeds=(0,), patience=1)
+    results = finetune(config, tmp_path / "run")
+    scores = [json.loads(line) for line in (tmp_path / "run/runs/rate-0.01-epochs-6-seed-0/metrics.jsonl").open()]
+    accuracies = [record["dev/accuracy"] for record in scores if "dev/accuracy" in record]
+    best = results["best"]
+    assert best["scores"]["dev"]["accuracy"] == max(accuracies) == accuracies[best["epoch"] - 1]
+    assert len(accuracies) in (best["epoch"] + 1, 6)
+
+
+def test_a_checkpoint_of_eight_devices_is_fine_tuned_on_one(corpus, reviews, config, tmp_path):
+    """By its path alone, whatever mesh it was written on."""
+    settings = TINY_MODEL | {
+        "corpus": corpus,
+        "mesh.data": 1,
+        "mesh.fsdp": 8,
+        "phases": '({"steps":1,"length":16,"batch":8},)',
+        "eval_every": 0,
+        "eval_sequences": 8,
+    }
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    arguments = ["--config=configs/tiny.py", f"--workdir={tmp_path}/pod", *overrides(settings)]
+    result = run("train", *arguments, env=os.environ | {"XLA_FLAGS": flags})
+    assert result.returncode == 0, result.stderr
+    assert jax.device_count() == 1
+    config = dataclasses.replace(
+        config, init_from=f"{tmp_path}/pod", learning_rates=(1e-3,), epochs=(1,), seeds=(0,), train_examples=32
+    )
+    assert finetune(config, tmp_path / "run")["best"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"init_from": ""}, ["config.init_from"]),
+        ({"learning_rates": ()}, ["config.learning_rates", "at least one"]),
+        ({"lenght": 3}, ["did you mean config.length"]),
+        ({"length": 128}, ["config.length is 128", "at most 64"]),
+        ({"task": "glue/sst3"}, ["glue/sst2"]),
+        ({"optimizer": dataclasses.asdict(UpdateConfig()) | {"schedule": "wsd"}}, ["optimizer.schedule"]),
+        ({"table": {"train": "train.jsonl", "dev": "dev.jsonl", "text": "review"}}, ["review", "row 1"]),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(config, change, parts, tmp_path):
+    with pytest.raises(UserError) as error:
+        finetune(from_config_dict(dataclasses.asdict(config) | change), tmp_path / "run")
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_is_refused_in_one_line(config, tmp_path):
+    settings = {
+        "task": config.task,
+        "data_dir": config.data_dir,
+        "table.train": "train.jsonl",
+        "table.dev": "dev.jsonl",
+        "init_from": config.init_from,
+        "learning_rates": "(1e30,)",
+        "length": 32,
+    }
+    result = run("finetune", "--config=configs/classify.py", f"--workdir={tmp_path}/run", *overrides(settings))
+    assert_refused(result, "train/loss is", "learning rate")

@@ -1,0 +1,25 @@
+"""Layer-wise rates: how far below the heads a parameter lies decides what is left of its update."""
+
+import jax
+import numpy as np
+
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.optimizers.layerwise import scale_by_layer
+from bertjax.trees import named_leaves
+from tests.model.batches import SMALL, random_batch
+
+
+def test_each_layer_has_its_share_of_the_rate():
+    model = FinetuningModel(SMALL, "classification", 2)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
+    ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
+    scale = scale_by_layer(0.5, SMALL)
+    updates, _ = scale.update(ones, scale.init(ones), ones)
+    assert SMALL.num_hidden_layers == 3
+    for name, update in named_leaves(updates).items():
+        if name.startswith("encoder/"):
+            expected = np.array([0.125, 0.25, 0.5])  # the last layer lies one below the heads
+            expected = expected.reshape(3, *[1] * (update.ndim - 1))
+        else:
+            expected = 0.0625 if name.startswith("embeddings/") else 1
+        np.testing.assert_array_equal(update, np.broadcast_to(expected, update.shape), err_msg=name)
