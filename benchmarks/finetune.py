@@ -1,0 +1,190 @@
+"""Fine-tunes the same model by the same recipe in bertjax and in PyTorch `transformers`, seed by seed in turn.
+
+python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,entailment,relatedness] [--seeds=5]
+
+Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
+standard error, and examples a second of both, medians over the seeds after the first, in which bertjax compiles. PyTorch gets
+the same batches in the same order, each padded to its longest row only.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EXAMPLES = 3000  # to learn from, at most
+SPECS = {  # task, data folder, and what is scored where it is not the task's dev
+    "cola": {"task": "glue/cola", "data_dir": "glue"},
+    "sst2": {"task": "glue/sst2", "data_dir": "glue"},
+    "rte": {"task": "glue/rte", "data_dir": "glue"},
+    # The treebank at hand has no training part: learn from dev, score on test.
+    "pos": {
+        "task": "conllu/upos",
+        "data_dir": "ud_ewt",
+        "files": {"train": "en_ewt-ud-dev.conllu", "dev": "en_ewt-ud-test.conllu"},
+    },
+    "entailment": {"task": "sick/entailment", "data_dir": "sick", "split": "test"},
+    "relatedness": {"task": "sick/relatedness", "data_dir": "sick", "split": "test"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a Hugging Face BERT folder")
+    parser.add_argument("--data", required=True, help="the folder with glue/, sick/ and ud_ewt/")
+    parser.add_argument("--tasks", default=",".join(SPECS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--rate", type=float, default=5e-5)
+    arguments = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio | first run |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for name in arguments.tasks.split(","):
+        compare(name, arguments)
+
+
+def compare(name: str, arguments: Any) -> None:
+    """Runs all seeds of a task on both sides, prints its row, and a line of JSON with every figure."""
+    from bertjax import training
+    from bertjax.finetuning.config import FinetuneConfig
+    from bertjax.finetuning.setup import open_setup
+    from bertjax.finetuning.sweep import Sweep
+    from bertjax.tasks.table import Table
+
+    spec = SPECS[name]
+    config = FinetuneConfig(
+        task=spec["task"],
+        data_dir=str(Path(arguments.data) / spec["data_dir"]),
+        table=Table(**spec.get("files", {})),
+        init_from=arguments.model,
+        learning_rates=(arguments.rate,),
+        epochs=(arguments.epochs,),
+        seeds=tuple(range(arguments.seeds)),
+        dtype="float32",
+    )
+    setup, _, params = open_setup(config, lambda message: None)
+    train, dev = setup.split("train", arguments.examples), setup.split(spec.get("split", setup.task.dev[0]))
+    sweep = Sweep(config, setup, params, train, [dev])
+    ours, theirs = [], []
+    with training.StopSignal() as stop:
+        for run in config.runs():
+            result = sweep.train(run, stop, lambda *_: None, lambda *_: None, shown=False)
+            ours.append((result.scores[dev.name][setup.task.metric], result.examples_per_second))
+            theirs.append(train_in_pytorch(config, setup, train, dev, run.seed))
+    print(row(name, setup.task.metric, ours, theirs), flush=True)
+    print(json.dumps({"task": name, "bertjax": ours, "transformers": theirs}), file=os.sys.stderr, flush=True)
+
+
+def row(name: str, metric: str, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> str:
+    scores = [[score for score, _ in side] for side in (ours, theirs)]
+    means = [statistics.fmean(side) for side in scores]
+    errors = [statistics.stdev(side) / math.sqrt(len(side)) if len(side) > 1 else math.nan for side in scores]
+    bound = 2 * math.hypot(*errors)
+    speeds = [statistics.median([speed for _, speed in side[1:] or side]) for side in (ours, theirs)]
+    return (
+        f"| {name} | {metric} | {means[0]:.2f} ± {errors[0]:.2f} | {means[1]:.2f} ± {errors[1]:.2f} | "
+        f"{means[0] - means[1]:+.2f} / {bound:.2f} | {speeds[0]:.0f}, {speeds[1]:.0f} | {speeds[0] / speeds[1]:.2f} | "
+        f"{ours[0][1] / theirs[0][1]:.2f} |"
+    )
+
+
+def train_in_pytorch(config: Any, setup: Any, train: Any, dev: Any, seed: int) -> tuple[float, float]:
+    """(dev score, examples a second) of one run of the same recipe, with the same batches."""
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    from bertjax.finetuning import outputs
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    kind = setup.task.kind
+    classes = {"tagging": transformers.BertForTokenClassification}
+    labels = 1 if kind == "regression" else len(setup.task.labels)
+    make = classes.get(kind, transformers.BertForSequenceClassification)
+    dropout = {"hidden_dropout_prob": config.hidden_dropout_prob}
+    dropout["attention_probs_dropout_prob"] = config.attention_probs_dropout_prob
+    model = make.from_pretrained(config.init_from, num_labels=labels, dtype=torch.float32, **dropout)
+    optimizer, schedule = recipe(config, model, config.epochs[0] * train.batches.steps)
+
+    model.train()
+    begin, steps = time.perf_counter(), 0
+    for epoch in range(1, config.epochs[0] + 1):
+        for batch in train.batches.epoch(seed, epoch):
+            inputs = trimmed(batch)
+            logits = model(**inputs).logits
+            loss = loss_of(kind, logits, batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            steps += 1
+    speed = steps * train.batches.batch / (time.perf_counter() - begin)
+
+    model.eval()
+    scores: list[np.ndarray] = [np.zeros(0)] * len(dev.batches.rows)
+    with torch.no_grad():
+        for units, batch in dev.batches.sorted():
+            logits = model(**trimmed(batch)).logits.numpy()
+            for place, unit in enumerate(units):
+                scores[unit] = logits[place]
+    found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)
+    return setup.scores(dev, found)[setup.task.metric], speed
+
+
+def trimmed(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The model's inputs up to the longest row, without the rows that fill the batch up."""
+    import torch
+
+    real = batch["attention_mask"].sum(axis=1) > 1
+    length = batch["attention_mask"].sum(axis=1).max()
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    return {name: torch.tensor(batch[name][real, :length], dtype=torch.long) for name in names}
+
+
+def loss_of(kind: str, logits: Any, batch: dict[str, np.ndarray]) -> Any:
+    import torch
+    from torch.nn import functional
+
+    real = batch["attention_mask"].sum(axis=1) > 1
+    labels = batch["labels"][real]
+    if kind == "regression":
+        return functional.mse_loss(logits[:, 0], torch.tensor(labels))
+    if kind == "tagging":
+        length = logits.shape[1]
+        marked = np.where(batch["weights"][real, :length] > 0, labels[:, :length], -100)
+        return functional.cross_entropy(logits.flatten(0, 1), torch.tensor(marked, dtype=torch.long).flatten())
+    return functional.cross_entropy(logits, torch.tensor(labels, dtype=torch.long))
+
+
+def recipe(config: Any, model: Any, total: int) -> tuple[Any, Any]:
+    """AdamW without decay of biases and LayerNorm, and the same schedule."""
+    import torch
+
+    from bertjax.finetuning.config import optimizer_config
+    from bertjax.optimizers.schedules import stretch
+
+    update = config.optimizer
+    plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
+    others = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
+    groups = [{"params": others, "weight_decay": update.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.learning_rates[0], betas=(update.beta1, update.beta2), eps=update.eps
+    )
+    rates = stretch(optimizer_config(update), 1.0, round(update.warmup * total), total)
+    values = [float(rates(step)) for step in range(total + 1)]
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: values[step])
+
+
+if __name__ == "__main__":
+    main()
