@@ -1,0 +1,1 @@
+"""Prediction: from texts to what a model says of them."""
