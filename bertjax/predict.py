@@ -8,8 +8,9 @@ python -m bertjax.predict choose    --checkpoint=DIR "A text" "one end of it" "a
 python -m bertjax.predict embed     --checkpoint=DIR "A text." … [--output=FILE.npy]
 
 What is to be read comes from the command line, from --input=FILE, or from stdin. In a file each line is a text; a line
-that begins with { is a JSON object, for what has more than one part: {"text": …, "second": …} for pairs, {"question": …,
-"passage": …} (or "context"), {"words": […]} for words (a text is split at white space), {"text": …, "choices": […]}.
+that begins with { is a JSON object, for what has more than one part: {"text": …, "second": …} for pairs,
+{"question": …, "passage": …} (or "context"), {"words": […]} for words (a text is split at white space),
+{"text": …, "choices": […]}.
 """
 
 import json
@@ -22,6 +23,7 @@ from absl import flags
 
 from bertjax import command
 from bertjax.errors import UserError
+from bertjax.prediction import MODES
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A workdir, one of its checkpoints, or a model of another framework (docs/interop.md)."
@@ -40,8 +42,8 @@ _CHUNK = 32  # batches whose inputs are sorted by length together; their answers
 
 def main(args: list[str]) -> None:
     """Restores the model and prints its predictions, a JSON line an input."""
-    if not args or _CHECKPOINT.value is None:
-        raise UserError('usage: python -m bertjax.predict MODE --checkpoint=DIR "A text."; --help lists the modes')
+    if not args or args[0] not in MODES or _CHECKPOINT.value is None:
+        raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')
     mode, *words = args
     if _OUTPUT.value and not (mode == "embed" and _OUTPUT.value.endswith(".npy")):
         raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from bertjax import pretrained
 from bertjax.errors import UserError
+from bertjax.prediction import MODES
 from bertjax.prediction.embedding import Embedder
 from bertjax.prediction.fill_mask import FillMask
 from bertjax.prediction.runner import Options
@@ -30,7 +31,6 @@ _OF_KIND = {
     "tagging": "tag",
     "span": "answer",
 }
-MODES = ("fill-mask", "classify", "answer", "tag", "choose", "embed")
 
 
 class Predictor(Protocol):

@@ -57,8 +57,8 @@ def limits(source: Pretrained) -> Limits:
 def _text(one: Any, where: str) -> TextExample:
     """A text, a pair of texts, or a dict of `text` and perhaps `second`."""
     if isinstance(one, str):
-        return TextExample(where, where, one)
-    if isinstance(one, dict) and one.keys() >= {"text"}:
+        first, second = one, None
+    elif isinstance(one, dict) and "text" in one:
         first, second = one["text"], one.get("second")
     elif isinstance(one, list | tuple) and len(one) == 2:
         first, second = one
@@ -81,24 +81,25 @@ def _words(one: Any, where: str) -> WordsExample:
     """A list of words, or a text that is split at white space."""
     if isinstance(one, dict):
         one = one.get("words", one.get("text"))
-    words = one.split() if isinstance(one, str) else one
-    if not isinstance(words, list | tuple):
+    words = _string(one, where).split() if isinstance(one, str) else one
+    if not (isinstance(words, list | tuple) and words):
         raise _not(where, one, 'a text, a list of words, or an object {"words": […]}')
     return WordsExample(where, where, tuple(_string(word, where) for word in words))
 
 
 def _choices(one: Any, where: str) -> ChoiceExample:
-    if not (isinstance(one, dict) and "text" in one and isinstance(one.get("choices"), list | tuple)):
+    choices = one.get("choices") if isinstance(one, dict) and "text" in one else None
+    if not (isinstance(choices, list | tuple) and choices):
         raise _not(where, one, 'an object {"text": …, "choices": […]}')
-    choices = tuple(_string(choice, where) for choice in one["choices"])
-    if not choices:
-        raise UserError(f"{where}: there are no choices; give at least one")
+    choices = tuple(_string(choice, where) for choice in choices)
     return ChoiceExample(where, where, _string(one["text"], where), choices)
 
 
 def _string(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: {str(value)[:60]!r} is not a text; put it in quotation marks")
+    if not value.strip():
+        raise UserError(f"{where}: the text is empty; fill it in or leave it out")
     return value
 
 
