@@ -1,65 +1,128 @@
-"""Uses a checkpoint on text.
+"""Uses a checkpoint on text: JSON lines out, in the order of the input.
 
-python -m bertjax.predict fill-mask --checkpoint=DIR ["Text with a [MASK]." …] [--input=FILE] [--top=5]
+python -m bertjax.predict fill-mask --checkpoint=DIR "Text with a [MASK]." …
+python -m bertjax.predict classify  --checkpoint=DIR "A text." …
+python -m bertjax.predict answer    --checkpoint=DIR "Which question?" "The passage with the answer."
+python -m bertjax.predict tag       --checkpoint=DIR "Words to tag ." …
+python -m bertjax.predict choose    --checkpoint=DIR "A text" "one end of it" "another end" …
+python -m bertjax.predict embed     --checkpoint=DIR "A text." … [--output=FILE.npy]
 
-Texts come from the command line, from a file with one a line, or from stdin. Each gives one JSON line on stdout:
-the text, and for every mask the likeliest tokens with their probabilities.
+What is to be read comes from the command line, from --input=FILE, or from stdin. In a file each line is a text; a line
+that begins with { is a JSON object, for what has more than one part: {"text": …, "second": …} for pairs,
+{"question": …, "passage": …} (or "context"), {"words": […]} for words (a text is split at white space),
+{"text": …, "choices": […]}.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from bertjax import command
 from bertjax.errors import UserError
+from bertjax.prediction import MODES
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A workdir, one of its checkpoints, or a Hugging Face folder.")
-_INPUT = flags.DEFINE_string("input", None, "A file with one text a line; - reads stdin.")
-_TOP = flags.DEFINE_integer("top", 5, "Predictions a mask.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 32, "Texts a step.", lower_bound=1)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A workdir, one of its checkpoints, or a model of another framework (docs/interop.md)."
+)
+_INPUT = flags.DEFINE_string("input", None, "A file with a text or a JSON object a line; - reads stdin.")
+_OUTPUT = flags.DEFINE_string("output", None, "embed: an .npy file for the array [texts, hidden], in place of JSON.")
+_TOP = flags.DEFINE_integer("top", 5, "fill-mask: tokens a mask; answer: answers in `best`.", lower_bound=1)
+_POOLING = flags.DEFINE_string("pooling", "mean", "embed: mean, cls or max of the tokens' states.")
+_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of length 1.")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
+_WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
+_BATCH = flags.DEFINE_integer("batch", 32, "Rows that are computed at once.", lower_bound=1)
+
+_CHUNK = 32  # batches whose inputs are sorted by length together; their answers appear together
 
 
 def main(args: list[str]) -> None:
-    """Restores the model and prints its predictions, a JSON line a text."""
-    if not args or args[0] != "fill-mask" or _CHECKPOINT.value is None:
-        raise UserError('usage: python -m bertjax.predict fill-mask --checkpoint=DIR "Text with a [MASK]."')
-    from bertjax import pretrained
-    from bertjax.fill_mask import FillMask
+    """Restores the model and prints its predictions, a JSON line an input."""
+    if not args or args[0] not in MODES or _CHECKPOINT.value is None:
+        raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')
+    mode, *words = args
+    if _OUTPUT.value and not (mode == "embed" and _OUTPUT.value.endswith(".npy")):
+        raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")
+    places, inputs = zip(*_inputs(mode, words), strict=True)
 
-    texts = list(_texts(args[1:]))
-    fill = FillMask(pretrained.load(_CHECKPOINT.value, command.say))
-    for start in range(0, len(texts), _BATCH.value):
-        batch = texts[start : start + _BATCH.value]
-        for text, predictions in zip(batch, fill(batch, top=_TOP.value), strict=True):
-            print(json.dumps({"text": text, "masks": predictions}, ensure_ascii=False), flush=True)
+    from bertjax import predictor, pretrained
+
+    options = predictor.Options(
+        _DTYPE.value, _WEIGHTS.value, _BATCH.value, _TOP.value, _POOLING.value, _NORMALIZE.value
+    )
+    predict = predictor.make(pretrained.load(_CHECKPOINT.value, command.say), mode, options)
+    if _OUTPUT.value:
+        _write_array(Path(_OUTPUT.value), predict.array(inputs, places))
+        return
+    chunk = _CHUNK * _BATCH.value
+    for start in range(0, len(inputs), chunk):
+        for record in predict(inputs[start : start + chunk], places[start : start + chunk]):
+            print(json.dumps(record, ensure_ascii=False))
+        sys.stdout.flush()
 
 
-def _texts(words: list[str]) -> Iterator[str]:
-    """The texts, from where the user put them."""
+def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
+    """(place, input) of each, from where the user put them."""
     if words and _INPUT.value:
         raise UserError("give texts on the command line or --input=FILE, not both")
     for word in words:
         if any("\ud800" <= character <= "\udfff" for character in word):  # how Python keeps bytes that it cannot read
             raise UserError(f"the text {word!a} is not UTF-8; convert it first")
-    lines: Iterable[str] = words or _lines(_INPUT.value or "-")
-    found = [line.strip() for line in lines if line.strip()]
+    if mode == "answer" and words:
+        if len(words) != 2:
+            raise UserError("answer takes a question and a passage from the command line; more come from --input=FILE")
+        yield "the command line", tuple(words)
+        return
+    if mode == "choose" and words:
+        yield "the command line", {"text": words[0], "choices": words[1:]}
+        return
+    name = "text" if words else f"{'stdin' if _INPUT.value in (None, '-') else _INPUT.value}, line"
+    found = [
+        (f"{name} {number}", line.strip())
+        for number, line in enumerate(words or _lines(_INPUT.value or "-"), start=1)
+        if line.strip()
+    ]
     if not found:
         raise UserError(f"there is no text in {_INPUT.value or 'stdin'}; give one text a line")
-    yield from found
+    for place, line in found:
+        yield place, _parsed(place, line) if line.startswith("{") else line
+
+
+def _parsed(place: str, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f'{place} begins with {{ but is no JSON ({error}); write {{"text": "{{…"}} for a text that does'
+        ) from error
 
 
 def _lines(path: str) -> list[str]:
     name = "stdin" if path == "-" else path
     try:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return content.decode("utf-8").splitlines()
+        return content.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}; check --input") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
+
+
+def _write_array(path: Path, array: Any) -> None:
+    import numpy as np
+
+    from bertjax.files import written_whole
+
+    try:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; check --output") from error
+    command.say(f"{array.shape[0]:,} embeddings of {array.shape[1]} numbers are in {path}")
 
 
 if __name__ == "__main__":

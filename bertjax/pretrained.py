@@ -13,6 +13,8 @@ from bertjax.config import Config, from_config_dict, to_dict
 from bertjax.errors import UserError
 from bertjax.text import tokenizers
 
+_ROUNDED_UP = 128  # to a multiple of this the rows of a vocabulary may be rounded up
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -152,6 +154,7 @@ def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
 
     model, params, task = huggingface.import_bert(folder, say)
     tokenizer = tokenizers.load(folder)
+    _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder, say)
     with tempfile.TemporaryDirectory() as written:
         tokenizer.save(written)
         files = checkpoint.tokenizer_files(Path(written))
@@ -166,3 +169,13 @@ def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
         step=0,
         task=task,
     )
+
+
+def _check_tokenizer(words: int, pieces: int, folder: Path, say: Callable[[str], None]) -> None:
+    """Refuses a tokenizer that is surely another model's, and tells of one that may be."""
+    if pieces > words:
+        raise UserError(
+            f"{folder}: the tokenizer has {pieces} entries, the model only {words}; put the model's own tokenizer there"
+        )
+    if words - pieces >= _ROUNDED_UP:
+        say(f"{folder}: the tokenizer has {pieces} entries, the model {words}; is it the model's own?")

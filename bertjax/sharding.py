@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config import Config, ModelConfig
 from bertjax.errors import UserError
+from bertjax.quantization import Quantized
 from bertjax.trees import path_name
 
 # Where each logical axis lies; of one that lies nowhere every device holds all.
@@ -113,13 +114,14 @@ def gathered(params: Any, dtype: jnp.dtype) -> Any:
 def gathered_layer(params: Any, dtype: jnp.dtype, segment: str) -> Any:
     """The same of one layer's parameters, taken out of the stack of `segment` ("encoder/segment_0/").
 
-    To be called where the layer runs, so that its parameters are whole only meanwhile.
+    To be called where the layer runs, so that its parameters are whole, and wide where they are quantised, only
+    meanwhile.
     """
 
     def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         return _use(leaf, logical_axes(segment + path_name(path))[1:], dtype)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
 
 
 def _use(x: jax.Array, axes: tuple[str, ...], dtype: jnp.dtype) -> jax.Array:

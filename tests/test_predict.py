@@ -1,5 +1,6 @@
 """The predict command, and its use from Python."""
 
+import dataclasses
 import json
 import os
 
@@ -9,9 +10,18 @@ import pytest
 
 from bertjax import pretrained
 from bertjax.errors import UserError
-from bertjax.fill_mask import FillMask
+from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
+from bertjax.predictor import Options, make
 from tests.conftest import assert_refused, run
+
+TEXTS = [
+    "a list",
+    "the value of an expression is returned by the call of a function " * 2,
+    "if it is not found, an exception is raised",
+    "names",
+    "the left operand of the operator",
+]
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +29,43 @@ def model(trained):
     return pretrained.load(trained, print)
 
 
+@pytest.fixture(scope="module")
+def tuned(model):
+    """Makes a model with a random head of a kind."""
+
+    def make_tuned(kind: str, labels: tuple[str, ...] = (), **more) -> pretrained.Pretrained:
+        size = len(labels) or (2 if kind == "span" else 1)
+        rng = np.random.default_rng(0)
+        params = {name: model.params[name] for name in ("embeddings", "encoder", "pooler")}
+        params["task_head"] = {"kernel": rng.normal(size=(32, size)), "bias": rng.normal(size=size)}
+        params = jax.tree.map(lambda array: np.asarray(array, np.float32), params)
+        return dataclasses.replace(model, params=params, task={"name": "", "kind": kind, "labels": [*labels]} | more)
+
+    return make_tuned
+
+
+def alone(model, first: str, second: str | None = None) -> dict[str, np.ndarray]:
+    """A batch of one row without padding."""
+    tokenizer = model.tokenizer
+    ids = [tokenizer.cls_id, *tokenizer.encode(first), tokenizer.sep_id]
+    types = [0] * len(ids)
+    if second is not None:
+        ids += [*tokenizer.encode(second), tokenizer.sep_id]
+        types += [1] * (len(ids) - len(types))
+    ids = np.array([ids], np.int32)
+    return {"input_ids": ids, "token_type_ids": np.array([types], np.int32), "attention_mask": np.ones_like(ids)}
+
+
+def logits(model, outputs: int, batch: dict) -> np.ndarray:
+    tuned = FinetuningModel(model.config.model, model.task["kind"], outputs)
+    return np.array(tuned.apply({"params": model.params}, batch)["logits"][0])
+
+
 def test_fill_mask_is_the_model_s_softmax_whatever_stands_beside_it(model):
     """Against the model itself, one text at a time; batching and padding change nothing."""
     texts = ["the [MASK] of a list", "[MASK]", "a longer text with a [MASK] here and a [MASK] there " * 3]
-    for text, answers in zip(texts, FillMask(model)(texts, top=3), strict=True):
+    for text, answers in zip(texts, make(model, "fill-mask", Options(top=3))(texts), strict=True):
+        answers = answers["masks"]
         ids = model.tokenizer.encode(text, special_tokens=True)
         ids = np.array([[model.tokenizer.cls_id, *ids, model.tokenizer.sep_id]], np.int32)
         positions = np.nonzero(ids[0] == model.tokenizer.mask_id)[0][None]
@@ -62,8 +105,8 @@ def test_command_reads_arguments_files_and_stdin(trained, tmp_path):
 
 
 def test_bad_input_is_refused(trained, model, tmp_path):
-    fill = FillMask(model)
-    with pytest.raises(UserError, match=r"there is no \[MASK\]"):
+    fill = make(model)
+    with pytest.raises(UserError, match=r"input 1, 'no mask': there is no \[MASK\]"):
         fill(["no mask"])
     with pytest.raises(UserError, match="at most 64"):
         fill(["[MASK] word" * 100])
@@ -77,3 +120,118 @@ def test_bad_input_is_refused(trained, model, tmp_path):
     latin = os.fsdecode(b"caf\xe9 [MASK]")
     assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", latin), "is not UTF-8")
     assert_refused(run("predict", "dance", f"--checkpoint={trained}"), "usage")
+
+
+def test_classes_are_the_model_s_in_the_order_of_the_texts(tuned):
+    """One text alone and without padding says the same as many in batches by length."""
+    model = tuned("classification", ("bad", "so-so", "good"))
+    asked = [*TEXTS, {"text": "a list", "second": "a tuple"}]
+    records = make(model, options=Options(batch=2))(asked)
+    for text, record in zip(asked, records, strict=True):
+        parts = list(text.values()) if isinstance(text, dict) else [text]
+        expected = np.array(jax.nn.softmax(logits(model, 3, alone(model, *parts))))
+        assert list(record["probabilities"]) == ["bad", "so-so", "good"]
+        np.testing.assert_allclose(list(record["probabilities"].values()), expected, atol=2e-6)
+        assert record["label"] == ("bad", "so-so", "good")[expected.argmax()]
+        assert record["probability"] == max(record["probabilities"].values())
+        assert [record["text"], *([record["second"]] if len(parts) == 2 else [])] == parts
+
+
+def test_other_tasks_answer_in_their_own_words(tuned):
+    several = make(tuned("multi_label", ("joy", "fear", "anger")))(TEXTS)
+    for record in several:
+        assert record["labels"] == [name for name, value in record["probabilities"].items() if value > 0.5]
+    (scored,) = make(tuned("regression"))([("a list", "a tuple")])
+    assert scored["score"] == pytest.approx(
+        float(logits(tuned("regression"), 1, alone(tuned("regression"), "a list", "a tuple"))[0]), abs=2e-6
+    )
+    (chosen,) = make(tuned("choice"))([{"text": "the call", "choices": ["returns", "is raised", "of a list"]}])
+    assert chosen["choice"] == int(np.argmax(chosen["probabilities"])) and len(chosen["probabilities"]) == 3
+    # Longer than the model reads at once: every word has a label nevertheless.
+    words = " ".join(TEXTS * 4)
+    tagged, again = make(tuned("tagging", ("O", "B-X", "I-X")))([words, {"words": ["a", "list"]}])
+    assert tagged["words"] == words.split() and len(tagged["labels"]) == len(tagged["probabilities"]) == len(
+        words.split()
+    )
+    assert again["words"] == ["a", "list"] and len(again["labels"]) == 2
+
+
+def test_no_answer_is_given_only_where_the_model_has_learned_that_there_may_be_none(tuned):
+    asked = [("Which list?", " ".join(TEXTS * 3)), {"question": "What is raised?", "context": TEXTS[2]}]
+    answered = make(tuned("span", name="squad/v1.1"))(asked)
+    passages = [asked[0][1], asked[1]["context"]]
+    for record, passage in zip(answered, passages, strict=True):
+        assert record["answer"] and record["answer"] in passage
+        assert (
+            record["probability"]
+            == dict((one["answer"], one["probability"]) for one in record["best"])[record["answer"]]
+        )
+    assert all(record["answer"] == "" for record in make(tuned("span", threshold=-1e9))(asked))
+    assert all(record["answer"] for record in make(tuned("span", name="squad/v2.0", threshold=1e9))(asked))
+
+
+def test_embeddings_are_means_of_states(model, tuned, tmp_path):
+    expected = []
+    for text in TEXTS:
+        hidden = PretrainingModel(model.config.model).apply(
+            {"params": model.params}, alone(model, text), method="encode"
+        )
+        expected.append(np.array(hidden[0]))
+    means = np.stack([states.mean(axis=0) for states in expected])
+    np.testing.assert_allclose(make(model, "embed").array(TEXTS), means, atol=2e-5)
+    unit = make(tuned("span"), "embed", Options(normalize=True, batch=2))(TEXTS)
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose([record["embedding"] for record in unit], means / lengths, atol=2e-5)
+    for pooling, pool in (("cls", lambda states: states[0]), ("max", lambda states: states.max(axis=0))):
+        found = make(model, "embed", Options(pooling=pooling)).array(TEXTS)
+        np.testing.assert_allclose(found, np.stack([pool(states) for states in expected]), atol=2e-5)
+
+
+def test_eight_bits_and_half_precision_say_nearly_the_same(tuned):
+    model = tuned("classification", ("bad", "so-so", "good"))
+    texts = [text[start:] for text in TEXTS for start in range(0, len(text) - 5, 3)]
+    exact = make(model)(texts)
+    for options in (Options(weights="int8"), Options(dtype="bfloat16"), Options("bfloat16", "int8")):
+        close = make(model, options=options)(texts)
+        differences = [
+            abs(a["probabilities"]["bad"] - b["probabilities"]["bad"]) for a, b in zip(exact, close, strict=True)
+        ]
+        assert 0 < max(differences) < 0.03
+        assert np.mean([a["label"] == b["label"] for a, b in zip(exact, close, strict=True)]) > 0.95
+
+
+def test_what_a_model_cannot_do_is_refused(model, tuned):
+    for source, mode, says in (
+        (model, "classify", "is not fine-tuned: it can fill-mask and embed, but not classify"),
+        (tuned("tagging", ("O",)), "answer", "fine-tuned for tagging: it can tag and embed, but not answer"),
+        (model, "dance", "'dance' is not a mode"),
+    ):
+        with pytest.raises(UserError, match=says):
+            make(source, mode)
+    classify = make(tuned("classification", ("a", "b")))
+    for wrong, says in (
+        ({"txt": "a"}, "input 2: .* is not a text"),
+        ({"text": 3}, "input 2: '3' is not a text"),
+        (" ", "input 2: the text is empty"),
+        ("a " * 150_000, "input 2: the text has 300,000 characters"),
+    ):
+        with pytest.raises(UserError, match=says) as refused:
+            classify(["right", wrong])
+        assert "\n" not in str(refused.value)
+
+
+def test_command_reads_objects_and_writes_arrays(tuned, tmp_path):
+    """A fine-tuned model from a folder; a line that is no JSON is named."""
+    pretrained.save(tmp_path / "run", tuned("classification", ("bad", "good")))
+    lines = tmp_path / "pairs.jsonl"
+    lines.write_text('{"text": "a list", "second": "a tuple"}\n\nnames\n')
+    output = run("predict", "classify", f"--checkpoint={tmp_path / 'run'}", f"--input={lines}", "--weights=int8")
+    assert output.returncode == 0, output.stderr
+    assert [json.loads(line).get("second") for line in output.stdout.splitlines()] == ["a tuple", None]
+    array = tmp_path / "texts.npy"
+    output = run("predict", "embed", f"--checkpoint={tmp_path / 'run'}", f"--output={array}", *TEXTS)
+    assert output.returncode == 0 and not output.stdout, output.stderr
+    assert np.load(array).shape == (len(TEXTS), 32)
+    lines.write_text('names\n{"text": "a list"\n')
+    refused = run("predict", "classify", f"--checkpoint={tmp_path / 'run'}", f"--input={lines}")
+    assert_refused(refused, "line 2 begins with { but is no JSON")

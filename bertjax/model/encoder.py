@@ -167,12 +167,17 @@ class Encoder(nn.Module):
         plan = segments(self.config)
         for i, segment in enumerate(plan):
             pattern = Pattern(self.config, self.dtype, segment.layers, self.kernel, parent=None)
-            params = self.param(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
+            params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
             x = self._run(f"segment_{i}", pattern, (params, index), x, mask, dropout_keys, chosen)
             first += segment.layers * segment.repeats
         return x
+
+    def _stacked(self, name: str, init: Callable, x: jax.Array, mask: jax.Array) -> Any:
+        """A segment's parameters; where there are some as they are: `param` would refuse what is quantised."""
+        there = self.has_variable("params", name)
+        return self.get_variable("params", name) if there else self.param(name, init, x, mask)
 
     def _run(
         self,

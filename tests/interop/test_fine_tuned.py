@@ -10,10 +10,11 @@ from safetensors.numpy import load_file
 
 from bertjax import pretrained, pretraining
 from bertjax.errors import UserError
-from bertjax.fill_mask import FillMask
 from bertjax.interop import configs, verification
 from bertjax.interop.huggingface import export_bert, import_bert
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.prediction.fill_mask import FillMask
+from bertjax.prediction.runner import Options
 from bertjax.tasks.task import KINDS
 from tests.model.batches import SMALL, random_batch
 
@@ -135,6 +136,13 @@ def test_a_fine_tuned_folder_becomes_a_checkpoint_that_knows_its_task(export, tm
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_a_tokenizer_of_another_model_is_refused(export):
+    folder = export("regression")
+    (folder / "vocab.txt").write_text("\n".join([*PIECES, *map(str, range(1000))]) + "\n")
+    with pytest.raises(UserError, match="the tokenizer has 1008 entries, the model only 97"):
+        pretrained.load(folder, silent)
+
+
 def test_verification_compares_the_scores_of_the_task(export):
     pytest.importorskip("transformers")
     folder = export("span")
@@ -148,7 +156,7 @@ def test_verification_compares_the_scores_of_the_task(export):
 def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(export):
     model = pretrained.load(export("classification"), silent)
     with pytest.raises(UserError, match="has no heads of pre-training"):
-        FillMask(model)
+        FillMask(model, Options())
     config = dataclasses.replace(model.config, init_from=str(model.path))
     with pytest.raises(UserError, match="has no heads of pre-training"):
         pretraining.with_params_of(config, None, model.tokenizer, silent)

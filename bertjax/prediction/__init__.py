@@ -1,0 +1,3 @@
+"""Prediction: from texts to what a model says of them."""
+
+MODES = ("fill-mask", "classify", "answer", "tag", "choose", "embed")

@@ -1,0 +1,57 @@
+"""Turns texts into vectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.finetuning.inputs import rows
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.prediction.asking import asked, limits, rounded, texts
+from bertjax.prediction.runner import Options, Runner
+from bertjax.pretrained import Pretrained
+from bertjax.tasks.task import TextExample
+
+
+class Embedder:
+    """A vector for each text, from the states of the encoder's last layer."""
+
+    def __init__(self, source: Pretrained, options: Options) -> None:
+        self._tokenizer, self._limits = source.tokenizer, limits(source)
+        model = PretrainingModel(source.config.model, next_sentence=False, dtype=jnp.dtype(options.dtype))
+
+        def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+            """f32 [rows, hidden]."""
+            first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32) if options.pooling == "cls" else None
+            hidden = model.apply({"params": params}, batch, None, first, method="encode").astype(jnp.float32)
+            pooled = _pooled(hidden, batch["attention_mask"][..., None], options.pooling)
+            return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if options.normalize else pooled
+
+        self._run = Runner(embed, source, options)
+
+    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """For each text its `embedding`, a list of numbers."""
+        examples = texts(inputs, where)
+        vectors = self._embed(examples)
+        return [
+            asked(example) | {"embedding": rounded(vector)} for example, vector in zip(examples, vectors, strict=True)
+        ]
+
+    def array(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> np.ndarray:
+        """The embeddings of all texts, f32 [texts, hidden]; of no texts [0, 0]."""
+        return self._embed(texts(inputs, where))
+
+    def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
+        found = self._run(rows("classification", examples, self._tokenizer, self._limits, 0))
+        return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)
+
+
+def _pooled(hidden: jax.Array, real: jax.Array, pooling: str) -> jax.Array:
+    """hidden: [rows, length, hidden], real: [rows, length, 1], 0 at the padding → [rows, hidden]."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "max":
+        return jnp.where(real != 0, hidden, -jnp.inf).max(axis=1)
+    return (hidden * real).sum(axis=1) / real.sum(axis=1)

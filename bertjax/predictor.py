@@ -1,0 +1,73 @@
+"""Predictions of a model, from Python in three lines.
+
+from bertjax.predictor import load
+predict = load("runs/sst2")
+predict(["a fine film", "a dull film"])
+
+A fine-tuned model predicts what its task asks. `load(…, "embed")` turns texts into vectors; a pre-trained model fills
+in masks. Any number of inputs can be given at once: those of about the same length are computed together, and the
+answers come in the order of the inputs.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from bertjax import pretrained
+from bertjax.errors import UserError
+from bertjax.prediction import MODES
+from bertjax.prediction.embedding import Embedder
+from bertjax.prediction.fill_mask import FillMask
+from bertjax.prediction.runner import Options
+from bertjax.prediction.task import TaskPredictor
+from bertjax.pretrained import Pretrained
+
+# What a fine-tuned model can do, by the kind of its task. Every model can embed.
+_OF_KIND = {
+    "classification": "classify",
+    "multi_label": "classify",
+    "regression": "classify",
+    "choice": "choose",
+    "tagging": "tag",
+    "span": "answer",
+}
+
+
+class Predictor(Protocol):
+    """Answers inputs."""
+
+    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A dict an input, of what was asked and what is predicted, that `json.dumps` takes.
+
+        Inputs are texts, dicts as the command `predict` reads them as JSON, pairs (text, second) or (question, passage)
+        where the task has two texts, and lists of words for a model that tags. `where` names them in messages.
+
+        Raises:
+          UserError: an input that the model cannot read, with its place.
+        """
+
+
+def load(path: str | Path, mode: str = "", say: Callable[[str], None] = print, **options: Any) -> Predictor:
+    """The predictor of the model in a folder, any that `pretrained.load` takes.
+
+    mode: one of MODES; by default what the model is fine-tuned for, else fill-mask. options: those of `Options`.
+
+    Raises:
+      UserError: no such model, mode or option, or the model cannot do what `mode` says.
+    """
+    return make(pretrained.load(path, say), mode, Options(**options))
+
+
+def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:
+    """The same of a loaded model."""
+    options = options or Options()
+    own = "fill-mask" if source.task is None else _OF_KIND[source.task["kind"]]
+    mode = mode or own
+    if mode not in MODES:
+        raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")
+    if mode not in (own, "embed"):
+        tuned = f"fine-tuned for {source.task['kind']}" if source.task else "not fine-tuned"
+        raise UserError(f"{source.path} is {tuned}: it can {own} and embed, but not {mode}; give another model")
+    if mode == "embed":
+        return Embedder(source, options)
+    return FillMask(source, options) if source.task is None else TaskPredictor(source, options)
