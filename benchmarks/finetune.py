@@ -3,8 +3,8 @@
 python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,entailment,relatedness] [--seeds=5]
 
 Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
-standard error, and examples a second of both, medians over the seeds after the first, in which bertjax compiles. PyTorch gets
-the same batches in the same order, each padded to its longest row only.
+standard error, and examples a second of both, medians over the seeds after the first, in which bertjax compiles.
+PyTorch gets the same batches in the same order, each padded to its longest row only.
 """
 
 import argparse

@@ -15,22 +15,12 @@ from typing import Any, Protocol
 
 from bertjax import pretrained
 from bertjax.errors import UserError
-from bertjax.prediction import MODES
+from bertjax.prediction import MODES, OF_KIND
 from bertjax.prediction.embedding import Embedder
 from bertjax.prediction.fill_mask import FillMask
 from bertjax.prediction.runner import Options
 from bertjax.prediction.task import TaskPredictor
 from bertjax.pretrained import Pretrained
-
-# What a fine-tuned model can do, by the kind of its task. Every model can embed.
-_OF_KIND = {
-    "classification": "classify",
-    "multi_label": "classify",
-    "regression": "classify",
-    "choice": "choose",
-    "tagging": "tag",
-    "span": "answer",
-}
 
 
 class Predictor(Protocol):
@@ -61,7 +51,7 @@ def load(path: str | Path, mode: str = "", say: Callable[[str], None] = print, *
 def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:
     """The same of a loaded model."""
     options = options or Options()
-    own = "fill-mask" if source.task is None else _OF_KIND[source.task["kind"]]
+    own = "fill-mask" if source.task is None else OF_KIND[source.task["kind"]]
     mode = mode or own
     if mode not in MODES:
         raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")

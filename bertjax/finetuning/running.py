@@ -20,6 +20,7 @@ from bertjax.finetuning import batches, report, scoring
 from bertjax.finetuning.config import FinetuneConfig, Run
 from bertjax.finetuning.setup import Setup, Split, open_setup
 from bertjax.finetuning.sweep import Result, Sweep
+from bertjax.prediction import OF_KIND
 from bertjax.pretrained import Pretrained
 from bertjax.tasks import glue, submission
 
@@ -173,7 +174,7 @@ def _report(made: Setup, dev: list[Split], records: list[dict[str, Any]], workdi
         print(report.table(made.task, split.name, summary[split.name]))
     say(f"best: {_name(best)}: {_describe(best)}")
     say(f"wrote {workdir}/results.json, predictions/ and checkpoints/")
-    say(f"next: python -m bertjax.predict {scoring.PREDICT[made.task.kind]} --checkpoint={workdir} …")
+    say(f"next: python -m bertjax.predict {OF_KIND[made.task.kind]} --checkpoint={workdir} …")
     return results
 
 

@@ -17,16 +17,6 @@ from bertjax.tasks import glue
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
 
-# What bertjax.predict calls each kind.
-PREDICT = {
-    "classification": "classify",
-    "multi_label": "classify",
-    "regression": "classify",
-    "choice": "choose",
-    "tagging": "tag",
-    "span": "answer",
-}
-
 
 def open_scoring(
     model: pretrained.Pretrained, task: str, data_dir: str, table: Table, batch: int, say: Callable[[str], None]
