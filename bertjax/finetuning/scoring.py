@@ -1,5 +1,6 @@
 """A fine-tuned model on the splits of its task, without training."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,13 +36,8 @@ def open_scoring(
     if opened.kind != model.task["kind"]:
         raise UserError(f"{model.path} is fine-tuned for {model.task['kind']}, but {name} is {opened.kind}")
     limits = Limits(**model.task.get("limits", {}))
-    config = FinetuneConfig(
-        batch=batch,
-        length=min(limits.length, model.config.model.max_position_embeddings),
-        stride=limits.stride,
-        question_length=limits.question_length,
-        answer_length=limits.answer_length,
-    )
+    limits = dataclasses.replace(limits, length=min(limits.length, model.config.model.max_position_embeddings))
+    config = FinetuneConfig(batch=batch, **dataclasses.asdict(limits))
     return make_setup(config, opened, model.config.model, model.tokenizer)
 
 

@@ -134,8 +134,13 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
         remat=config.layout.remat,
         attention=config.layout.attention,
     )
-    limits = inputs.Limits(config.length, config.stride, config.question_length, config.answer_length)
+    limits = limits_of(config)
     return Setup(task, model, mesh, tokenizer, limits, config.batch)
+
+
+def limits_of(config: FinetuneConfig) -> inputs.Limits:
+    """The limits that a config sets."""
+    return inputs.Limits(**{field.name: getattr(config, field.name) for field in dataclasses.fields(inputs.Limits)})
 
 
 def _shapes(setup: Setup) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Law 6: every parameter has exactly one weight-decay decision and one sharding rule, without a catch-all."""
 
+import dataclasses
 import re
 
 import jax
@@ -8,31 +9,43 @@ import pytest
 
 from bertjax import pretraining
 from bertjax.config import Config, ModelConfig, Phase
+from bertjax.model.finetuning import FinetuningModel
 from bertjax.optimizers.decay import RULES, decay_mask
 from bertjax.sharding import PARAMETERS, logical_axes
 from bertjax.sharding import RULES as SHARDING_RULES
 from bertjax.trees import named_leaves
 
+CONFIG = Config(
+    model=ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16),
+    phases=(Phase(1, 16, 2),),
+)
+VARIANTS = {
+    "pre-training": pretraining.make_objective(CONFIG).model,
+    "pre-training without next_sentence": pretraining.make_objective(
+        dataclasses.replace(CONFIG, next_sentence=False)
+    ).model,
+    "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
+    "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
+}
 
-def abstract_params(next_sentence: bool) -> dict:
-    model = ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
-    config = Config(model=model, next_sentence=next_sentence, phases=(Phase(1, 16, 2),))
-    objective = pretraining.make_objective(config)
-    batch = pretraining.abstract_batch(config, config.phases[0])
-    return jax.eval_shape(lambda b: objective.model.init(jax.random.key(0), b)["params"], batch)
+
+def abstract_params(variant: str) -> dict:
+    batch = pretraining.abstract_batch(CONFIG, CONFIG.phases[0])
+    return jax.eval_shape(lambda b: VARIANTS[variant].init(jax.random.key(0), b)["params"], batch)
 
 
-@pytest.mark.parametrize("next_sentence", [True, False])
-def test_coverage_law_of_sharding(next_sentence):
-    """Every parameter has a rule with as many axes as it has dimensions; every rule and every axis is used."""
-    params = named_leaves(abstract_params(next_sentence))
-    axes = {name: logical_axes(name) for name in params}
-    for name, leaf in params.items():
-        assert len(axes[name]) == leaf.ndim, name
-    if next_sentence:
-        for pattern, _ in PARAMETERS:
-            assert any(re.fullmatch(pattern, name) for name in axes), pattern
-        assert {axis for found in axes.values() for axis in found} | {"batch", "length"} == set(SHARDING_RULES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_coverage_law_of_sharding(variant):
+    """Every parameter has a rule with as many axes as it has dimensions."""
+    for name, leaf in named_leaves(abstract_params(variant)).items():
+        assert len(logical_axes(name)) == leaf.ndim, name
+
+
+def test_every_sharding_rule_and_every_axis_is_used():
+    names = {name for variant in VARIANTS for name in named_leaves(abstract_params(variant))}
+    for pattern, _ in PARAMETERS:
+        assert any(re.fullmatch(pattern, name) for name in names), pattern
+    assert {axis for name in names for axis in logical_axes(name)} | {"batch", "length"} == set(SHARDING_RULES)
 
 
 def test_a_parameter_without_a_sharding_rule_is_an_error():
@@ -40,10 +53,10 @@ def test_a_parameter_without_a_sharding_rule_is_an_error():
         logical_axes("mystery")
 
 
-@pytest.mark.parametrize("next_sentence", [True, False])
-def test_coverage_law_of_weight_decay(next_sentence):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_coverage_law_of_weight_decay(variant):
     """Every parameter has exactly one decision; LayerNorm and biases are exempt, everything else decays."""
-    params = abstract_params(next_sentence)
+    params = abstract_params(variant)
     decisions = named_leaves(decay_mask(params))
     for name, decays in decisions.items():
         assert decays == (not ("bias" in name or "norm" in name)), name
