@@ -10,7 +10,7 @@ import numpy as np
 from bertjax.finetuning.inputs import rows
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.prediction.asking import asked, limits, rounded, texts
-from bertjax.prediction.runner import Options, Runner
+from bertjax.prediction.runner import Options, Runner, computation
 from bertjax.pretrained import Pretrained
 from bertjax.tasks.task import TextExample
 
@@ -20,7 +20,7 @@ class Embedder:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._tokenizer, self._limits = source.tokenizer, limits(source)
-        model = PretrainingModel(source.config.model, next_sentence=False, dtype=jnp.dtype(options.dtype))
+        model = PretrainingModel(source.config.model, next_sentence=False, **computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             """f32 [rows, hidden]."""

@@ -11,7 +11,7 @@ from bertjax.errors import UserError
 from bertjax.finetuning.inputs import Row
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.prediction.asking import asked, rounded, texts
-from bertjax.prediction.runner import Options, Runner
+from bertjax.prediction.runner import Options, Runner, computation
 from bertjax.pretrained import Pretrained, check_pretraining
 from bertjax.tasks.task import TextExample
 
@@ -25,7 +25,7 @@ class FillMask:
         self._tokenizer = source.tokenizer
         self._longest = source.config.model.max_position_embeddings
         # What it says of the next sentence is not asked for.
-        model = PretrainingModel(source.config.model, next_sentence=False, dtype=jnp.dtype(options.dtype))
+        model = PretrainingModel(source.config.model, next_sentence=False, **computation(source, options))
         special = np.array(source.tokenizer.special_ids)
 
         def likeliest(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

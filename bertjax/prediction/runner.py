@@ -43,6 +43,11 @@ class Options:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or larger")
 
 
+def computation(source: Pretrained, options: Options) -> dict[str, Any]:
+    """How a model computes that a `Runner` runs: settings of `FinetuningModel` and `PretrainingModel`."""
+    return {"dtype": jnp.dtype(options.dtype), "unroll": source.config.model.num_hidden_layers}
+
+
 class Runner:
     """A compiled function of a model's parameters and a batch, over any rows."""
 
@@ -52,10 +57,11 @@ class Runner:
         """Puts the parameters on the device.
 
         compute: (parameters, `input_ids`, `token_type_ids`, `attention_mask` [rows, length] and `places` [rows,
-          places], those of the rows filled up with 0) → a tree of arrays [rows, …].
+          places], those of the rows filled up with 0) → a tree of arrays [rows, …]. Its model
+          is made with `computation`.
         """
-        self._params = jax.device_put(_stored(source.params, options))
-        self._compute = jax.jit(compute)
+        self._params = jax.device_put(_apart(_stored(source.params, options)))
+        self._compute = jax.jit(lambda params, batch: compute(_stacked(params), batch))
         self._tokenizer, self._batch = source.tokenizer, options.batch
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
@@ -97,3 +103,25 @@ def _stored(params: Any, options: Options) -> Any:
         return np.asarray(matrix).astype(jnp.dtype(options.dtype))
 
     return quantization.map_matrices(params, cast, cast)
+
+
+def _apart(params: Any) -> Any:
+    """The parameters with a list of layers in place of each stack.
+
+    A compiled program copies what it takes out of a stack, but reads what is an array of its own where it lies.
+    """
+
+    def layers(stack: Any) -> list[Any]:
+        count = len(jax.tree.leaves(stack)[0])
+        return [jax.tree.map(lambda leaf, i=i: np.ascontiguousarray(leaf[i]), stack) for i in range(count)]
+
+    return params | {"encoder": {name: layers(stack) for name, stack in params["encoder"].items()}}
+
+
+def _stacked(params: Any) -> Any:
+    """The inverse, within a compiled program; what is unrolled takes the layers out again, and nothing is copied."""
+
+    def stack(layers: list[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+    return params | {"encoder": {name: stack(layers) for name, layers in params["encoder"].items()}}

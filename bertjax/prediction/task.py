@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from bertjax.finetuning.inputs import rows
 from bertjax.finetuning.outputs import Prediction, predictions
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.prediction.asking import asked, examples, limits, rounded
-from bertjax.prediction.runner import Options, Runner
+from bertjax.prediction.runner import Options, Runner, computation
 from bertjax.pretrained import Pretrained
 
 
@@ -25,7 +24,7 @@ class TaskPredictor:
         # By how much no answer must be likelier than any to be given; SQuAD v1.1 has an answer to everything.
         self._threshold = task.get("threshold", 0.0 if task["name"] == "squad/v2.0" else math.inf)
         size = len(source.params["task_head"]["bias"])
-        model = FinetuningModel(source.config.model, self._kind, size, dtype=jnp.dtype(options.dtype))
+        model = FinetuningModel(source.config.model, self._kind, size, **computation(source, options))
 
         def logits(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             return model.apply({"params": params}, batch)["logits"]
