@@ -35,9 +35,9 @@ _POOLING = flags.DEFINE_string("pooling", "mean", "embed: mean, cls or max of th
 _NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of length 1.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
-_BATCH = flags.DEFINE_integer("batch", 32, "Rows that are computed at once.", lower_bound=1)
+_TOKENS = flags.DEFINE_integer("tokens", 1024, "That are computed at once; more for a GPU or TPU.", lower_bound=1)
 
-_CHUNK = 32  # batches whose inputs are sorted by length together; their answers appear together
+_CHUNK = 2048  # inputs that are sorted by length together; their answers appear together
 
 
 def main(args: list[str]) -> None:
@@ -52,15 +52,14 @@ def main(args: list[str]) -> None:
     from bertjax import predictor, pretrained
 
     options = predictor.Options(
-        _DTYPE.value, _WEIGHTS.value, _BATCH.value, _TOP.value, _POOLING.value, _NORMALIZE.value
+        _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value
     )
     predict = predictor.make(pretrained.load(_CHECKPOINT.value, command.say), mode, options)
     if _OUTPUT.value:
         _write_array(Path(_OUTPUT.value), predict.array(inputs, places))
         return
-    chunk = _CHUNK * _BATCH.value
-    for start in range(0, len(inputs), chunk):
-        for record in predict(inputs[start : start + chunk], places[start : start + chunk]):
+    for start in range(0, len(inputs), _CHUNK):
+        for record in predict(inputs[start : start + _CHUNK], places[start : start + _CHUNK]):
             print(json.dumps(record, ensure_ascii=False))
         sys.stdout.flush()
 

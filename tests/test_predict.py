@@ -126,7 +126,7 @@ def test_classes_are_the_model_s_in_the_order_of_the_texts(tuned):
     """One text alone and without padding says the same as many in batches by length."""
     model = tuned("classification", ("bad", "so-so", "good"))
     asked = [*TEXTS, {"text": "a list", "second": "a tuple"}]
-    records = make(model, options=Options(batch=2))(asked)
+    records = make(model, options=Options(tokens=40))(asked)
     for text, record in zip(asked, records, strict=True):
         parts = list(text.values()) if isinstance(text, dict) else [text]
         expected = np.array(jax.nn.softmax(logits(model, 3, alone(model, *parts))))
@@ -179,7 +179,7 @@ def test_embeddings_are_means_of_states(model, tuned, tmp_path):
         expected.append(np.array(hidden[0]))
     means = np.stack([states.mean(axis=0) for states in expected])
     np.testing.assert_allclose(make(model, "embed").array(TEXTS), means, atol=2e-5)
-    unit = make(tuned("span"), "embed", Options(normalize=True, batch=2))(TEXTS)
+    unit = make(tuned("span"), "embed", Options(normalize=True, tokens=40))(TEXTS)
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     np.testing.assert_allclose([record["embedding"] for record in unit], means / lengths, atol=2e-5)
     for pooling, pool in (("cls", lambda states: states[0]), ("max", lambda states: states.max(axis=0))):

@@ -1,7 +1,7 @@
 """Runs a model over rows of ids: in batches by length, in f32 or bf16, with weights as floats or 8-bit integers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,6 @@ import numpy as np
 
 from bertjax import quantization
 from bertjax.errors import UserError
-from bertjax.finetuning.batches import Batches
 from bertjax.finetuning.inputs import Row
 from bertjax.pretrained import Pretrained
 
@@ -18,7 +17,8 @@ DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")
 POOLINGS = ("mean", "cls", "max")
 
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+# Rows are padded to one of these; what is longer than all of them, to what the model reads at most.
+_LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512)
 _PLACES = 4  # the places of a row are filled up to a multiple, so that few programs are compiled
 
 
@@ -28,7 +28,7 @@ class Options:
 
     dtype: str = "float32"  # of the computation; bfloat16
     weights: str = "float"  # float: kept in dtype; int8: kept as 8-bit integers (bertjax/quantization.py)
-    batch: int = 32  # rows that are computed at once, at most
+    tokens: int = 1024  # that are computed at once; a GPU or TPU is busy with 16 times as many
     top: int = 5  # fill-mask: tokens a mask; answer: answers in `best`
     pooling: str = "mean"  # embed: of the tokens' last states, [CLS] and [SEP] included; cls, max
     normalize: bool = False  # embed: to length 1
@@ -38,7 +38,7 @@ class Options:
         for name, known in (("dtype", DTYPES), ("weights", WEIGHTS), ("pooling", POOLINGS)):
             if getattr(self, name) not in known:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
-        for name in ("batch", "top"):
+        for name in ("tokens", "top"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or larger")
 
@@ -57,25 +57,20 @@ class Runner:
         """Puts the parameters on the device.
 
         compute: (parameters, `input_ids`, `token_type_ids`, `attention_mask` [rows, length] and `places` [rows,
-          places], those of the rows filled up with 0) → a tree of arrays [rows, …]. Its model
-          is made with `computation`.
+          places], those of the rows filled up with 0) → a tree of arrays [rows, …]. Its model is made with
+          `computation`.
         """
         self._params = jax.device_put(_apart(_stored(source.params, options)))
         self._compute = jax.jit(lambda params, batch: compute(_stacked(params), batch))
-        self._tokenizer, self._batch = source.tokenizer, options.batch
+        self._pad, self._tokens = source.tokenizer.pad_id, options.tokens
+        self._longest = source.config.model.max_position_embeddings
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
         """What the function gives for each row, in order: trees of NumPy arrays, without the axis of rows."""
-        if not rows:
-            return []
-        # A single text need not be computed as a whole batch; with powers of two few programs are compiled.
-        batch = min(self._batch, 1 << (len(rows) - 1).bit_length())
-        batches = Batches("classification", rows, self._tokenizer, batch, choices=1, labels=0)
         pending = []
-        for numbers, arrays in batches.sorted():
-            chosen = {name: arrays[name] for name in _INPUTS}
-            chosen["places"] = _places([rows[number] for number in numbers], batch)
-            pending.append((numbers, self._compute(self._params, chosen)))
+        for numbers, shape in batches([len(row.input_ids) for row in rows], self._tokens, self._longest):
+            batch = self._batch([rows[number] for number in numbers], shape)
+            pending.append((numbers, self._compute(self._params, batch)))
         results: list[Any] = [None] * len(rows)
         for numbers, computed in pending:
             arrays = jax.device_get(computed)
@@ -83,13 +78,34 @@ class Runner:
                 results[number] = jax.tree.map(lambda array, place=place: array[place], arrays)
         return results
 
+    def _batch(self, rows: Sequence[Row], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+        ids, types, mask = np.full(shape, self._pad, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        mask[:, 0] = 1  # a row of padding still attends to something
+        most = max(len(row.places) for row in rows)
+        places = np.zeros((shape[0], -(-most // _PLACES) * _PLACES), np.int32)
+        for place, row in enumerate(rows):
+            size = len(row.input_ids)
+            ids[place, :size] = row.input_ids
+            types[place, row.second : size] = 1
+            mask[place, :size] = 1
+            places[place, : len(row.places)] = row.places
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "places": places}
 
-def _places(rows: Sequence[Row], batch: int) -> np.ndarray:
-    most = max(len(row.places) for row in rows)
-    places = np.zeros((batch, -(-most // _PLACES) * _PLACES), np.int32)
-    for number, row in enumerate(rows):
-        places[number, : len(row.places)] = row.places
-    return places
+
+def batches(lengths: Sequence[int], tokens: int, longest: int) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """(numbers of rows, the shape [rows, length] to pad them to), every row once, the longest first.
+
+    A shape holds about `tokens`, so that all batches take about as long and as much memory, and few shapes serve any
+    input. Fewer rows than a shape holds, as of a single text, are padded to a power of two. `longest`: what the model
+    reads at most.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    while len(order):
+        needed = lengths[order[0]]
+        length = min(next((length for length in _LENGTHS if length >= needed), longest), longest)
+        most = max(1, tokens // length)
+        yield order[:most], (min(most, 1 << (len(order) - 1).bit_length()), length)
+        order = order[most:]
 
 
 def _stored(params: Any, options: Options) -> Any:
