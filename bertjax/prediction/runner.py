@@ -45,7 +45,13 @@ class Options:
 
 def computation(source: Pretrained, options: Options) -> dict[str, Any]:
     """How a model computes that a `Runner` runs: settings of `FinetuningModel` and `PretrainingModel`."""
-    return {"dtype": jnp.dtype(options.dtype), "unroll": source.config.model.num_hidden_layers}
+    unroll = source.config.model.num_hidden_layers if _unrolled(options) else 1
+    return {"dtype": jnp.dtype(options.dtype), "unroll": unroll}
+
+
+def _unrolled(options: Options) -> bool:
+    """Layers one by one are faster (see `_apart`); in a loop only one layer at a time is widened."""
+    return options.weights == "float"
 
 
 class Runner:
@@ -60,8 +66,12 @@ class Runner:
           places], those of the rows filled up with 0) → a tree of arrays [rows, …]. Its model is made with
           `computation`.
         """
-        self._params = jax.device_put(_apart(_stored(source.params, options)))
-        self._compute = jax.jit(lambda params, batch: compute(_stacked(params), batch))
+        stored = _stored(source.params, options)
+        if _unrolled(options):
+            self._params = jax.device_put(_apart(stored))
+            self._compute = jax.jit(lambda params, batch: compute(_stacked(params), batch))
+        else:
+            self._params, self._compute = jax.device_put(stored), jax.jit(compute)
         self._pad, self._tokens = source.tokenizer.pad_id, options.tokens
         self._longest = source.config.model.max_position_embeddings
 
