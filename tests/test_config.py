@@ -7,6 +7,7 @@ import pytest
 
 from bertjax.config import Config, MaskingConfig, Phase, default_config, from_config_dict, to_dict
 from bertjax.errors import UserError
+from bertjax.finetuning.config import from_config_dict as finetuning_config
 from bertjax.optimizers.schedules import learning_rate
 from tests.conftest import ROOT
 
@@ -24,8 +25,12 @@ def _load(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid_and_says_how_to_run_it(path):
     module = _load(path)
-    config = from_config_dict(module.get_config())
-    assert config.total_steps > 0
+    values = module.get_config()
+    if "task" in values:
+        values.init_from = "runs/base"
+        assert finetuning_config(values).runs()
+    else:
+        assert from_config_dict(values).total_steps > 0
     assert f"configs/{path.name}" in module.__doc__ or "launch/quickstart.sh" in module.__doc__
 
 

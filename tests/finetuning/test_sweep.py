@@ -17,7 +17,7 @@ from bertjax.finetuning.setup import open_setup
 from bertjax.finetuning.sweep import Sweep
 from bertjax.tasks.table import Table
 from bertjax.trees import named_leaves
-from tests.conftest import TINY_MODEL, assert_refused, overrides, run
+from tests.conftest import TINY_MODEL, overrides, run
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function"]
 
@@ -27,7 +27,7 @@ def write_reviews(path, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     lines = []
     for good in rng.integers(0, 2, count):
-        words = [*rng.choice(WORDS, rng.integers(3, 12)), "list" if good else "string"]
+        words = [*rng.choice(WORDS, rng.integers(3, 6)), "list" if good else "string"]
         text = " ".join(rng.permutation(words))
         lines.append(json.dumps({"text": text, "label": "good" if good else "bad"}))
     path.write_text("\n".join(lines))
@@ -188,15 +188,7 @@ def test_bad_settings_are_refused_before_anything_is_written(config, change, par
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_is_refused_in_one_line(config, tmp_path):
-    settings = {
-        "task": config.task,
-        "data_dir": config.data_dir,
-        "table.train": "train.jsonl",
-        "table.dev": "dev.jsonl",
-        "init_from": config.init_from,
-        "learning_rates": "(1e30,)",
-        "length": 32,
-    }
-    result = run("finetune", "--config=configs/classify.py", f"--workdir={tmp_path}/run", *overrides(settings))
-    assert_refused(result, "train/loss is", "learning rate")
+def test_a_loss_that_is_not_finite_is_refused(config, tmp_path):
+    config = dataclasses.replace(config, learning_rates=(1e30,))
+    with pytest.raises(UserError, match=r"train/loss is .* lower the learning rate"):
+        finetune(config, tmp_path / "run")
