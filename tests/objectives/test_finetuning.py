@@ -1,0 +1,64 @@
+"""The losses of fine-tuning are PyTorch's, and what weighs nothing does not count."""
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax.objectives import finetuning
+
+torch = pytest.importorskip("torch")
+functional = torch.nn.functional
+
+ROWS, LENGTH, CLASSES = 6, 9, 4
+RNG = np.random.default_rng(0)
+
+
+def logits(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32) * 3
+
+
+def example(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(logits, labels, weights); the last rows weigh nothing."""
+    weights = (np.arange(ROWS) < 4).astype(np.float32)
+    if kind == "classification":
+        return logits(ROWS, CLASSES), RNG.integers(0, CLASSES, ROWS), weights
+    if kind == "multi_label":
+        return logits(ROWS, CLASSES), RNG.integers(0, 2, (ROWS, CLASSES)), weights
+    if kind == "regression":
+        return logits(ROWS, 1), logits(ROWS), weights
+    if kind == "choice":
+        return logits(ROWS, 1), RNG.integers(0, 2, ROWS // 2), weights[: ROWS // 2]
+    if kind == "tagging":
+        return (
+            logits(ROWS, LENGTH, CLASSES),
+            RNG.integers(0, CLASSES, (ROWS, LENGTH)),
+            np.float32(RNG.random((ROWS, LENGTH)) < 0.4),
+        )
+    return logits(ROWS, LENGTH, 2), RNG.integers(0, LENGTH - 2, (ROWS, 2)), weights
+
+
+def in_pytorch(kind: str, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The mean over what weighs."""
+    real = weights > 0
+    scores, labels = torch.tensor(scores), torch.tensor(labels)
+    if kind == "multi_label":
+        return functional.binary_cross_entropy_with_logits(scores[real], labels[real].float()).item()
+    if kind == "regression":
+        return functional.mse_loss(scores[real][:, 0], labels[real]).item()
+    if kind == "choice":
+        return functional.cross_entropy(scores.view(-1, 2)[real], labels[real]).item()
+    if kind == "span":
+        ends = [functional.cross_entropy(scores[real][:, : LENGTH - 2, i], labels[real][:, i]) for i in range(2)]
+        return (sum(ends) / 2).item()
+    return functional.cross_entropy(scores[real], labels[real]).item()
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi_label", "regression", "choice", "tagging", "span"])
+def test_losses_are_those_of_pytorch(kind):
+    scores, labels, weights = example(kind)
+    mask = np.ones((ROWS, LENGTH), np.int32)
+    mask[:, LENGTH - 2 :] = 0  # no answer lies in the padding
+    batch = {"labels": labels, "weights": weights, "attention_mask": mask}
+    term = jax.jit(finetuning.terms(kind))({"logits": scores}, batch)["task_loss"]
+    assert float(term.mean()) == pytest.approx(in_pytorch(kind, scores, labels, weights), rel=1e-5)
+    assert float(term.weight) == float(finetuning.weights(batch)["task_loss"]) == weights.sum()
