@@ -25,7 +25,9 @@ class TaskPredictor:
         # By how much no answer must be likelier than any to be given; SQuAD v1.1 has an answer to everything.
         self._threshold = task.get("threshold", 0.0 if task["name"] == "squad/v2.0" else math.inf)
         size = len(source.params["task_head"]["bias"])
-        model = FinetuningModel(source.config.model, self._kind, size, dtype=jnp.dtype(options.dtype))
+        features = task.get("features", "")
+        dtype = jnp.dtype(options.dtype)
+        model = FinetuningModel(source.config.model, self._kind, size, dtype=dtype, features=features)
 
         def logits(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             return model.apply({"params": params}, batch)["logits"]
