@@ -21,7 +21,7 @@ from bertjax.config import (
 )
 from bertjax.tasks.table import Table
 
-FEATURES = ("", "last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetuning.py describes them
+FEATURES = ("last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetuning.py describes them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _validate(config: FinetuneConfig) -> None:
         require(0 <= getattr(config, name) < 1, name, getattr(config, name), "at least 0 and under 1")
     one_of("dtype", config.dtype, DTYPES)
     validate_machine(config.mesh, config.layout)
-    one_of("features", config.features, FEATURES)
+    if config.features:
+        one_of("features", config.features, FEATURES)
     require(config.features_memory > 0, "features_memory", config.features_memory, "larger than 0")
     update = config.optimizer
     one_of("optimizer.schedule", update.schedule, tuple(name for name in SCHEDULES if name != "wsd"))

@@ -41,12 +41,12 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     made, source, params = open_setup(config, say)
     train = made.split("train", config.train_examples)
     dev = [made.split(name) for name in made.task.dev]
+    say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
     if config.features:  # of the encoder the runs see no more than these
         train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
         params = {}
     sweep = Sweep(config, made, params, train, dev)
     _write_config(config, workdir)
-    say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
 
     # -- the runs that are still to do
     done = _read_records(workdir)

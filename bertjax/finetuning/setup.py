@@ -109,7 +109,9 @@ def open_setup(
     setup = make_setup(config, task, shape, source.tokenizer)
     if config.init_from.startswith(RANDOM):
         if config.features:
-            raise UserError(f"config.features={config.features} reads a trained encoder; init_from={config.init_from}")
+            raise UserError(
+                f"config.features={config.features} needs a trained encoder; config.init_from is {config.init_from}"
+            )
         say(f"starting from random parameters of the shape of {source.path}")
         return setup, source, {}
     params = {name: source.params[name] for name in ENCODER}

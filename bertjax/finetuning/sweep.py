@@ -145,10 +145,12 @@ class Sweep:
 
     @functools.cached_property
     def _initial(self) -> Callable[[Any, jax.Array], training.TrainState]:
-        batch = self._train.batches.example()
+        example = self._train.batches.example()
         first = self._settings(self._config.runs()[0])
 
         def make(params: Any, seed: jax.Array) -> training.TrainState:
+            # Zeros: the program would hold the example's numbers, and features are many.
+            batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
             fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
             params = fresh | params
             return training.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))

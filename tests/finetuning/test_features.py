@@ -12,10 +12,12 @@ from bertjax.errors import UserError
 from bertjax.finetuning import features, scoring
 from bertjax.finetuning.config import FEATURES, FinetuneConfig, from_config_dict
 from bertjax.finetuning.running import finetune
-from bertjax.finetuning.setup import open_setup
+from bertjax.finetuning.setup import ENCODER, make_setup
 from bertjax.interop.huggingface import export_bert
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
+from bertjax.tasks.task import ChoiceExample, Task
 from bertjax.trees import named_leaves
 from tests.model.batches import SMALL, random_batch
 
@@ -53,8 +55,9 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
 
     shape = dataclasses.replace(SMALL, num_hidden_layers=5)
     batch = {name: random_batch(shape, 4, 20, 2)[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
-    plain = FinetuningModel(shape, "tagging", 2)
-    params = jax.tree.map(np.asarray, plain.init(jax.random.key(0), batch)["params"])
+    shapes = jax.eval_shape(lambda: FinetuningModel(shape, "tagging", 2).init(jax.random.key(0), batch)["params"])
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
     export_bert(shape, params, None, tmp_path / "export", task={"name": "", "kind": "tagging", "labels": ["a", "b"]})
     theirs = transformers.BertModel.from_pretrained(tmp_path / "export")
     with torch.no_grad():
@@ -116,7 +119,7 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
     ("change", "parts"),
     [
         ({"features": "concat_last_4"}, ["needs four layers", "has 2"]),
-        ({"features": "first"}, ["config.features", *FEATURES[1:]]),
+        ({"features": "first"}, ["config.features", *FEATURES]),
         ({"features_memory": 1e-6}, ["config.features_memory", "fewer examples"]),
         ({"optimizer": {"layer_decay": 0.9}}, ["config.optimizer.layer_decay"]),
         ({"init_from": "random:"}, ["trained encoder"]),
@@ -131,13 +134,19 @@ def test_what_has_no_features_is_refused(config, change, parts, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_features_come_back_in_place(config):
+@pytest.mark.parametrize("kind", ["tagging", "choice"])
+def test_features_come_back_in_place(kind, config):
     """Rows are computed by length and padded; predictions on their features are those of the texts."""
-    config = dataclasses.replace(config, features="last", train_examples=40)
-    setup, _, params = open_setup(config, print)
+    source = pretrained.load(config.init_from, print)
+    task = open_task(config.task, config.data_dir, config.table, say=print)
+    if kind == "choice":
+        made = [ChoiceExample(str(i), "", "the " * i, ("a list", "a " * i, "string")) for i in range(1, 22)]
+        task = Task("ends", "choice", (), lambda split: made, lambda *_: {}, "accuracy", choices=3)
+    setup = make_setup(dataclasses.replace(config, features="last"), task, source.config.model, source.tokenizer)
     dev = setup.split("dev")
-    (cached,) = features.computed(setup, params, [dev], 1, print)
+    encoder = {name: source.params[name] for name in ENCODER}
+    (cached,) = features.computed(setup, encoder, [dev], 1, print)
     head = setup.model.init(jax.random.key(0), cached.batches.example())["params"]
-    pairs = zip(setup.predictions(head, cached), setup.predictions(params | head, dev), strict=True)
+    pairs = zip(setup.predictions(head, cached), setup.predictions(encoder | head, dev), strict=True)
     for ours, expected in pairs:
         np.testing.assert_allclose(ours.probabilities, expected.probabilities, rtol=0, atol=1e-6)
