@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax import training
 from bertjax.errors import UserError
@@ -66,7 +67,8 @@ class Sweep:
         """
         config, batches = self._config, self._train.batches
         total, step, seconds = run.epochs * batches.steps, 0, 0.0
-        settings = jax.device_put(self._settings(run))
+        everywhere = NamedSharding(self._setup.mesh, PartitionSpec())
+        settings = jax.device_put(self._settings(run), everywhere)
         train_step = functools.partial(_with, self._step, settings)
         state = self._initial(self._params, settings["seed"])
         best: Result | None = None
