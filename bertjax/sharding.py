@@ -54,6 +54,8 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(next_sentence|task)_head/kernel", ("small", "small")),
     (r"(masked_lm_head/dense|pooler|(next_sentence|task)_head)/bias", ("small",)),
     (r"masked_lm_head/bias", ("vocab",)),
+    (r"layer_mixture/weights", ("small",)),
+    (r"layer_mixture/scale", ()),
 )
 
 

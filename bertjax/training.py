@@ -140,8 +140,8 @@ def _gradients(
     return gradients, {name: Term(total, weights[name]) for name, total in sums.items()}
 
 
-def _apply(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None) -> dict[str, jax.Array]:
-    return model.apply({"params": sharding.gathered(params, model.dtype)}, batch, keys)
+def _apply(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
+    return model.apply({"params": sharding.gathered(params, model.dtype)}, batch, keys, method=method)
 
 
 def dropout_keys(seed: int | jax.Array, step: jax.Array, rows: int) -> jax.Array:
@@ -160,12 +160,15 @@ def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], d
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
 
 
-def make_predict_step(model: Any, mesh: Mesh) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-    """A model's compiled outputs for one batch, whole on every device: (params, batch) -> outputs, without dropout."""
+def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Callable[[Any, Batch], Any]:
+    """A model's compiled outputs for one batch, whole on every device: (params, batch) -> outputs, without dropout.
 
-    def predict_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
+    `method` names the model's method that gives them, by default `__call__`.
+    """
+
+    def predict_step(params: Any, batch: Batch) -> Any:
         with sharding.on(mesh):
-            return _apply(model, params, batch)
+            return _apply(model, params, batch, method=method)
 
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))

@@ -22,9 +22,21 @@ _POOL = 50  # batches that are sorted by length together; the order of training 
 class Batches:
     """The batches of one set of rows, each `batch` units; what is missing at the end is filled up with weight 0."""
 
-    def __init__(self, kind: str, rows: Sequence[Row], tokenizer: Tokenizer, batch: int, choices: int, labels: int):
-        """`choices`: rows a unit; `labels`: number of classes."""
-        self.kind, self.rows, self.batch, self.choices = kind, rows, batch, choices
+    def __init__(
+        self,
+        kind: str,
+        rows: Sequence[Row],
+        tokenizer: Tokenizer,
+        batch: int,
+        choices: int,
+        labels: int,
+        features: Sequence[np.ndarray] | None = None,
+    ):
+        """`choices`: rows a unit; `labels`: number of classes; `features`: of each row, in place of its ids.
+
+        They are [layers, hidden], or one such for each token.
+        """
+        self.kind, self.rows, self.batch, self.choices, self._features = kind, rows, batch, choices, features
         self._pad, self._labels = tokenizer.pad_id, labels
         lengths = np.array([len(row.input_ids) for row in rows])
         self._unit_lengths = lengths.reshape(-1, choices).max(axis=1)
@@ -66,7 +78,8 @@ class Batches:
         return 1 - sum(map(np.sum, sizes)) / sum(mask.size for mask in sizes)
 
     def _batch(self, units: np.ndarray) -> dict[str, np.ndarray]:
-        rows = [self.rows[unit * self.choices + choice] for unit in units for choice in range(self.choices)]
+        numbers = [unit * self.choices + choice for unit in units for choice in range(self.choices)]
+        rows = [self.rows[number] for number in numbers]
         longest = max(len(row.input_ids) for row in rows)
         length = next(length for length in self.lengths if length >= longest)
         shape = (self.batch * self.choices, length)
@@ -78,13 +91,17 @@ class Batches:
             types[place, row.second : size] = 1
             mask[place, :size] = 1
         labels, weights = self._targets(rows, length)
-        return {
-            "input_ids": ids,
-            "token_type_ids": types,
-            "attention_mask": mask,
-            "labels": labels,
-            "weights": weights,
-        }
+        inputs = {"input_ids": ids, "token_type_ids": types}
+        if self._features is not None:
+            inputs = {"features": self._padded([self._features[number] for number in numbers], shape)}
+        return inputs | {"attention_mask": mask, "labels": labels, "weights": weights}
+
+    def _padded(self, features: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+        """Features of rows as one array, f32 [rows, layers, hidden] or [rows, length, layers, hidden]."""
+        padded = np.zeros((*shape[: features[0].ndim - 1], *features[0].shape[-2:]), np.float32)
+        for place, one in enumerate(features):
+            padded[(place, *map(slice, one.shape))] = one
+        return padded
 
     def _targets(self, rows: Sequence[Row], length: int) -> tuple[np.ndarray, np.ndarray]:
         """(labels, weights) as objectives/finetuning.py describes them; what is not labelled weighs 0."""

@@ -21,6 +21,8 @@ from bertjax.config import (
 )
 from bertjax.tasks.table import Table
 
+FEATURES = ("last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetuning.py describes them
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateConfig:
@@ -54,6 +56,8 @@ class FinetuneConfig:
     question_length: int = 64  # span: tokens of a question, at most
     answer_length: int = 30  # span: tokens of an answer, at most
     train_examples: int = 0  # only the first ones; 0: all
+    features: str = ""  # freeze the encoder and train a head on last, concat_last_4 or weighted_sum of its layers
+    features_memory: float = 16.0  # GB of the host's memory that features may take
     patience: int = 0  # stop after so many epochs without a better dev score and take the best; 0: run to the end
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -119,8 +123,13 @@ def _validate(config: FinetuneConfig) -> None:
         require(0 <= getattr(config, name) < 1, name, getattr(config, name), "at least 0 and under 1")
     one_of("dtype", config.dtype, DTYPES)
     validate_machine(config.mesh, config.layout)
+    if config.features:
+        one_of("features", config.features, FEATURES)
+    require(config.features_memory > 0, "features_memory", config.features_memory, "larger than 0")
     update = config.optimizer
     one_of("optimizer.schedule", update.schedule, tuple(name for name in SCHEDULES if name != "wsd"))
     validate_optimizer(optimizer_config(update))
     require(0 <= update.warmup < 1, "optimizer.warmup", update.warmup, "at least 0 and under 1")
     require(0 < update.layer_decay <= 1, "optimizer.layer_decay", update.layer_decay, "larger than 0, at most 1")
+    decays = config.features and update.layer_decay < 1
+    require(not decays, "optimizer.layer_decay", update.layer_decay, "1 with config.features, which trains no layer")

@@ -16,9 +16,9 @@ from bertjax.command import say
 from bertjax.config import Config, Phase, to_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed, write_text
-from bertjax.finetuning import batches, report, scoring
+from bertjax.finetuning import batches, features, report, scoring
 from bertjax.finetuning.config import FinetuneConfig, Run
-from bertjax.finetuning.setup import Setup, Split, open_setup
+from bertjax.finetuning.setup import ENCODER, Setup, Split, open_setup
 from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.prediction import OF_KIND
 from bertjax.pretrained import Pretrained
@@ -41,9 +41,12 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     made, source, params = open_setup(config, say)
     train = made.split("train", config.train_examples)
     dev = [made.split(name) for name in made.task.dev]
+    say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
+    if config.features:  # of the encoder the runs see no more than these
+        train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
+        params = {}
     sweep = Sweep(config, made, params, train, dev)
     _write_config(config, workdir)
-    say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
 
     # -- the runs that are still to do
     done = _read_records(workdir)
@@ -112,10 +115,13 @@ def _keep(
     if "best_f1_thresh" in chosen:  # null_odds above it mean that there is no answer
         task["threshold"] = chosen["best_f1_thresh"]
     shape = Config(model=made.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
+    if config.features:
+        task["features"] = config.features
+    frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
     model = dataclasses.replace(
         source,
         config=shape,
-        params=jax.device_get(result.params),
+        params=frozen | jax.device_get(result.params),
         step=record["number"],
         task=json.loads(json.dumps(task)),
     )
@@ -136,7 +142,7 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
     except ValueError as error:
         raise UserError(f"{path} cannot be read ({error}); use a new --workdir") from error
     now = json.loads(json.dumps(to_dict(config)))
-    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "data_dir"}
+    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "data_dir", "features_memory"}
     for key in sorted((before.keys() | now.keys()) - free):
         if before.get(key) != now.get(key):
             raise UserError(

@@ -37,7 +37,7 @@ def open_scoring(
         raise UserError(f"{model.path} is fine-tuned for {model.task['kind']}, but {name} is {opened.kind}")
     limits = Limits(**model.task.get("limits", {}))
     limits = dataclasses.replace(limits, length=min(limits.length, model.config.model.max_position_embeddings))
-    config = FinetuneConfig(batch=batch, **dataclasses.asdict(limits))
+    config = FinetuneConfig(batch=batch, features=model.task.get("features", ""), **dataclasses.asdict(limits))
     return make_setup(config, opened, model.config.model, model.tokenizer)
 
 

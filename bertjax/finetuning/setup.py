@@ -22,8 +22,9 @@ from bertjax.tasks.task import Task
 from bertjax.text.tokenizers import Tokenizer
 
 RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
-_STARTED_WITH = ("embeddings", "encoder", "pooler")
+ENCODER = ("embeddings", "encoder")  # its parameters
 _MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+_TARGETS = ("labels", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +56,12 @@ class Setup:
         examples = self.task.read(name)
         examples = examples[:limit] if limit else examples
         rows = inputs.rows(self.task.kind, examples, self.tokenizer, self.limits, len(self.task.labels))
-        batches = Batches(self.task.kind, rows, self.tokenizer, self.batch, self.task.choices, len(self.task.labels))
-        return Split(name, examples, batches)
+        return Split(name, examples, self.batches(rows))
+
+    def batches(self, rows: Sequence[inputs.Row], features: Sequence[np.ndarray] | None = None) -> Batches:
+        """The batches of rows, or of their features."""
+        task = self.task
+        return Batches(task.kind, rows, self.tokenizer, self.batch, task.choices, len(task.labels), features)
 
     @functools.cached_property
     def objective(self) -> training.Objective:
@@ -72,7 +77,7 @@ class Setup:
         batches, scores = split.batches, [np.zeros(0)] * len(split.batches.rows)
         pending = []
         for units, batch in batches.sorted():
-            batch = {name: batch[name] for name in _MODEL_INPUTS}
+            batch = {name: batch[name] for name in batch if name not in _TARGETS}
             pending.append((units, self._predict_step(params, parallel.put_batch(batch, self.mesh))))
         for units, result in pending:
             logits = jax.device_get(result["logits"])
@@ -103,13 +108,20 @@ def open_setup(
     )
     setup = make_setup(config, task, shape, source.tokenizer)
     if config.init_from.startswith(RANDOM):
+        if config.features:
+            raise UserError(
+                f"config.features={config.features} needs a trained encoder; config.init_from is {config.init_from}"
+            )
         say(f"starting from random parameters of the shape of {source.path}")
         return setup, source, {}
-    params = {name: source.params[name] for name in _STARTED_WITH if name in source.params}
-    if "pooler" not in params and "pooler" in _shapes(setup):
-        say(f"{source.path} has no pooler, which reads [CLS]: it starts afresh")
-    params = {name: value for name, value in params.items() if name in _shapes(setup)}
-    return setup, source, params
+    params = {name: source.params[name] for name in ENCODER}
+    if config.features or "pooler" not in _shapes(setup):
+        return setup, source, params
+    reads_others = source.task is not None and source.task.get("features", "last") != "last"
+    if "pooler" not in source.params or reads_others:
+        say(f"{source.path} has no pooler, which reads the last layer's [CLS]: it starts afresh")
+        return setup, source, params
+    return setup, source, params | {"pooler": source.params["pooler"]}
 
 
 def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer: Tokenizer) -> Setup:
@@ -122,6 +134,11 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
         raise UserError(
             f"config.length is {config.length}; the model reads at most {shape.max_position_embeddings} tokens"
         )
+    if config.features == "concat_last_4" and shape.num_hidden_layers < 4:
+        raise UserError(
+            f"config.features=concat_last_4 needs four layers, the model has {shape.num_hidden_layers}; "
+            "take last or weighted_sum"
+        )
     mesh = parallel.make_mesh(config.mesh)
     sharding.check_model(shape, mesh)
     sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
@@ -133,6 +150,7 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
         unroll=config.layout.unroll,
         remat=config.layout.remat,
         attention=config.layout.attention,
+        features=config.features,
     )
     limits = limits_of(config)
     return Setup(task, model, mesh, tokenizer, limits, config.batch)

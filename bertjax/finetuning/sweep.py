@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax import training
 from bertjax.errors import UserError
@@ -66,7 +67,8 @@ class Sweep:
         """
         config, batches = self._config, self._train.batches
         total, step, seconds = run.epochs * batches.steps, 0, 0.0
-        settings = jax.device_put(self._settings(run))
+        everywhere = NamedSharding(self._setup.mesh, PartitionSpec())
+        settings = jax.device_put(self._settings(run), everywhere)
         train_step = functools.partial(_with, self._step, settings)
         state = self._initial(self._params, settings["seed"])
         best: Result | None = None
@@ -145,10 +147,12 @@ class Sweep:
 
     @functools.cached_property
     def _initial(self) -> Callable[[Any, jax.Array], training.TrainState]:
-        batch = self._train.batches.example()
+        example = self._train.batches.example()
         first = self._settings(self._config.runs()[0])
 
         def make(params: Any, seed: jax.Array) -> training.TrainState:
+            # Zeros: the program would hold the example's numbers, and features are many.
+            batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
             fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
             params = fresh | params
             return training.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))

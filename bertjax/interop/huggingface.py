@@ -80,9 +80,13 @@ def export_bert(
     folder appears only when it is whole.
 
     Raises:
-      UserError: `output` is there already and not empty, or cannot be written.
+      UserError: `output` is there already and not empty, or cannot be written, or the head reads other layers than the
+        last.
     """
     output = Path(output).absolute()
+    features = (task or {}).get("features", "")
+    if features not in ("", "last"):
+        raise UserError(f"the model is feature-based ({features}), which transformers has no class for; use last")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already; choose another folder")
     try:

@@ -4,7 +4,8 @@ A segment is a pattern of layers that is repeated; its parameters are stacked ov
 runs as one `jax.lax.scan`. `unroll` says how many repeats the compiler sees at once and changes neither tree nor
 numbers. BERT is one segment: one layer, `num_hidden_layers` times.
 
-Who reads only some positions of the result can name them: the very last layer then computes these rows alone.
+Who reads only some positions of the result can name them: the very last layer then computes these rows alone. Who
+reads every layer's output says what to collect of each.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from bertjax.sharding import constrain, gathered_layer
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
 SITES = 4
 _EMBEDDINGS, _ATTENTION, _ATTENTION_OUTPUT, _MLP_OUTPUT = range(4)
+
+Collect = Callable[[jax.Array], jax.Array]  # of a layer's output [batch, length, hidden]
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,19 @@ class Pattern(nn.Module):
         dropout_keys: jax.Array | None,
         index: jax.Array,
         positions: jax.Array | None = None,
-    ) -> jax.Array:
-        """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`."""
+        collect: Collect | None = None,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
+
+        Returns the last layer's output and, with `collect`, what that gives of each, [layers, …].
+        """
+        collected = []
         for i in range(self.layers):
             chosen = positions if i == self.layers - 1 else None
             x = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")(x, mask, dropout_keys, index + i, chosen)
-        return x
+            if collect is not None:
+                collected.append(collect(x))
+        return x, jnp.stack(collected) if collected else None
 
 
 class Encoder(nn.Module):
@@ -158,21 +168,24 @@ class Encoder(nn.Module):
         mask: jax.Array,
         dropout_keys: jax.Array | None,
         positions: jax.Array | None = None,
+        collect: Collect | None = None,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden].
 
-        With `positions` [batch, rows] only their rows, [batch, rows, hidden].
+        With `positions` [batch, rows] only their rows, [batch, rows, hidden]. With `collect` what it gives of each
+        layer's output, from the first to the last, [layers, …].
         """
-        first = 0
+        first, collected = 0, []
         plan = segments(self.config)
         for i, segment in enumerate(plan):
             pattern = Pattern(self.config, self.dtype, segment.layers, self.kernel, parent=None)
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
-            x = self._run(f"segment_{i}", pattern, (params, index), x, mask, dropout_keys, chosen)
+            x, outputs = self._run(f"segment_{i}", pattern, (params, index), x, mask, dropout_keys, chosen, collect)
+            collected.append(outputs)
             first += segment.layers * segment.repeats
-        return x
+        return x if collect is None else jnp.concatenate(collected)
 
     def _stacked(self, name: str, init: Callable, x: jax.Array, mask: jax.Array) -> Any:
         """A segment's parameters; where there are some as they are: `param` would refuse what is quantised."""
@@ -188,13 +201,14 @@ class Encoder(nn.Module):
         mask: jax.Array,
         dropout_keys: jax.Array | None,
         positions: jax.Array | None,
-    ) -> jax.Array:
-        """A segment; `repeats` are its stacked (parameters, index)."""
+        collect: Collect | None,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """A segment; `repeats` are its stacked (parameters, index). Returns its output and what is collected."""
 
-        def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, None]:
+        def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
             params, index = repeat
             params = gathered_layer(params, self.dtype, f"encoder/{name}/")
-            return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions), None
+            return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions, collect)
 
         if self.remat != "none":
             # In a scan nothing can be merged with what was computed before, which the barriers would prevent.
@@ -203,12 +217,15 @@ class Encoder(nn.Module):
         # Those outside the scan: all that are unrolled in any case, or the last one, which is not like the others.
         singles = count if self.unroll >= count else int(positions is not None)
         scanned, *others = _split(repeats, [count - singles] + [1] * singles)
+        collected = []  # [repeats, layers, …]
         if count > singles:
-            x, _ = jax.lax.scan(one, x, scanned, unroll=max(1, min(self.unroll, count - singles)))
+            x, outputs = jax.lax.scan(one, x, scanned, unroll=max(1, min(self.unroll, count - singles)))
+            collected.append(outputs)
         for i, repeat in enumerate(others):
             repeat = jax.tree.map(lambda leaf: leaf[0], repeat)
-            x, _ = one(x, repeat, positions if i == len(others) - 1 else None)
-        return x
+            x, outputs = one(x, repeat, positions if i == len(others) - 1 else None)
+            collected.append(jax.tree.map(lambda leaf: leaf[None], outputs))
+        return x, None if collect is None else jnp.concatenate(jnp.concatenate(collected))
 
 
 def _remat_policy(name: str) -> Callable:

@@ -15,11 +15,27 @@ from bertjax.model.layers import Dense
 POOLED = ("classification", "multi_label", "regression", "choice")
 
 
+class LayerMixture(nn.Module):
+    """A learned mean of layers, times a learned number (Peters et al. 2018, arXiv:1802.05365, section 3.2)."""
+
+    @nn.compact
+    def __call__(self, layers: jax.Array) -> jax.Array:
+        """[…, layers, hidden] → f32 […, hidden]."""
+        weights = self.param("weights", nn.initializers.zeros, layers.shape[-2:-1])
+        scale = self.param("scale", nn.initializers.ones, ())
+        shares = jax.nn.softmax(weights)
+        return scale * jnp.einsum("l,...lh->...h", shares, layers.astype(jnp.float32), precision="highest")
+
+
 class FinetuningModel(nn.Module):
     """Encoder and `task_head`; the other fields are those of `PretrainingModel`.
 
     `kind` is one of `bertjax.tasks.task.KINDS`; `outputs` is the number of labels, 1 for regression and choice, and 2
     for span (where the answer begins and ends).
+
+    With `features` the encoder is a frozen one, that never drops, and the head reads of each token the output of its
+    last layer ("last"), of the last four side by side ("concat_last_4"), or a `LayerMixture` of the embeddings and all
+    layers ("weighted_sum"): Devlin et al. 2018, section 5.3.
     """
 
     config: ModelConfig
@@ -29,28 +45,60 @@ class FinetuningModel(nn.Module):
     unroll: int = 1
     remat: str = "none"
     attention: str = "xla"
+    features: str = ""
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
         self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention)
+        if self.features == "weighted_sum":
+            self.layer_mixture = LayerMixture()
         if self.kind in POOLED:
             self.pooler = Dense(config.hidden_size, config, self.dtype, name="pooler")
         self.task_head = Dense(self.outputs, config, jnp.float32, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [rows, length].
+        """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [rows, length], or of its `features`.
 
+        `features` are what `encode` gave; a model that is initialised with them is the head alone.
         dropout_keys: typed threefry keys [rows], one a row; None drops nothing.
         Returns `logits`, f32: [rows, outputs], or [rows, length, outputs] for tagging and span.
         """
+        if "features" in batch:
+            features = batch["features"]
+        else:
+            features = self.encode(batch, None if self.features else dropout_keys)
+        return {"logits": self._head(features, dropout_keys)}
+
+    def encode(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> jax.Array:
+        """What the head reads of the encoder: [rows, length, layers, hidden], of [CLS] alone [rows, layers, hidden]."""
+        pooled, mask = self.kind in POOLED, batch["attention_mask"]
         x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
-        cls = jnp.zeros((x.shape[0], 1), jnp.int32) if self.kind in POOLED else None
-        hidden = self.encoder(x, batch["attention_mask"], dropout_keys, cls)
-        if self.kind in POOLED:
-            hidden = jnp.tanh(self.pooler(hidden[:, 0]))
-        if self.kind != "span":  # as the official code has it
+        if self.features in ("", "last"):
+            cls = jnp.zeros((x.shape[0], 1), jnp.int32) if pooled else None
+            hidden = self.encoder(x, mask, dropout_keys, cls)[:, :, None]
+        else:
+            read = slice(0, 1) if pooled else slice(None)
+            layers = self.encoder(x, mask, dropout_keys, collect=lambda output: output[:, read])
+            weighted = self.features == "weighted_sum"
+            layers = jnp.concatenate([x[None, :, read], layers]) if weighted else layers[-4:]
+            hidden = jnp.moveaxis(layers, 0, 2)
+        return hidden[:, 0] if pooled else hidden
+
+    def _head(self, features: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
+        def drop(x: jax.Array) -> jax.Array:
             site = SITES * (self.config.num_hidden_layers + 1)
-            hidden = dropout(hidden, self.config.hidden_dropout_prob, dropout_keys, site)
-        return {"logits": self.task_head(hidden)}
+            return dropout(x, self.config.hidden_dropout_prob, dropout_keys, site)
+
+        if self.features == "weighted_sum":
+            hidden = self.layer_mixture(features)
+        else:
+            hidden = features.reshape(*features.shape[:-2], -1)
+        if self.features:  # what the encoder did not drop
+            hidden = drop(hidden)
+        if self.kind in POOLED:
+            hidden = jnp.tanh(self.pooler(hidden))
+        if not self.features and self.kind != "span":  # as the official code has it
+            hidden = drop(hidden)
+        return self.task_head(hidden)

@@ -7,12 +7,14 @@ import jax
 
 from bertjax.trees import path_name
 
-# As in google-research/bert: matrices and embedding tables decay, LayerNorm and biases do not.
+# As in google-research/bert: matrices and embedding tables decay, LayerNorm and biases do not. Neither does a mixture
+# of layers, whose scale has no reason to be small.
 RULES: tuple[tuple[str, bool], ...] = (
     (r"(^|/)kernel$", True),
     (r"(^|/)embedding$", True),
     (r"(^|[/_])bias$", False),
     (r"(^|/)scale$", False),
+    (r"(^|/)layer_mixture/weights$", False),
 )
 
 

@@ -24,7 +24,9 @@ class TaskPredictor:
         # By how much no answer must be likelier than any to be given; SQuAD v1.1 has an answer to everything.
         self._threshold = task.get("threshold", 0.0 if task["name"] == "squad/v2.0" else math.inf)
         size = len(source.params["task_head"]["bias"])
-        model = FinetuningModel(source.config.model, self._kind, size, **computation(source, options))
+        features = task.get("features", "")
+        settings = computation(source, options) | {"features": features}
+        model = FinetuningModel(source.config.model, self._kind, size, **settings)
 
         def logits(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             return model.apply({"params": params}, batch)["logits"]

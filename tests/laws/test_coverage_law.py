@@ -26,6 +26,7 @@ VARIANTS = {
     ).model,
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
+    "features of all layers": FinetuningModel(CONFIG.model, "classification", 3, features="weighted_sum"),
 }
 
 
@@ -55,11 +56,11 @@ def test_a_parameter_without_a_sharding_rule_is_an_error():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_coverage_law_of_weight_decay(variant):
-    """Every parameter has exactly one decision; LayerNorm and biases are exempt, everything else decays."""
+    """Every parameter has exactly one decision; LayerNorm, biases and mixtures are exempt, everything else decays."""
     params = abstract_params(variant)
     decisions = named_leaves(decay_mask(params))
     for name, decays in decisions.items():
-        assert decays == (not ("bias" in name or "norm" in name)), name
+        assert decays == (not re.search("bias|norm|mixture", name)), name
     assert set(decisions.values()) == {True, False}
     assert {decays for _, decays in RULES} == {True, False}
 

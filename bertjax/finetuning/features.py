@@ -1,0 +1,58 @@
+"""Features of texts: what a frozen encoder gives of them, computed once for all runs of a sweep.
+
+Devlin et al. 2018 (arXiv:1810.04805), section 5.3.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax import parallel, sharding, training
+from bertjax.errors import UserError
+from bertjax.finetuning.setup import Setup, Split
+from bertjax.model.finetuning import POOLED
+
+
+def computed(
+    setup: Setup, params: Any, splits: Sequence[Split], most: float, say: Callable[[str], None]
+) -> list[Split]:
+    """The splits with features in place of ids, f32 in the host's memory; `params` are the encoder's.
+
+    Raises:
+      UserError: they would take more than `most` GB.
+    """
+    encode = training.make_predict_step(setup.model, setup.mesh, method="encode")
+    params = jax.device_put(params, sharding.of_state(params, setup.mesh))
+    shape = jax.eval_shape(encode, params, splits[0].batches.example()).shape[-2:]
+    size = sum(_vectors(setup, split) for split in splits) * math.prod(shape) * np.float32().nbytes / 1e9
+    name = setup.model.features
+    if size > most:
+        raise UserError(
+            f"features of config.features={name} take {size:.3g} GB, config.features_memory allows {most:g}; "
+            "raise it, or take fewer examples, shorter rows or last"
+        )
+    say(f"computing features ({name}): {size:.3g} GB of memory")
+    return [_computed(setup, params, split, encode) for split in splits]
+
+
+def _vectors(setup: Setup, split: Split) -> int:
+    """How many tokens there are features of."""
+    rows = split.batches.rows
+    return len(rows) if setup.task.kind in POOLED else sum(len(row.input_ids) for row in rows)
+
+
+def _computed(setup: Setup, params: Any, split: Split, encode: Callable[[Any, training.Batch], jax.Array]) -> Split:
+    rows, choices, pooled = split.batches.rows, split.batches.choices, setup.task.kind in POOLED
+    features: list[Any] = [None] * len(rows)
+    for units, batch in split.batches.sorted():
+        found = np.asarray(jax.device_get(encode(params, parallel.put_batch(batch, setup.mesh))), np.float32)
+        for place, number in enumerate(unit * choices + choice for unit in units for choice in range(choices)):
+            # A copy: the whole batch with its padding would be kept.
+            features[number] = (found[place] if pooled else found[place, : len(rows[number].input_ids)]).copy()
+    if pooled:  # nothing else of the rows is read, so all are of one length
+        rows = [dataclasses.replace(row, input_ids=row.input_ids[:1], second=1) for row in rows]
+    return dataclasses.replace(split, batches=setup.batches(rows, features))

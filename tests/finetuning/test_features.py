@@ -1,0 +1,152 @@
+"""The feature-based way: the encoder stays as it is, its features are computed once, a head is trained on them."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax import predictor, pretrained
+from bertjax.errors import UserError
+from bertjax.finetuning import features, scoring
+from bertjax.finetuning.config import FEATURES, FinetuneConfig, from_config_dict
+from bertjax.finetuning.running import finetune
+from bertjax.finetuning.setup import ENCODER, make_setup
+from bertjax.interop.huggingface import export_bert
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.tasks.registry import open_task
+from bertjax.tasks.table import Table
+from bertjax.tasks.task import ChoiceExample, Task
+from bertjax.trees import named_leaves
+from tests.model.batches import SMALL, random_batch
+
+WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list", "string"]
+
+
+@pytest.fixture(scope="module")
+def config(trained, tmp_path_factory) -> FinetuneConfig:
+    """Words that are to be tagged by their length."""
+    folder = tmp_path_factory.mktemp("words")
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 200), ("dev", 50)):
+        texts = [list(rng.choice(WORDS, rng.integers(3, 12))) for _ in range(count)]
+        records = [
+            {"text": words, "label": ["long" if len(word) > 5 else "short" for word in words]} for words in texts
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return FinetuneConfig(
+        task="table/tagging",
+        data_dir=str(folder),
+        table=Table(train="train.jsonl", dev="dev.jsonl"),
+        init_from=str(trained),
+        features="weighted_sum",
+        learning_rates=(1e-2,),
+        epochs=(4,),
+        length=32,
+        batch=16,
+        log_every=10,
+    )
+
+
+def test_features_are_the_hidden_states_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    shape = dataclasses.replace(SMALL, num_hidden_layers=5)
+    batch = {name: random_batch(shape, 4, 20, 2)[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    shapes = jax.eval_shape(lambda: FinetuningModel(shape, "tagging", 2).init(jax.random.key(0), batch)["params"])
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
+    export_bert(shape, params, None, tmp_path / "export", task={"name": "", "kind": "tagging", "labels": ["a", "b"]})
+    theirs = transformers.BertModel.from_pretrained(tmp_path / "export")
+    with torch.no_grad():
+        tensors = {name: torch.tensor(array) for name, array in batch.items()}
+        states = theirs(**tensors, output_hidden_states=True).hidden_states
+    states = np.stack([state.numpy() for state in states], axis=2)  # [rows, length, layers, hidden]
+    real = batch["attention_mask"] == 1
+    expected = {"last": states[:, :, -1:], "concat_last_4": states[:, :, -4:], "weighted_sum": states}
+
+    def encode(**fields) -> np.ndarray:
+        model = FinetuningModel(shape, outputs=2, **fields)
+        return np.asarray(jax.jit(lambda: model.apply({"params": params}, batch, method="encode"))())
+
+    for name, layers in expected.items():
+        np.testing.assert_allclose(encode(kind="tagging", features=name)[real], layers[real], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        encode(kind="regression", features="weighted_sum", unroll=5), states[:, 0], rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["classification", "span"])
+def test_a_head_on_features_is_the_head_of_the_whole_model(kind):
+    """Dropout included, so that what it learns from features is what it would learn under the frozen encoder."""
+    batch = random_batch(SMALL, 4, 20, 2)
+    model = FinetuningModel(SMALL, kind, 2, features="weighted_sum")
+    params = model.init(jax.random.key(0), batch)["params"]
+    found = model.apply({"params": params}, batch, method="encode")
+    on_features = {"features": found, "attention_mask": batch["attention_mask"]}
+    head = model.init(jax.random.key(0), on_features)["params"]
+    assert head.keys() == params.keys() - {"embeddings", "encoder"}
+    keys = jax.random.split(jax.random.key(1), 4)
+    whole = model.apply({"params": params}, batch, keys)["logits"]
+    alone = model.apply({"params": {name: params[name] for name in head}}, on_features, keys)["logits"]
+    np.testing.assert_allclose(alone, whole, rtol=0, atol=1e-6)
+    assert np.abs(alone - model.apply({"params": params}, batch)["logits"]).max() > 1e-3
+
+
+def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_path, capsys):
+    results = finetune(config, tmp_path / "run")
+    assert "computing features (weighted_sum)" in capsys.readouterr().err
+    assert results["best"]["scores"]["dev"]["accuracy"] > 90
+    kept, before = (pretrained.load(path, print) for path in (tmp_path / "run", config.init_from))
+    for part in ("embeddings", "encoder"):
+        for name, value in named_leaves(before.params[part]).items():
+            assert np.array_equal(named_leaves(kept.params[part])[name], value), name
+    assert np.abs(kept.params["layer_mixture"]["weights"]).min() > 0
+    # Without features at hand, by the path alone.
+    setup = scoring.open_scoring(kept, "", config.data_dir, config.table, 7, print)
+    dev = setup.split("dev")
+    found = setup.predictions(kept.params, dev)
+    assert setup.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])
+    predicted = predictor.load(tmp_path / "run")([list(dev.examples[0].words)])[0]["labels"]
+    assert predicted == [setup.task.labels[label] for label in found[0].value]
+    with pytest.raises(UserError, match="is feature-based"):
+        export_bert(kept.config.model, kept.params, None, tmp_path / "export", task=kept.task)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"features": "concat_last_4"}, ["needs four layers", "has 2"]),
+        ({"features": "first"}, ["config.features", *FEATURES]),
+        ({"features_memory": 1e-6}, ["config.features_memory", "fewer examples"]),
+        ({"optimizer": {"layer_decay": 0.9}}, ["config.optimizer.layer_decay"]),
+        ({"init_from": "random:"}, ["trained encoder"]),
+    ],
+)
+def test_what_has_no_features_is_refused(config, change, parts, tmp_path):
+    if "init_from" in change:
+        change = {"init_from": change["init_from"] + config.init_from}
+    with pytest.raises(UserError) as error:
+        finetune(from_config_dict(dataclasses.asdict(config) | change), tmp_path / "run")
+    assert all(part in str(error.value) for part in parts), str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["tagging", "choice"])
+def test_features_come_back_in_place(kind, config):
+    """Rows are computed by length and padded; predictions on their features are those of the texts."""
+    source = pretrained.load(config.init_from, print)
+    task = open_task(config.task, config.data_dir, config.table, say=print)
+    if kind == "choice":
+        made = [ChoiceExample(str(i), "", "the " * i, ("a list", "a " * i, "string")) for i in range(1, 22)]
+        task = Task("ends", "choice", (), lambda split: made, lambda *_: {}, "accuracy", choices=3)
+    setup = make_setup(dataclasses.replace(config, features="last"), task, source.config.model, source.tokenizer)
+    dev = setup.split("dev")
+    encoder = {name: source.params[name] for name in ENCODER}
+    (cached,) = features.computed(setup, encoder, [dev], 1, print)
+    head = setup.model.init(jax.random.key(0), cached.batches.example())["params"]
+    pairs = zip(setup.predictions(head, cached), setup.predictions(encoder | head, dev), strict=True)
+    for ours, expected in pairs:
+        np.testing.assert_allclose(ours.probabilities, expected.probabilities, rtol=0, atol=1e-6)
