@@ -100,6 +100,7 @@ def compare(mode: str, folder: str, rounds: int) -> None:
     for _ in range(rounds):
         for runner, child in children.items():
             times[runner].append(child.ask("time"))
+            print(f"{mode} {runner} {times[runner][-1]:.2f} s", file=sys.stderr, flush=True)
     answers = {runner: np.array(child.ask("answers")) for runner, child in children.items()}
     medians = {runner: float(np.median(values)) for runner, values in times.items()}
     best = min((runner for runner in RUNNERS if runner.startswith("pipeline")), key=medians.__getitem__)
