@@ -4,15 +4,21 @@ python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,
 
 Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
 standard error, and examples a second of both, medians over the seeds after the first, in which bertjax compiles.
-PyTorch gets the same batches in the same order, each padded to its longest row only.
+PyTorch gets the rows as `transformers`' Trainer hands them out: shuffled, each batch padded to its longest row. With
+--same-batches it gets those of bertjax in their order, which are sorted by length, each padded to its longest row.
+PyTorch runs in a process of its own; each side waits while the other one runs.
 """
 
 import argparse
-import json
+import concurrent.futures
+import dataclasses
 import math
+import multiprocessing
 import os
 import statistics
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +49,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--same-batches", action="store_true")
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio | first run |")
@@ -54,11 +61,14 @@ def main() -> None:
 def compare(name: str, arguments: Any) -> None:
     """Runs all seeds of a task on both sides, prints its row, and a line of JSON with every figure."""
     from bertjax import training
+    from bertjax.command import keep_memory
+    from bertjax.finetuning import outputs
     from bertjax.finetuning.config import FinetuneConfig
     from bertjax.finetuning.setup import open_setup
     from bertjax.finetuning.sweep import Sweep
     from bertjax.tasks.table import Table
 
+    keep_memory()
     spec = SPECS[name]
     config = FinetuneConfig(
         task=spec["task"],
@@ -73,17 +83,23 @@ def compare(name: str, arguments: Any) -> None:
     setup, _, params = open_setup(config, lambda message: None)
     train, dev = setup.split("train", arguments.examples), setup.split(spec.get("split", setup.task.dev[0]))
     sweep = Sweep(config, setup, params, train, [dev])
+    kind, labels = setup.task.kind, len(setup.task.labels)
+    job = Job(config, kind, labels, train.batches, dev.batches, arguments.same_batches)
     ours, theirs = [], []
-    with training.StopSignal() as stop:
+    spawn = multiprocessing.get_context("spawn")
+    with training.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
         for run in config.runs():
             result = sweep.train(run, stop, lambda *_: None, lambda *_: None, shown=False)
             ours.append((result.scores[dev.name][setup.task.metric], result.examples_per_second))
-            theirs.append(train_in_pytorch(config, setup, train, dev, run.seed))
+            scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
+            found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)
+            theirs.append((setup.scores(dev, found)[setup.task.metric], speed))
+            print(name, run.seed, ours[-1], theirs[-1], file=sys.stderr, flush=True)
     print(row(name, setup.task.metric, ours, theirs), flush=True)
-    print(json.dumps({"task": name, "bertjax": ours, "transformers": theirs}), file=os.sys.stderr, flush=True)
 
 
 def row(name: str, metric: str, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> str:
+    """A row of the table, of (score, examples a second) of each seed."""
     scores = [[score for score, _ in side] for side in (ours, theirs)]
     means = [statistics.fmean(side) for side in scores]
     errors = [statistics.stdev(side) / math.sqrt(len(side)) if len(side) > 1 else math.nan for side in scores]
@@ -96,50 +112,78 @@ def row(name: str, metric: str, ours: list[tuple[float, float]], theirs: list[tu
     )
 
 
-def train_in_pytorch(config: Any, setup: Any, train: Any, dev: Any, seed: int) -> tuple[float, float]:
-    """(dev score, examples a second) of one run of the same recipe, with the same batches."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the process with PyTorch needs to know."""
+
+    config: Any  # FinetuneConfig with one learning rate and number of epochs
+    kind: str
+    labels: int
+    train: Any  # Batches
+    dev: Any  # Batches
+    same_batches: bool
+
+    @property
+    def steps(self) -> int:
+        """Of a run."""
+        return self.config.epochs[0] * self.train.steps
+
+    def batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
+        """All batches of a run."""
+        random = np.random.default_rng(seed)
+        for epoch in range(1, self.config.epochs[0] + 1):
+            if self.same_batches:
+                yield from self.train.epoch(seed, epoch)
+                continue
+            order = random.permutation(self.train.units)
+            for at in range(0, len(order), self.train.batch):
+                yield self.train.batch_of(order[at : at + self.train.batch])
+
+
+def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:
+    """(logits of each row of dev, examples a second) of one run."""
+    import torch
+
+    torch.manual_seed(seed)
+    model = torch_model(job)
+    optimizer, schedule = recipe(job, model)
+    model.train()
+    begin = time.perf_counter()
+    for batch in job.batches(seed):
+        loss_of(job.kind, model(**trimmed(batch)).logits, batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), job.config.optimizer.clip_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    speed = job.steps * job.train.batch / (time.perf_counter() - begin)
+
+    model.eval()
+    scores: list[np.ndarray] = [np.zeros(0)] * len(job.dev.rows)
+    with torch.no_grad():
+        for units, batch in job.dev.sorted():
+            logits = model(**trimmed(batch)).logits.numpy()
+            for place, unit in enumerate(units):
+                scores[unit] = logits[place]
+    return scores, speed
+
+
+def torch_model(job: Job) -> Any:
+    """The model with a new head, in PyTorch."""
     import torch
     import transformers
     from transformers.utils import logging
 
-    from bertjax.finetuning import outputs
-
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    torch.manual_seed(seed)
-    kind = setup.task.kind
-    classes = {"tagging": transformers.BertForTokenClassification}
-    labels = 1 if kind == "regression" else len(setup.task.labels)
-    make = classes.get(kind, transformers.BertForSequenceClassification)
-    dropout = {"hidden_dropout_prob": config.hidden_dropout_prob}
-    dropout["attention_probs_dropout_prob"] = config.attention_probs_dropout_prob
-    model = make.from_pretrained(config.init_from, num_labels=labels, dtype=torch.float32, **dropout)
-    optimizer, schedule = recipe(config, model, config.epochs[0] * train.batches.steps)
-
-    model.train()
-    begin, steps = time.perf_counter(), 0
-    for epoch in range(1, config.epochs[0] + 1):
-        for batch in train.batches.epoch(seed, epoch):
-            inputs = trimmed(batch)
-            logits = model(**inputs).logits
-            loss = loss_of(kind, logits, batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            steps += 1
-    speed = steps * train.batches.batch / (time.perf_counter() - begin)
-
-    model.eval()
-    scores: list[np.ndarray] = [np.zeros(0)] * len(dev.batches.rows)
-    with torch.no_grad():
-        for units, batch in dev.batches.sorted():
-            logits = model(**trimmed(batch)).logits.numpy()
-            for place, unit in enumerate(units):
-                scores[unit] = logits[place]
-    found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)
-    return setup.scores(dev, found)[setup.task.metric], speed
+    tags = job.kind == "tagging"
+    make = transformers.BertForTokenClassification if tags else transformers.BertForSequenceClassification
+    return make.from_pretrained(
+        job.config.init_from,
+        num_labels=1 if job.kind == "regression" else job.labels,
+        dtype=torch.float32,
+        hidden_dropout_prob=job.config.hidden_dropout_prob,
+        attention_probs_dropout_prob=job.config.attention_probs_dropout_prob,
+    )
 
 
 def trimmed(batch: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -167,19 +211,19 @@ def loss_of(kind: str, logits: Any, batch: dict[str, np.ndarray]) -> Any:
     return functional.cross_entropy(logits, torch.tensor(labels, dtype=torch.long))
 
 
-def recipe(config: Any, model: Any, total: int) -> tuple[Any, Any]:
+def recipe(job: Job, model: Any) -> tuple[Any, Any]:
     """AdamW without decay of biases and LayerNorm, and the same schedule."""
     import torch
 
     from bertjax.finetuning.config import optimizer_config
     from bertjax.optimizers.schedules import stretch
 
-    update = config.optimizer
+    update, total = job.config.optimizer, job.steps
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     others = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
     groups = [{"params": others, "weight_decay": update.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
-        groups, lr=config.learning_rates[0], betas=(update.beta1, update.beta2), eps=update.eps
+        groups, lr=job.config.learning_rates[0], betas=(update.beta1, update.beta2), eps=update.eps
     )
     rates = stretch(optimizer_config(update), 1.0, round(update.warmup * total), total)
     values = [float(rates(step)) for step in range(total + 1)]

@@ -39,6 +39,7 @@ _LABEL = flags.DEFINE_string("label", "label", "Tasks table/…: the column of t
 
 def main(args: list[str]) -> None:
     """Restores the checkpoint, scores it and prints the scores."""
+    command.keep_memory()
     if args or _CHECKPOINT.value is None:
         raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
     from bertjax import pretrained

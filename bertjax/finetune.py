@@ -19,6 +19,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep's files go; it 
 
 def main(args: list[str]) -> None:
     """Reads the flags and fine-tunes, on one task or all of GLUE."""
+    command.keep_memory()
     values = command.config_value(_CONFIG)
     if args or values is None or _WORKDIR.value is None:
         raise UserError("usage: python -m bertjax.finetune --config=FILE --workdir=DIR [--config.KEY=VALUE …]")

@@ -42,6 +42,7 @@ _CHUNK = 2048  # inputs that are sorted by length together; their answers appear
 
 def main(args: list[str]) -> None:
     """Restores the model and prints its predictions, a JSON line an input."""
+    command.keep_memory()
     if not args or args[0] not in MODES or _CHECKPOINT.value is None:
         raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')
     mode, *words = args

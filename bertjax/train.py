@@ -34,6 +34,7 @@ _LOST_TIMEOUT = flags.DEFINE_integer("lost_timeout", 100, "Seconds of silence af
 
 def main(args: list[str]) -> None:
     """Reads the flags and trains."""
+    command.keep_memory()
     if args:
         raise UserError(f"unexpected argument {args[0]}; settings are given as --config.KEY=VALUE")
     values = command.config_value(_CONFIG)

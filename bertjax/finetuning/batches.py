@@ -59,25 +59,26 @@ class Batches:
         pools = [order[at : at + _POOL * self.batch] for at in range(0, self.units, _POOL * self.batch)]
         order = np.concatenate([pool[np.argsort(self._unit_lengths[pool], kind="stable")] for pool in pools])
         for number in np.argsort(rng.bits(key, self.units + np.arange(self.steps)), kind="stable"):
-            yield self._batch(order[number * self.batch : (number + 1) * self.batch])
+            yield self.batch_of(order[number * self.batch : (number + 1) * self.batch])
 
     def sorted(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """(numbers of the units, their batch), every unit once, by length: for predictions."""
         order = np.argsort(self._unit_lengths, kind="stable")
         for at in range(0, self.units, self.batch):
             chosen = order[at : at + self.batch]
-            yield chosen, self._batch(chosen)
+            yield chosen, self.batch_of(chosen)
 
     def example(self) -> dict[str, np.ndarray]:
         """Some batch, for its shapes."""
-        return self._batch(np.arange(min(self.batch, self.units)))
+        return self.batch_of(np.arange(min(self.batch, self.units)))
 
     def padding(self) -> float:
         """The share of padding in the batches that are sorted by length."""
         sizes = [batch["attention_mask"] for _, batch in self.sorted()]
         return 1 - sum(map(np.sum, sizes)) / sum(mask.size for mask in sizes)
 
-    def _batch(self, units: np.ndarray) -> dict[str, np.ndarray]:
+    def batch_of(self, units: Sequence[int]) -> dict[str, np.ndarray]:
+        """The batch of these units, `batch` at most."""
         numbers = [unit * self.choices + choice for unit in units for choice in range(self.choices)]
         rows = [self.rows[number] for number in numbers]
         longest = max(len(row.input_ids) for row in rows)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from bertjax.config import ModelConfig
 from bertjax.model.dropout import dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
-from bertjax.model.layers import Dense
+from bertjax.model.layers import Dense, head_init
 
 # The kinds of tasks whose head reads [CLS] through the pooler; the others read every token.
 POOLED = ("classification", "multi_label", "regression", "choice")
@@ -56,7 +56,7 @@ class FinetuningModel(nn.Module):
             self.layer_mixture = LayerMixture()
         if self.kind in POOLED:
             self.pooler = Dense(config.hidden_size, config, self.dtype, name="pooler")
-        self.task_head = Dense(self.outputs, config, jnp.float32, name="task_head")
+        self.task_head = Dense(self.outputs, config, jnp.float32, head_init, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [rows, length], or of its `features`.

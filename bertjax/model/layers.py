@@ -22,6 +22,15 @@ def normal_init(config: ModelConfig) -> Callable:
     return jax.nn.initializers.truncated_normal(stddev=config.initializer_range, lower=-2.0, upper=2.0)
 
 
+def head_init(config: ModelConfig) -> Callable:
+    """A normal of `initializer_range` that is not cut, as transformers has it for heads of downstream tasks.
+
+    At the low rates of fine-tuning a head moves by less than it starts with, and the 12 % that the cut takes are felt:
+    189 steps of POS tagging end at 90.1 to 90.3 instead of 90.9, in PyTorch as well.
+    """
+    return jax.nn.initializers.normal(config.initializer_range)
+
+
 def word_init(config: ModelConfig) -> Callable:
     """The same for the word embeddings, whose rows beyond the vocabulary are zero."""
 
@@ -95,11 +104,12 @@ class Dense(nn.Module):
     features: int
     config: ModelConfig
     dtype: jnp.dtype
+    kernel_init: Callable[[ModelConfig], Callable] = normal_init
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[…, in] → […, features]."""
-        kernel = self.param("kernel", normal_init(self.config), (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init(self.config), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         product = checkpoint_name(matmul(x.astype(self.dtype), kernel), PRODUCT)
         return product + bias.astype(self.dtype)

@@ -1,0 +1,113 @@
+"""What pre-training is worth: a small model pre-trained here, fine-tuned, beside the same model from random numbers.
+
+python benchmarks/transfer.py --data=DIR --workdir=DIR [--steps=5000] [--seeds=5] [--tasks=sst2,pos]
+
+DIR of --data holds wiki/ (WikiExtractor's files), glue/ and ud_ewt/. Everything runs through the commands that users
+type; what is done already in --workdir is not done again. Both ways get the same learning rates, and the better one of
+each is shown: dev scores as mean ± standard error over the seeds.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+RATES = (2e-4, 1e-3)
+TASKS = {
+    "sst2": ["--config.task=glue/sst2", "--config.data_dir={data}/glue"],
+    # The treebank at hand has no training part: learn from dev, score on test.
+    "pos": [
+        "--config.task=conllu/upos",
+        "--config.data_dir={data}/ud_ewt",
+        "--config.table.train=en_ewt-ud-dev.conllu",
+        "--config.table.dev=en_ewt-ud-test.conllu",
+    ],
+}
+
+
+def main() -> None:
+    """Prepares, pre-trains, fine-tunes and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    arguments = parser.parse_args()
+    pretrained = pretrain(arguments)
+    print("| task | score | pre-trained | from random | difference / 2 SE |")
+    print("|---|---|---|---|---|", flush=True)
+    for name in arguments.tasks.split(","):
+        ways = [finetune(name, arguments, way, f"{way}{pretrained}") for way in ("", "random:")]
+        print(row(name, *ways), flush=True)
+
+
+def pretrain(arguments: Any) -> Path:
+    """The workdir of the pre-training: the quickstart's model, with longer rows and more of them."""
+    corpus, workdir = arguments.workdir / "corpus", arguments.workdir / "pretrained"
+    sources = [f"--source=wiki:{arguments.data}/wiki", "--source=pydoc:"]
+    run("prepare", *sources, "--tokenizer=new:wordpiece:8192", f"--output={corpus}")
+    phases = ({"steps": arguments.steps, "length": 64, "batch": 32},)
+    run(
+        "train",
+        "--config=configs/quickstart.py",
+        f"--workdir={workdir}",
+        f"--config.corpus={corpus}",
+        f"--config.phases={phases!r}",
+        "--config.model.max_position_embeddings=64",
+    )
+    return workdir
+
+
+def finetune(name: str, arguments: Any, way: str, init_from: str) -> dict[str, Any]:
+    """results.json of a task's sweep."""
+    workdir = arguments.workdir / f"{name}-{'random' if way else 'pretrained'}"
+    if not (workdir / "results.json").is_file():
+        run(
+            "finetune",
+            "--config=configs/glue.py:sst2",
+            f"--workdir={workdir}",
+            f"--config.init_from={init_from}",
+            f"--config.learning_rates={RATES!r}",
+            f"--config.seeds={tuple(range(arguments.seeds))!r}",
+            "--config.train_examples=3000",
+            "--config.length=64",
+            *(flag.format(data=arguments.data) for flag in TASKS[name]),
+        )
+    return json.loads((workdir / "results.json").read_bytes())
+
+
+def row(name: str, *ways: dict[str, Any]) -> str:
+    """A row of the table."""
+    found = [best_rate(results) for results in ways]
+    (mean, error, rate), (other_mean, other_error, other_rate) = found
+    return (
+        f"| {name} | {ways[0]['metric']} | {mean:.2f} ± {error:.2f} (rate {rate:g}) | "
+        f"{other_mean:.2f} ± {other_error:.2f} (rate {other_rate:g}) | "
+        f"{mean - other_mean:+.2f} / {2 * math.hypot(error, other_error):.2f} |"
+    )
+
+
+def best_rate(results: dict[str, Any]) -> tuple[float, float, float]:
+    """(mean, standard error, learning rate) of the rate with the better mean."""
+    found = []
+    for rate in RATES:
+        split = next(iter(results["summary"]))
+        runs = [record for record in results["runs"] if record["learning_rate"] == rate]
+        scores = [record["scores"][split][results["metric"]] for record in runs]
+        found.append((statistics.fmean(scores), statistics.stdev(scores) / math.sqrt(len(scores)), rate))
+    return max(found)
+
+
+def run(command: str, *flags: str) -> None:
+    """A command of bertjax, its own lines on stderr."""
+    print(f"python -m bertjax.{command} {' '.join(flags)}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", f"bertjax.{command}", *flags], check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
