@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument("--same-batches", action="store_true")
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from bertjax.command import keep_memory
+
+    keep_memory()  # as the command does
     print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio | first run |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.tasks.split(","):
@@ -61,14 +64,12 @@ def main() -> None:
 def compare(name: str, arguments: Any) -> None:
     """Runs all seeds of a task on both sides, prints its row, and a line of JSON with every figure."""
     from bertjax import training
-    from bertjax.command import keep_memory
     from bertjax.finetuning import outputs
     from bertjax.finetuning.config import FinetuneConfig
     from bertjax.finetuning.setup import open_setup
     from bertjax.finetuning.sweep import Sweep
     from bertjax.tasks.table import Table
 
-    keep_memory()
     spec = SPECS[name]
     config = FinetuneConfig(
         task=spec["task"],

@@ -13,9 +13,9 @@ from bertjax.data import rng
 from bertjax.finetuning.inputs import Row
 from bertjax.text.tokenizers import Tokenizer
 
-_LENGTHS = 5  # compiled programs of a step
+_LENGTHS = 8  # compiled programs of a step
 _MULTIPLE = 4  # of tokens
-_WORTH = 1.05  # times the padded tokens of the most lengths are as good
+_WORTH = 1.03  # times the padded tokens of the most lengths are as good
 _POOL = 50  # batches that are sorted by length together; the order of training stays random beyond
 
 
