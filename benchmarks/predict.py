@@ -161,6 +161,9 @@ Competitor = tuple[Callable[[list[str]], Any], Callable[[Any, list[str]], list[A
 
 def ours(mode: str, folder: str, setting: str) -> Competitor:
     """(sentences → answers, answers → numbers to compare, MB of weights) of bertjax."""
+    from bertjax.command import keep_memory
+
+    keep_memory()  # as the command does
     import jax
 
     from bertjax.predictor import load

@@ -120,6 +120,9 @@ def make_batch(rows: int) -> dict[str, np.ndarray]:
 def bertjax_step(size: str):
     """A function that does one step and waits for its loss."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from bertjax.command import keep_memory
+
+    keep_memory()  # as the command does
     from bertjax import parallel, pretraining, training
     from bertjax.config import Config, LayoutConfig, MeshConfig, ModelConfig
 
