@@ -86,6 +86,22 @@ def test_fill_mask_is_the_model_s_softmax_whatever_stands_beside_it(model):
             assert answer[0]["token"] == model.tokenizer.id_to_token(int(row.argmax()))
 
 
+def test_no_mask_is_filled_with_an_id_that_is_no_token(model):
+    """A model's vocabulary may be rounded up; here what is no token is likelier than any."""
+    ids = model.tokenizer.vocab_size
+    shape = dataclasses.replace(model.config.model, vocab_size=ids + 100)
+    rows = shape.padded_vocab_size
+    table = model.params["embeddings"]["word_embeddings"]["embedding"]
+    params = jax.tree.map(lambda leaf: leaf, model.params)  # new dicts, the same arrays
+    params["embeddings"]["word_embeddings"]["embedding"] = np.resize(table, (rows, table.shape[1]))
+    params["masked_lm_head"]["bias"] = np.where(np.arange(rows) < ids, -50, 50).astype(np.float32)
+    rounded_up = dataclasses.replace(
+        model, params=params, config=dataclasses.replace(model.config, model=shape, next_sentence=False)
+    )
+    (answer,) = make(rounded_up, "fill-mask", Options(top=3))(["the [MASK] of a list"])
+    assert all(model.tokenizer.token_to_id(guess["token"]) < ids for guess in answer["masks"][0])
+
+
 def test_command_reads_arguments_files_and_stdin(trained, tmp_path):
     texts = ["the [MASK] of a list", "is [MASK] or [MASK]"]
     file = tmp_path / "texts.txt"

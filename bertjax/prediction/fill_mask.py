@@ -26,12 +26,14 @@ class FillMask:
         self._longest = source.config.model.max_position_embeddings
         # What it says of the next sentence is not asked for.
         model = PretrainingModel(source.config.model, next_sentence=False, **computation(source, options))
-        special = np.array(source.tokenizer.special_ids)
+        # Where the model's vocabulary is rounded up, its last ids are no token.
+        unnamed = range(source.tokenizer.vocab_size, source.config.model.vocab_size)
+        unwanted = np.array([*source.tokenizer.special_ids, *unnamed])
 
         def likeliest(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
             """Probabilities and ids [rows, masks, top]; special tokens are no answer."""
             batch = {**batch, "masked_lm_positions": batch["places"]}
-            logits = model.apply({"params": params}, batch)["masked_lm_logits"].at[..., special].set(-jnp.inf)
+            logits = model.apply({"params": params}, batch)["masked_lm_logits"].at[..., unwanted].set(-jnp.inf)
             return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), min(options.top, logits.shape[-1]))
 
         self._run = Runner(likeliest, source, options)
