@@ -22,6 +22,8 @@ STATE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "bert", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
+MODEL_TYPES = ("bert", "roberta", "albert", "distilbert")
+POOLER_ACTIVATIONS = ("tanh", "relu")
 _VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
 
 
@@ -36,14 +38,18 @@ def _free(default: Any) -> Any:
 class ModelConfig:
     """The encoder's shape, in Hugging Face's names for it."""
 
+    model_type: str = "bert"  # whose layout it is written in for transformers; what is computed the other fields say
     vocab_size: int = 30522  # at least the tokenizer's; 0 takes the tokenizer's
     hidden_size: int = 768
+    embedding_size: int = 0  # width of the tables of embeddings, which are then projected (ALBERT); 0: hidden_size
     num_hidden_layers: int = 12
+    num_hidden_groups: int = 0  # groups of layers, each with one set of parameters (ALBERT); 0: every layer has its own
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    type_vocab_size: int = 2  # 0: none (DistilBERT)
     hidden_act: str = "gelu"  # gelu is the exact one (erf), gelu_new the tanh approximation
+    pooler_act: str = "tanh"  # tanh, relu (DistilBERT)
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     layer_norm_eps: float = 1e-12
@@ -53,6 +59,11 @@ class ModelConfig:
     def padded_vocab_size(self) -> int:
         """Rows of the word embeddings: `vocab_size` rounded up, so that a mesh can share them; the rest stay zero."""
         return _VOCABULARY_MULTIPLE * math.ceil(self.vocab_size / _VOCABULARY_MULTIPLE)
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the tables of embeddings."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def head_size(self) -> int:
@@ -305,10 +316,18 @@ def _validate_model(model: ModelConfig) -> None:
         "num_attention_heads",
         "intermediate_size",
         "max_position_embeddings",
-        "type_vocab_size",
     ):
         require(getattr(model, name) >= 1, f"model.{name}", getattr(model, name), "1 or larger")
-    require(model.vocab_size >= 0, "model.vocab_size", model.vocab_size, "0 or larger")
+    for name in ("vocab_size", "type_vocab_size", "embedding_size", "num_hidden_groups"):
+        require(getattr(model, name) >= 0, f"model.{name}", getattr(model, name), "0 or larger")
+    require(
+        model.num_hidden_groups == 0 or model.num_hidden_layers % model.num_hidden_groups == 0,
+        "model.num_hidden_groups",
+        model.num_hidden_groups,
+        f"0, or divide model.num_hidden_layers ({model.num_hidden_layers})",
+    )
+    one_of("model.model_type", model.model_type, MODEL_TYPES)
+    one_of("model.pooler_act", model.pooler_act, POOLER_ACTIVATIONS)
     require(
         model.hidden_size % model.num_attention_heads == 0,
         "model.hidden_size",

@@ -41,6 +41,7 @@ _LAYER = r"encoder/segment_\d+/layer_\d+/"
 PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"embeddings/word_embeddings/embedding", ("vocab", "embed")),
     (r"embeddings/(position|token_type)_embeddings/embedding", ("small", "embed")),
+    (r"embeddings/projection/kernel", ("small", "embed")),
     (r"(embeddings|masked_lm_head)/layer_norm/(scale|bias)", ("small",)),
     (_LAYER + r"attention/(query|key|value)/kernel", ("layers", "embed", "heads")),
     (_LAYER + r"attention/(query|key|value)/bias", ("layers", "heads")),
@@ -52,7 +53,7 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_LAYER + r"(attention|output)_layer_norm/(scale|bias)", ("layers", "small")),
     (r"(masked_lm_head/dense|pooler)/kernel", ("embed", "small")),
     (r"(next_sentence|task)_head/kernel", ("small", "small")),
-    (r"(masked_lm_head/dense|pooler|(next_sentence|task)_head)/bias", ("small",)),
+    (r"(embeddings/projection|masked_lm_head/dense|pooler|(next_sentence|task)_head)/bias", ("small",)),
     (r"masked_lm_head/bias", ("vocab",)),
     (r"layer_mixture/weights", ("small",)),
     (r"layer_mixture/scale", ()),
@@ -165,6 +166,8 @@ def check_model(model: ModelConfig, mesh: Mesh) -> None:
     check_divides("heads", model.num_attention_heads, mesh, "config.model.num_attention_heads")
     check_divides("mlp", model.intermediate_size, mesh, "config.model.intermediate_size")
     check_divides("embed", model.hidden_size, mesh, "config.model.hidden_size")
+    if model.embedding_size:
+        check_divides("embed", model.embedding_size, mesh, "config.model.embedding_size")
     check_divides("vocab", model.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
 
 

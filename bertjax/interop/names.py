@@ -1,29 +1,21 @@
-"""Where each of our parameters stands in a Hugging Face BERT."""
+"""Where each of our parameters stands in a Hugging Face model; bertjax/interop/families.py has the names."""
 
 import dataclasses
 from collections.abc import Iterator
 
 from bertjax.config import ModelConfig
+from bertjax.interop.families import FAMILIES, Family
 from bertjax.model.encoder import segments
 from bertjax.model.finetuning import POOLED
 
-# Ours → theirs. Kernels are [in, out] here and [out, in] there.
-_EMBEDDINGS = {
-    ("word_embeddings", "embedding"): "word_embeddings.weight",
-    ("position_embeddings", "embedding"): "position_embeddings.weight",
-    ("token_type_embeddings", "embedding"): "token_type_embeddings.weight",
-}
-_LAYER_DENSE = {
-    ("attention", "query"): "attention.self.query",
-    ("attention", "key"): "attention.self.key",
-    ("attention", "value"): "attention.self.value",
-    ("attention", "output"): "attention.output.dense",
-    ("intermediate",): "intermediate.dense",
-    ("output",): "output.dense",
-}
-_LAYER_NORM = {
-    ("attention_layer_norm",): "attention.output.LayerNorm",
-    ("output_layer_norm",): "output.LayerNorm",
+# What a class of `transformers` for a kind of task (`bertjax.tasks.task.KINDS`) is called, behind the family's name.
+CLASSES = {
+    "classification": "ForSequenceClassification",
+    "multi_label": "ForSequenceClassification",
+    "regression": "ForSequenceClassification",
+    "choice": "ForMultipleChoice",
+    "tagging": "ForTokenClassification",
+    "span": "ForQuestionAnswering",
 }
 
 
@@ -36,50 +28,70 @@ class Name:
     repeat: int | None = None  # index into the stacked repeats of a segment
     transposed: bool = False
     rows: int | None = None  # the first rows of ours, which are padded; None takes all
+    skipped: int = 0  # the first rows of theirs, which stand for nothing
 
 
-def bert_names(config: ModelConfig, next_sentence: bool) -> list[Name]:
-    """Every parameter of a BertForPreTraining, without `next_sentence` of a BertForMaskedLM.
+def class_name(config: ModelConfig, kind: str) -> str:
+    """The class of `transformers` for a model that is fine-tuned for a kind of task."""
+    return FAMILIES[config.model_type].classes + CLASSES[kind]
 
-    The copies that tying makes (`cls.predictions.decoder.*`) are not among them.
+
+def pretraining_names(config: ModelConfig, next_sentence: bool, pad_id: int) -> list[Name]:
+    """Every parameter of a model for pre-training, without `next_sentence` of one for masked language modelling.
+
+    The copies that tying makes (`….decoder.*`) are not among them.
     """
-    names = _encoder_names(config)
-    names += _dense("cls.predictions.transform.dense", ("masked_lm_head", "dense"))
-    names += _norm("cls.predictions.transform.LayerNorm", ("masked_lm_head", "layer_norm"))
-    names.append(Name("cls.predictions.bias", ("masked_lm_head", "bias"), rows=config.vocab_size))
+    family = FAMILIES[config.model_type]
+    names = _encoder_names(config, family, pad_id)
+    names += _dense(family.masked_lm["dense"], ("masked_lm_head", "dense"))
+    names += _norm(family.masked_lm["layer_norm"], ("masked_lm_head", "layer_norm"))
+    names.append(Name(family.masked_lm["bias"], ("masked_lm_head", "bias"), rows=config.vocab_size))
     if next_sentence:
-        names += _dense("bert.pooler.dense", ("pooler",))
-        names += _dense("cls.seq_relationship", ("next_sentence_head",))
+        names += _dense(family.base + family.pooler, ("pooler",))
+        names += _dense(family.sentence_head, ("next_sentence_head",))
     return names
 
 
-def fine_tuned_names(config: ModelConfig, kind: str) -> list[Name]:
-    """Every parameter of a BERT that is fine-tuned for a kind of task (`bertjax.tasks.task.KINDS`)."""
-    names = _encoder_names(config)
+def fine_tuned_names(config: ModelConfig, kind: str, pad_id: int) -> list[Name]:
+    """Every parameter of a model that is fine-tuned for a kind of task."""
+    family = FAMILIES[config.model_type]
+    usual = (family.base + family.pooler, "qa_outputs" if kind == "span" else "classifier")
+    pooler, head = family.heads.get(class_name(config, kind), usual)
+    names = _encoder_names(config, family, pad_id)
     if kind in POOLED:
-        names += _dense("bert.pooler.dense", ("pooler",))
-    return names + _dense("qa_outputs" if kind == "span" else "classifier", ("task_head",))
+        names += _dense(pooler, ("pooler",))
+    return names + _dense(head, ("task_head",))
 
 
-def _encoder_names(config: ModelConfig) -> list[Name]:
-    names = []
-    for ours, theirs in _EMBEDDINGS.items():
-        rows = config.vocab_size if "word_embeddings" in ours else None
-        names.append(Name("bert.embeddings." + theirs, ("embeddings", *ours), rows=rows))
-    names += _norm("bert.embeddings.LayerNorm", ("embeddings", "layer_norm"))
+def position_offset(config: ModelConfig, pad_id: int) -> int:
+    """The rows of their table of positions before the first one that is used."""
+    return pad_id + 1 if FAMILIES[config.model_type].offset else 0
+
+
+def _encoder_names(config: ModelConfig, family: Family, pad_id: int) -> list[Name]:
+    def table(name: str, **more: int) -> Name:
+        return Name(f"{family.base}embeddings.{name}.weight", ("embeddings", name, "embedding"), **more)
+
+    names = [table("word_embeddings", rows=config.vocab_size)]
+    names.append(table("position_embeddings", skipped=position_offset(config, pad_id)))
+    if config.type_vocab_size:
+        names.append(table("token_type_embeddings"))
+    names += _norm(f"{family.base}embeddings.LayerNorm", ("embeddings", "layer_norm"))
+    if config.embedding_size:
+        names += _dense(family.base + family.projection, ("embeddings", "projection"))
     for number, (path, repeat) in enumerate(_layers(config)):
-        prefix = f"bert.encoder.layer.{number}."
-        for ours, theirs in _LAYER_DENSE.items():
+        prefix = family.base + family.layer.format(number)
+        for ours, theirs in family.dense.items():
             names += _dense(prefix + theirs, (*path, *ours), repeat)
-        for ours, theirs in _LAYER_NORM.items():
+        for ours, theirs in family.norm.items():
             names += _norm(prefix + theirs, (*path, *ours), repeat)
     return names
 
 
 def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The path and the repeat of every layer, in order."""
+    """The path and the repeat of every layer that has parameters of its own, in order."""
     for number, segment in enumerate(segments(config)):
-        for repeat in range(segment.repeats):
+        for repeat in range(segment.stacked):
             for layer in range(segment.layers):
                 yield ("encoder", f"segment_{number}", f"layer_{layer}"), repeat
 

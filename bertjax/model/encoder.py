@@ -2,7 +2,8 @@
 
 A segment is a pattern of layers that is repeated; its parameters are stacked over the repeats, [repeats, …], and it
 runs as one `jax.lax.scan`. `unroll` says how many repeats the compiler sees at once and changes neither tree nor
-numbers. BERT is one segment: one layer, `num_hidden_layers` times.
+numbers. BERT is one segment: one layer, `num_hidden_layers` times. In ALBERT all repeats of a segment share their
+parameters: a stack of one.
 
 Who reads only some positions of the result can name them: the very last layer then computes these rows alone. Who
 reads every layer's output says what to collect of each.
@@ -37,15 +38,24 @@ class Segment:
 
     layers: int
     repeats: int
+    shared: bool = False  # one set of parameters for all repeats
+
+    @property
+    def stacked(self) -> int:
+        """How many sets of parameters there are."""
+        return 1 if self.shared else self.repeats
 
 
 def segments(config: ModelConfig) -> tuple[Segment, ...]:
     """How the layers of a config are cut into segments."""
+    if config.num_hidden_groups:
+        repeats = config.num_hidden_layers // config.num_hidden_groups
+        return (Segment(layers=1, repeats=repeats, shared=True),) * config.num_hidden_groups
     return (Segment(layers=1, repeats=config.num_hidden_layers),)
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, LayerNorm, dropout."""
+    """Sum of word, position and token-type embeddings, LayerNorm, dropout; with `embedding_size` a projection."""
 
     config: ModelConfig
     dtype: jnp.dtype
@@ -55,12 +65,15 @@ class Embeddings(nn.Module):
         config = self.config
 
         def table(rows: int, init: Callable) -> nn.Embed:
-            return nn.Embed(rows, config.hidden_size, dtype=self.dtype, embedding_init=init)
+            return nn.Embed(rows, config.embedding_width, dtype=self.dtype, embedding_init=init)
 
         self.word_embeddings = table(config.padded_vocab_size, word_init(config))
         self.position_embeddings = table(config.max_position_embeddings, normal_init(config))
-        self.token_type_embeddings = table(config.type_vocab_size, normal_init(config))
+        if config.type_vocab_size:
+            self.token_type_embeddings = table(config.type_vocab_size, normal_init(config))
         self.layer_norm = layer_norm(config, self.dtype, "layer_norm")
+        if config.embedding_size:
+            self.projection = Dense(config.hidden_size, config, self.dtype, name="projection")
 
     def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
         """input_ids, token_type_ids: [batch, length] → [batch, length, hidden]."""
@@ -69,18 +82,19 @@ class Embeddings(nn.Module):
             raise ValueError(
                 f"length {length} is more than max_position_embeddings {self.config.max_position_embeddings}"
             )
-        words = lookup(self.word_embeddings.embedding.astype(self.dtype), input_ids)
-        positions = self.position_embeddings.embedding[:length].astype(self.dtype)
-        # So few rows are faster by a product than by a gather, whose gradient is a scatter.
+        x = lookup(self.word_embeddings.embedding.astype(self.dtype), input_ids)
+        x += self.position_embeddings.embedding[:length].astype(self.dtype)
+        if self.config.type_vocab_size:
+            x += self._token_types(token_type_ids)
+        x = constrain(self.layer_norm(x), "batch", "length", None)
+        x = dropout(x, self.config.hidden_dropout_prob, dropout_keys, _EMBEDDINGS)
+        return self.projection(x) if self.config.embedding_size else x
+
+    def _token_types(self, token_type_ids: jax.Array) -> jax.Array:
+        """So few rows are faster by a product than by a gather, whose gradient is a scatter."""
         one_hot = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.dtype)
-        types = jnp.dot(
-            one_hot,
-            self.token_type_embeddings.embedding.astype(self.dtype),
-            precision=matmul_precision(self.dtype),
-        )
-        x = self.layer_norm(words + positions + types)
-        x = constrain(x, "batch", "length", None)
-        return dropout(x, self.config.hidden_dropout_prob, dropout_keys, _EMBEDDINGS)
+        table = self.token_type_embeddings.embedding.astype(self.dtype)
+        return jnp.dot(one_hot, table, precision=matmul_precision(self.dtype))
 
 
 class Layer(nn.Module):
@@ -179,10 +193,13 @@ class Encoder(nn.Module):
         plan = segments(self.config)
         for i, segment in enumerate(plan):
             pattern = Pattern(self.config, self.dtype, segment.layers, self.kernel, parent=None)
-            params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
+            params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
-            x, outputs = self._run(f"segment_{i}", pattern, (params, index), x, mask, dropout_keys, chosen, collect)
+            # What is shared is no part of what the scan runs over.
+            shared = jax.tree.map(lambda leaf: leaf[0], params) if segment.shared else None
+            repeats = (None if segment.shared else params, index)
+            x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, mask, dropout_keys, chosen, collect)
             collected.append(outputs)
             first += segment.layers * segment.repeats
         return x if collect is None else jnp.concatenate(collected)
@@ -197,16 +214,21 @@ class Encoder(nn.Module):
         name: str,
         pattern: Pattern,
         repeats: Any,
+        shared: Any,
         x: jax.Array,
         mask: jax.Array,
         dropout_keys: jax.Array | None,
         positions: jax.Array | None,
         collect: Collect | None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """A segment; `repeats` are its stacked (parameters, index). Returns its output and what is collected."""
+        """A segment; `repeats` are its stacked (parameters or None, index), `shared` the parameters of all repeats.
+
+        Returns its output and what is collected.
+        """
 
         def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
             params, index = repeat
+            params = shared if params is None else params
             params = gathered_layer(params, self.dtype, f"encoder/{name}/")
             return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions, collect)
 

@@ -12,7 +12,7 @@ def training_flops(config: ModelConfig, length: int, predictions: int, next_sent
     norms, activations, softmax, the optimizer and any recomputation are not counted. BERT-Large at 128 with 20
     predictions: 1.83 GFLOP a token.
     """
-    hidden = config.hidden_size
+    hidden, embedding = config.hidden_size, config.embedding_width
     read = predictions + (1 if next_sentence else 0)
     keys_and_values = 2 * length * hidden * hidden
 
@@ -23,7 +23,8 @@ def training_flops(config: ModelConfig, length: int, predictions: int, next_sent
         return keys_and_values + rows * (query_and_output + attention + inner)
 
     layers = (config.num_hidden_layers - 1) * layer(length) + layer(read)
-    masked_lm = predictions * (hidden * hidden + hidden * config.vocab_size)
+    projection = length * embedding * hidden if config.embedding_size else 0
+    masked_lm = predictions * (hidden * embedding + embedding * config.vocab_size)
     pooled = hidden * hidden + 2 * hidden if next_sentence else 0
-    forward = 2 * (layers + masked_lm + pooled)
+    forward = 2 * (projection + layers + masked_lm + pooled)
     return 3.0 * forward

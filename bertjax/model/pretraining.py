@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
+from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision, pooler_activation
 from bertjax.sharding import constrain
 
 
@@ -20,12 +20,12 @@ class MaskedLMHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
-        """x: [batch, predictions, hidden], word_embeddings: [vocab, hidden] → f32 [batch, predictions, vocab].
+        """x: [batch, predictions, hidden], word_embeddings: [vocab, embedding] → f32 [batch, predictions, vocab].
 
         `vocab` is the padded one; no probability falls on the padding.
         """
         vocab = self.config.padded_vocab_size
-        x = activation(self.config)(Dense(self.config.hidden_size, self.config, self.dtype, name="dense")(x))
+        x = activation(self.config)(Dense(self.config.embedding_width, self.config, self.dtype, name="dense")(x))
         x = layer_norm(self.config, self.dtype, "layer_norm")(x)
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
         logits = jnp.dot(
@@ -82,7 +82,7 @@ class PretrainingModel(nn.Module):
         logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
         outputs = {"masked_lm_logits": logits}
         if self.next_sentence:
-            outputs["next_sentence_logits"] = self.next_sentence_head(jnp.tanh(self.pooler(hidden[:, 0])))
+            outputs["next_sentence_logits"] = self.next_sentence_head(pooler_activation(self.config)(self.pooler(hidden[:, 0])))
         return outputs
 
     def encode(

@@ -40,4 +40,7 @@ def layers_above(name: str, config: ModelConfig) -> int | list[int]:
     segment, layer = int(place[1]), int(place[2])
     plan = segments(config)
     first = sum(one.layers * one.repeats for one in plan[:segment]) + layer
-    return [depth - (first + repeat * plan[segment].layers) for repeat in range(plan[segment].repeats)]
+    here = plan[segment]
+    # What several layers share moves at the rate of the highest.
+    repeats = [here.repeats - 1] if here.shared else range(here.repeats)
+    return [depth - (first + repeat * here.layers) for repeat in repeats]
