@@ -6,6 +6,9 @@ numbers. BERT is one segment: one layer, `num_hidden_layers` times.
 
 Who reads only some positions of the result can name them: the very last layer then computes these rows alone. Who
 reads every layer's output says what to collect of each.
+
+Several sequences may be packed into a row. The mask then numbers them from 1, with 0 for padding, no token sees those
+of another sequence, and positions restart.
 """
 
 from collections.abc import Callable
@@ -62,15 +65,25 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = table(config.type_vocab_size, normal_init(config))
         self.layer_norm = layer_norm(config, self.dtype, "layer_norm")
 
-    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        """input_ids, token_type_ids: [batch, length] → [batch, length, hidden]."""
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        dropout_keys: jax.Array | None,
+        position_ids: jax.Array | None = None,
+    ) -> jax.Array:
+        """input_ids, token_type_ids: [batch, length] → [batch, length, hidden].
+
+        Positions are 0, 1, … where there are no `position_ids` [batch, length].
+        """
         length = input_ids.shape[1]
-        if length > self.config.max_position_embeddings:
+        if position_ids is None and length > self.config.max_position_embeddings:
             raise ValueError(
                 f"length {length} is more than max_position_embeddings {self.config.max_position_embeddings}"
             )
         words = lookup(self.word_embeddings.embedding.astype(self.dtype), input_ids)
-        positions = self.position_embeddings.embedding[:length].astype(self.dtype)
+        positions = self.position_embeddings.embedding.astype(self.dtype)
+        positions = positions[:length] if position_ids is None else jnp.take(positions, position_ids, axis=0)
         # So few rows are faster by a product than by a gather, whose gradient is a scatter.
         one_hot = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.dtype)
         types = jnp.dot(
@@ -98,20 +111,24 @@ class Layer(nn.Module):
         dropout_keys: jax.Array | None,
         index: jax.Array | int,
         positions: jax.Array | None = None,
+        packed: bool = False,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length], index: this layer's number from 0.
 
-        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden].
+        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden]. `packed`: the mask numbers
+        sequences.
         """
         config = self.config
         site = SITES * (index + 1)
         rate = config.hidden_dropout_prob
         everywhere, length = x, "length"
+        segments = mask if packed else None
         if positions is not None:
+            segments = jnp.take_along_axis(mask, positions, axis=1) if packed else None
             x, length = jnp.take_along_axis(x, positions[..., None], axis=1), None
             x = constrain(x, "batch", length, None)
         attention = SelfAttention(config, self.dtype, self.kernel, name="attention")
-        attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION)
+        attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION, segments)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x + attended), "batch", length, None)
         inner = Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x)
@@ -138,6 +155,7 @@ class Pattern(nn.Module):
         index: jax.Array,
         positions: jax.Array | None = None,
         collect: Collect | None = None,
+        packed: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
 
@@ -146,10 +164,21 @@ class Pattern(nn.Module):
         collected = []
         for i in range(self.layers):
             chosen = positions if i == self.layers - 1 else None
-            x = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")(x, mask, dropout_keys, index + i, chosen)
+            layer = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")
+            x = layer(x, mask, dropout_keys, index + i, chosen, packed)
             if collect is not None:
                 collected.append(collect(x))
         return x, jnp.stack(collected) if collected else None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What every layer reads beside what the one below it gives."""
+
+    mask: jax.Array
+    dropout_keys: jax.Array | None
+    collect: Collect | None
+    packed: bool
 
 
 class Encoder(nn.Module):
@@ -169,12 +198,14 @@ class Encoder(nn.Module):
         dropout_keys: jax.Array | None,
         positions: jax.Array | None = None,
         collect: Collect | None = None,
+        packed: bool = False,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden].
 
         With `positions` [batch, rows] only their rows, [batch, rows, hidden]. With `collect` what it gives of each
-        layer's output, from the first to the last, [layers, …].
+        layer's output, from the first to the last, [layers, …]. `packed`: the mask numbers sequences.
         """
+        read = _Read(mask, dropout_keys, collect, packed)
         first, collected = 0, []
         plan = segments(self.config)
         for i, segment in enumerate(plan):
@@ -182,7 +213,7 @@ class Encoder(nn.Module):
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.repeats), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
-            x, outputs = self._run(f"segment_{i}", pattern, (params, index), x, mask, dropout_keys, chosen, collect)
+            x, outputs = self._run(f"segment_{i}", pattern, (params, index), x, read, chosen)
             collected.append(outputs)
             first += segment.layers * segment.repeats
         return x if collect is None else jnp.concatenate(collected)
@@ -198,17 +229,16 @@ class Encoder(nn.Module):
         pattern: Pattern,
         repeats: Any,
         x: jax.Array,
-        mask: jax.Array,
-        dropout_keys: jax.Array | None,
+        read: "_Read",
         positions: jax.Array | None,
-        collect: Collect | None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """A segment; `repeats` are its stacked (parameters, index). Returns its output and what is collected."""
 
         def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
             params, index = repeat
             params = gathered_layer(params, self.dtype, f"encoder/{name}/")
-            return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions, collect)
+            keys = read.dropout_keys
+            return pattern.apply({"params": params}, x, read.mask, keys, index, positions, read.collect, read.packed)
 
         if self.remat != "none":
             # In a scan nothing can be merged with what was computed before, which the barriers would prevent.
@@ -225,7 +255,7 @@ class Encoder(nn.Module):
             repeat = jax.tree.map(lambda leaf: leaf[0], repeat)
             x, outputs = one(x, repeat, positions if i == len(others) - 1 else None)
             collected.append(jax.tree.map(lambda leaf: leaf[None], outputs))
-        return x, None if collect is None else jnp.concatenate(jnp.concatenate(collected))
+        return x, None if read.collect is None else jnp.concatenate(jnp.concatenate(collected))
 
 
 def _remat_policy(name: str) -> Callable:
