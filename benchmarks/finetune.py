@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def compare(name: str, arguments: Any) -> None:
-    """Runs all seeds of a task on both sides, prints its row, and a line of JSON with every figure."""
+    """Runs all seeds of a task on both sides, prints its row, and each seed's figures on stderr."""
     from bertjax import training
     from bertjax.finetuning import outputs
     from bertjax.finetuning.config import FinetuneConfig

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from bertjax.data import rng
-from bertjax.finetuning.inputs import Row
+from bertjax.finetuning.inputs import Row, empty_inputs
 from bertjax.text.tokenizers import Tokenizer
 
 _LENGTHS = 8  # compiled programs of a prediction
 _MULTIPLE = 4  # of tokens
 _WORTH = 1.03  # times the padded tokens of the most lengths are as good
-_NARROWEST = 64  # tokens of a row into which units are packed, at least, and a multiple of
-_WIDTH_MULTIPLE = 8
+_NARROWEST = 64  # tokens of a row into which units are packed
+_WIDTH_MULTIPLE = 8  # of its tokens
 _LOOKED_AT = 50  # batches, to tell of the padding
 
 
@@ -99,28 +99,24 @@ class Batches:
         longest = max(len(row.input_ids) for row in rows)
         length = next(length for length in self.lengths if length >= longest)
         shape = (self.batch * self.choices, length)
-        ids, types, mask = np.full(shape, self._pad, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        mask[:, 0] = 1  # a row of padding still attends to something
+        inputs = empty_inputs(shape, self._pad)
+        inputs["attention_mask"][:, 0] = 1  # a row of padding still attends to something
         for place, row in enumerate(rows):
-            size = len(row.input_ids)
-            ids[place, :size] = row.input_ids
-            types[place, row.second : size] = 1
-            mask[place, :size] = 1
+            row.write(inputs, place)
         targets = self._empty_targets((self.batch,), shape)
         for place, row in enumerate(rows[:: self.choices]):
             self._aim(targets, row, place, 0)
-        inputs = {"input_ids": ids, "token_type_ids": types}
         if self._features is not None:
-            inputs = {"features": self._padded([self._features[number] for number in numbers], shape)}
-        return inputs | {"attention_mask": mask} | targets
+            features = self._padded([self._features[number] for number in numbers], shape)
+            inputs = {"features": features, "attention_mask": inputs["attention_mask"]}
+        return inputs | targets
 
     def together(self, units: Sequence[int]) -> dict[str, np.ndarray]:
         """The batch of these units, packed into rows as `FinetuningModel` reads them."""
         bins = first_fit([int(self._sizes[unit]) for unit in units], self.width, self._slots)
         count = self._row_step * math.ceil(len(bins) / self._row_step)
         shape = (count, self.width)
-        ids, types, mask = np.full(shape, self._pad, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        positions = np.zeros(shape, np.int32)
+        inputs, positions = empty_inputs(shape, self._pad), np.zeros(shape, np.int32)
         begins = np.zeros((count, self._slots * self.choices), np.int32)
         targets = self._empty_targets((count, self._slots), shape)
         for line, members in enumerate(bins):
@@ -129,16 +125,13 @@ class Batches:
                 for choice, number in enumerate(self._numbers([units[member]])):
                     row, place = self.rows[number], slot * self.choices + choice
                     size = len(row.input_ids)
-                    ids[line, at : at + size] = row.input_ids
-                    types[line, at + row.second : at + size] = 1
-                    mask[line, at : at + size] = place + 1
+                    row.write(inputs, line, at, place + 1)
                     positions[line, at : at + size] = np.arange(size)
                     begins[line, place] = at
                     if choice == 0:
                         self._aim(targets, row, (line, slot), at)
                     at += size
-        inputs = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "position_ids": positions}
-        return inputs | {"cls_positions": begins} | targets
+        return inputs | {"position_ids": positions, "cls_positions": begins} | targets
 
     def _numbers(self, units: Sequence[int]) -> list[int]:
         return [int(unit) * self.choices + choice for unit in units for choice in range(self.choices)]
