@@ -4,8 +4,7 @@ python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,
 
 Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
 standard error, and examples a second of both, medians over the seeds after the first, in which bertjax compiles.
-PyTorch gets the rows as `transformers`' Trainer hands them out: shuffled, each batch padded to its longest row. With
---same-batches it gets those of bertjax in their order, which are sorted by length, each padded to its longest row.
+PyTorch gets the same batches in the same order, padded to the longest row as its Trainer does; bertjax packs them.
 PyTorch runs in a process of its own; each side waits while the other one runs.
 """
 
@@ -49,7 +48,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--rate", type=float, default=5e-5)
-    parser.add_argument("--same-batches", action="store_true")
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     from bertjax.command import keep_memory
@@ -62,7 +60,7 @@ def main() -> None:
 
 
 def compare(name: str, arguments: Any) -> None:
-    """Runs all seeds of a task on both sides, prints its row, and a line of JSON with every figure."""
+    """Runs all seeds of a task on both sides, prints its row, and each seed's figures on stderr."""
     from bertjax import training
     from bertjax.finetuning import outputs
     from bertjax.finetuning.config import FinetuneConfig
@@ -85,7 +83,7 @@ def compare(name: str, arguments: Any) -> None:
     train, dev = setup.split("train", arguments.examples), setup.split(spec.get("split", setup.task.dev[0]))
     sweep = Sweep(config, setup, params, train, [dev])
     kind, labels = setup.task.kind, len(setup.task.labels)
-    job = Job(config, kind, labels, train.batches, dev.batches, arguments.same_batches)
+    job = Job(config, kind, labels, train.batches, dev.batches)
     ours, theirs = [], []
     spawn = multiprocessing.get_context("spawn")
     with training.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
@@ -122,7 +120,6 @@ class Job:
     labels: int
     train: Any  # Batches
     dev: Any  # Batches
-    same_batches: bool
 
     @property
     def steps(self) -> int:
@@ -130,15 +127,9 @@ class Job:
         return self.config.epochs[0] * self.train.steps
 
     def batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
-        """All batches of a run."""
-        random = np.random.default_rng(seed)
+        """All batches of a run, in bertjax's order."""
         for epoch in range(1, self.config.epochs[0] + 1):
-            if self.same_batches:
-                yield from self.train.epoch(seed, epoch)
-                continue
-            order = random.permutation(self.train.units)
-            for at in range(0, len(order), self.train.batch):
-                yield self.train.batch_of(order[at : at + self.train.batch])
+            yield from map(self.train.apart, self.train.order(seed, epoch))
 
 
 def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:

@@ -34,7 +34,7 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 # The arrays of a batch that are [batch, length]; all others are split by rows alone.
-_SEQUENCES = ("input_ids", "token_type_ids", "attention_mask")
+_SEQUENCES = ("input_ids", "token_type_ids", "attention_mask", "position_ids")
 
 _LAYER = r"encoder/segment_\d+/layer_\d+/"
 # Parameter path → logical axes; a path has exactly one rule.

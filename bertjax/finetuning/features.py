@@ -27,7 +27,7 @@ def computed(
     """
     encode = training.make_predict_step(setup.model, setup.mesh, method="encode")
     params = jax.device_put(params, sharding.of_state(params, setup.mesh))
-    shape = jax.eval_shape(encode, params, splits[0].batches.example()).shape[-2:]
+    shape = jax.eval_shape(encode, params, next(splits[0].batches.sorted())[1]).shape[-2:]
     size = sum(_vectors(setup, split) for split in splits) * math.prod(shape) * np.float32().nbytes / 1e9
     name = setup.model.features
     if size > most:

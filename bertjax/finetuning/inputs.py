@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bertjax.errors import UserError
 from bertjax.tasks.task import ChoiceExample, QuestionExample, TextExample, WordsExample
 from bertjax.text.tokenizers import Tokenizer
@@ -41,6 +43,19 @@ class Row:
     places: tuple[int, ...] = ()
     sources: tuple[Any, ...] = ()
     own: tuple[int, int] = (0, 0)  # span: [first, last + 1) of `places` where an answer of this window may begin
+
+    def write(self, inputs: dict[str, np.ndarray], line: int, begin: int = 0, number: int = 1) -> None:
+        """Writes the row into `inputs` of `empty_inputs`; `number` is what `attention_mask` holds of it."""
+        end = begin + len(self.input_ids)
+        inputs["input_ids"][line, begin:end] = self.input_ids
+        inputs["token_type_ids"][line, begin + self.second : end] = 1
+        inputs["attention_mask"][line, begin:end] = number
+
+
+def empty_inputs(shape: tuple[int, int], pad_id: int) -> dict[str, np.ndarray]:
+    """A model's inputs [rows, length], nothing but padding."""
+    zeros = {name: np.zeros(shape, np.int32) for name in ("token_type_ids", "attention_mask")}
+    return {"input_ids": np.full(shape, pad_id, np.int32)} | zeros
 
 
 def rows(kind: str, examples: Sequence[Any], tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ class Setup:
     tokenizer: Tokenizer
     limits: inputs.Limits
     batch: int
+    row_multiple: int  # of rows of a batch, for devices and accumulation to share
 
     def split(self, name: str, limit: int = 0) -> Split:
         """A split of the data, or its first `limit` examples.
@@ -60,8 +62,8 @@ class Setup:
 
     def batches(self, rows: Sequence[inputs.Row], features: Sequence[np.ndarray] | None = None) -> Batches:
         """The batches of rows, or of their features."""
-        task = self.task
-        return Batches(task.kind, rows, self.tokenizer, self.batch, task.choices, len(task.labels), features)
+        task, labels = self.task, len(self.task.labels)
+        return Batches(task.kind, rows, self.tokenizer, self.batch, task.choices, labels, features, self.row_multiple)
 
     @functools.cached_property
     def objective(self) -> training.Objective:
@@ -153,7 +155,8 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
         features=config.features,
     )
     limits = limits_of(config)
-    return Setup(task, model, mesh, tokenizer, limits, config.batch)
+    devices = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
+    return Setup(task, model, mesh, tokenizer, limits, config.batch, devices * config.layout.accumulation)
 
 
 def limits_of(config: FinetuneConfig) -> inputs.Limits:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -77,7 +77,7 @@ class Sweep:
             for epoch in range(1, run.epochs + 1):
                 begin, first = time.perf_counter(), step
                 step, state = training.fit(
-                    state, _epoch(batches, run.seed, epoch), train_step, self._setup.mesh, hooks, stop, Clock(), step
+                    state, batches.epoch(run.seed, epoch), train_step, self._setup.mesh, hooks, stop, Clock(), step
                 )
                 seconds += time.perf_counter() - begin
                 if step < first + batches.steps:
@@ -162,10 +162,6 @@ class Sweep:
 
 def _with(step: Callable[..., Any], settings: Settings, state: Any, batch: Any) -> Any:
     return step(state, batch, settings)
-
-
-def _epoch(batches: Any, seed: int, epoch: int) -> Iterator[dict[str, np.ndarray]]:
-    return batches.epoch(seed, epoch)
 
 
 def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> training.Hooks:

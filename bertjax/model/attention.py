@@ -62,8 +62,12 @@ class SelfAttention(nn.Module):
         mask: jax.Array,
         dropout_keys: jax.Array | None,
         dropout_site: jax.Array | int,
+        query_segments: jax.Array | None = None,
     ) -> jax.Array:
-        """x: [batch, rows, hidden], what it may see: [batch, length, hidden], mask: [batch, length] → like x."""
+        """x: [batch, rows, hidden], what it may see: [batch, length, hidden], mask: [batch, length] → like x.
+
+        With `query_segments` [batch, rows] the mask holds segments as well, and a row sees its own only.
+        """
         config = self.config
 
         def heads(name: str, inputs: jax.Array, length: str | None) -> jax.Array:
@@ -79,11 +83,18 @@ class SelfAttention(nn.Module):
         kernel = self._kernel(seen.shape[1], dropout=rate > 0) if every else "xla"
         if kernel == "xla":
             context = plain_attention(
-                query, key, value, mask, dropout_rate=rate, dropout_keys=dropout_keys, dropout_site=dropout_site
+                query,
+                key,
+                value,
+                mask,
+                query_segments,
+                dropout_rate=rate,
+                dropout_keys=dropout_keys,
+                dropout_site=dropout_site,
             )
             context = checkpoint_name(context.reshape(x.shape), kernels.CONTEXT)
         else:
-            context = kernels.run(kernel, query, key, value, mask).reshape(x.shape)
+            context = kernels.run(kernel, query, key, value, mask, query_segments).reshape(x.shape)
         return Dense(config.hidden_size, config, self.dtype, name="output")(context)
 
     def _kernel(self, length: int, dropout: bool) -> str:

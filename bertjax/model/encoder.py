@@ -7,6 +7,9 @@ parameters: a stack of one.
 
 Who reads only some positions of the result can name them: the very last layer then computes these rows alone. Who
 reads every layer's output says what to collect of each.
+
+Several sequences may be packed into a row. The mask then numbers them from 1, with 0 for padding, no token sees those
+of another sequence, and positions restart.
 """
 
 from collections.abc import Callable
@@ -75,15 +78,25 @@ class Embeddings(nn.Module):
         if config.embedding_size:
             self.projection = Dense(config.hidden_size, config, self.dtype, name="projection")
 
-    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        """input_ids, token_type_ids: [batch, length] → [batch, length, hidden]."""
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        dropout_keys: jax.Array | None,
+        position_ids: jax.Array | None = None,
+    ) -> jax.Array:
+        """input_ids, token_type_ids: [batch, length] → [batch, length, hidden].
+
+        Positions are 0, 1, … where there are no `position_ids` [batch, length].
+        """
         length = input_ids.shape[1]
-        if length > self.config.max_position_embeddings:
+        if position_ids is None and length > self.config.max_position_embeddings:
             raise ValueError(
                 f"length {length} is more than max_position_embeddings {self.config.max_position_embeddings}"
             )
         x = lookup(self.word_embeddings.embedding.astype(self.dtype), input_ids)
-        x += self.position_embeddings.embedding[:length].astype(self.dtype)
+        positions = self.position_embeddings.embedding.astype(self.dtype)
+        x += positions[:length] if position_ids is None else jnp.take(positions, position_ids, axis=0)
         if self.config.type_vocab_size:
             x += self._token_types(token_type_ids)
         x = constrain(self.layer_norm(x), "batch", "length", None)
@@ -112,20 +125,24 @@ class Layer(nn.Module):
         dropout_keys: jax.Array | None,
         index: jax.Array | int,
         positions: jax.Array | None = None,
+        packed: bool = False,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length], index: this layer's number from 0.
 
-        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden].
+        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden]. `packed`: the mask numbers
+        sequences.
         """
         config = self.config
         site = SITES * (index + 1)
         rate = config.hidden_dropout_prob
         everywhere, length = x, "length"
+        segments = mask if packed else None
         if positions is not None:
+            segments = jnp.take_along_axis(mask, positions, axis=1) if packed else None
             x, length = jnp.take_along_axis(x, positions[..., None], axis=1), None
             x = constrain(x, "batch", length, None)
         attention = SelfAttention(config, self.dtype, self.kernel, name="attention")
-        attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION)
+        attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION, segments)
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x + attended), "batch", length, None)
         inner = Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x)
@@ -152,6 +169,7 @@ class Pattern(nn.Module):
         index: jax.Array,
         positions: jax.Array | None = None,
         collect: Collect | None = None,
+        packed: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
 
@@ -160,10 +178,21 @@ class Pattern(nn.Module):
         collected = []
         for i in range(self.layers):
             chosen = positions if i == self.layers - 1 else None
-            x = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")(x, mask, dropout_keys, index + i, chosen)
+            layer = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")
+            x = layer(x, mask, dropout_keys, index + i, chosen, packed)
             if collect is not None:
                 collected.append(collect(x))
         return x, jnp.stack(collected) if collected else None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What every layer reads beside what the one below it gives."""
+
+    mask: jax.Array
+    dropout_keys: jax.Array | None
+    collect: Collect | None
+    packed: bool
 
 
 class Encoder(nn.Module):
@@ -183,12 +212,14 @@ class Encoder(nn.Module):
         dropout_keys: jax.Array | None,
         positions: jax.Array | None = None,
         collect: Collect | None = None,
+        packed: bool = False,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden].
 
         With `positions` [batch, rows] only their rows, [batch, rows, hidden]. With `collect` what it gives of each
-        layer's output, from the first to the last, [layers, …].
+        layer's output, from the first to the last, [layers, …]. `packed`: the mask numbers sequences.
         """
+        read = _Read(mask, dropout_keys, collect, packed)
         first, collected = 0, []
         plan = segments(self.config)
         for i, segment in enumerate(plan):
@@ -199,7 +230,7 @@ class Encoder(nn.Module):
             # What is shared is no part of what the scan runs over.
             shared = jax.tree.map(lambda leaf: leaf[0], params) if segment.shared else None
             repeats = (None if segment.shared else params, index)
-            x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, mask, dropout_keys, chosen, collect)
+            x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, read, chosen)
             collected.append(outputs)
             first += segment.layers * segment.repeats
         return x if collect is None else jnp.concatenate(collected)
@@ -216,10 +247,8 @@ class Encoder(nn.Module):
         repeats: Any,
         shared: Any,
         x: jax.Array,
-        mask: jax.Array,
-        dropout_keys: jax.Array | None,
+        read: "_Read",
         positions: jax.Array | None,
-        collect: Collect | None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """A segment; `repeats` are its stacked (parameters or None, index), `shared` the parameters of all repeats.
 
@@ -230,7 +259,8 @@ class Encoder(nn.Module):
             params, index = repeat
             params = shared if params is None else params
             params = gathered_layer(params, self.dtype, f"encoder/{name}/")
-            return pattern.apply({"params": params}, x, mask, dropout_keys, index, positions, collect)
+            keys = read.dropout_keys
+            return pattern.apply({"params": params}, x, read.mask, keys, index, positions, read.collect, read.packed)
 
         if self.remat != "none":
             # In a scan nothing can be merged with what was computed before, which the barriers would prevent.
@@ -247,7 +277,7 @@ class Encoder(nn.Module):
             repeat = jax.tree.map(lambda leaf: leaf[0], repeat)
             x, outputs = one(x, repeat, positions if i == len(others) - 1 else None)
             collected.append(jax.tree.map(lambda leaf: leaf[None], outputs))
-        return x, None if collect is None else jnp.concatenate(jnp.concatenate(collected))
+        return x, None if read.collect is None else jnp.concatenate(jnp.concatenate(collected))
 
 
 def _remat_policy(name: str) -> Callable:

@@ -61,9 +61,12 @@ class FinetuningModel(nn.Module):
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [rows, length], or of its `features`.
 
+        Several sequences are packed into a row where there are `position_ids` [rows, length], which restart with each;
+        the mask then numbers them from 1, and `cls_positions` [rows, slots] says where they begin.
         `features` are what `encode` gave; a model that is initialised with them is the head alone.
         dropout_keys: typed threefry keys [rows], one a row; None drops nothing.
-        Returns `logits`, f32: [rows, outputs], or [rows, length, outputs] for tagging and span.
+        Returns `logits`, f32: [rows, outputs], packed [rows, slots, outputs], or [rows, length, outputs] for tagging
+        and span.
         """
         if "features" in batch:
             features = batch["features"]
@@ -72,19 +75,27 @@ class FinetuningModel(nn.Module):
         return {"logits": self._head(features, dropout_keys)}
 
     def encode(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> jax.Array:
-        """What the head reads of the encoder: [rows, length, layers, hidden], of [CLS] alone [rows, layers, hidden]."""
-        pooled, mask = self.kind in POOLED, batch["attention_mask"]
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
+        """What the head reads of the encoder: [rows, length, layers, hidden], of [CLS] alone [rows, layers, hidden].
+
+        Of packed rows all their [CLS], [rows, slots, layers, hidden].
+        """
+        mask, packed = batch["attention_mask"], "position_ids" in batch
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, batch.get("position_ids"))
+        cls = None
+        if self.kind in POOLED:
+            cls = batch["cls_positions"] if packed else jnp.zeros((x.shape[0], 1), jnp.int32)
         if self.features in ("", "last"):
-            cls = jnp.zeros((x.shape[0], 1), jnp.int32) if pooled else None
-            hidden = self.encoder(x, mask, dropout_keys, cls)[:, :, None]
+            hidden = self.encoder(x, mask, dropout_keys, cls, packed=packed)[:, :, None]
         else:
-            read = slice(0, 1) if pooled else slice(None)
-            layers = self.encoder(x, mask, dropout_keys, collect=lambda output: output[:, read])
+
+            def read(output: jax.Array) -> jax.Array:
+                return output if cls is None else jnp.take_along_axis(output, cls[..., None], axis=1)
+
+            layers = self.encoder(x, mask, dropout_keys, collect=read, packed=packed)
             weighted = self.features == "weighted_sum"
-            layers = jnp.concatenate([x[None, :, read], layers]) if weighted else layers[-4:]
+            layers = jnp.concatenate([read(x)[None], layers]) if weighted else layers[-4:]
             hidden = jnp.moveaxis(layers, 0, 2)
-        return hidden[:, 0] if pooled else hidden
+        return hidden if cls is None or packed else hidden[:, 0]
 
     def _head(self, features: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
         def drop(x: jax.Array) -> jax.Array:

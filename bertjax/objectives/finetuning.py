@@ -1,10 +1,11 @@
 """The objectives of fine-tuning, one for each kind of task.
 
-Every batch has `labels` and `weights`; what weighs 0 only fills a batch up. Shapes, with `rows` rows of the model:
+Every batch has `labels` and `weights`; what weighs 0 only fills a batch up. Shapes, with `rows` rows of the model; in
+packed ones there are several units of [rows, slots] where these say [rows]:
   classification  labels int [rows], weights [rows]
   multi_label     labels 0 or 1 [rows, labels], weights [rows]
   regression      labels float [rows], weights [rows]
-  choice          labels int [examples], weights [examples]; an example's choices are neighbouring rows
+  choice          labels int [examples], weights [examples]; an example's choices are neighbours
   tagging         labels int [rows, length], weights [rows, length]: the first piece of each word
   span            labels int [rows, 2]: first and last token of the answer, weights [rows]
 """
@@ -45,7 +46,7 @@ def _any_labels(logits: jax.Array, batch: Arrays) -> jax.Array:
 
 
 def _squared_error(logits: jax.Array, batch: Arrays) -> jax.Array:
-    return jnp.square(logits[:, 0] - batch["labels"])
+    return jnp.square(logits[..., 0] - batch["labels"])
 
 
 def _span(logits: jax.Array, batch: Arrays) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bertjax import quantization
 from bertjax.errors import UserError
-from bertjax.finetuning.inputs import Row
+from bertjax.finetuning.inputs import Row, empty_inputs
 from bertjax.pretrained import Pretrained
 
 DTYPES = ("float32", "bfloat16")
@@ -89,17 +89,14 @@ class Runner:
         return results
 
     def _batch(self, rows: Sequence[Row], shape: tuple[int, int]) -> dict[str, np.ndarray]:
-        ids, types, mask = np.full(shape, self._pad, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        mask[:, 0] = 1  # a row of padding still attends to something
+        inputs = empty_inputs(shape, self._pad)
+        inputs["attention_mask"][:, 0] = 1  # a row of padding still attends to something
         most = max(len(row.places) for row in rows)
         places = np.zeros((shape[0], -(-most // _PLACES) * _PLACES), np.int32)
         for place, row in enumerate(rows):
-            size = len(row.input_ids)
-            ids[place, :size] = row.input_ids
-            types[place, row.second : size] = 1
-            mask[place, :size] = 1
+            row.write(inputs, place)
             places[place, : len(row.places)] = row.places
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask, "places": places}
+        return inputs | {"places": places}
 
 
 def batches(lengths: Sequence[int], tokens: int, longest: int) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:

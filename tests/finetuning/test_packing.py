@@ -1,0 +1,71 @@
+"""Packed rows give every unit the scores and the loss that it has by itself."""
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax.finetuning.batches import Batches
+from bertjax.finetuning.inputs import Row
+from bertjax.model.finetuning import POOLED, FinetuningModel
+from bertjax.objectives import finetuning as objectives
+from bertjax.objectives.terms import total
+from tests.model.batches import SMALL
+
+RNG = np.random.default_rng(0)
+LABELS = {
+    "classification": lambda size: 2,
+    "multi_label": lambda size: (0, 1, 1),
+    "regression": lambda size: 0.5,
+    "choice": lambda size: 1,
+    "tagging": lambda size: tuple(range(2)),
+}
+
+
+class Tokenizer:
+    pad_id = 0
+
+
+def units(kind: str, count: int) -> list[Row]:
+    rows = []
+    for number in range(count):
+        size = int(RNG.integers(5, 30))
+        ids = [number + 1, *RNG.integers(20, SMALL.vocab_size, size - 1).tolist()]
+        places = (1, 3) if kind == "tagging" else ()
+        rows.append(Row(number, ids, size // 2, LABELS[kind](size), places=places))
+    return rows
+
+
+@pytest.mark.parametrize("features", ["", "weighted_sum"])
+@pytest.mark.parametrize("kind", sorted(LABELS))
+def test_packed_and_padded_are_the_same(kind, features):
+    choices = 2 if kind == "choice" else 1
+    rows = units(kind, 12)
+    batches = Batches(kind, rows, Tokenizer(), 12 // choices, choices, 3)
+    outputs = {"regression": 1, "choice": 1}.get(kind, 3)
+    model = FinetuningModel(SMALL, kind, outputs, features=features)
+    apart, together = (form(np.arange(12 // choices)) for form in (batches.apart, batches.together))
+    assert together["input_ids"].shape[0] < 6
+    params = jax.tree.map(
+        lambda x: RNG.normal(size=x.shape, scale=0.3).astype(np.float32),
+        jax.eval_shape(lambda: model.init(jax.random.key(0), apart)["params"]),
+    )
+
+    def loss(params, batch):
+        scores = model.apply({"params": params}, batch)
+        return total(objectives.terms(kind)(scores, batch)), scores["logits"]
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (padded_loss, padded), padded_gradients = step(params, apart)
+    (packed_loss, packed), packed_gradients = step(params, together)
+    assert float(packed_loss) == pytest.approx(float(padded_loss), rel=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(padded_gradients)))
+    difference = jax.tree.map(lambda a, b: np.linalg.norm(a - b), padded_gradients, packed_gradients)
+    assert max(jax.tree.leaves(difference)) <= 1e-5 * norm
+    for number, row in enumerate(rows):
+        line, at = np.argwhere((together["input_ids"] == row.input_ids[0]) & (together["position_ids"] == 0))[0]
+        if kind in POOLED:
+            (slot,) = np.flatnonzero(together["cls_positions"][line] == at)[:1]
+            np.testing.assert_allclose(packed[line, slot], padded[number], atol=1e-4)
+        else:
+            size = len(row.input_ids)
+            np.testing.assert_allclose(packed[line, at : at + size], padded[number, :size], atol=1e-4)
