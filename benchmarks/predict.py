@@ -78,7 +78,7 @@ def drawn(path: Path, count: int) -> list[str]:
 def export(model: str, mode: str, folder: Path) -> None:
     """Writes the encoder with a random head as `transformers` and bertjax load it."""
     from bertjax import pretrained
-    from bertjax.interop.huggingface import export_bert
+    from bertjax.interop.huggingface import export_model
 
     source = pretrained.load(model, lambda message: None)
     kind, labels, _ = MODES[mode]
@@ -90,7 +90,7 @@ def export(model: str, mode: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as tokenizer:
         source.tokenizer.save(tokenizer)
         task = {"name": "", "kind": kind, "labels": list(labels)}
-        export_bert(source.config.model, params, tokenizer, folder, source.tokenizer.pad_id, task)
+        export_model(source.config.model, params, tokenizer, folder, source.tokenizer.pad_id, task)
 
 
 def compare(mode: str, folder: str, rounds: int) -> None:

@@ -47,7 +47,7 @@ def main(args: list[str]) -> None:
         written = target
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.write_tokenizer({"tokenizer": {"files": model.tokenizer_files}}, Path(folder))
-            huggingface.export_bert(
+            huggingface.export_model(
                 model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task
             )
     command.say(f"wrote {written}")
@@ -55,17 +55,17 @@ def main(args: list[str]) -> None:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
         ours, theirs = (pretrained.load(target, command.say), source) if is_huggingface else (model, target)
         print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
-    command.say(f"next: {_next(target, to_bertjax, model.task)}")
+    command.say(f"next: {_next(target, to_bertjax, model)}")
 
 
-def _next(target: Path, to_bertjax: bool, task: dict[str, Any] | None) -> str:
+def _next(target: Path, to_bertjax: bool, model: Any) -> str:
     """What to do with the result."""
-    from bertjax.interop import configs
+    from bertjax.interop import names
 
     if not to_bertjax:
-        name = configs.CLASSES[task["kind"]] if task else "AutoModelForMaskedLM"
+        name = "AutoModel" + names.CLASSES[model.task["kind"]] if model.task else "AutoModelForMaskedLM"
         return f'transformers.{name}.from_pretrained("{target}")'
-    if task:
+    if model.task:
         return f"python -m bertjax.evaluate --checkpoint={target} --task=NAME --data_dir=DIR"
     return f'python -m bertjax.predict fill-mask --checkpoint={target} "The [MASK] is here."'
 

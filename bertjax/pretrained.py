@@ -152,7 +152,7 @@ def _from_checkpoint(path: Path) -> Pretrained:
 def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
     from bertjax.interop import huggingface
 
-    model, params, task = huggingface.import_bert(folder, say)
+    model, params, task = huggingface.import_model(folder, say)
     tokenizer = tokenizers.load(folder)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder, say)
     with tempfile.TemporaryDirectory() as written:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax import pretrained
 from bertjax.errors import UserError
-from bertjax.interop.huggingface import export_bert
+from bertjax.interop.huggingface import export_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.conftest import assert_refused, run
 from tests.model.batches import SMALL, random_batch
@@ -40,7 +40,7 @@ def huggingface(tmp_path_factory):
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
     batch = random_batch(SMALL, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(SMALL).init(jax.random.key(3), batch)["params"])()
-    export_bert(SMALL, params, folder / "tokenizer", folder / "model")
+    export_model(SMALL, params, folder / "tokenizer", folder / "model")
     return folder / "model"
 
 

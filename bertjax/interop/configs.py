@@ -1,5 +1,6 @@
-"""`config.json` of a Hugging Face BERT (`bert_config.json` in Google's checkpoints): the model, and what it is for."""
+"""`config.json` of a Hugging Face folder (`bert_config.json` in Google's checkpoints): the model, and its task."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,18 +8,11 @@ from typing import Any
 
 from bertjax.config import ACTIVATIONS, ModelConfig
 from bertjax.errors import UserError
+from bertjax.interop.families import FAMILIES
+from bertjax.interop.names import CLASSES, class_name, position_offset
 
-# The class of `transformers` for each kind of task (`bertjax.tasks.task.KINDS`).
-CLASSES = {
-    "classification": "BertForSequenceClassification",
-    "multi_label": "BertForSequenceClassification",
-    "regression": "BertForSequenceClassification",
-    "choice": "BertForMultipleChoice",
-    "tagging": "BertForTokenClassification",
-    "span": "BertForQuestionAnswering",
-}
 _LABELLED = ("classification", "multi_label", "tagging")
-# What BertForSequenceClassification is trained for.
+# What a …ForSequenceClassification is trained for.
 _PROBLEMS = {
     "classification": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -36,19 +30,29 @@ _REQUIRED = (
 )
 _OPTIONAL = (
     "type_vocab_size",
+    "embedding_size",
+    "num_hidden_groups",
     "hidden_act",
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "layer_norm_eps",
     "initializer_range",
 )
+# What any of these models may have in theirs that ours have not.
+_OTHER_MATHEMATICS = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "inner_group_num": 1,
+}
 
 
-def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None]:
-    """The ModelConfig of a folder, and the task (name, kind, labels) if its model is fine-tuned.
+def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None, int]:
+    """The ModelConfig of a folder, the task (name, kind, labels) if its model is fine-tuned, and the id of padding.
 
     Raises:
-      UserError: there is no config, it is unreadable, not BERT's, or asks for mathematics that bertjax does not have.
+      UserError: there is no config, it is unreadable, of another family, or asks for mathematics that bertjax does not
+        have.
     """
     path = folder / "config.json"
     if not path.is_file() and (folder / "bert_config.json").is_file():
@@ -57,32 +61,50 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None]:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"there is no {path}; give the folder of a Hugging Face BERT, or of a TensorFlow checkpoint with its "
+            f"there is no {path}; give the folder of a Hugging Face model, or of a TensorFlow checkpoint with its "
             "bert_config.json"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); get the folder again") from error
     if isinstance(values, dict) and path.name == "bert_config.json":
         values = {"model_type": "bert"} | values
-    if not isinstance(values, dict) or values.get("model_type") != "bert":
-        kind = values.get("model_type") if isinstance(values, dict) else None
-        raise UserError(f"{path} describes a model of type {kind!r}; only 'bert' can be converted")
-    return _model(values, path), _task(values, path)
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind not in FAMILIES:
+        raise UserError(f"{path} describes a model of type {kind!r}; bertjax has {', '.join(FAMILIES)}")
+    pad_id = values.get("pad_token_id", FAMILIES[kind].pad_id)
+    if type(pad_id) is not int or pad_id < 0:
+        raise UserError(f"{path} has pad_token_id={pad_id!r}; expected the id of padding")
+    return _model(values, pad_id, path), _task(values, path), pad_id
 
 
-def write(config: ModelConfig, task: Mapping[str, Any] | None, has_pooler: bool, pad_id: int, path: Path) -> None:
-    """Writes the config of an exported model; `task` as `read` gives it."""
-    pretraining = "BertForPreTraining" if has_pooler else "BertForMaskedLM"
-    values = {
-        "architectures": [CLASSES[task["kind"]] if task else pretraining],
-        "model_type": "bert",
-        **{key: getattr(config, key) for key in _REQUIRED + _OPTIONAL},
+def written(config: ModelConfig, task: Mapping[str, Any] | None, has_pooler: bool, pad_id: int) -> dict[str, Any]:
+    """The config of an exported model; `task` as `read` gives it.
+
+    Raises:
+      UserError: models of the family in `transformers` cannot be like this one.
+    """
+    family = FAMILIES[config.model_type]
+    with_pairs, alone = family.pretraining
+    for name, only in family.fixed.items():
+        if getattr(config, name) != only:
+            raise UserError(
+                f"a {family.classes} of transformers has model.{name}={only!r} and not {getattr(config, name)!r}; "
+                "choose the model.model_type that has it, or keep the model in bertjax"
+            )
+    if has_pooler and not task and not with_pairs:
+        raise UserError(f"{family.classes} has no head for pairs of sentences; pre-train with next_sentence=False")
+    theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL if key not in family.fixed}
+    values = {theirs[key]: getattr(config, key) for key in theirs}
+    values["max_position_embeddings"] += position_offset(config, pad_id)
+    return {
+        "architectures": [class_name(config, task["kind"]) if task else with_pairs if has_pooler else alone],
+        "model_type": config.model_type,
+        **values,
         "pad_token_id": pad_id,
         "tie_word_embeddings": True,
         "dtype": "float32",
         **(_task_values(task) if task else {}),
     }
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def outputs(task: Mapping[str, Any]) -> int:
@@ -90,20 +112,23 @@ def outputs(task: Mapping[str, Any]) -> int:
     return {"regression": 1, "choice": 1, "span": 2}.get(task["kind"], len(task["labels"]))
 
 
-def _model(values: Mapping[str, Any], path: Path) -> ModelConfig:
-    for key, only in (
-        ("position_embedding_type", "absolute"),
-        ("is_decoder", False),
-        ("add_cross_attention", False),
-    ):
+def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
+    family = FAMILIES[values["model_type"]]
+    values = family.defaults | values
+    for key, only in (_OTHER_MATHEMATICS | dict(family.fixed)).items():
         if values.get(key, only) != only:
-            raise UserError(f"{path} has {key}={values[key]!r}; bertjax's BERT has only {only!r}")
+            raise UserError(f"{path} has {key}={values[key]!r}; bertjax's {family.classes} has only {only!r}")
     if not values.get("tie_word_embeddings", True):
         raise UserError(f"{path} has tie_word_embeddings=false; bertjax ties the decoder to the embeddings")
-    missing = [key for key in _REQUIRED if key not in values]
+    missing = [key for key in _REQUIRED if family.keys.get(key, key) not in values]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; get the folder again")
-    return _checked_config({key: values[key] for key in _REQUIRED + _OPTIONAL if key in values}, path)
+        raise UserError(f"{path} lacks {', '.join(family.keys.get(key, key) for key in missing)}; get the folder again")
+    theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL}
+    ours = {key: values[name] for key, name in theirs.items() if name in values and key not in family.fixed}
+    config = _checked_config(ours, path)
+    config = dataclasses.replace(config, model_type=values["model_type"], **family.fixed)
+    places = config.max_position_embeddings - position_offset(config, pad_id)
+    return dataclasses.replace(config, max_position_embeddings=places)
 
 
 def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
@@ -130,7 +155,8 @@ def _task(values: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     architectures = values.get("architectures") or [None]
     if not isinstance(architectures, list):
         raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
-    kinds = [kind for kind, name in CLASSES.items() if name == architectures[0]]
+    family = FAMILIES[values["model_type"]]
+    kinds = [kind for kind, name in CLASSES.items() if family.classes + name == architectures[0]]
     if not kinds:
         return None
     labels = _labels(values, path) if set(kinds) & set(_LABELLED) else []

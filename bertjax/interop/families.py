@@ -1,10 +1,11 @@
-"""How `transformers` names the parts of each family's models; what they compute is the same encoder's.
+"""How `transformers` writes each family's models; what they compute is the same encoder's.
 
 Ours → theirs. Kernels are [in, out] here and [out, in] there.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 Path = tuple[str, ...]
 
@@ -23,10 +24,16 @@ class Family:
     pretraining: tuple[str, str]  # classes with and without a head for pairs of sentences; "" where there is none
     pooler: str = "pooler.dense"  # behind `base`
     sentence_head: str = ""
+    pair_logits: str = ""  # the output of that head
     projection: str = ""  # from the embeddings' width to the layers'
     # (pooler, head) of a class where they are not the encoder's pooler and `classifier`
     heads: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     offset: bool = False  # whether positions count from behind the id of padding
+    pad_id: int = 0  # where a config does not say
+    # Fields of ModelConfig: what a config calls otherwise, what it need not say, and what such models cannot change.
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _PLAIN)
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -35,6 +42,7 @@ class Family:
         return tuple(f"{part}." for part in sorted(parts))
 
 
+_PLAIN = {"embedding_size": 0, "num_hidden_groups": 0, "pooler_act": "tanh"}
 _BERT_DENSE = {
     ("attention", "query"): "attention.self.query",
     ("attention", "key"): "attention.self.key",
@@ -63,6 +71,7 @@ FAMILIES = {
         decoder="cls.predictions.decoder",
         pretraining=("BertForPreTraining", "BertForMaskedLM"),
         sentence_head="cls.seq_relationship",
+        pair_logits="seq_relationship_logits",
     ),
     "roberta": Family(
         base="roberta.",
@@ -75,6 +84,8 @@ FAMILIES = {
         pretraining=("", "RobertaForMaskedLM"),
         heads={"RobertaForSequenceClassification": ("classifier.dense", "classifier.out_proj")},
         offset=True,
+        pad_id=1,
+        fixed=_PLAIN | {"hidden_act": "gelu"},  # of the masked-LM head, whatever the layers have
     ),
     "albert": Family(
         base="albert.",
@@ -101,7 +112,16 @@ FAMILIES = {
         pretraining=("AlbertForPreTraining", "AlbertForMaskedLM"),
         pooler="pooler",
         sentence_head="sop_classifier.classifier",
+        pair_logits="sop_logits",
         projection="encoder.embedding_hidden_mapping_in",
+        defaults={
+            "hidden_act": "gelu_new",
+            "embedding_size": 128,
+            "num_hidden_groups": 1,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        fixed={"pooler_act": "tanh"},
     ),
     "distilbert": Family(
         base="distilbert.",
@@ -126,5 +146,15 @@ FAMILIES = {
             "DistilBertForSequenceClassification": ("pre_classifier", "classifier"),
             "DistilBertForMultipleChoice": ("pre_classifier", "classifier"),
         },
+        keys={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+            "hidden_act": "activation",
+            "hidden_dropout_prob": "dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+        },
+        fixed=_PLAIN | {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "pooler_act": "relu"},
     ),
 }

@@ -1,9 +1,10 @@
-"""BERT from and to a Hugging Face folder: `config.json`, `model.safetensors`, tokenizer files.
+"""Models from and to a Hugging Face folder: `config.json`, `model.safetensors`, tokenizer files.
 
 Other weights (`pytorch_model.bin`, Google's TensorFlow checkpoints) are only read.
 """
 
 import functools
+import json
 import re
 import shutil
 import tempfile
@@ -18,22 +19,24 @@ import numpy as np
 from bertjax.config import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, weights
-from bertjax.interop.names import Name, bert_names, fine_tuned_names
+from bertjax.interop.families import FAMILIES, Family
+from bertjax.interop.names import Name, fine_tuned_names, position_offset, pretraining_names
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 
 
-def import_bert(
+def import_model(
     folder: str | Path, say: Callable[[str], None]
 ) -> tuple[ModelConfig, dict[str, Any], dict[str, Any] | None]:
-    """The config, the f32 parameters (NumPy) and the task of the BERT in a folder.
+    """The config, the f32 parameters (NumPy) and the task of the model in a folder.
 
-    Takes BertModel, BertForMaskedLM, BertForPreTraining and what is built on them, with or without the prefix `bert.`
-    and with the old names `gamma` and `beta`, and Google's TensorFlow checkpoints. Heads of pre-training that the
-    folder lacks are initialised afresh (always alike). A folder without a pooler gives a model without `next_sentence`.
+    Takes the encoder of a family alone (BertModel, RobertaModel, …), with heads of pre-training and what is built on
+    them, with or without the encoder's prefix (`bert.`) and with the old names `gamma` and `beta`, and Google's
+    TensorFlow checkpoints. Heads of pre-training that the folder lacks are initialised afresh (always alike). A folder
+    without a pooler, or of a family without a task of pairs, gives a model without `next_sentence`.
 
-    The four classes of `configs.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown),
-    `kind` and `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
+    The classes of `names.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown), `kind` and
+    `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
 
     Tensors that have no place in the model are left out; `say` is told of these and of fresh heads.
 
@@ -41,11 +44,12 @@ def import_bert(
       UserError: no such model, one with other mathematics, or damaged files.
     """
     folder = Path(folder)
-    config, task = configs.read(folder)
+    config, task, pad_id = configs.read(folder)
+    family = FAMILIES[config.model_type]
     found, where = weights.read(folder)
-    tensors = _tied({_modern(name): tensor for name, tensor in found.items()}, folder)
-    next_sentence = "bert.pooler.dense.weight" in tensors
-    names = fine_tuned_names(config, task["kind"]) if task else bert_names(config, next_sentence)
+    tensors = _tied({_modern(name, family): tensor for name, tensor in found.items()}, family, folder)
+    next_sentence = bool(family.sentence_head) and f"{family.base}{family.pooler}.weight" in tensors
+    names = _names(config, task, next_sentence, pad_id)
     new_params = functools.partial(_new_params, config, task, next_sentence)
     fresh = [] if task else _missing_heads(names, tensors)
     there = [name for name in names if name.path[0] not in fresh]
@@ -53,7 +57,8 @@ def import_bert(
     _check_shapes(abstract, there, tensors, where)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
     for name in there:
-        _take(params, name)[...] = tensors[name.theirs]
+        ours = _take(params, name)
+        ours[...] = tensors[name.theirs][name.begin : name.begin + len(ours)]
     if fresh:
         heads = jax.jit(lambda: {head: new_params()[head] for head in fresh})()
         params |= jax.tree.map(np.array, heads)
@@ -65,7 +70,7 @@ def import_bert(
     return config, params, task
 
 
-def export_bert(
+def export_model(
     config: ModelConfig,
     params: Mapping[str, Any],
     tokenizer_folder: str | Path | None,
@@ -73,15 +78,14 @@ def export_bert(
     pad_id: int = 0,
     task: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a folder that `transformers` loads as BertForPreTraining, or without pooler as BertForMaskedLM.
+    """Writes a folder that `transformers` loads, as the class for pre-training of `config.model_type`.
 
-    A model that is fine-tuned for a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see
-    `configs.CLASSES`. The weights are f32 and equal to the bit; `tokenizer_folder`'s files are copied beside them. The
-    folder appears only when it is whole.
+    With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A model that is fine-tuned for
+    a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see `names.CLASSES`. The weights are f32
+    and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only when it is whole.
 
     Raises:
-      UserError: `output` is there already and not empty, or cannot be written, or the head reads other layers than the
-        last.
+      UserError: `output` is there already and not empty, or cannot be written, or `transformers` has no such model.
     """
     output = Path(output).absolute()
     features = (task or {}).get("features", "")
@@ -89,13 +93,16 @@ def export_bert(
         raise UserError(f"the model is feature-based ({features}), which transformers has no class for; use last")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already; choose another folder")
+    values = configs.written(config, task, "pooler" in params, pad_id)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             whole = Path(scratch) / "export"
             whole.mkdir()
-            _write_weights(config, params, task, whole / weights.SAFETENSORS)
-            configs.write(config, task, "pooler" in params, pad_id, whole / "config.json")
+            _write_weights(_names(config, task, "pooler" in params, pad_id), params, whole / weights.SAFETENSORS)
+            (whole / "config.json").write_text(
+                json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):
                     if path.is_file():
@@ -109,30 +116,50 @@ def export_bert(
         ) from error
 
 
-def _write_weights(config: ModelConfig, params: Mapping[str, Any], task: Mapping[str, Any] | None, path: Path) -> None:
+def _names(config: ModelConfig, task: Mapping[str, Any] | None, next_sentence: bool, pad_id: int) -> list[Name]:
+    offset = position_offset(config, pad_id)
+    if task:
+        return fine_tuned_names(config, task["kind"], offset)
+    return pretraining_names(config, next_sentence, offset)
+
+
+def _write_weights(names: list[Name], params: Mapping[str, Any], path: Path) -> None:
     from safetensors.numpy import save
 
-    names = fine_tuned_names(config, task["kind"]) if task else bert_names(config, "pooler" in params)
-    tensors = {name.theirs: np.ascontiguousarray(_take(params, name)) for name in names}
+    tensors = {}
+    for theirs, parts in _grouped(names).items():
+        arrays = [_take(params, name) for name in parts]
+        rows = max(name.begin + len(array) for name, array in zip(parts, arrays, strict=True))
+        tensors[theirs] = np.zeros((rows, *arrays[0].shape[1:]), arrays[0].dtype)
+        for name, array in zip(parts, arrays, strict=True):
+            tensors[theirs][name.begin : name.begin + len(array)] = array
     path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
-def _modern(name: str) -> str:
-    """A tensor's name as BertForPreTraining has it today."""
+def _grouped(names: list[Name]) -> dict[str, list[Name]]:
+    """By the tensor of theirs in which they lie."""
+    groups: dict[str, list[Name]] = {}
+    for name in names:
+        groups.setdefault(name.theirs, []).append(name)
+    return groups
+
+
+def _modern(name: str, family: Family) -> str:
+    """A tensor's name as the family's classes with heads have it today."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+    return family.base + name if name.startswith(family.prefixes) else name
 
 
-def _tied(tensors: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[str, np.ndarray]:
     """Drops the copies that tying makes, once it is sure that they are copies."""
     copies = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
+        f"{family.decoder}.weight": f"{family.base}embeddings.word_embeddings.weight",
+        f"{family.decoder}.bias": family.masked_lm["bias"],
     }
     tensors = dict(tensors)
     for copy, original in copies.items():
-        if copy not in tensors:
+        if copy not in tensors or copy == original:
             continue
         tensor = tensors.pop(copy)
         if not np.array_equal(tensors.setdefault(original, tensor), tensor):
@@ -153,15 +180,20 @@ def _check_shapes(abstract: Any, names: list[Name], tensors: Mapping[str, np.nda
     lacking = [name.theirs for name in names if name.theirs not in tensors]
     if lacking:
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
-    for name in names:
-        expected = functools.reduce(lambda tree, key: tree[key], name.path, abstract).shape
-        expected = expected if name.repeat is None else expected[1:]
-        expected = expected[::-1] if name.transposed else expected
-        expected = expected if name.rows is None else (name.rows, *expected[1:])
-        if tensors[name.theirs].shape != expected:
-            raise UserError(
-                f"{where}: {name.theirs} has shape {tensors[name.theirs].shape}, but the config says {expected}"
-            )
+    for theirs, parts in _grouped(names).items():
+        shapes = [_shape(abstract, name) for name in parts]
+        rows = max(name.begin + shape[0] for name, shape in zip(parts, shapes, strict=True))
+        expected = (rows, *shapes[0][1:])
+        if tensors[theirs].shape != expected:
+            raise UserError(f"{where}: {theirs} has shape {tensors[theirs].shape}, but the config says {expected}")
+
+
+def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
+    """Of the part of their tensor that is ours."""
+    shape = functools.reduce(lambda tree, key: tree[key], name.path, abstract).shape
+    shape = shape if name.repeat is None else shape[1:]
+    shape = shape[::-1] if name.transposed else shape
+    return shape if name.rows is None else (name.rows, *shape[1:])
 
 
 def _new_params(config: ModelConfig, task: Mapping[str, Any] | None, next_sentence: bool) -> dict[str, Any]:

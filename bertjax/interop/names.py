@@ -8,7 +8,7 @@ from bertjax.interop.families import FAMILIES, Family
 from bertjax.model.encoder import segments
 from bertjax.model.finetuning import POOLED
 
-# What a class of `transformers` for a kind of task (`bertjax.tasks.task.KINDS`) is called, behind the family's name.
+# What the class of `transformers` for a kind of task (`bertjax.tasks.task.KINDS`) is called, behind the family's name.
 CLASSES = {
     "classification": "ForSequenceClassification",
     "multi_label": "ForSequenceClassification",
@@ -28,7 +28,7 @@ class Name:
     repeat: int | None = None  # index into the stacked repeats of a segment
     transposed: bool = False
     rows: int | None = None  # the first rows of ours, which are padded; None takes all
-    skipped: int = 0  # the first rows of theirs, which stand for nothing
+    begin: int = 0  # the row of theirs where ours begins; rows that no name covers stand for nothing
 
 
 def class_name(config: ModelConfig, kind: str) -> str:
@@ -36,13 +36,13 @@ def class_name(config: ModelConfig, kind: str) -> str:
     return FAMILIES[config.model_type].classes + CLASSES[kind]
 
 
-def pretraining_names(config: ModelConfig, next_sentence: bool, pad_id: int) -> list[Name]:
+def pretraining_names(config: ModelConfig, next_sentence: bool, offset: int = 0) -> list[Name]:
     """Every parameter of a model for pre-training, without `next_sentence` of one for masked language modelling.
 
-    The copies that tying makes (`….decoder.*`) are not among them.
+    The copies that tying makes (`….decoder.*`) are not among them. `offset`: see `position_offset`.
     """
     family = FAMILIES[config.model_type]
-    names = _encoder_names(config, family, pad_id)
+    names = _encoder_names(config, family, offset)
     names += _dense(family.masked_lm["dense"], ("masked_lm_head", "dense"))
     names += _norm(family.masked_lm["layer_norm"], ("masked_lm_head", "layer_norm"))
     names.append(Name(family.masked_lm["bias"], ("masked_lm_head", "bias"), rows=config.vocab_size))
@@ -52,12 +52,12 @@ def pretraining_names(config: ModelConfig, next_sentence: bool, pad_id: int) -> 
     return names
 
 
-def fine_tuned_names(config: ModelConfig, kind: str, pad_id: int) -> list[Name]:
+def fine_tuned_names(config: ModelConfig, kind: str, offset: int = 0) -> list[Name]:
     """Every parameter of a model that is fine-tuned for a kind of task."""
     family = FAMILIES[config.model_type]
     usual = (family.base + family.pooler, "qa_outputs" if kind == "span" else "classifier")
     pooler, head = family.heads.get(class_name(config, kind), usual)
-    names = _encoder_names(config, family, pad_id)
+    names = _encoder_names(config, family, offset)
     if kind in POOLED:
         names += _dense(pooler, ("pooler",))
     return names + _dense(head, ("task_head",))
@@ -68,12 +68,12 @@ def position_offset(config: ModelConfig, pad_id: int) -> int:
     return pad_id + 1 if FAMILIES[config.model_type].offset else 0
 
 
-def _encoder_names(config: ModelConfig, family: Family, pad_id: int) -> list[Name]:
+def _encoder_names(config: ModelConfig, family: Family, offset: int) -> list[Name]:
     def table(name: str, **more: int) -> Name:
         return Name(f"{family.base}embeddings.{name}.weight", ("embeddings", name, "embedding"), **more)
 
     names = [table("word_embeddings", rows=config.vocab_size)]
-    names.append(table("position_embeddings", skipped=position_offset(config, pad_id)))
+    names.append(table("position_embeddings", begin=offset))
     if config.type_vocab_size:
         names.append(table("token_type_embeddings"))
     names += _norm(f"{family.base}embeddings.LayerNorm", ("embeddings", "layer_norm"))

@@ -11,6 +11,8 @@ import numpy as np
 from bertjax.config import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
+from bertjax.interop.families import FAMILIES
+from bertjax.interop.names import class_name
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.text.tokenizers import Tokenizer
@@ -62,7 +64,9 @@ def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
         a, b = tokenizer.encode(first), tokenizer.encode(second)
         row = [tokenizer.cls_id, *a, tokenizer.sep_id, *b, tokenizer.sep_id]
         rows.append(row[: config.max_position_embeddings])
-        types.append(([0] * (len(a) + 2) + [min(1, config.type_vocab_size - 1)] * (len(b) + 1))[: len(rows[-1])])
+        types.append(
+            ([0] * (len(a) + 2) + [max(0, min(1, config.type_vocab_size - 1))] * (len(b) + 1))[: len(rows[-1])]
+        )
     length = max(map(len, rows))
 
     def pad(lists: list[list[int]], value: int) -> np.ndarray:
@@ -108,10 +112,14 @@ def run_transformers(
     # Its report of missing heads is acted on below, and alarms where there is nothing to do.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    config, _, _ = configs.read(Path(folder))
+    family = FAMILIES[config.model_type]
+    with_pairs, alone = family.pretraining
     kind = task["kind"] if task else None
-    model_class = getattr(transformers, configs.CLASSES[kind] if task else "BertForPreTraining")
+    model_class = getattr(transformers, class_name(config, kind) if task else with_pairs or alone)
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    inputs = {name: torch.tensor(batch[name]) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    names = ("input_ids", "attention_mask", *(("token_type_ids",) if config.type_vocab_size else ()))
+    inputs = {name: torch.tensor(batch[name]) for name in names}
     if kind == "choice":  # [examples, choices, length]
         inputs = {name: rows[:, None] for name, rows in inputs.items()}
     with torch.no_grad():
@@ -122,8 +130,8 @@ def run_transformers(
         return {"logits": outputs.logits.numpy()}
     missing = tuple(info["missing_keys"])
     found = {"hidden": outputs.hidden_states[-1]}
-    if not any(name.startswith("cls.predictions") for name in missing):
-        found["masked_lm_logits"] = outputs.prediction_logits
-    if not any(name.startswith(("bert.pooler", "cls.seq_relationship")) for name in missing):
-        found["next_sentence_logits"] = outputs.seq_relationship_logits
+    if not any(name.startswith(family.masked_lm["dense"]) for name in missing):
+        found["masked_lm_logits"] = outputs["prediction_logits" if with_pairs else "logits"]
+    if with_pairs and not any(name.startswith((family.base + family.pooler, family.sentence_head)) for name in missing):
+        found["next_sentence_logits"] = outputs[family.pair_logits]
     return {name: value.numpy() for name, value in found.items()}

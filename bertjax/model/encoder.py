@@ -105,7 +105,9 @@ class Embeddings(nn.Module):
 
     def _token_types(self, token_type_ids: jax.Array) -> jax.Array:
         """So few rows are faster by a product than by a gather, whose gradient is a scatter."""
-        one_hot = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.dtype)
+        # A model with one type reads both segments as of it.
+        types = jnp.minimum(token_type_ids, self.config.type_vocab_size - 1)
+        one_hot = jax.nn.one_hot(types, self.config.type_vocab_size, dtype=self.dtype)
         table = self.token_type_embeddings.embedding.astype(self.dtype)
         return jnp.dot(one_hot, table, precision=matmul_precision(self.dtype))
 
@@ -146,7 +148,7 @@ class Layer(nn.Module):
         attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
         x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x + attended), "batch", length, None)
         inner = Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x)
-        inner = activation(config)(constrain(inner, "batch", length, "mlp"))
+        inner = activation(config.hidden_act)(constrain(inner, "batch", length, "mlp"))
         out = Dense(config.hidden_size, config, self.dtype, name="output")(inner)
         out = dropout(out, rate, dropout_keys, site + _MLP_OUTPUT)
         return constrain(layer_norm(config, self.dtype, "output_layer_norm")(x + out), "batch", length, None)

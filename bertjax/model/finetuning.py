@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from bertjax.config import ModelConfig
 from bertjax.model.dropout import dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
-from bertjax.model.layers import Dense, head_init, pooler_activation
+from bertjax.model.layers import Dense, activation, head_init
 
 # The kinds of tasks whose head reads [CLS] through the pooler; the others read every token.
 POOLED = ("classification", "multi_label", "regression", "choice")
@@ -109,7 +109,7 @@ class FinetuningModel(nn.Module):
         if self.features:  # what the encoder did not drop
             hidden = drop(hidden)
         if self.kind in POOLED:
-            hidden = pooler_activation(self.config)(self.pooler(hidden))
+            hidden = activation(self.config.pooler_act)(self.pooler(hidden))
         if not self.features and self.kind != "span":  # as the official code has it
             hidden = drop(hidden)
         return self.task_head(hidden)

@@ -145,15 +145,11 @@ def gelu(x: jax.Array) -> jax.Array:
     return x * (0.5 + 0.5 * jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
-def pooler_activation(config: ModelConfig) -> Callable[[jax.Array], jax.Array]:
-    """The activation function of the pooler."""
-    return {"tanh": jnp.tanh, "relu": jax.nn.relu}[config.pooler_act]
-
-
-def activation(config: ModelConfig) -> Callable[[jax.Array], jax.Array]:
-    """The activation function that `hidden_act` names."""
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The activation function that `hidden_act` or `pooler_act` names."""
     return {
+        "tanh": jnp.tanh,
         "gelu": gelu,
         "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
         "relu": jax.nn.relu,
-    }[config.hidden_act]
+    }[name]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision, pooler_activation
+from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
 from bertjax.sharding import constrain
 
 
@@ -25,8 +25,9 @@ class MaskedLMHead(nn.Module):
         `vocab` is the padded one; no probability falls on the padding.
         """
         vocab = self.config.padded_vocab_size
-        x = activation(self.config)(Dense(self.config.embedding_width, self.config, self.dtype, name="dense")(x))
-        x = layer_norm(self.config, self.dtype, "layer_norm")(x)
+        config = self.config
+        x = Dense(config.embedding_width, config, self.dtype, name="dense")(x)
+        x = layer_norm(config, self.dtype, "layer_norm")(activation(config.hidden_act)(x))
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
         logits = jnp.dot(
             x.reshape(-1, x.shape[-1]),
@@ -82,7 +83,8 @@ class PretrainingModel(nn.Module):
         logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
         outputs = {"masked_lm_logits": logits}
         if self.next_sentence:
-            outputs["next_sentence_logits"] = self.next_sentence_head(pooler_activation(self.config)(self.pooler(hidden[:, 0])))
+            pooled = activation(self.config.pooler_act)(self.pooler(hidden[:, 0]))
+            outputs["next_sentence_logits"] = self.next_sentence_head(pooled)
         return outputs
 
     def encode(

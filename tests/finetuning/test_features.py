@@ -13,7 +13,7 @@ from bertjax.finetuning import features, scoring
 from bertjax.finetuning.config import FEATURES, FinetuneConfig, from_config_dict
 from bertjax.finetuning.running import finetune
 from bertjax.finetuning.setup import ENCODER, make_setup
-from bertjax.interop.huggingface import export_bert
+from bertjax.interop.huggingface import export_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
@@ -58,7 +58,7 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
     shapes = jax.eval_shape(lambda: FinetuningModel(shape, "tagging", 2).init(jax.random.key(0), batch)["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
-    export_bert(shape, params, None, tmp_path / "export", task={"name": "", "kind": "tagging", "labels": ["a", "b"]})
+    export_model(shape, params, None, tmp_path / "export", task={"name": "", "kind": "tagging", "labels": ["a", "b"]})
     theirs = transformers.BertModel.from_pretrained(tmp_path / "export")
     with torch.no_grad():
         tensors = {name: torch.tensor(array) for name, array in batch.items()}
@@ -112,7 +112,7 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
     predicted = predictor.load(tmp_path / "run")([list(dev.examples[0].words)])[0]["labels"]
     assert predicted == [setup.task.labels[label] for label in found[0].value]
     with pytest.raises(UserError, match="is feature-based"):
-        export_bert(kept.config.model, kept.params, None, tmp_path / "export", task=kept.task)
+        export_model(kept.config.model, kept.params, None, tmp_path / "export", task=kept.task)
 
 
 @pytest.mark.parametrize(

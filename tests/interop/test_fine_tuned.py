@@ -9,14 +9,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from bertjax import pretrained, pretraining
+from bertjax.config import ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop import configs, verification
-from bertjax.interop.huggingface import export_bert, import_bert
+from bertjax.interop import configs, names, verification
+from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.prediction.fill_mask import FillMask
 from bertjax.prediction.runner import Options
 from bertjax.tasks.task import KINDS
-from tests.model.batches import SMALL, random_batch
+from tests.model.batches import FAMILIES, SMALL, random_batch
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a"]
 TASKS = {
@@ -33,10 +34,10 @@ def task_of(kind: str) -> dict:
     return {"name": "mine", "kind": kind, "labels": TASKS[kind]}
 
 
-def random_params(task: dict) -> dict:
+def random_params(task: dict, config: ModelConfig = SMALL) -> dict:
     """Parameters of which no two numbers are alike."""
-    model = FinetuningModel(SMALL, task["kind"], configs.outputs(task))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
+    model = FinetuningModel(config, task["kind"], configs.outputs(task))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(config, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
     params["embeddings"]["word_embeddings"]["embedding"][SMALL.vocab_size :] = 0
@@ -54,9 +55,9 @@ def tokenizer_folder(tmp_path_factory):
 def export(tokenizer_folder, tmp_path):
     """Writes a model of a kind and returns its folder."""
 
-    def write(kind: str):
+    def write(kind: str, config: ModelConfig = SMALL):
         task = task_of(kind)
-        export_bert(SMALL, random_params(task), tokenizer_folder, tmp_path / kind, task=task)
+        export_model(config, random_params(task, config), tokenizer_folder, tmp_path / kind, task=task)
         return tmp_path / kind
 
     return write
@@ -72,25 +73,30 @@ def reconfigure(folder, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in values.items() if value != "absent"}))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(kind, export, tmp_path):
+# The kinds that have classes of their own.
+OTHERS = [(family, kind) for family in FAMILIES if family != "bert" for kind in ("classification", *KINDS[3:])]
+
+
+@pytest.mark.parametrize(("family", "kind"), [*(("bert", kind) for kind in KINDS), *OTHERS])
+def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(family, kind, export, tmp_path):
     transformers = pytest.importorskip("transformers")
-    folder = export(kind)
-    model, info = getattr(transformers, configs.CLASSES[kind]).from_pretrained(folder, output_loading_info=True)
+    shape = FAMILIES[family]
+    folder = export(kind, shape)
+    model, info = getattr(transformers, names.class_name(shape, kind)).from_pretrained(folder, output_loading_info=True)
     assert not any(info.values()), info
     if TASKS[kind]:
         assert model.config.id2label == dict(enumerate(TASKS[kind]))
         assert model.config.label2id == {label: i for i, label in enumerate(TASKS[kind])}
-    batch = random_batch(SMALL, 5, 31, 4)
+    batch = random_batch(shape, 5, 31, 4)
     theirs = verification.run_transformers(folder, batch, task_of(kind))["logits"]
-    ours = verification.run_ours(SMALL, random_params(task_of(kind)), batch, task_of(kind))["logits"]
+    ours = verification.run_ours(shape, random_params(task_of(kind), shape), batch, task_of(kind))["logits"]
     assert ours.shape == theirs.shape
     rows = batch["attention_mask"] == 1 if ours.ndim == 3 else slice(None)
     np.testing.assert_allclose(ours[rows], theirs[rows], rtol=0, atol=1e-4)
     model.save_pretrained(tmp_path / "again")
-    config, params, task = import_bert(tmp_path / "again", silent)
-    assert (config, task) == (SMALL, task_of(kind))
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, random_params(task)))
+    config, params, task = import_model(tmp_path / "again", silent)
+    assert (config, task) == (shape, task_of(kind))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, random_params(task, shape)))
 
 
 def test_problem_type_decides_what_a_classifier_trains(export):
@@ -99,10 +105,10 @@ def test_problem_type_decides_what_a_classifier_trains(export):
     absent = dict.fromkeys(("id2label", "label2id", "problem_type", "finetuning_task"), "absent")
     reconfigure(folder, **absent, num_labels=3)
     labels = ["LABEL_0", "LABEL_1", "LABEL_2"]
-    assert import_bert(folder, silent)[2] == {"name": "", "kind": "classification", "labels": labels}
+    assert import_model(folder, silent)[2] == {"name": "", "kind": "classification", "labels": labels}
     folder = export("regression")
     reconfigure(folder, problem_type="absent")
-    assert import_bert(folder, silent)[2] == task_of("regression")
+    assert import_model(folder, silent)[2] == task_of("regression")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +126,7 @@ def test_configs_that_contradict_the_weights_are_refused(changes, message, expor
     folder = export("classification")
     reconfigure(folder, **changes)
     with pytest.raises(UserError, match=message) as error:
-        import_bert(folder, silent)
+        import_model(folder, silent)
     assert "\n" not in str(error.value)
 
 
@@ -130,7 +136,7 @@ def test_a_fine_tuned_folder_becomes_a_checkpoint_that_knows_its_task(export, tm
     pretrained.save(tmp_path / "run", loaded)
     saved = pretrained.load(tmp_path / "run", silent)
     assert saved.task == loaded.task
-    export_bert(saved.config.model, saved.params, None, tmp_path / "back", task=saved.task)
+    export_model(saved.config.model, saved.params, None, tmp_path / "back", task=saved.task)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("tagging", "back"))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -1,5 +1,6 @@
 """Hugging Face folders: what is written loads there, comes back as it was, and damaged ones are refused."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from bertjax.config import ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop.huggingface import export_bert, import_bert
+from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
-from tests.model.batches import SMALL, random_batch
+from tests.model.batches import FAMILIES, SMALL, random_batch
 
 
-def random_params(next_sentence: bool = True) -> dict:
+def random_params(next_sentence: bool = True, config: ModelConfig = SMALL) -> dict:
     """Parameters of which no two numbers are alike."""
-    model = PretrainingModel(SMALL, next_sentence=next_sentence)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
+    model = PretrainingModel(config, next_sentence=next_sentence)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(config, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
     for padded in (params["embeddings"]["word_embeddings"]["embedding"], params["masked_lm_head"]["bias"]):
@@ -29,7 +31,7 @@ def random_params(next_sentence: bool = True) -> dict:
 
 @pytest.fixture
 def folder(tmp_path):
-    export_bert(SMALL, random_params(), None, tmp_path / "model")
+    export_model(SMALL, random_params(), None, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -54,26 +56,50 @@ def reconfigure(folder, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in values.items() if value != "absent"}))
 
 
-@pytest.mark.parametrize("next_sentence", [True, False])
-def test_export_through_transformers_and_back_is_the_identity(next_sentence, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "next_sentence", "name"),
+    [
+        ("bert", True, "BertForPreTraining"),
+        ("bert", False, "BertForMaskedLM"),
+        ("roberta", False, "RobertaForMaskedLM"),
+        ("albert", True, "AlbertForPreTraining"),
+        ("albert", False, "AlbertForMaskedLM"),
+        ("distilbert", False, "DistilBertForMaskedLM"),
+    ],
+)
+def test_export_through_transformers_and_back_is_the_identity(family, next_sentence, name, tmp_path):
     transformers = pytest.importorskip("transformers")
-    params = random_params(next_sentence)
-    export_bert(SMALL, params, None, tmp_path / "a", pad_id=3)
-    kind = transformers.BertForPreTraining if next_sentence else transformers.BertForMaskedLM
-    model, info = kind.from_pretrained(tmp_path / "a", output_loading_info=True)
+    shape = FAMILIES[family]
+    params = random_params(next_sentence, shape)
+    export_model(shape, params, None, tmp_path / "a", pad_id=3)
+    model, info = getattr(transformers, name).from_pretrained(tmp_path / "a", output_loading_info=True)
     assert not any(info.values()), info
-    assert model.config.architectures == [kind.__name__]
+    assert model.config.architectures == [name]
     assert model.config.pad_token_id == 3
     model.save_pretrained(tmp_path / "b")
-    config, again, _ = import_bert(tmp_path / "b", silent)
-    assert config == SMALL
+    config, again, _ = import_model(tmp_path / "b", silent)
+    assert config == shape
     assert_equal(again, params)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (FAMILIES["roberta"], "no head for pairs"),
+        (dataclasses.replace(FAMILIES["albert"], model_type="bert"), "Bert of transformers has model.embedding_size=0"),
+        (dataclasses.replace(SMALL, model_type="distilbert"), "DistilBert of transformers has model.type_vocab_size=0"),
+    ],
+)
+def test_what_transformers_has_no_class_for_is_refused(config, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        export_model(config, random_params(True, config), None, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_tokenizer_files_travel_along(tmp_path):
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "vocab.txt").write_text("[PAD]\n")
-    export_bert(SMALL, random_params(), tmp_path / "tokenizer", tmp_path / "out")
+    export_model(SMALL, random_params(), tmp_path / "tokenizer", tmp_path / "out")
     assert (tmp_path / "out" / "vocab.txt").read_text() == "[PAD]\n"
 
 
@@ -90,7 +116,7 @@ def test_old_names_missing_prefixes_and_tied_copies_are_understood(folder):
         return renamed
 
     rewrite(folder, old)
-    assert_equal(import_bert(folder, silent)[1], random_params())
+    assert_equal(import_model(folder, silent)[1], random_params())
 
 
 def test_half_precision_and_several_files_are_read(folder):
@@ -103,7 +129,7 @@ def test_half_precision_and_several_files_are_read(folder):
     index = {"weight_map": {name: file for file, part in files.items() for name in part}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     expected = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), random_params())
-    assert_equal(import_bert(folder, silent)[1], expected)
+    assert_equal(import_model(folder, silent)[1], expected)
 
 
 @pytest.mark.parametrize("layout", ["file", "old-file", "shards"])
@@ -122,7 +148,7 @@ def test_pickled_weights_are_read(folder, layout):
     for file, part in files.items():
         part = {name: tensors[name] for name in part}
         torch.save(part, folder / file, _use_new_zipfile_serialization=layout != "old-file")
-    assert_equal(import_bert(folder, silent)[1], random_params())
+    assert_equal(import_model(folder, silent)[1], random_params())
 
 
 @pytest.mark.parametrize("form", ["zip", "old", "bare"])
@@ -141,7 +167,7 @@ def test_pickles_that_run_code_are_refused_unrun(folder, form, tmp_path):
     else:
         torch.save(tensors | {"bert.trap": Trap()}, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(UserError, match="could run code: not read") as error:
-        import_bert(folder, silent)
+        import_model(folder, silent)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "sprung").exists()
 
@@ -150,31 +176,31 @@ def test_pickled_weights_without_pytorch_are_refused(folder, monkeypatch):
     renamed(folder)
     monkeypatch.setitem(sys.modules, "torch", None)  # as Python does where it is not installed
     with pytest.raises(UserError, match="pip install torch"):
-        import_bert(folder, silent)
+        import_model(folder, silent)
 
 
 def test_missing_heads_are_fresh_and_said_so(folder):
     rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
     said = []
-    _, params, _ = import_bert(folder, said.append)
+    _, params, _ = import_model(folder, said.append)
     assert len(said) == 1 and "cls.predictions" in said[0] and "afresh" in said[0]
     expected = random_params()
     for part in ("embeddings", "encoder", "pooler"):
         assert_equal(params[part], expected[part])
     assert np.all(params["masked_lm_head"]["layer_norm"]["scale"] == 1)
-    assert_equal(params, import_bert(folder, said.append)[1])
+    assert_equal(params, import_model(folder, said.append)[1])
 
 
 def test_what_has_no_place_is_left_out_and_said_so(folder):
     rewrite(folder, lambda tensors: tensors | {"classifier.weight": np.ones((2, 24), np.float32)})
     said = []
-    assert_equal(import_bert(folder, said.append)[1], random_params())
+    assert_equal(import_model(folder, said.append)[1], random_params())
     assert len(said) == 1 and "classifier.weight" in said[0]
 
 
 def test_without_a_pooler_there_is_no_next_sentence(folder):
     rewrite(folder, lambda t: {k: v for k, v in t.items() if "pooler" not in k and "seq_rel" not in k})
-    assert_equal(import_bert(folder, silent)[1], random_params(next_sentence=False))
+    assert_equal(import_model(folder, silent)[1], random_params(next_sentence=False))
 
 
 def drop(name):
@@ -203,7 +229,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (lambda folder: (folder / "config.json").unlink(), "no .*config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "type None"),
-        (lambda folder: reconfigure(folder, model_type="roberta"), "'roberta'"),
+        (lambda folder: reconfigure(folder, model_type="electra"), "'electra'"),
         (lambda folder: reconfigure(folder, hidden_size="absent"), "lacks hidden_size"),
         (lambda folder: reconfigure(folder, hidden_size="24"), "hidden_size='24'"),
         (lambda folder: reconfigure(folder, hidden_size=25), "no multiple"),
@@ -227,18 +253,18 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 def test_bad_folders_are_refused(folder, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message) as error:
-        import_bert(folder, silent)
+        import_model(folder, silent)
     assert "\n" not in str(error.value)
 
 
 def test_nothing_is_overwritten(folder):
     before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
     with pytest.raises(UserError, match="there already"):
-        export_bert(SMALL, random_params(), None, folder)
+        export_model(SMALL, random_params(), None, folder)
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
-        export_bert(SMALL, random_params(), tmp_path / "no-tokenizer", tmp_path / "out")
+        export_model(SMALL, random_params(), tmp_path / "no-tokenizer", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -9,26 +9,31 @@ import numpy as np
 import pytest
 
 from bertjax.config import ModelConfig
-from bertjax.interop import verification
-from bertjax.interop.huggingface import import_bert
-from bertjax.interop.names import bert_names
+from bertjax.interop import configs, verification
+from bertjax.interop.families import FAMILIES
+from bertjax.interop.huggingface import import_model
+from bertjax.interop.names import Name, position_offset, pretraining_names
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
 from bertjax.text import tokenizers
-from tests.model.batches import SMALL, random_batch
+from tests.model.batches import FAMILIES as SMALL_FAMILIES
+from tests.model.batches import random_batch
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 1e-4
+PAIR_LABELS = {"seq_relationship_logits": "next_sentence_label", "sop_logits": "sentence_order_label"}
 
 
-def reference(config: ModelConfig) -> "transformers.BertForPreTraining":
+def reference(config: ModelConfig, pad_id: int) -> "transformers.PreTrainedModel":
     """A randomly initialised model whose biases and norms are random too, as they would be after training."""
     torch.manual_seed(0)
-    fields = {key: value for key, value in vars(config).items() if not key.startswith("_")}
-    model = transformers.BertForPreTraining(transformers.BertConfig(**fields)).eval()
+    with_pairs, alone = FAMILIES[config.model_type].pretraining
+    values = configs.written(config, None, bool(with_pairs), pad_id)
+    made = transformers.AutoConfig.for_model(**values)
+    model = getattr(transformers, with_pairs or alone)(made).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -38,62 +43,66 @@ def reference(config: ModelConfig) -> "transformers.BertForPreTraining":
 
 def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
     """Logits, the loss, and every parameter's gradient by name."""
-    inputs = {
-        name: torch.tensor(batch[name], dtype=torch.long) for name in ("input_ids", "token_type_ids", "attention_mask")
-    }
+    names = ["input_ids", "attention_mask"]
+    if hasattr(model.config, "type_vocab_size"):
+        names.append("token_type_ids")
+    inputs = {name: torch.tensor(batch[name], dtype=torch.long) for name in names}
     labels = np.full(batch["input_ids"].shape, -100)
     for row, (positions, ids, weights) in enumerate(
         zip(batch["masked_lm_positions"], batch["masked_lm_ids"], batch["masked_lm_weights"], strict=True)
     ):
         labels[row, positions[weights > 0]] = ids[weights > 0]
-    outputs = model(
-        **inputs,
-        labels=torch.tensor(labels),
-        next_sentence_label=torch.tensor(batch["next_sentence_labels"], dtype=torch.long),
-    )
+    family = FAMILIES[model.config.model_type]
+    pairs = {PAIR_LABELS[family.pair_logits]: torch.tensor(batch["next_sentence_labels"])} if family.pair_logits else {}
+    outputs = model(**inputs, labels=torch.tensor(labels), **{name: value.long() for name, value in pairs.items()})
     outputs.loss.backward()
-    logits = outputs.prediction_logits.detach().numpy()
-    return {
+    logits = outputs["prediction_logits" if pairs else "logits"].detach().numpy()
+    found = {
         "masked_lm_logits": np.take_along_axis(logits, batch["masked_lm_positions"][..., None], 1),
-        "next_sentence_logits": outputs.seq_relationship_logits.detach().numpy(),
         "loss": outputs.loss.item(),
         "gradients": {name: p.grad.numpy() for name, p in model.named_parameters()},
     }
+    return found | ({"next_sentence_logits": outputs[family.pair_logits].detach().numpy()} if pairs else {})
 
 
 @pytest.mark.parametrize(
-    ("config", "shape"),
+    ("config", "shape", "pad_id"),
     [
-        pytest.param(SMALL, (5, 31, 4), id="odd-sizes"),
-        pytest.param(ModelConfig(), (2, 64, 10), id="base"),
+        *(pytest.param(config, (5, 31, 4), 0, id=name) for name, config in SMALL_FAMILIES.items()),
+        pytest.param(SMALL_FAMILIES["roberta"], (5, 31, 4), 3, id="roberta-padding-3"),
+        pytest.param(ModelConfig(), (2, 64, 10), 0, id="bert-base"),
     ],
 )
-def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, tmp_path):
-    theirs = reference(config)
+def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, pad_id, tmp_path):
+    theirs = reference(config, pad_id)
     theirs.save_pretrained(tmp_path)
-    imported, params, _ = import_bert(tmp_path, print)
+    imported, params, _ = import_model(tmp_path, print)
     assert imported == config
-    batch = random_batch(config, *shape)
+    batch = random_batch(config, *shape, pad_id=pad_id)
     assert (batch["attention_mask"] == 0).any() and (batch["masked_lm_weights"] == 0).any()
+    next_sentence = "pooler" in params
+    model = PretrainingModel(config, next_sentence)
 
     def loss_of(params):
-        outputs = PretrainingModel(config).apply({"params": params}, batch)
+        outputs = model.apply({"params": params}, batch)
         return total(terms(outputs, batch)), outputs
 
     (loss, outputs), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
     expected = run_reference(theirs, batch)
-    for name in ("masked_lm_logits", "next_sentence_logits"):
-        found = outputs[name][..., : expected[name].shape[-1]]  # without the padding of the vocabulary
+    assert outputs.keys() == expected.keys() - {"loss", "gradients"}
+    for name, found in outputs.items():
+        found = found[..., : expected[name].shape[-1]]  # without the padding of the vocabulary
         np.testing.assert_allclose(found, expected[name], rtol=0, atol=TOLERANCE)
     assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
-    assert_same_gradients(config, gradients, expected["gradients"])
+    names = pretraining_names(config, next_sentence, position_offset(config, pad_id))
+    assert_same_gradients(names, gradients, expected["gradients"])
 
 
-def assert_same_gradients(config: ModelConfig, ours: dict, theirs: dict[str, np.ndarray]) -> None:
+def assert_same_gradients(names: list[Name], ours: dict, theirs: dict[str, np.ndarray]) -> None:
     """Each tensor within the law's bound, and none left over."""
-    names = bert_names(config, next_sentence=True)
     assert {name.theirs for name in names} == set(theirs)
     norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in theirs.values()))
+    covered = dict.fromkeys(theirs, 0)
     for name in names:
         mine = ours
         for key in name.path:
@@ -103,8 +112,12 @@ def assert_same_gradients(config: ModelConfig, ours: dict, theirs: dict[str, np.
         if name.rows is not None:
             assert not np.any(mine[name.rows :])
             mine = mine[: name.rows]
-        difference = np.linalg.norm(mine - theirs[name.theirs])
-        assert difference <= 1e-4 * np.linalg.norm(theirs[name.theirs]) + 1e-7 * norm, name.theirs
+        expected = theirs[name.theirs]
+        covered[name.theirs] += np.sum(expected[name.begin : name.begin + len(mine)] ** 2)
+        difference = np.linalg.norm(mine - expected[name.begin : name.begin + len(mine)])
+        assert difference <= 1e-4 * np.linalg.norm(expected) + 1e-7 * norm, name.theirs
+    for name, square in covered.items():
+        assert square == pytest.approx(np.sum(theirs[name] ** 2)), name
 
 
 @pytest.mark.parametrize(
@@ -116,7 +129,7 @@ def test_real_weights_score_alike(package, scores):
     if spec is None:
         pytest.skip(f"{package} is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    config, params, _ = import_bert(folder, print)
+    config, params, _ = import_model(folder, print)
     batch = verification.sample(config, tokenizers.load(folder))
     theirs = verification.run_transformers(folder, batch)
     ours = verification.run_ours(config, params, batch)
@@ -138,7 +151,7 @@ def test_real_weights_fill_a_mask_sensibly():
         *tokenizer.encode("Paris is the capital of [MASK].", special_tokens=True),
         tokenizer.sep_id,
     ]
-    config, params, _ = import_bert(folder, print)
+    config, params, _ = import_model(folder, print)
     batch = {
         "input_ids": jnp.array([ids]),
         "token_type_ids": jnp.zeros((1, len(ids)), jnp.int32),

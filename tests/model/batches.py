@@ -1,4 +1,6 @@
-"""Random batches as the input pipeline makes them."""
+"""Random batches as the input pipeline makes them, and small models of each family."""
+
+import dataclasses
 
 import numpy as np
 
@@ -14,12 +16,27 @@ SMALL = ModelConfig(
     max_position_embeddings=36,
 )
 
+FAMILIES = {
+    "bert": SMALL,
+    "roberta": dataclasses.replace(SMALL, model_type="roberta", type_vocab_size=1),
+    "albert": dataclasses.replace(
+        SMALL,
+        model_type="albert",
+        embedding_size=10,
+        num_hidden_layers=6,
+        num_hidden_groups=2,
+        hidden_act="gelu_new",
+        hidden_dropout_prob=0.0,
+    ),
+    "distilbert": dataclasses.replace(SMALL, model_type="distilbert", type_vocab_size=0, pooler_act="relu"),
+}
+
 
 def random_batch(
-    config: ModelConfig, batch: int, length: int, predictions: int, seed: int = 0
+    config: ModelConfig, batch: int, length: int, predictions: int, seed: int = 0, pad_id: int = 0
 ) -> dict[str, np.ndarray]:
     """Rows of two segments and several lengths, padded, with some unused prediction slots."""
-    rng = np.random.default_rng(seed)
+    rng, vocab = np.random.default_rng(seed), config.vocab_size
     lengths = rng.integers(length // 2, length + 1, batch)
     lengths[0] = length
     columns = np.arange(length)
@@ -28,12 +45,12 @@ def random_batch(
     weights = np.ones((batch, predictions), np.float32)
     weights[1:, -1] = 0
     result = {
-        # 0 is the padding and nothing else, as PyTorch gives its embedding no gradient.
-        "input_ids": rng.integers(1, config.vocab_size, (batch, length)) * mask,
-        "token_type_ids": (columns > lengths[:, None] // 3) & mask,
+        # The padding's id stands for nothing else, as PyTorch gives its embedding no gradient.
+        "input_ids": np.where(mask, (pad_id + rng.integers(1, vocab, (batch, length))) % vocab, pad_id),
+        "token_type_ids": (columns > lengths[:, None] // 3) & mask & (config.type_vocab_size > 1),
         "attention_mask": mask,
         "masked_lm_positions": positions * (weights > 0),
-        "masked_lm_ids": rng.integers(0, config.vocab_size, (batch, predictions)) * (weights > 0),
+        "masked_lm_ids": rng.integers(0, vocab, (batch, predictions)) * (weights > 0),
         "next_sentence_labels": rng.integers(0, 2, batch),
     }
     return {name: value.astype(np.int32) for name, value in result.items()} | {"masked_lm_weights": weights}
