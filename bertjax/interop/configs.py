@@ -85,12 +85,12 @@ def written(config: ModelConfig, task: Mapping[str, Any] | None, has_pooler: boo
     """
     family = FAMILIES[config.model_type]
     with_pairs, alone = family.pretraining
-    for name, only in family.fixed.items():
-        if getattr(config, name) != only:
-            raise UserError(
-                f"a {family.classes} of transformers has model.{name}={only!r} and not {getattr(config, name)!r}; "
-                "choose the model.model_type that has it, or keep the model in bertjax"
-            )
+    others = [f"model.{name}={only!r}" for name, only in family.fixed.items() if getattr(config, name) != only]
+    if others:
+        raise UserError(
+            f"the {family.classes} of transformers has {', '.join(others)}, which this model has not; choose the "
+            "model.model_type that fits, or keep the model in bertjax"
+        )
     if has_pooler and not task and not with_pairs:
         raise UserError(f"{family.classes} has no head for pairs of sentences; pre-train with next_sentence=False")
     theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL if key not in family.fixed}
