@@ -21,6 +21,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 STATE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "bert", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
+PAIR_TASKS = ("next_sentence", "sentence_order")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 MODEL_TYPES = ("bert", "roberta", "albert", "distilbert")
 POOLER_ACTIVATIONS = ("tanh", "relu")
@@ -90,6 +91,20 @@ class MaskingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sequencing:
+    """How documents are cut into sequences; `Config.sequencing` puts it together."""
+
+    pairs: str = "next_sentence"  # or "sentence_order"; "": single segments
+    short_sequences: float = 0.1
+    full_sentences: bool = False
+
+    @property
+    def special_tokens(self) -> int:
+        """[CLS] A [SEP] B [SEP] has three, [CLS] A [SEP] two."""
+        return 3 if self.pairs else 2
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase:
     """A stretch of training with one batch shape."""
 
@@ -154,7 +169,9 @@ class Config:
         Phase(steps=900_000, length=128, batch=256),
         Phase(steps=100_000, length=512, batch=256),
     )
-    next_sentence: bool = True
+    next_sentence: bool = True  # pairs of segments, of which half do not belong together
+    sentence_order: bool = False  # pairs of segments, of which half are exchanged (ALBERT), in place of next_sentence
+    full_sentences: bool = False  # without pairs: rows of whole sentences, on across documents (RoBERTa)
     short_sequences: float = 0.1  # share of examples with a random shorter length
     dtype: str = "auto"  # of the computation; auto: bfloat16 on accelerators, float32 on CPU
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -170,6 +187,16 @@ class Config:
     keep_every: int = _free(0)  # steps; these checkpoints are kept for good
     reader_threads: int = _free(2)
     profile_steps: tuple[int, ...] = _free(())  # (first, last), counted from 1: a profiler trace of these steps
+
+    @property
+    def pairs(self) -> str:
+        """The task of pairs: "next_sentence", "sentence_order", or "" for none."""
+        return next((task for task in PAIR_TASKS if getattr(self, task)), "")
+
+    @property
+    def sequencing(self) -> Sequencing:
+        """How documents are cut into sequences."""
+        return Sequencing(self.pairs, self.short_sequences, self.full_sentences)
 
     @property
     def total_steps(self) -> int:
@@ -288,13 +315,11 @@ def validate(config: Config) -> None:
         config.profile_steps,
         f"(first, last), from 1 to {config.total_steps}",
     )
-    if config.next_sentence:
-        require(
-            config.model.type_vocab_size >= 2,
-            "model.type_vocab_size",
-            config.model.type_vocab_size,
-            "at least 2 where next_sentence is on",
-        )
+    for first, second in (PAIR_TASKS, ("next_sentence", "full_sentences"), ("sentence_order", "full_sentences")):
+        require(not (getattr(config, first) and getattr(config, second)), second, True, f"False where {first} is on")
+    if config.pairs:
+        types = config.model.type_vocab_size
+        require(types >= 2, "model.type_vocab_size", types, f"at least 2 where {config.pairs} is on")
 
 
 def validate_machine(mesh: MeshConfig, layout: LayoutConfig) -> None:

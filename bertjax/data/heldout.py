@@ -31,7 +31,7 @@ def heldout_batches(
     Args:
       corpus: the held-out split.
       vocabulary: of the tokenizer that made the corpus.
-      config: masking, next_sentence and short_sequences are taken from it; its seed is not.
+      config: masking and sequencing are taken from it; its seed is not.
       length: tokens of a sequence.
       batch: sequences a batch.
       limit: stop after this many examples, a random sample of all.
@@ -51,8 +51,7 @@ def heldout_batches(
         length=length,
         seed=_SEED,
         name="heldout",
-        next_sentence=config.next_sentence,
-        short_sequences=config.short_sequences,
+        sequencing=config.sequencing,
     )
     count = min(stream.plans.count(0), limit or np.inf)
     return _batches(stream, int(count), batch, slice(None) if rows is None else rows)

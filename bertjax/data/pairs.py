@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from bertjax.config import Sequencing
 from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.vocabulary import Vocabulary
@@ -22,15 +23,17 @@ class Sequences:
       input_ids: int32 [batch, length], padded.
       first: int32 [batch], tokens of segment A.
       second: int32 [batch], tokens of segment B; 0 without pairs.
-      random: bool [batch], whether B is from another document.
+      negative: bool [batch], whether B is from another document, or the two are exchanged.
       pairs: whether there are B segments.
+      separators: bool [batch, length], where [SEP] stands between documents within a segment; None: nowhere.
     """
 
     input_ids: np.ndarray
     first: np.ndarray
     second: np.ndarray
-    random: np.ndarray
+    negative: np.ndarray
     pairs: bool
+    separators: np.ndarray | None = None
 
     @property
     def sizes(self) -> np.ndarray:
@@ -54,7 +57,7 @@ class Sequences:
         special = columns >= self.sizes[:, None] - 1
         special[:, 0] = True
         special |= columns == self.first[:, None] + 1
-        return special
+        return special if self.separators is None else special | self.separators
 
 
 def sequences(
@@ -63,8 +66,7 @@ def sequences(
     keys: np.ndarray,
     length: int,
     vocabulary: Vocabulary,
-    *,
-    pairs: bool,
+    sequencing: Sequencing,
 ) -> Sequences:
     """Reads the tokens of examples from the corpus.
 
@@ -74,22 +76,27 @@ def sequences(
       keys: uint64 [batch], a key for each row's draws.
       length: tokens of a sequence, special ones included.
       vocabulary: the special ids.
-      pairs: [CLS] A [SEP] B [SEP], or [CLS] A [SEP].
+      sequencing: as the examples were cut; [CLS] A [SEP] B [SEP] for pairs, else [CLS] A [SEP].
     """
-    start = examples["start"]
+    start, negative = examples["start"], examples["negative"]
     first = examples["first"].astype(np.int32)
     second = examples["second"].astype(np.int32)
-    random = examples["random"]
-    tokens = _windows(corpus, start, 1, length)
-    if pairs:
-        follows = start + first
-        negative = np.flatnonzero(random)
-        follows[negative], second[negative] = _random_segments(
-            corpus, start[negative], second[negative], keys[negative]
-        )
+    follows = np.minimum(start + first, corpus.tokens - 1)  # behind a last document of one token there is nothing
+    if sequencing.pairs == "next_sentence":
+        chosen = np.flatnonzero(negative)
+        follows[chosen], second[chosen] = _random_segments(corpus, start[chosen], second[chosen], keys[chosen])
+    elif sequencing.pairs == "sentence_order":
+        start, follows = np.where(negative, follows, start), np.where(negative, start, follows)
+        first, second = np.where(negative, second, first), np.where(negative, first, second)
+    tokens, separators = _windows(corpus, start, 1, length), None
+    if sequencing.pairs:
         columns = np.arange(length, dtype=np.int32)
         tokens = np.where(columns <= first[:, None], tokens, _windows(corpus, follows, first + 2, length))
-    result = Sequences(tokens.astype(np.int32), first, second, random, pairs)
+    elif sequencing.full_sentences:
+        separators = _separators(corpus, start, first, length)
+        tokens = np.take_along_axis(tokens, np.arange(length) - np.cumsum(separators, axis=1), axis=1)
+        tokens[separators] = vocabulary.sep_id
+    result = Sequences(tokens.astype(np.int32), first, second, negative, bool(sequencing.pairs), separators)
     # What the windows hold beside the segments is overwritten here.
     input_ids, rows = result.input_ids, np.arange(len(examples))
     np.copyto(input_ids, vocabulary.pad_id, where=result.attention_mask() == 0)
@@ -97,6 +104,19 @@ def sequences(
     input_ids[rows, first + 1] = vocabulary.sep_id
     input_ids[rows, result.sizes - 1] = vocabulary.sep_id
     return result
+
+
+def _separators(corpus: Corpus, start: np.ndarray, first: np.ndarray, length: int) -> np.ndarray:
+    """Where [SEP] stands behind documents that end within a segment: bool [batch, length]."""
+    own = np.searchsorted(corpus.document_tokens, start, side="right") - 1
+    most = int((np.searchsorted(corpus.document_tokens, start + first, side="left") - own).max())
+    ends = corpus.document_tokens[np.minimum(own[:, None] + np.arange(1, most + 1), corpus.documents)]
+    # Each [SEP] moves what comes behind it.
+    columns = 1 + ends - start[:, None] + np.arange(most)
+    row, place = np.nonzero(columns < 1 + first[:, None])
+    separators = np.zeros((len(start), length), bool)
+    separators[row, columns[row, place]] = True
+    return separators
 
 
 def _windows(corpus: Corpus, start: np.ndarray, column: int | np.ndarray, length: int) -> np.ndarray:

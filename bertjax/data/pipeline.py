@@ -8,6 +8,7 @@ A batch is a dict of arrays, of one shape throughout a phase:
 - `input_ids`, `token_type_ids`, `attention_mask`: int32 [batch, length]; the mask is 1 on tokens, 0 on padding.
 - `masked_lm_positions`, `masked_lm_ids`: int32 [batch, predictions]; `masked_lm_weights`: float32, 0 on unused slots.
 - `next_sentence_labels`: int32 [batch], 0 where B follows A, 1 where it is random; only where next_sentence is on.
+- `sentence_order_labels`: int32 [batch], 0 where B follows A, 1 where A follows B; only where sentence_order is on.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,8 +50,7 @@ class BatchSource:
                 length=phase.length,
                 seed=config.seed,
                 name=f"phase {index}",
-                next_sentence=config.next_sentence,
-                short_sequences=config.short_sequences,
+                sequencing=config.sequencing,
             )
             for index, phase in enumerate(config.phases)
         ]

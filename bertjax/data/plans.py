@@ -6,6 +6,7 @@ plans of the newest epochs stay. A corpus that cannot be written to, a full disk
 the time to derive the plan again.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bertjax.config import Sequencing
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import ALGORITHM, examples
 from bertjax.files import write_text, written_whole
@@ -30,19 +32,14 @@ class Plans:
         corpus: Corpus,
         length: int,
         seed: int,
-        *,
-        next_sentence: bool = True,
-        short_sequences: float = 0.1,
+        sequencing: Sequencing,
     ):
         """Takes the arguments of `bertjax.data.examples.examples`, but for the epoch."""
         self._corpus = corpus
-        self._arguments = {
-            "length": length,
-            "seed": seed,
-            "next_sentence": next_sentence,
-            "short_sequences": short_sequences,
-        }
-        identity = json.dumps([ALGORITHM, corpus.fingerprint, corpus.split, self._arguments])
+        self._arguments = (length, seed)
+        self._sequencing = sequencing
+        settings = [*self._arguments, dataclasses.asdict(sequencing)]
+        identity = json.dumps([ALGORITHM, corpus.fingerprint, corpus.split, *settings])
         name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._directory = corpus.directory / "cache" / f"plan-{name}"
         self._plans: dict[int, np.ndarray] = {}
@@ -64,7 +61,7 @@ class Plans:
             if epoch not in self._plans:
                 plan = self._load(epoch)
                 if plan is None:
-                    plan = examples(self._corpus, epoch=epoch, **self._arguments)
+                    plan = examples(self._corpus, *self._arguments, epoch, self._sequencing)
                     plan.flags.writeable = False
                     self._save(epoch, plan)
                 self._plans[epoch] = plan

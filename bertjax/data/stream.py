@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
-from bertjax.config import MaskingConfig
+from bertjax.config import MaskingConfig, Sequencing
 from bertjax.data import rng
 from bertjax.data.corpus import Corpus
-from bertjax.data.examples import EXAMPLE, special_tokens
+from bertjax.data.examples import EXAMPLE
 from bertjax.data.masks import mask
 from bertjax.data.pairs import sequences
 from bertjax.data.plans import Plans
@@ -17,9 +17,9 @@ from bertjax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 
-def check_documents(corpus: Corpus, next_sentence: bool) -> None:
-    """Refuses pairs from fewer than two documents, with a UserError."""
-    if next_sentence and corpus.documents < 2:
+def check_documents(corpus: Corpus, pairs: str) -> None:
+    """Refuses pairs of next sentences from fewer than two documents, with a UserError."""
+    if pairs == "next_sentence" and corpus.documents < 2:
         raise UserError(
             f"{corpus.directory}: next-sentence pairs need two {corpus.split} documents or more, and there is "
             "one; add documents, or set next_sentence to False"
@@ -41,8 +41,7 @@ class Stream:
         length: int,
         seed: int,
         name: str,
-        next_sentence: bool,
-        short_sequences: float,
+        sequencing: Sequencing,
     ):
         """Describes a stream.
 
@@ -53,22 +52,21 @@ class Stream:
           length: tokens of a row.
           seed: of all draws.
           name: streams of other names draw other numbers from the same seed.
-          next_sentence: pairs or single segments.
-          short_sequences: share of rows with a shorter target.
+          sequencing: how documents become rows.
 
         Raises:
           UserError: pairs from fewer than two documents.
         """
-        check_documents(corpus, next_sentence)
+        check_documents(corpus, sequencing.pairs)
         self.corpus = corpus
         self._vocabulary = vocabulary
         self._masking = masking
         self._length = length
-        self._next_sentence = next_sentence
+        self._sequencing = sequencing
         self._shuffle = functools.partial(rng.key, seed, name, "shuffle")
         self._pair_key = rng.key(seed, name, "pairs")
         self._mask_key = rng.key(seed, name, "masks")
-        self.plans = Plans(corpus, length, seed, next_sentence=next_sentence, short_sequences=short_sequences)
+        self.plans = Plans(corpus, length, seed, sequencing)
 
     def examples(self, rows: np.ndarray) -> np.ndarray:
         """EXAMPLE [rows]: the examples behind rows (int64, counted from 0 through all epochs)."""
@@ -92,7 +90,7 @@ class Stream:
             rng.bits(self._pair_key, rows),
             self._length,
             self._vocabulary,
-            pairs=self._next_sentence,
+            self._sequencing,
         )
         input_ids, predictions = mask(found, rng.bits(self._mask_key, rows), self._vocabulary, self._masking)
         batch = {
@@ -103,12 +101,12 @@ class Stream:
             "masked_lm_ids": predictions.ids,
             "masked_lm_weights": predictions.weights,
         }
-        if self._next_sentence:
-            batch["next_sentence_labels"] = found.random.astype(np.int32)
+        if found.pairs:
+            batch[f"{self._sequencing.pairs}_labels"] = found.negative.astype(np.int32)
         return batch
 
     def padding_share(self, rows: np.ndarray) -> float:
         """The share of padding in these rows (int64, counted from 0 through all epochs)."""
         found = self.examples(rows)
-        sizes = found["first"].astype(np.int64) + found["second"] + special_tokens(self._next_sentence)
+        sizes = found["first"].astype(np.int64) + found["second"] + self._sequencing.special_tokens
         return 1.0 - float(sizes.mean()) / self._length

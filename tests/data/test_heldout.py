@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertjax.config import Config
+from bertjax.config import Config, Sequencing
 from bertjax.data import corpus
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import examples
@@ -21,7 +21,7 @@ def held_out(prose, config=CONFIG, **options):
 
 
 def test_every_example_once_and_the_rest_weighs_nothing(prose):
-    plan = examples(Corpus.open(prose, "heldout"), 64, 0, 0)
+    plan = examples(Corpus.open(prose, "heldout"), 64, 0, 0, Sequencing())
     batches = held_out(prose)
     assert {batch["input_ids"].shape for batch in batches} == {(31, 64)}
     weights = np.concatenate([batch["example_weights"] for batch in batches])

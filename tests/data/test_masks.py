@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertjax.config import MaskingConfig
+from bertjax.config import MaskingConfig, Sequencing
 from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import examples
@@ -20,16 +20,16 @@ ORDINARY = len(VOCABULARY.ordinary_ids)
 def batch(prose):
     """More than 100,000 sequences, unmasked."""
     corpus = Corpus.open(prose)
-    plan = np.concatenate([examples(corpus, 128, 0, epoch) for epoch in range(5)])
+    plan = np.concatenate([examples(corpus, 128, 0, epoch, Sequencing()) for epoch in range(5)])
     keys = rng.bits(rng.key(0, "pairs"), np.arange(len(plan)))
     assert len(plan) > 100_000
-    return sequences(corpus, plan, keys, 128, VOCABULARY, pairs=True)
+    return sequences(corpus, plan, keys, 128, VOCABULARY, Sequencing())
 
 
 def part(batch, rows):
     """The first rows of a batch."""
     return dataclasses.replace(
-        batch, **{name: getattr(batch, name)[:rows] for name in ("input_ids", "first", "second", "random")}
+        batch, **{name: getattr(batch, name)[:rows] for name in ("input_ids", "first", "second", "negative")}
     )
 
 

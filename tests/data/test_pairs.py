@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bertjax.config import PAIR_TASKS, Sequencing
 from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import examples
@@ -13,11 +14,13 @@ from tests.data import synthetic
 from tests.data.statistics import assert_frequencies, assert_share, best_accuracy
 
 VOCABULARY = synthetic.vocabulary()
+PAIRS = Sequencing()
+FIRST = len(synthetic.SPECIAL)  # the first id that stands for text
 
 
-def read(corpus: Corpus, plan: np.ndarray, length: int, pairs: bool = True, seed: int = 0):
+def read(corpus: Corpus, plan: np.ndarray, length: int, sequencing: Sequencing = PAIRS, seed: int = 0):
     keys = rng.bits(rng.key(seed, "pairs"), np.arange(len(plan)))
-    return sequences(corpus, plan, keys, length, VOCABULARY, pairs=pairs)
+    return sequences(corpus, plan, keys, length, VOCABULARY, sequencing)
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +31,17 @@ def train(prose):
 @pytest.fixture(scope="module")
 def plans(train):
     """More than 100,000 pairs."""
-    plans = [examples(train, 128, 0, epoch) for epoch in range(5)]
+    plans = [examples(train, 128, 0, epoch, PAIRS) for epoch in range(5)]
     assert sum(map(len, plans)) > 100_000
     return np.concatenate(plans)
 
 
 def test_half_of_the_pairs_are_next(train, plans):
-    assert_share(int(plans["random"].sum()), len(plans), 0.5)
+    assert_share(int(plans["negative"].sum()), len(plans), 0.5)
     # Also within those of one length, of short examples and of full ones.
     full = plans["first"] + plans["second"] == 125
     for part in (plans[full], plans[~full]):
-        assert_share(int(part["random"].sum()), len(part), 0.5)
+        assert_share(int(part["negative"].sum()), len(part), 0.5)
 
 
 def test_a_tenth_is_short_and_the_rest_fills_the_length(train, plans):
@@ -59,11 +62,11 @@ def test_lengths_do_not_tell_the_label(train, plans, documents, tmp_path):
         generator = np.random.default_rng(1)
         synthetic.write(tmp_path, {"train": [synthetic.text(generator, 3000, 4)]})
         corpus = Corpus.open(tmp_path)
-        plan = np.concatenate([examples(corpus, 128, 0, epoch) for epoch in range(20)])
+        plan = np.concatenate([examples(corpus, 128, 0, epoch, PAIRS) for epoch in range(20)])
     assert len(plan) > 100_000
     found = read(corpus, plan, 128)
     for feature in (found.sizes, found.first, found.second):
-        assert best_accuracy(feature, found.random) < 0.52
+        assert best_accuracy(feature, found.negative) < 0.52
 
 
 def test_next_follows_and_random_does_not(tmp_path):
@@ -71,12 +74,12 @@ def test_next_follows_and_random_does_not(tmp_path):
     documents = [[[5 + number] * size for size in (9, 1, 30, 12)] for number in range(200)]
     synthetic.write(tmp_path, {"train": [documents[:50], documents[50:]]})
     corpus = Corpus.open(tmp_path)
-    plan = examples(corpus, 32, 0, 0)
+    plan = examples(corpus, 32, 0, 0, PAIRS)
     found = read(corpus, plan, 32)
     columns = np.arange(32)
     a = np.where((columns >= 1) & (columns <= found.first[:, None]), found.input_ids, 0).max(axis=1)
     b = np.where(found.token_types() & ~found.special(), found.input_ids, 0).max(axis=1)
-    assert np.array_equal(a != b, found.random)
+    assert np.array_equal(a != b, found.negative)
 
 
 def test_random_segments_begin_at_any_sentence_of_the_other_documents(tmp_path):
@@ -84,8 +87,8 @@ def test_random_segments_begin_at_any_sentence_of_the_other_documents(tmp_path):
     documents = [[[5 + 20 * d + s] * 10 for s in range(20)] for d in range(40)]
     synthetic.write(tmp_path, {"train": [documents[:3], documents[3:]]}, vocab_size=1000)
     corpus = Corpus.open(tmp_path)
-    plan = np.concatenate([examples(corpus, 16, 0, epoch) for epoch in range(30)])
-    plan = plan[plan["random"]]
+    plan = np.concatenate([examples(corpus, 16, 0, epoch, PAIRS) for epoch in range(30)])
+    plan = plan[plan["negative"]]
     assert len(plan) > 10_000
     found = read(corpus, plan, 16)
     first_b = found.input_ids[np.arange(len(plan)), found.first + 2] - 5
@@ -102,7 +105,7 @@ def test_random_segments_begin_at_any_sentence_of_the_other_documents(tmp_path):
 def test_random_segments_fill_up_where_few_sentences_leave_room(tmp_path):
     synthetic.write(tmp_path, {"train": [[[[5]] * 9 + [[6] * 20]] * 100]})
     corpus = Corpus.open(tmp_path)
-    plan = np.concatenate([examples(corpus, 64, 0, epoch, short_sequences=0) for epoch in range(20)])
+    plan = np.concatenate([examples(corpus, 64, 0, epoch, Sequencing(short_sequences=0)) for epoch in range(20)])
     assert np.array_equal(read(corpus, plan, 64).second, plan["second"])
 
 
@@ -115,40 +118,77 @@ def test_splits_are_at_sentence_borders(train, plans):
     assert np.isin(split[inner], bounds).all()
 
 
+def numbered(directory, shards) -> Corpus:
+    """Documents of sentences of these sizes; tokens are numbered through the corpus, from behind the special ids."""
+    counter = itertools.count(FIRST)
+    documents = [[[[next(counter) for _ in range(size)] for size in document] for document in s] for s in shards]
+    return Corpus.open(synthetic.write(directory, {"train": documents}, vocab_size=2**17))
+
+
 odd_corpora = st.lists(
     st.lists(st.lists(st.integers(1, 70), min_size=1, max_size=6), min_size=1, max_size=5), min_size=1, max_size=3
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(shards=odd_corpora, length=st.integers(8, 40), pairs=st.booleans(), seed=st.integers(0, 5))
+@settings(max_examples=200, deadline=None)
+@given(shards=odd_corpora, length=st.integers(8, 40), pairs=st.sampled_from(["", *PAIR_TASKS]), seed=st.integers(0, 5))
 def test_odd_corpora(tmp_path_factory, shards, length, pairs, seed):
     """One-token documents, giant sentences, documents far shorter and far longer than the length."""
     if sum(map(len, shards)) < 2:
-        pairs = False
-    counter = itertools.count()
-    documents = [[[[next(counter) for _ in range(size)] for size in document] for document in s] for s in shards]
-    directory = synthetic.write(tmp_path_factory.mktemp("odd"), {"train": documents}, vocab_size=2**17)
-    corpus = Corpus.open(directory)
-    plan = examples(corpus, length, seed, 0, next_sentence=pairs)
-    found = read(corpus, plan, length, pairs)
+        pairs = ""
+    corpus, sequencing = numbered(tmp_path_factory.mktemp("odd"), shards), Sequencing(pairs)
+    plan = examples(corpus, length, seed, 0, sequencing)
+    found = read(corpus, plan, length, sequencing)
     seen = np.zeros(corpus.tokens, bool)
-    for row, size, first, second, random in zip(
-        found.input_ids, found.sizes, found.first, found.second, found.random, strict=True
+    for row, size, first, second, negative in zip(
+        found.input_ids, found.sizes, found.first, found.second, found.negative, strict=True
     ):
         assert row[0] == synthetic.CLS and row[first + 1] == row[size - 1] == synthetic.SEP
         assert np.all(row[size:] == synthetic.PAD) and first > 0 and size <= length
-        a, b = row[1 : first + 1], row[first + 2 : first + 2 + second]
+        a, b = row[1 : first + 1] - FIRST, row[first + 2 : first + 2 + second] - FIRST
         # Tokens are numbered through the corpus: a segment is a run of numbers within a document.
         for segment in (a, b):
             assert np.all(np.diff(segment) == 1)
             assert len(set(np.searchsorted(corpus.document_tokens, segment, side="right"))) <= 1
         seen[a] = True
-        if pairs:
-            assert second > 0
-            documents_of = np.searchsorted(corpus.document_tokens, [a[0], b[0]], side="right")
-            assert random == (documents_of[0] != documents_of[1])
-            if not random:
+        if not pairs:
+            continue
+        assert second > 0
+        documents_of = np.searchsorted(corpus.document_tokens, [a[0], b[0]], side="right")
+        together = documents_of[0] == documents_of[1]
+        if pairs == "next_sentence":
+            assert negative != together
+            if not negative:
                 assert b[0] == a[-1] + 1
                 seen[b] = True
+        else:
+            seen[b] = True
+            # Only a document of one token has nothing that follows it.
+            one = 1 in np.diff(corpus.document_tokens)[documents_of - 1]
+            assert (one and len(a) == len(b) == 1) or (together and (b[0] - a[-1], a[0] - b[-1])[int(negative)] == 1)
     assert seen.all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(shards=odd_corpora, length=st.integers(8, 40), short=st.sampled_from([0.0, 0.3]), seed=st.integers(0, 5))
+def test_full_sentences_of_odd_corpora(tmp_path_factory, shards, length, short, seed):
+    """Rows go on across documents with [SEP] between them, and end with a sentence that fits."""
+    corpus = numbered(tmp_path_factory.mktemp("odd"), shards)
+    sequencing = Sequencing("", short, full_sentences=True)
+    found = read(corpus, examples(corpus, length, seed, 0, sequencing), length, sequencing)
+    seen = np.zeros(corpus.tokens, int)
+    sentence_ends = np.cumsum([size for shard in shards for document in shard for size in document]) - 1
+    documents = corpus.document_tokens[1:-1]
+    for row, size, special in zip(found.input_ids, found.sizes, found.special(), strict=True):
+        assert row[0] == synthetic.CLS and row[size - 1] == synthetic.SEP and size <= length
+        assert np.all(row[size:] == synthetic.PAD)
+        assert np.array_equal(special, np.isin(row, (synthetic.CLS, synthetic.SEP, synthetic.PAD)))
+        tokens = row[1 : size - 1]
+        text = tokens[tokens != synthetic.SEP] - FIRST
+        assert np.all(np.diff(text) == 1)
+        # One [SEP] before each document that begins within.
+        assert np.array_equal(tokens[1:][tokens[:-1] == synthetic.SEP] - FIRST, documents[np.isin(documents, text[1:])])
+        # What does not end with a sentence is all of one.
+        assert text[-1] in sentence_ends or np.ptp(np.searchsorted(sentence_ends, text)) == 0
+        seen[text] += 1
+    assert np.all(seen == 1)

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from bertjax.config import Config, MaskingConfig, Phase
+from bertjax.config import Config, MaskingConfig, Phase, Sequencing
 from bertjax.data.corpus import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.stream import Stream
@@ -90,7 +90,15 @@ def stream(tmp_path_factory):
     return make_stream(corpus)
 
 
-def make_stream(corpus, seed=0, name="phase 0", next_sentence=True):
+SEQUENCINGS = {
+    "next_sentence": Sequencing(),
+    "sentence_order": Sequencing(pairs="sentence_order"),
+    "segments": Sequencing(pairs=""),
+    "full_sentences": Sequencing(pairs="", full_sentences=True),
+}
+
+
+def make_stream(corpus, seed=0, name="phase 0", sequencing=SEQUENCINGS["next_sentence"]):
     return Stream(
         corpus,
         VOCABULARY,
@@ -98,15 +106,14 @@ def make_stream(corpus, seed=0, name="phase 0", next_sentence=True):
         length=128,
         seed=seed,
         name=name,
-        next_sentence=next_sentence,
-        short_sequences=0.1,
+        sequencing=sequencing,
     )
 
 
-@pytest.mark.parametrize("next_sentence", [True, False])
-def test_an_epoch_is_every_example_once_and_every_token(stream, next_sentence):
+@pytest.mark.parametrize("sequencing", SEQUENCINGS)
+def test_an_epoch_is_every_example_once_and_every_token(stream, sequencing):
     corpus = stream.corpus
-    stream = make_stream(corpus, next_sentence=next_sentence)
+    stream = make_stream(corpus, sequencing=SEQUENCINGS[sequencing])
     begin = 0
     for epoch in range(2):
         count = stream.plans.count(epoch)
@@ -114,9 +121,14 @@ def test_an_epoch_is_every_example_once_and_every_token(stream, next_sentence):
         plan = stream.plans.plan(epoch)
         assert not np.array_equal(rows, plan)
         assert np.array_equal(np.sort(rows), np.sort(plan))
+        sizes = rows["first"] + np.where(rows["negative"] & (sequencing == "next_sentence"), 0, rows["second"])
+        ends = rows["start"] + sizes
+        if sequencing == "full_sentences":  # [SEP] are counted as well: one for each document that ends within
+            order = np.argsort(rows["start"])
+            ends[order] = np.minimum(ends[order], np.append(rows["start"][order][1:], corpus.tokens))
         seen = np.zeros(corpus.tokens + 1, int)
         np.add.at(seen, rows["start"], 1)
-        np.add.at(seen, rows["start"] + rows["first"] + np.where(rows["random"], 0, rows["second"]), -1)
+        np.add.at(seen, ends, -1)
         assert np.cumsum(seen)[:-1].min() >= 1
         begin += count
 
@@ -130,7 +142,7 @@ def test_batches_hold_the_tokens_of_their_examples(stream):
     row, slot = np.nonzero(batch["masked_lm_weights"])
     ids[row, batch["masked_lm_positions"][row, slot]] = batch["masked_lm_ids"][row, slot]
     for found, example, label in zip(ids, stream.examples(rows), batch["next_sentence_labels"], strict=True):
-        assert label == example["random"]
+        assert label == example["negative"]
         middle = example["start"] + example["first"]
         assert np.array_equal(found[1 : example["first"] + 1], tokens[example["start"] : middle])
         if not label:
