@@ -25,9 +25,9 @@ def draw(workdir: Path) -> Path:
     _plot(loss, records, "eval/mlm_loss", "held out", color="tab:blue", marker="o", markersize=3)
     _plot(loss, records, "eval/unigram_entropy", "word counts alone", color="tab:gray", linestyle="--")
     _plot(accuracy, records, "eval/mlm_accuracy", "masked words, held out", color="tab:blue", marker="o", markersize=3)
-    _plot(
-        accuracy, records, "eval/nsp_accuracy", "next sentence, held out", color="tab:orange", marker="o", markersize=3
-    )
+    for name, task in (("nsp", "next sentence"), ("sop", "sentence order")):
+        label = f"{task}, held out"
+        _plot(accuracy, records, f"eval/{name}_accuracy", label, color="tab:orange", marker="o", markersize=3)
     loss.set(title="Masked-LM loss", xlabel="step", ylabel="nats a masked token")
     accuracy.set(title="Accuracy", xlabel="step", ylim=(0, 1))
     for axes in (loss, accuracy):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import checkpoint
-from bertjax.config import Config, from_config_dict, to_dict
+from bertjax.config import PAIR_TASKS, Config, from_config_dict, to_dict
 from bertjax.errors import UserError
 from bertjax.text import tokenizers
 
@@ -21,7 +21,7 @@ class Pretrained:
     """Parameters and all that is needed to use them."""
 
     path: Path  # where they were found
-    config: Config  # of the run; of an imported model only `model` and `next_sentence` mean something
+    config: Config  # of the run; of an imported model only `model` and the task of pairs mean something
     params: Any  # nested dict of NumPy arrays
     tokenizer: tokenizers.Tokenizer
     tokenizer_files: dict[str, str]  # name → base64
@@ -158,11 +158,12 @@ def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
     with tempfile.TemporaryDirectory() as written:
         tokenizer.save(written)
         files = checkpoint.tokenizer_files(Path(written))
+    pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
     longest = model.max_position_embeddings
     phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
     return Pretrained(
         path=folder,
-        config=dataclasses.replace(Config(), model=model, next_sentence="pooler" in params, phases=phases),
+        config=dataclasses.replace(Config(), model=model, phases=phases, **pairs),
         params=params,
         tokenizer=tokenizer,
         tokenizer_files=files,

@@ -35,7 +35,7 @@ def make_objective(config: Config) -> training.Objective:
     """The model of `config` with the pre-training objective."""
     model = PretrainingModel(
         config.model,
-        next_sentence=config.next_sentence,
+        pairs=config.pairs,
         dtype=parallel.compute_dtype(config.dtype),
         unroll=config.layout.unroll,
         remat=config.layout.remat,
@@ -105,8 +105,8 @@ def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStru
         "masked_lm_ids": jax.ShapeDtypeStruct(slots, jnp.int32),
         "masked_lm_weights": jax.ShapeDtypeStruct(slots, jnp.float32),
     }
-    if config.next_sentence:
-        batch["next_sentence_labels"] = jax.ShapeDtypeStruct((phase.batch,), jnp.int32)
+    if config.pairs:
+        batch[f"{config.pairs}_labels"] = jax.ShapeDtypeStruct((phase.batch,), jnp.int32)
     return batch
 
 
@@ -232,7 +232,7 @@ def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Cor
       UserError: it is damaged, or too small for what `config` evaluates; better now than at the first evaluation.
     """
     split = Corpus.open(train.directory, split="heldout")
-    check_documents(split, config.next_sentence)
+    check_documents(split, config.pairs)
     return HeldOut(config, mesh, vocabulary, train, split)
 
 
@@ -242,12 +242,13 @@ def describe_scores(scores: dict[str, float]) -> str:
         f"held-out masked-LM loss {scores['eval/mlm_loss']:.3f} (perplexity {scores['eval/mlm_perplexity']:.1f}, "
         f"word counts alone {scores['eval/unigram_entropy']:.3f}), accuracy {scores['eval/mlm_accuracy']:.1%}"
     )
-    if "eval/nsp_accuracy" in scores:
-        text += f", next sentence {scores['eval/nsp_accuracy']:.1%}"
+    for name, task in (("nsp", "next sentence"), ("sop", "sentence order")):
+        if f"eval/{name}_accuracy" in scores:
+            text += f", {task} {scores[f'eval/{name}_accuracy']:.1%}"
     return text
 
 
 def count_parameters(config: ModelConfig, params: Any) -> int:
     """Numbers in a tree of parameters (arrays or their shapes), without the padding of the vocabulary."""
-    padding = (config.padded_vocab_size - config.vocab_size) * (config.hidden_size + 1)
+    padding = (config.padded_vocab_size - config.vocab_size) * (config.embedding_width + 1)
     return sum(x.size for x in jax.tree.leaves(params)) - padding

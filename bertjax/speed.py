@@ -64,7 +64,7 @@ class Speed:
             phase = self._config.phases[self._config.locate(done)[0]]
             tokens += phase.batch * phase.length
             predictions = self._config.masking.predictions(phase.length)
-            sequence = flops.training_flops(self._config.model, phase.length, predictions, self._config.next_sentence)
+            sequence = flops.training_flops(self._config.model, phase.length, predictions, bool(self._config.pairs))
             work += phase.batch * sequence
         self._step = step
         seconds, waited = self._clock.read()

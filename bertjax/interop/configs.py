@@ -77,8 +77,8 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None, int]:
     return _model(values, pad_id, path), _task(values, path), pad_id
 
 
-def written(config: ModelConfig, task: Mapping[str, Any] | None, has_pooler: bool, pad_id: int) -> dict[str, Any]:
-    """The config of an exported model; `task` as `read` gives it.
+def written(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad_id: int) -> dict[str, Any]:
+    """The config of an exported model; `task` as `read` gives it, `pairs` is the task of its head for pairs.
 
     Raises:
       UserError: models of the family in `transformers` cannot be like this one.
@@ -91,13 +91,16 @@ def written(config: ModelConfig, task: Mapping[str, Any] | None, has_pooler: boo
             f"the {family.classes} of transformers has {', '.join(others)}, which this model has not; choose the "
             "model.model_type that fits, or keep the model in bertjax"
         )
-    if has_pooler and not task and not with_pairs:
-        raise UserError(f"{family.classes} has no head for pairs of sentences; pre-train with next_sentence=False")
+    if pairs not in ("", family.pairs):
+        raise UserError(
+            f"the {family.classes} of transformers has no head for {pairs}; pre-train with {pairs}=False, or keep the "
+            "model in bertjax"
+        )
     theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL if key not in family.fixed}
     values = {theirs[key]: getattr(config, key) for key in theirs}
     values["max_position_embeddings"] += position_offset(config, pad_id)
     return {
-        "architectures": [class_name(config, task["kind"]) if task else with_pairs if has_pooler else alone],
+        "architectures": [class_name(config, task["kind"]) if task else with_pairs if pairs else alone],
         "model_type": config.model_type,
         **values,
         "pad_token_id": pad_id,

@@ -22,9 +22,10 @@ class Family:
     masked_lm: Mapping[str, str]  # our parts of the masked-LM head
     decoder: str  # the copy of the word embeddings that tying makes; its bias is a copy of masked_lm's
     pretraining: tuple[str, str]  # classes with and without a head for pairs of sentences; "" where there is none
+    pairs: str = ""  # the task of that head
     pooler: str = "pooler.dense"  # behind `base`
-    sentence_head: str = ""
-    pair_logits: str = ""  # the output of that head
+    pair_head: str = ""
+    pair_logits: str = ""  # what the class calls its output
     projection: str = ""  # from the embeddings' width to the layers'
     # (pooler, head) of a class where they are not the encoder's pooler and `classifier`
     heads: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
@@ -70,7 +71,8 @@ FAMILIES = {
         },
         decoder="cls.predictions.decoder",
         pretraining=("BertForPreTraining", "BertForMaskedLM"),
-        sentence_head="cls.seq_relationship",
+        pairs="next_sentence",
+        pair_head="cls.seq_relationship",
         pair_logits="seq_relationship_logits",
     ),
     "roberta": Family(
@@ -111,7 +113,8 @@ FAMILIES = {
         decoder="predictions.decoder",
         pretraining=("AlbertForPreTraining", "AlbertForMaskedLM"),
         pooler="pooler",
-        sentence_head="sop_classifier.classifier",
+        pairs="sentence_order",
+        pair_head="sop_classifier.classifier",
         pair_logits="sop_logits",
         projection="encoder.embedding_hidden_mapping_in",
         defaults={

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config import ModelConfig
+from bertjax.config import PAIR_TASKS, ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.names import Name, fine_tuned_names, position_offset, pretraining_names
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.pretraining import PretrainingModel, pairs_of
 
 
 def import_model(
@@ -33,7 +33,7 @@ def import_model(
     Takes the encoder of a family alone (BertModel, RobertaModel, …), with heads of pre-training and what is built on
     them, with or without the encoder's prefix (`bert.`) and with the old names `gamma` and `beta`, and Google's
     TensorFlow checkpoints. Heads of pre-training that the folder lacks are initialised afresh (always alike). A folder
-    without a pooler, or of a family without a task of pairs, gives a model without `next_sentence`.
+    without a pooler, or of a family without a task of pairs, gives a model without.
 
     The classes of `names.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown), `kind` and
     `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
@@ -48,9 +48,9 @@ def import_model(
     family = FAMILIES[config.model_type]
     found, where = weights.read(folder)
     tensors = _tied({_modern(name, family): tensor for name, tensor in found.items()}, family, folder)
-    next_sentence = bool(family.sentence_head) and f"{family.base}{family.pooler}.weight" in tensors
-    names = _names(config, task, next_sentence, pad_id)
-    new_params = functools.partial(_new_params, config, task, next_sentence)
+    pairs = family.pairs if f"{family.base}{family.pooler}.weight" in tensors else ""
+    names = _names(config, task, pairs, pad_id)
+    new_params = functools.partial(_new_params, config, task, pairs)
     fresh = [] if task else _missing_heads(names, tensors)
     there = [name for name in names if name.path[0] not in fresh]
     abstract = jax.eval_shape(new_params)
@@ -93,13 +93,14 @@ def export_model(
         raise UserError(f"the model is feature-based ({features}), which transformers has no class for; use last")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is there already; choose another folder")
-    values = configs.written(config, task, "pooler" in params, pad_id)
+    pairs = pairs_of(params)
+    values = configs.written(config, task, pairs, pad_id)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             whole = Path(scratch) / "export"
             whole.mkdir()
-            _write_weights(_names(config, task, "pooler" in params, pad_id), params, whole / weights.SAFETENSORS)
+            _write_weights(_names(config, task, pairs, pad_id), params, whole / weights.SAFETENSORS)
             (whole / "config.json").write_text(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
@@ -116,11 +117,11 @@ def export_model(
         ) from error
 
 
-def _names(config: ModelConfig, task: Mapping[str, Any] | None, next_sentence: bool, pad_id: int) -> list[Name]:
+def _names(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad_id: int) -> list[Name]:
     offset = position_offset(config, pad_id)
     if task:
         return fine_tuned_names(config, task["kind"], offset)
-    return pretraining_names(config, next_sentence, offset)
+    return pretraining_names(config, bool(pairs), offset)
 
 
 def _write_weights(names: list[Name], params: Mapping[str, Any], path: Path) -> None:
@@ -169,7 +170,7 @@ def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[
 
 def _missing_heads(names: list[Name], tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Those heads of pre-training of which no tensor is there."""
-    heads = ("masked_lm_head", "next_sentence_head")
+    heads = ("masked_lm_head", *(f"{name}_head" for name in PAIR_TASKS))
     present = {name.path[0] for name in names}
     found = {name.path[0] for name in names if name.theirs in tensors}
     return [head for head in heads if head in present - found]
@@ -196,12 +197,9 @@ def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
     return shape if name.rows is None else (name.rows, *shape[1:])
 
 
-def _new_params(config: ModelConfig, task: Mapping[str, Any] | None, next_sentence: bool) -> dict[str, Any]:
+def _new_params(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str) -> dict[str, Any]:
     """The parameters of a new model, from a fixed key."""
-    if task:
-        model = FinetuningModel(config, task["kind"], configs.outputs(task))
-    else:
-        model = PretrainingModel(config, next_sentence=next_sentence)
+    model = FinetuningModel(config, task["kind"], configs.outputs(task)) if task else PretrainingModel(config, pairs)
     one = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
     return model.init(jax.random.key(0), batch)["params"]

@@ -36,8 +36,8 @@ def class_name(config: ModelConfig, kind: str) -> str:
     return FAMILIES[config.model_type].classes + CLASSES[kind]
 
 
-def pretraining_names(config: ModelConfig, next_sentence: bool, offset: int = 0) -> list[Name]:
-    """Every parameter of a model for pre-training, without `next_sentence` of one for masked language modelling.
+def pretraining_names(config: ModelConfig, pairs: bool, offset: int = 0) -> list[Name]:
+    """Every parameter of a model for pre-training, without `pairs` of one for masked language modelling.
 
     The copies that tying makes (`….decoder.*`) are not among them. `offset`: see `position_offset`.
     """
@@ -46,9 +46,9 @@ def pretraining_names(config: ModelConfig, next_sentence: bool, offset: int = 0)
     names += _dense(family.masked_lm["dense"], ("masked_lm_head", "dense"))
     names += _norm(family.masked_lm["layer_norm"], ("masked_lm_head", "layer_norm"))
     names.append(Name(family.masked_lm["bias"], ("masked_lm_head", "bias"), rows=config.vocab_size))
-    if next_sentence:
+    if pairs:
         names += _dense(family.base + family.pooler, ("pooler",))
-        names += _dense(family.sentence_head, ("next_sentence_head",))
+        names += _dense(family.pair_head, (f"{family.pairs}_head",))
     return names
 
 

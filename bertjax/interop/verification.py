@@ -14,7 +14,7 @@ from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.names import class_name
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.text.tokenizers import Tokenizer
 
 # The parity law's bound on a score, absolute, in f32.
@@ -90,7 +90,7 @@ def run_ours(
     if task:
         tuned = FinetuningModel(config, task["kind"], configs.outputs(task), dtype=jnp.float32)
         return jax.device_get(jax.jit(tuned.apply)({"params": params}, dict(batch)))
-    model = PretrainingModel(config, next_sentence="pooler" in params, dtype=jnp.float32)
+    model = PretrainingModel(config, pairs_of(params), dtype=jnp.float32)
 
     @jax.jit
     def run(params: Any, batch: Any) -> dict[str, jax.Array]:
@@ -132,6 +132,6 @@ def run_transformers(
     found = {"hidden": outputs.hidden_states[-1]}
     if not any(name.startswith(family.masked_lm["dense"]) for name in missing):
         found["masked_lm_logits"] = outputs["prediction_logits" if with_pairs else "logits"]
-    if with_pairs and not any(name.startswith((family.base + family.pooler, family.sentence_head)) for name in missing):
-        found["next_sentence_logits"] = outputs[family.pair_logits]
+    if with_pairs and not any(name.startswith((family.base + family.pooler, family.pair_head)) for name in missing):
+        found[f"{family.pairs}_logits"] = outputs[family.pair_logits]
     return {name: value.numpy() for name, value in found.items()}

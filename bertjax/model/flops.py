@@ -3,7 +3,7 @@
 from bertjax.config import ModelConfig
 
 
-def training_flops(config: ModelConfig, length: int, predictions: int, next_sentence: bool = True) -> float:
+def training_flops(config: ModelConfig, length: int, predictions: int, pairs: bool = True) -> float:
     """FLOPs of one training step for one sequence of `length` tokens with `predictions` masked positions.
 
     Counted are matrix products, two FLOPs a multiply-add: all projections, full (not causal) attention, the masked-LM
@@ -13,7 +13,7 @@ def training_flops(config: ModelConfig, length: int, predictions: int, next_sent
     predictions: 1.83 GFLOP a token.
     """
     hidden, embedding = config.hidden_size, config.embedding_width
-    read = predictions + (1 if next_sentence else 0)
+    read = predictions + (1 if pairs else 0)
     keys_and_values = 2 * length * hidden * hidden
 
     def layer(rows: int) -> int:
@@ -25,6 +25,6 @@ def training_flops(config: ModelConfig, length: int, predictions: int, next_sent
     layers = (config.num_hidden_layers - 1) * layer(length) + layer(read)
     projection = length * embedding * hidden if config.embedding_size else 0
     masked_lm = predictions * (hidden * embedding + embedding * config.vocab_size)
-    pooled = hidden * hidden + 2 * hidden if next_sentence else 0
+    pooled = hidden * hidden + 2 * hidden if pairs else 0
     forward = 2 * (projection + layers + masked_lm + pooled)
     return 3.0 * forward

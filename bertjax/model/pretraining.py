@@ -1,15 +1,21 @@
-"""The encoder with the heads of BERT's pre-training: masked words, and optionally the next sentence."""
+"""The encoder with the heads of pre-training: masked words, and optionally a task of sentence pairs."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config import ModelConfig
+from bertjax.config import PAIR_TASKS, ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
 from bertjax.sharding import constrain
+
+
+def pairs_of(params: Mapping[str, Any]) -> str:
+    """The task of pairs that a tree of parameters has a head for; "" for none."""
+    return next((task for task in PAIR_TASKS if f"{task}_head" in params), "")
 
 
 class MaskedLMHead(nn.Module):
@@ -43,15 +49,15 @@ class MaskedLMHead(nn.Module):
 
 
 class PretrainingModel(nn.Module):
-    """BERT for pre-training (Devlin et al. 2018, arXiv:1810.04805).
+    """BERT and its family for pre-training (Devlin et al. 2018, arXiv:1810.04805).
 
-    Parameters are f32, computation is in `dtype`, logits are f32. Without `next_sentence` there is neither a pooler
-    nor its head. `unroll` layers are compiled at once, `remat` says what of them the backward pass computes again, and
-    `attention` which kernel computes attention (the numbers are the same for any).
+    Parameters are f32, computation is in `dtype`, logits are f32. `pairs` is "next_sentence", "sentence_order", or ""
+    for neither a pooler nor a head behind it. `unroll` layers are compiled at once, `remat` says what of them the
+    backward pass computes again, and `attention` which kernel computes attention (the numbers are the same for any).
     """
 
     config: ModelConfig
-    next_sentence: bool = True
+    pairs: str = "next_sentence"
     dtype: jnp.dtype = jnp.float32
     unroll: int = 1
     remat: str = "none"
@@ -63,28 +69,28 @@ class PretrainingModel(nn.Module):
         self.embeddings = Embeddings(config, dtype)
         self.encoder = Encoder(config, dtype, self.unroll, self.remat, self.attention)
         self.masked_lm_head = MaskedLMHead(config, dtype)
-        if self.next_sentence:
+        if self.pairs:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
-            self.next_sentence_head = Dense(2, config, jnp.float32, name="next_sentence_head")
+            self.pairs_head = Dense(2, config, jnp.float32, name=f"{self.pairs}_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Encodes a batch and scores its masked positions, and only these.
 
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
         predictions]. dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
-        Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with `next_sentence`, `next_sentence_logits`
-        f32 [batch, 2] (0: B follows A). `vocab` is the padded one.
+        Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with pairs, `next_sentence_logits` or
+        `sentence_order_logits` f32 [batch, 2] (0: B follows A). `vocab` is the padded one.
         """
         read = batch["masked_lm_positions"]
-        if self.next_sentence:  # the pooler reads [CLS]
+        if self.pairs:  # the pooler reads [CLS]
             read = jnp.concatenate([jnp.zeros_like(read[:, :1]), read], axis=1)
         hidden = self.encode(batch, dropout_keys, read)
-        chosen = hidden[:, 1:] if self.next_sentence else hidden
+        chosen = hidden[:, 1:] if self.pairs else hidden
         logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
         outputs = {"masked_lm_logits": logits}
-        if self.next_sentence:
+        if self.pairs:
             pooled = activation(self.config.pooler_act)(self.pooler(hidden[:, 0]))
-            outputs["next_sentence_logits"] = self.next_sentence_head(pooled)
+            outputs[f"{self.pairs}_logits"] = self.pairs_head(pooled)
         return outputs
 
     def encode(

@@ -95,7 +95,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
         ),
         limit=topology.chip.hbm_bytes if topology.chip else None,
         model_flops=phase.batch
-        * training_flops(config.model, phase.length, predictions, config.next_sentence)
+        * training_flops(config.model, phase.length, predictions, bool(config.pairs))
         / mesh.size,
         program_flops=program_flops,
         moved=moved,

@@ -20,7 +20,7 @@ class Embedder:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._tokenizer, self._limits = source.tokenizer, limits(source)
-        model = PretrainingModel(source.config.model, next_sentence=False, **computation(source, options))
+        model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             """f32 [rows, hidden]."""

@@ -18,9 +18,9 @@ from bertjax.model.pretraining import PretrainingModel
 from tests.model.batches import FAMILIES, SMALL, random_batch
 
 
-def random_params(next_sentence: bool = True, config: ModelConfig = SMALL) -> dict:
+def random_params(pairs: str = "next_sentence", config: ModelConfig = SMALL) -> dict:
     """Parameters of which no two numbers are alike."""
-    model = PretrainingModel(config, next_sentence=next_sentence)
+    model = PretrainingModel(config, pairs)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(config, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
@@ -57,20 +57,20 @@ def reconfigure(folder, **changes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "next_sentence", "name"),
+    ("family", "pairs", "name"),
     [
-        ("bert", True, "BertForPreTraining"),
-        ("bert", False, "BertForMaskedLM"),
-        ("roberta", False, "RobertaForMaskedLM"),
-        ("albert", True, "AlbertForPreTraining"),
-        ("albert", False, "AlbertForMaskedLM"),
-        ("distilbert", False, "DistilBertForMaskedLM"),
+        ("bert", "next_sentence", "BertForPreTraining"),
+        ("bert", "", "BertForMaskedLM"),
+        ("roberta", "", "RobertaForMaskedLM"),
+        ("albert", "sentence_order", "AlbertForPreTraining"),
+        ("albert", "", "AlbertForMaskedLM"),
+        ("distilbert", "", "DistilBertForMaskedLM"),
     ],
 )
-def test_export_through_transformers_and_back_is_the_identity(family, next_sentence, name, tmp_path):
+def test_export_through_transformers_and_back_is_the_identity(family, pairs, name, tmp_path):
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
-    params = random_params(next_sentence, shape)
+    params = random_params(pairs, shape)
     export_model(shape, params, None, tmp_path / "a", pad_id=3)
     model, info = getattr(transformers, name).from_pretrained(tmp_path / "a", output_loading_info=True)
     assert not any(info.values()), info
@@ -85,7 +85,8 @@ def test_export_through_transformers_and_back_is_the_identity(family, next_sente
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (FAMILIES["roberta"], "no head for pairs"),
+        (FAMILIES["roberta"], "no head for next_sentence"),
+        (FAMILIES["albert"], "no head for next_sentence"),
         (dataclasses.replace(FAMILIES["albert"], model_type="bert"), "Bert of transformers has model.embedding_size=0"),
         (
             dataclasses.replace(SMALL, model_type="distilbert"),
@@ -95,7 +96,7 @@ def test_export_through_transformers_and_back_is_the_identity(family, next_sente
 )
 def test_what_transformers_has_no_class_for_is_refused(config, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        export_model(config, random_params(True, config), None, tmp_path / "out")
+        export_model(config, random_params("next_sentence", config), None, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -203,7 +204,7 @@ def test_what_has_no_place_is_left_out_and_said_so(folder):
 
 def test_without_a_pooler_there_is_no_next_sentence(folder):
     rewrite(folder, lambda t: {k: v for k, v in t.items() if "pooler" not in k and "seq_rel" not in k})
-    assert_equal(import_model(folder, silent)[1], random_params(next_sentence=False))
+    assert_equal(import_model(folder, silent)[1], random_params(""))
 
 
 def drop(name):

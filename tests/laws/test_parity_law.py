@@ -13,7 +13,7 @@ from bertjax.interop import configs, verification
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.huggingface import import_model
 from bertjax.interop.names import Name, position_offset, pretraining_names
-from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
 from bertjax.text import tokenizers
@@ -24,14 +24,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 1e-4
-PAIR_LABELS = {"seq_relationship_logits": "next_sentence_label", "sop_logits": "sentence_order_label"}
 
 
 def reference(config: ModelConfig, pad_id: int) -> "transformers.PreTrainedModel":
     """A randomly initialised model whose biases and norms are random too, as they would be after training."""
     torch.manual_seed(0)
     with_pairs, alone = FAMILIES[config.model_type].pretraining
-    values = configs.written(config, None, bool(with_pairs), pad_id)
+    values = configs.written(config, None, FAMILIES[config.model_type].pairs, pad_id)
     made = transformers.AutoConfig.for_model(**values)
     model = getattr(transformers, with_pairs or alone)(made).eval()
     with torch.no_grad():
@@ -53,8 +52,11 @@ def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
     ):
         labels[row, positions[weights > 0]] = ids[weights > 0]
     family = FAMILIES[model.config.model_type]
-    pairs = {PAIR_LABELS[family.pair_logits]: torch.tensor(batch["next_sentence_labels"])} if family.pair_logits else {}
-    outputs = model(**inputs, labels=torch.tensor(labels), **{name: value.long() for name, value in pairs.items()})
+    pairs = {}
+    if family.pairs:
+        label = torch.tensor(batch[f"{family.pairs}_labels"], dtype=torch.long)
+        pairs = {"next_sentence_label" if family.pairs == "next_sentence" else "sentence_order_label": label}
+    outputs = model(**inputs, labels=torch.tensor(labels), **pairs)
     outputs.loss.backward()
     logits = outputs["prediction_logits" if pairs else "logits"].detach().numpy()
     found = {
@@ -62,7 +64,7 @@ def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
         "loss": outputs.loss.item(),
         "gradients": {name: p.grad.numpy() for name, p in model.named_parameters()},
     }
-    return found | ({"next_sentence_logits": outputs[family.pair_logits].detach().numpy()} if pairs else {})
+    return found | ({f"{family.pairs}_logits": outputs[family.pair_logits].detach().numpy()} if pairs else {})
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,9 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, pad_id, t
     assert imported == config
     batch = random_batch(config, *shape, pad_id=pad_id)
     assert (batch["attention_mask"] == 0).any() and (batch["masked_lm_weights"] == 0).any()
-    next_sentence = "pooler" in params
-    model = PretrainingModel(config, next_sentence)
+    pairs = pairs_of(params)
+    assert pairs == FAMILIES[config.model_type].pairs
+    model = PretrainingModel(config, pairs)
 
     def loss_of(params):
         outputs = model.apply({"params": params}, batch)
@@ -94,7 +97,7 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, pad_id, t
         found = found[..., : expected[name].shape[-1]]  # without the padding of the vocabulary
         np.testing.assert_allclose(found, expected[name], rtol=0, atol=TOLERANCE)
     assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
-    names = pretraining_names(config, next_sentence, position_offset(config, pad_id))
+    names = pretraining_names(config, bool(pairs), position_offset(config, pad_id))
     assert_same_gradients(names, gradients, expected["gradients"])
 
 
@@ -158,7 +161,7 @@ def test_real_weights_fill_a_mask_sensibly():
         "attention_mask": jnp.ones((1, len(ids)), jnp.int32),
         "masked_lm_positions": jnp.array([[ids.index(tokenizer.mask_id)]]),
     }
-    model = PretrainingModel(config, next_sentence=False)
+    model = PretrainingModel(config, pairs="")
     logits = jax.jit(model.apply)({"params": params}, batch)["masked_lm_logits"]
     best = [tokenizer.id_to_token(int(i)) for i in np.argsort(np.asarray(logits)[0, 0])[::-1][:20]]
     assert "france" in best

@@ -53,4 +53,5 @@ def random_batch(
         "masked_lm_ids": rng.integers(0, vocab, (batch, predictions)) * (weights > 0),
         "next_sentence_labels": rng.integers(0, 2, batch),
     }
+    result["sentence_order_labels"] = result["next_sentence_labels"]
     return {name: value.astype(np.int32) for name, value in result.items()} | {"masked_lm_weights": weights}

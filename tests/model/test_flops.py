@@ -17,7 +17,7 @@ def test_large_costs_what_is_known():
     # Published accounts, 1.88 and 1.99 GFLOP a token, run the last layer on every token: read them all.
     head = 6 * 1024 * (1024 + large.vocab_size)
     for length, predictions, published in ((128, 20, 1.88e9), (512, 80, 1.99e9)):
-        whole = training_flops(large, length, length, next_sentence=False) - (length - predictions) * head
+        whole = training_flops(large, length, length, pairs=False) - (length - predictions) * head
         assert whole / length == pytest.approx(published, rel=0.003)
         assert training_flops(large, length, predictions) < 0.98 * whole
 

@@ -140,7 +140,7 @@ def test_bfloat16_computes_close_to_float32_and_scores_in_float32(batch, params)
 
 
 def test_without_next_sentence_there_is_no_pooler(batch):
-    model = PretrainingModel(SMALL, next_sentence=False)
+    model = PretrainingModel(SMALL, pairs="")
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     assert set(params) == {"embeddings", "encoder", "masked_lm_head"}
     assert set(jax.eval_shape(model.apply, {"params": params}, batch)) == {"masked_lm_logits"}
