@@ -37,6 +37,20 @@ KERNELS = {
 }
 
 
+# Descendants of BERT: their fields, each on one device and with everything at once.
+VARIANTS = {
+    "ALBERT": {
+        "model_type": "albert",
+        "embedding_size": 16,
+        "num_hidden_layers": 4,
+        "num_hidden_groups": 2,
+        "hidden_act": "gelu_new",
+    },
+}
+ALL_AXES = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
+ALL_LAYOUTS = {"accumulation": 2, "remat": "bert", "unroll": 2}
+
+
 def main(output: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     import numpy as np
@@ -49,11 +63,22 @@ def main(output: str) -> None:
     for name, (axes, layout) in KERNELS.items():
         start, trained = train(name, axes, layout, start, length=128, dropout=0.0)
         results |= {f"{name}/{key}": value for key, value in trained.items()}
+    for name, fields in VARIANTS.items():
+        start, alone = train(name, None, {}, None, fields=fields)
+        _, together = train(name, ALL_AXES, ALL_LAYOUTS, start, fields=fields)
+        for way, trained in ((name, alone), (f"{name} on all axes", together)):
+            results |= {f"{way}/{key}": value for key, value in trained.items()}
     np.savez(output, **results)
 
 
 def train(
-    name: str, axes: dict[str, int] | None, layout: dict, start, length: int = LENGTH, dropout: float = 0.1
+    name: str,
+    axes: dict[str, int] | None,
+    layout: dict,
+    start,
+    length: int = LENGTH,
+    dropout: float = 0.1,
+    fields: dict | None = None,
 ) -> tuple:
     """Ten steps, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
 
@@ -78,12 +103,15 @@ def train(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
+    model = dataclasses.replace(model, **(fields or {}))
     # Without clipping the first moment after one step is the gradient but for a factor.
     optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0)
     config = Config(
         model=model,
         optimizer=optimizer_config,
         phases=(Phase(STEPS, length, ROWS),),
+        next_sentence=model.model_type != "albert",
+        sentence_order=model.model_type == "albert",
         dtype="float32",
         layout=LayoutConfig(**layout),
     )

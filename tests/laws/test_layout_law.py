@@ -41,6 +41,12 @@ def test_kernels_of_attention_change_no_number(kernel, results):
     check_the_same(results[layouts.PLAIN], results[kernel])
 
 
+@pytest.mark.parametrize("variant", layouts.VARIANTS)
+def test_layout_law_of_the_family(variant, results):
+    """Ten steps with dropout, all axes and all layouts at once."""
+    check_the_same(results[variant], results[f"{variant} on all axes"])
+
+
 def check_the_same(one, other):
     """Losses, the first gradients and the parameters at the end."""
     assert one.keys() == other.keys() - {"sent"}

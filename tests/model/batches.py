@@ -37,6 +37,7 @@ def random_batch(
 ) -> dict[str, np.ndarray]:
     """Rows of two segments and several lengths, padded, with some unused prediction slots."""
     rng, vocab = np.random.default_rng(seed), config.vocab_size
+    pairs = "sentence_order" if config.model_type == "albert" else "next_sentence"
     lengths = rng.integers(length // 2, length + 1, batch)
     lengths[0] = length
     columns = np.arange(length)
@@ -51,7 +52,6 @@ def random_batch(
         "attention_mask": mask,
         "masked_lm_positions": positions * (weights > 0),
         "masked_lm_ids": rng.integers(0, vocab, (batch, predictions)) * (weights > 0),
-        "next_sentence_labels": rng.integers(0, 2, batch),
+        f"{pairs}_labels": rng.integers(0, 2, batch),
     }
-    result["sentence_order_labels"] = result["next_sentence_labels"]
     return {name: value.astype(np.int32) for name, value in result.items()} | {"masked_lm_weights": weights}
