@@ -136,6 +136,18 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+    """What a student learns from a trained model beside its own task. The weights are DistilBERT's."""
+
+    teacher: str = ""  # a workdir, checkpoint or exported folder; none: no distillation
+    initialize: bool = True  # start from the teacher's embeddings, head and evenly chosen layers
+    temperature: float = 2.0  # of both models' scores
+    soft_weight: float = 5.0  # of the divergence from the teacher's scores of masked tokens
+    masked_lm_weight: float = 2.0
+    cosine_weight: float = 1.0  # of the angle between both models' states
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis of the mesh; one may be -1, which takes all that are left.
 
@@ -177,6 +189,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     mesh: MeshConfig = _free(MeshConfig())  # noqa: RUF009
     layout: LayoutConfig = _free(LayoutConfig())  # noqa: RUF009
     log_every: int = _free(100)  # steps
@@ -300,6 +313,7 @@ def validate(config: Config) -> None:
     _validate_masking(config.masking)
     validate_optimizer(config.optimizer)
     _validate_phases(config)
+    _validate_distillation(config)
     one_of("dtype", config.dtype, DTYPES)
     require(0 <= config.short_sequences <= 1, "short_sequences", config.short_sequences, "from 0 to 1")
     require(config.seed >= 0, "seed", config.seed, "0 or larger")
@@ -415,6 +429,15 @@ def _validate_phases(config: Config) -> None:
             require(not phase.warmup_steps, f"phases[{index}].warmup_steps", phase.warmup_steps, rule)
     first = config.phases[0].learning_rate
     require(not first, "phases[0].learning_rate", first, "left out; the first phase has optimizer.learning_rate")
+
+
+def _validate_distillation(config: Config) -> None:
+    settings = config.distillation
+    require(settings.temperature > 0, "distillation.temperature", settings.temperature, "larger than 0")
+    for name in ("soft_weight", "masked_lm_weight", "cosine_weight"):
+        require(getattr(settings, name) >= 0, f"distillation.{name}", getattr(settings, name), "0 or larger")
+    if settings.teacher and settings.initialize:
+        require(not config.init_from, "init_from", config.init_from, "left out: the student starts from its teacher")
 
 
 def resume_conflict(saved: Config, new: Config, step: int) -> str | None:

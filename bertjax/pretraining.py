@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from bertjax import checkpoint, parallel, pretrained, training
+from bertjax import checkpoint, distillation, parallel, pretrained, training
 from bertjax.config import Config, ModelConfig, Phase, from_config_dict, resume_conflict, to_dict
 from bertjax.data import heldout
 from bertjax.data.corpus import Corpus
@@ -41,6 +41,8 @@ def make_objective(config: Config) -> training.Objective:
         remat=config.layout.remat,
         attention=config.layout.attention,
     )
+    if config.distillation.teacher:
+        return distillation.objective(config, model)
     return training.Objective(model, losses.terms, losses.weights)
 
 

@@ -7,6 +7,7 @@ curves.png. Running the same command again continues the run. Ctrl-C and SIGTERM
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -67,7 +68,7 @@ def train(config: "Config", workdir: Path) -> None:
 
 
 def _train(config: "Config", workdir: Path, first: bool) -> None:
-    from bertjax import metrics, parallel, pretraining, profiling, sharding, training
+    from bertjax import distillation, metrics, parallel, pretraining, profiling, sharding, training
     from bertjax.checkpoint import CheckpointWriter
     from bertjax.data import staging
     from bertjax.data.corpus import Corpus
@@ -94,6 +95,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         pretraining.attention_kernel(config, phase, mesh)
     held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
     objective = pretraining.make_objective(config)
+    teacher = distillation.open_teacher(config, tokenizer, tell) if config.distillation.teacher else None
     optimizer, schedule = pretraining.make_optimizer(config)
 
     # -- state: where the run stood, or a new one
@@ -104,6 +106,9 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         state = training.init_state(objective, optimizer, batch, mesh, config.seed)
         if config.init_from:
             state = pretraining.with_params_of(config, state, tokenizer, tell)
+        if teacher and config.distillation.initialize:
+            params = distillation.start(teacher, config.model, state.params)
+            state = dataclasses.replace(state, params=params)
     start, total = int(state.step), config.total_steps
     if first:
         _write_workdir(config, workdir, corpus.directory / "tokenizer")
@@ -150,6 +155,8 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         )
         parts = config.layout.accumulation
         train_step = training.make_train_step(objective, optimizer, schedule, mesh, config.seed, parts)
+        if teacher:
+            train_step = distillation.taught(train_step, distillation.reader(teacher, config, mesh))
         rows = functools.partial(parallel.local_rows, mesh)
         batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
         profile = profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)

@@ -39,6 +39,7 @@ class Objective:
     model: Any  # flax module: apply({"params": …}, batch, dropout_keys) -> outputs
     terms: Callable[[Mapping[str, jax.Array], Batch], dict[str, Term]]
     weights: Callable[[Batch], dict[str, jax.Array]]  # those of the terms, known before the model runs
+    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of terms in the loss, where not 1
 
 
 def abstract_state(
@@ -101,7 +102,7 @@ def train_step_function(
             gradients, terms = _gradients(objective, state.params, dict(batch), keys, accumulation)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
-            "train/loss": total(terms),
+            "train/loss": total(terms, objective.scales),
             "train/grad_norm": optax.global_norm(gradients),
             "train/learning_rate": schedule(state.step),
         } | {f"train/{name}": term.mean() for name, term in terms.items()}
@@ -122,7 +123,7 @@ def _gradients(
         terms = objective.terms(_apply(objective.model, params, batch, keys), batch)
         # By the weight of the whole batch: the parts have unequal numbers of predictions.
         terms = {name: Term(term.sum, weights[name]) for name, term in terms.items()}
-        return total(terms), terms
+        return total(terms, objective.scales), terms
 
     gradient_of = jax.grad(loss_of, has_aux=True)
     if parts == 1:
@@ -172,6 +173,16 @@ def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Call
 
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))
+
+
+def make_reading_step(model: Any, mesh: Mesh) -> Callable[[Any, Batch], Any]:
+    """A model's compiled outputs for one batch, laid out as they come: (params, batch) -> outputs, without dropout."""
+
+    def reading_step(params: Any, batch: Batch) -> Any:
+        with sharding.on(mesh):
+            return _apply(model, params, batch)
+
+    return jax.jit(reading_step, compiler_options=compiler_options(mesh))
 
 
 def evaluate(

@@ -62,6 +62,7 @@ class PretrainingModel(nn.Module):
     unroll: int = 1
     remat: str = "none"
     attention: str = "xla"
+    states: bool = False
 
     def setup(self) -> None:
         """Makes encoder and heads."""
@@ -79,15 +80,17 @@ class PretrainingModel(nn.Module):
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
         predictions]. dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
         Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with pairs, `next_sentence_logits` or
-        `sentence_order_logits` f32 [batch, 2] (0: B follows A). `vocab` is the padded one.
+        `sentence_order_logits` f32 [batch, 2] (0: B follows A). `vocab` is the padded one. With `states` also `states`
+        [batch, length, hidden], the last layer's output, of which all rows are then computed.
         """
         read = batch["masked_lm_positions"]
         if self.pairs:  # the pooler reads [CLS]
             read = jnp.concatenate([jnp.zeros_like(read[:, :1]), read], axis=1)
-        hidden = self.encode(batch, dropout_keys, read)
+        states = self.encode(batch, dropout_keys, None if self.states else read)
+        hidden = jnp.take_along_axis(states, read[..., None], axis=1) if self.states else states
         chosen = hidden[:, 1:] if self.pairs else hidden
         logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
-        outputs = {"masked_lm_logits": logits}
+        outputs = {"masked_lm_logits": logits} | ({"states": states} if self.states else {})
         if self.pairs:
             pooled = activation(self.config.pooler_act)(self.pooler(hidden[:, 0]))
             outputs[f"{self.pairs}_logits"] = self.pairs_head(pooled)

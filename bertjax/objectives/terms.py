@@ -5,6 +5,7 @@ term is divided once, by its global weight; so a prediction counts the same wher
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -22,9 +23,12 @@ class Term(NamedTuple):
         return self.sum / jnp.maximum(self.weight, 1e-6)
 
 
-def total(terms: Mapping[str, Term]) -> jax.Array:
-    """The loss to minimise: the sum of the means of all terms named `…_loss`, f32 scalar; others are to look at."""
-    return sum(term.mean() for name, term in terms.items() if name.endswith("_loss"))
+def total(terms: Mapping[str, Term], scales: Mapping[str, float] = MappingProxyType({})) -> jax.Array:
+    """The loss to minimise: the sum of the means of all terms named `…_loss`, f32 scalar; others are to look at.
+
+    `scales` multiplies those that it names.
+    """
+    return sum(scales.get(name, 1) * term.mean() for name, term in terms.items() if name.endswith("_loss"))
 
 
 def weighted(values: jax.Array, weights: jax.Array) -> Term:

@@ -1,0 +1,55 @@
+"""The objective of distillation: what a student learns from its teacher, beside its own objective's terms.
+
+Hinton et al. 2015, arXiv:1503.02531; the cosine of the states is DistilBERT's (Sanh et al. 2019, arXiv:1910.01108).
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from bertjax.objectives.terms import Term, weighted
+
+
+def soft_loss(student: jax.Array, teacher: jax.Array, weights: jax.Array, temperature: float) -> Term:
+    """T² times the divergence of the teacher's classes at temperature T, in nats.
+
+    student, teacher: logits [..., classes]; weights: [...]. T² keeps the gradient's size as the temperature changes.
+    """
+    student = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
+    teacher = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
+    divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+    return weighted(temperature**2 * divergence, weights)
+
+
+def cosine_loss(student: jax.Array, teacher: jax.Array, weights: jax.Array) -> Term:
+    """One minus the cosine of the states: student, teacher [..., hidden]; weights [...]."""
+    student, teacher = student.astype(jnp.float32), teacher.astype(jnp.float32)
+    lengths = jnp.linalg.norm(student, axis=-1) * jnp.linalg.norm(teacher, axis=-1)
+    return weighted(1 - jnp.sum(student * teacher, axis=-1) / jnp.maximum(lengths, 1e-8), weights)
+
+
+def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], temperature: float) -> dict[str, Term]:
+    """The terms of a batch that a teacher has read: `soft_loss` of masked tokens, `cosine_loss` of all tokens.
+
+    Of a batch without `teacher_logits` [batch, predictions, vocab] and `teacher_states` [batch, length, hidden], as in
+    an evaluation, there are none.
+    """
+    if "teacher_logits" not in batch:
+        return {}
+    weights = batch["masked_lm_weights"]
+    return {
+        "soft_loss": soft_loss(outputs["masked_lm_logits"], batch["teacher_logits"], weights, temperature),
+        "cosine_loss": cosine_loss(outputs["states"], batch["teacher_states"], _tokens(batch)),
+    }
+
+
+def weights(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The weights of these terms, from the batch alone."""
+    if "teacher_logits" not in batch:
+        return {}
+    return {"soft_loss": jnp.sum(batch["masked_lm_weights"]), "cosine_loss": jnp.sum(_tokens(batch))}
+
+
+def _tokens(batch: Mapping[str, jax.Array]) -> jax.Array:
+    return (batch["attention_mask"] != 0).astype(jnp.float32)
