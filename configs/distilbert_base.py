@@ -1,7 +1,7 @@
-"""DistilBERT-Base: six of BERT-Base's twelve layers, 66M parameters, taught by it (Sanh et al. 2019, arXiv:1910.01108).
+"""DistilBERT-Base: six of the twelve layers of BERT-Base, and taught by it (Sanh et al. 2019, arXiv:1910.01108).
 
 python -m bertjax.prepare --source=SPEC --tokenizer=TEACHER --output=DIR
-python -m bertjax.train --config=configs/distilbert_base.py --workdir=runs/distilbert_base --config.corpus=DIR \\
+python -m bertjax.train --config=configs/distilbert_base.py --workdir=runs/distilbert_base --config.corpus=DIR
     --config.distillation.teacher=TEACHER
 
 TEACHER is a workdir, a checkpoint or an exported folder of a BERT-Base. The student starts from every other layer of
@@ -15,17 +15,17 @@ from bertjax.config import default_config
 
 
 def get_config():
-    """The paper's weights and batches of 4,000; rates and temperature are those of its published code."""
+    """The paper's batches of 4,000, three epochs of BERT's corpora; the rest is as in its published code."""
     config = default_config()
     config.next_sentence = False
     config.short_sequences = 0.0
-    config.phases = ({"steps": 25_000, "length": 512, "batch": 4_096},)
+    config.phases = ({"steps": 4_800, "length": 512, "batch": 4_096},)
     config.model.model_type = "distilbert"
     config.model.num_hidden_layers = 6
     config.model.type_vocab_size = 0
     config.model.pooler_act = "relu"
     config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 1_250
+    config.optimizer.warmup_steps = 240
     config.optimizer.beta2 = 0.98
     config.optimizer.bias_correction = True
     config.optimizer.weight_decay = 0.0

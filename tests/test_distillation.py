@@ -100,9 +100,9 @@ def test_accumulation_changes_nothing(student, tmp_path):
     train(student, tmp_path / "whole")
     train(dataclasses.replace(student, layout=LayoutConfig(accumulation=2)), tmp_path / "parts")
     for one, other in zip(losses(tmp_path / "whole"), losses(tmp_path / "parts"), strict=True):
-        for name in ("train/loss", "train/soft_loss"):
-            assert other[name] == pytest.approx(one[name], rel=1e-5)
-        assert other["train/cosine_loss"] == pytest.approx(one["train/cosine_loss"], abs=1e-6)  # of 1 - 0.998
+        assert other["train/loss"] == pytest.approx(one["train/loss"], rel=1e-5)
+        for name in ("train/soft_loss", "train/cosine_loss"):  # small differences of large numbers
+            assert other[name] == pytest.approx(one[name], abs=1e-6)
 
 
 @pytest.mark.parametrize(
