@@ -110,7 +110,7 @@ def test_accumulation_changes_nothing(student, tmp_path):
     [
         ({"hidden_size": 64}, "config.model.hidden_size is 64, but 32 in the teacher"),
         ({"num_hidden_groups": 1}, "distillation.initialize to False"),
-        ({"intermediate_size": 48}, "intermediate/kernel is .* set config.model as in the teacher"),
+        ({"intermediate_size": 48}, "intermediate/bias is .* set config.model as in the teacher"),
     ],
 )
 def test_teachers_that_do_not_fit_are_refused(fields, message, student, tmp_path):
