@@ -1,4 +1,4 @@
-"""From examples to rows of ids, as BERT wants them: [CLS] A [SEP], or [CLS] A [SEP] B [SEP].
+"""From examples to rows of ids, as BERT wants them: [CLS] A [SEP], or [CLS] A [SEP] B [SEP] (RoBERTa: two [SEP]).
 
 A row is what the model reads at once. Most examples are one row; one of choices has a row a choice, and a long passage
 or sentence is cut into several windows.
@@ -88,7 +88,7 @@ def _words(place: int, example: WordsExample, tokenizer: Tokenizer, limits: Limi
     _check(" ".join(example.words), example.where)
     room = limits.length - 2
     # A word of characters that the tokenizer drops still needs a place.
-    pieces = [ids[:room] or [tokenizer.unk_id] for ids in tokenizer.encode_batch(example.words)]
+    pieces = [ids[:room] or [tokenizer.unk_id] for ids in tokenizer.encode_words(example.words)]
     made = []
     for window in _cut(pieces, room):
         ids, places = [tokenizer.cls_id], []
@@ -119,7 +119,8 @@ def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits:
     question = _encode(example.question, example.where, tokenizer)[: limits.question_length]
     _check(example.passage, example.where)
     ids, offsets = tokenizer.encode_with_offsets(example.passage)
-    room = limits.length - len(question) - 3
+    head = [tokenizer.cls_id, *question, *[tokenizer.sep_id] * tokenizer.pair_separators]
+    room = limits.length - len(head) - 1
     step = room - limits.stride
     if step < 1:
         raise UserError(
@@ -130,8 +131,8 @@ def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits:
     made = []
     for number, begin in enumerate(begins):
         end = min(begin + room, len(ids))
-        row = [tokenizer.cls_id, *question, tokenizer.sep_id, *ids[begin:end], tokenizer.sep_id]
-        shift = len(question) + 2 - begin
+        row = [*head, *ids[begin:end], tokenizer.sep_id]
+        shift = len(head) - begin
         first = begin if number == 0 else (begin + begins[number - 1] + room) // 2
         last = end if number == len(begins) - 1 else (begins[number + 1] + end) // 2
         label = None if example.answers is None else _answer(example, offsets, begin, end, shift)
@@ -162,11 +163,12 @@ def _joined(
     if second is None:
         ids = [tokenizer.cls_id, *first[: length - 2], tokenizer.sep_id]
         return Row(place, ids, len(ids), label)
-    room = length - 3
+    between = [tokenizer.sep_id] * tokenizer.pair_separators
+    room = length - 2 - len(between)
     keep_second = min(len(second), max(room - len(first), room // 2))
     keep_first = min(len(first), room - keep_second)
-    ids = [tokenizer.cls_id, *first[:keep_first], tokenizer.sep_id, *second[:keep_second], tokenizer.sep_id]
-    return Row(place, ids, keep_first + 2, label)
+    ids = [tokenizer.cls_id, *first[:keep_first], *between, *second[:keep_second], tokenizer.sep_id]
+    return Row(place, ids, keep_first + 1 + len(between), label)
 
 
 def _encode(text: str, where: str, tokenizer: Tokenizer) -> list[int]:

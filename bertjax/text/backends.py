@@ -43,6 +43,12 @@ class Backend(Protocol):
     def pieces_with_space(self) -> set[str]:
         """The special pieces that stand for the space before them too."""
 
+    def is_byte_level(self) -> bool:
+        """Whether the space before a word belongs to it."""
+
+    def pair_separators(self) -> int:
+        """How many [SEP] stand between two texts of a row."""
+
     def word_rule(self) -> str | None:
         """See `cache.word_rule`."""
 
@@ -122,6 +128,15 @@ class LibraryBackend:
         """The special pieces that stand for the space before them too."""
         return {token["content"] for token in self._content["added_tokens"] if token["lstrip"]}
 
+    def is_byte_level(self) -> bool:
+        """Whether the space before a word belongs to it."""
+        rule = self._content["pre_tokenizer"] or {}
+        return "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
+
+    def pair_separators(self) -> int:
+        """How many [SEP] stand between two texts of a row: two in RoBERTa."""
+        return max(1, self._tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
+
     def word_rule(self) -> str | None:
         """See `cache.word_rule`."""
         return cache.word_rule(self._content)
@@ -198,6 +213,14 @@ class SentencePieceBackend:
     def pieces_with_space(self) -> set[str]:
         """The special pieces that stand for the space before them too."""
         return set()
+
+    def is_byte_level(self) -> bool:
+        """A word's mark is put before it in any case."""
+        return False
+
+    def pair_separators(self) -> int:
+        """ALBERT's, as BERT's."""
+        return 1
 
     def word_rule(self) -> None:
         """None: see bertjax/text/cache.py."""

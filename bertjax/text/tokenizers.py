@@ -40,6 +40,7 @@ class Tokenizer:
       cls_id, sep_id, mask_id, pad_id, unk_id: ids of the special tokens.
       special_ids: all ids that stand for no text, rising (control and `[unused…]` tokens).
       dtype: `token_type` of the vocabulary.
+      pair_separators: how many [SEP] stand between two texts: one in BERT, two in RoBERTa.
     """
 
     def __init__(self, backend: backends.Backend, config: dict[str, Any]):
@@ -50,6 +51,7 @@ class Tokenizer:
         self._ids = {piece: index for index, piece in enumerate(self._pieces)}
         self.vocab_size = len(self._pieces)
         self.dtype = token_type(self.vocab_size)
+        self.pair_separators = backend.pair_separators()
         self._roles = {role: self._role(role) for role in _ROLES}
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._ids[self._roles[role]] for role in _ROLES
@@ -85,6 +87,11 @@ class Tokenizer:
             return [list(ids) for ids in self._backend.encode_batch(texts)]
         lengths, tokens = self._cache.encode(texts)
         return [ids.tolist() for ids in np.split(tokens, np.cumsum(lengths)[:-1])] if len(texts) else []
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Ids of each word of a sentence, as within it: in a byte-level vocabulary with the space before it."""
+        space = " " if self._backend.is_byte_level() else ""
+        return self.encode_batch([space + word for word in words])
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """(ids, the characters [first, last + 1) of the text that each stands for), without special tokens."""

@@ -7,7 +7,7 @@ from bertjax.errors import UserError
 from bertjax.finetuning import inputs, outputs
 from bertjax.finetuning.inputs import Limits
 from bertjax.tasks.task import ChoiceExample, QuestionExample, TextExample, WordsExample
-from bertjax.text import tokenizers
+from bertjax.text import tokenizers, vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,23 @@ def test_pairs_are_joined_and_the_longer_text_gives_way(tokenizer):
     (row,) = rows("regression", [TextExample("0", "", second, None, 2.5)], tokenizer, length=32)
     assert row.input_ids == [tokenizer.cls_id, *short, tokenizer.sep_id]
     assert row.second == len(row.input_ids) and row.label == 2.5
+
+
+def test_rows_of_byte_level_models_are_those_of_transformers(tmp_path):
+    """RoBERTa: two separators between texts, and words that keep their spaces."""
+    transformers = pytest.importorskip("transformers")
+    text = ["It is a list.", " The list of a dictionary is a list."] * 50
+    tokenizer, theirs = vocabulary.train("new:bpe:400", text, tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    (row,) = rows("classification", [TextExample("0", "", "The list is", "a dictionary.", 1)], tokenizer)
+    assert row.input_ids == theirs("The list is", "a dictionary.")["input_ids"]
+    assert row.input_ids[row.second - 3 : row.second].count(tokenizer.sep_id) == 2
+    passage = "A list of a dictionary."
+    (row,) = rows("span", [QuestionExample("0", "", "What is a list?", passage, ("list",), (2,))], tokenizer)
+    assert row.input_ids == theirs("What is a list?", passage)["input_ids"]
+    assert row.sources[row.label[0] - row.second][0] <= 2 < row.sources[row.label[1] - row.second][1]
+    words = ("The", "list", "is", "a", "dictionary")
+    (row,) = rows("tagging", [WordsExample("0", "", words, (0, 1, 0, 1, 0))], tokenizer)
+    assert row.input_ids == theirs(" " + " ".join(words))["input_ids"]
 
 
 def test_each_choice_is_a_row_and_labels_of_several_become_a_vector(tokenizer):
