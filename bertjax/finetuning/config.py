@@ -40,6 +40,15 @@ class UpdateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskDistillation:
+    """What the model learns from a larger one that is fine-tuned for the same task."""
+
+    teacher: str = ""  # its workdir, checkpoint or exported folder; none: no distillation
+    temperature: float = 2.0  # of both models' scores
+    soft_weight: float = 0.5  # of the divergence from the teacher's scores; the rest is the task's own loss
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """A sweep over learning_rates × epochs × seeds, of which the best on the dev split is kept."""
 
@@ -63,6 +72,7 @@ class FinetuneConfig:
     attention_probs_dropout_prob: float = 0.1
     dtype: str = "auto"
     optimizer: UpdateConfig = dataclasses.field(default_factory=UpdateConfig)
+    distillation: TaskDistillation = dataclasses.field(default_factory=TaskDistillation)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     layout: LayoutConfig = dataclasses.field(default_factory=LayoutConfig)
     log_every: int = 50  # steps
@@ -126,6 +136,12 @@ def _validate(config: FinetuneConfig) -> None:
     if config.features:
         one_of("features", config.features, FEATURES)
     require(config.features_memory > 0, "features_memory", config.features_memory, "larger than 0")
+    distillation = config.distillation
+    require(distillation.temperature > 0, "distillation.temperature", distillation.temperature, "larger than 0")
+    weight = distillation.soft_weight
+    require(0 <= weight <= 1, "distillation.soft_weight", weight, "from 0 to 1")
+    taught = config.features and distillation.teacher
+    require(not taught, "distillation.teacher", distillation.teacher, "left out with config.features")
     update = config.optimizer
     one_of("optimizer.schedule", update.schedule, tuple(name for name in SCHEDULES if name != "wsd"))
     validate_optimizer(optimizer_config(update))

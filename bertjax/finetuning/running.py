@@ -16,7 +16,7 @@ from bertjax.command import say
 from bertjax.config import Config, Phase, to_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed, write_text
-from bertjax.finetuning import batches, features, report, scoring
+from bertjax.finetuning import batches, features, report, scoring, teacher
 from bertjax.finetuning.config import FinetuneConfig, Run
 from bertjax.finetuning.setup import ENCODER, Setup, Split, open_setup
 from bertjax.finetuning.sweep import Result, Sweep
@@ -45,7 +45,8 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     if config.features:  # of the encoder the runs see no more than these
         train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
         params = {}
-    sweep = Sweep(config, made, params, train, dev)
+    read = teacher.reader(config, made, say) if config.distillation.teacher else None
+    sweep = Sweep(config, made, params, train, dev, read)
     _write_config(config, workdir)
 
     # -- the runs that are still to do

@@ -15,7 +15,7 @@ from bertjax.config import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import inputs, outputs
 from bertjax.finetuning.batches import Batches
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.finetuning.config import FinetuneConfig, TaskDistillation
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.objectives import finetuning as losses
 from bertjax.tasks.registry import open_task
@@ -48,6 +48,7 @@ class Setup:
     limits: inputs.Limits
     batch: int
     row_multiple: int  # of rows of a batch, for devices and accumulation to share
+    distillation: TaskDistillation
 
     def split(self, name: str, limit: int = 0) -> Split:
         """A split of the data, or its first `limit` examples.
@@ -67,7 +68,12 @@ class Setup:
 
     @functools.cached_property
     def objective(self) -> training.Objective:
-        """The model with the loss of the task's kind."""
+        """The model with the loss of the task's kind, and its teacher's."""
+        taught = self.distillation
+        if taught.teacher:
+            scales = {"task_loss": 1 - taught.soft_weight, "soft_loss": taught.soft_weight}
+            terms = losses.taught_terms(self.task.kind, taught.temperature)
+            return training.Objective(self.model, terms, losses.taught_weights, scales)
         return training.Objective(self.model, losses.terms(self.task.kind), losses.weights)
 
     @functools.cached_property
@@ -156,7 +162,8 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
     )
     limits = limits_of(config)
     devices = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
-    return Setup(task, model, mesh, tokenizer, limits, config.batch, devices * config.layout.accumulation)
+    multiple = devices * config.layout.accumulation
+    return Setup(task, model, mesh, tokenizer, limits, config.batch, multiple, config.distillation)
 
 
 def limits_of(config: FinetuneConfig) -> inputs.Limits:

@@ -42,8 +42,20 @@ class Result:
 class Sweep:
     """Trains the runs of a config on a setup."""
 
-    def __init__(self, config: FinetuneConfig, setup: Setup, params: Any, train: Split, dev: list[Split]):
-        """`params` are those to start from; what the model has beside them starts afresh, by the run's seed."""
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        setup: Setup,
+        params: Any,
+        train: Split,
+        dev: list[Split],
+        read: Callable[[training.Batch], training.Batch] | None = None,
+    ):
+        """`params` are those to start from; what the model has beside them starts afresh, by the run's seed.
+
+        `read` adds to a batch on the mesh what a teacher says of it.
+        """
+        self._read = read or (lambda batch: batch)
         self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
         self._abstract = training.abstract_state(
             setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
@@ -69,7 +81,10 @@ class Sweep:
         total, step, seconds = run.epochs * batches.steps, 0, 0.0
         everywhere = NamedSharding(self._setup.mesh, PartitionSpec())
         settings = jax.device_put(self._settings(run), everywhere)
-        train_step = functools.partial(_with, self._step, settings)
+
+        def train_step(state: training.TrainState, batch: training.Batch) -> Any:
+            return self._step(state, self._read(batch), settings)
+
         state = self._initial(self._params, settings["seed"])
         best: Result | None = None
         with Progress(total, 0, shown=shown) as progress:
@@ -158,10 +173,6 @@ class Sweep:
             return training.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
 
         return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))
-
-
-def _with(step: Callable[..., Any], settings: Settings, state: Any, batch: Any) -> Any:
-    return step(state, batch, settings)
 
 
 def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> training.Hooks:

@@ -11,22 +11,21 @@ import jax.numpy as jnp
 from bertjax.objectives.terms import Term, weighted
 
 
-def soft_loss(student: jax.Array, teacher: jax.Array, weights: jax.Array, temperature: float) -> Term:
-    """T² times the divergence of the teacher's classes at temperature T, in nats.
+def divergence(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
+    """T² times the divergence of the teacher's classes at temperature T, f32 [...] in nats: logits [..., classes].
 
-    student, teacher: logits [..., classes]; weights: [...]. T² keeps the gradient's size as the temperature changes.
+    T² keeps the gradient's size as the temperature changes.
     """
     student = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
     teacher = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
-    divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
-    return weighted(temperature**2 * divergence, weights)
+    return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
 
 
-def cosine_loss(student: jax.Array, teacher: jax.Array, weights: jax.Array) -> Term:
-    """One minus the cosine of the states: student, teacher [..., hidden]; weights [...]."""
+def angle(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """One minus the cosine of two states, f32 [...]: [..., hidden]."""
     student, teacher = student.astype(jnp.float32), teacher.astype(jnp.float32)
     lengths = jnp.linalg.norm(student, axis=-1) * jnp.linalg.norm(teacher, axis=-1)
-    return weighted(1 - jnp.sum(student * teacher, axis=-1) / jnp.maximum(lengths, 1e-8), weights)
+    return 1 - jnp.sum(student * teacher, axis=-1) / jnp.maximum(lengths, 1e-8)
 
 
 def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], temperature: float) -> dict[str, Term]:
@@ -39,8 +38,8 @@ def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], temp
         return {}
     weights = batch["masked_lm_weights"]
     return {
-        "soft_loss": soft_loss(outputs["masked_lm_logits"], batch["teacher_logits"], weights, temperature),
-        "cosine_loss": cosine_loss(outputs["states"], batch["teacher_states"], _tokens(batch)),
+        "soft_loss": weighted(divergence(outputs["masked_lm_logits"], batch["teacher_logits"], temperature), weights),
+        "cosine_loss": weighted(angle(outputs["states"], batch["teacher_states"]), _tokens(batch)),
     }
 
 

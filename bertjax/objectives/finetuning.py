@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from bertjax.objectives.distillation import divergence
 from bertjax.objectives.terms import Term, cross_entropy, weighted
 
 Arrays = Mapping[str, jax.Array]
@@ -29,6 +30,40 @@ def terms(kind: str) -> Callable[[Arrays, Arrays], dict[str, Term]]:
 def weights(batch: Arrays) -> dict[str, jax.Array]:
     """The weight of the term, from the batch alone."""
     return {"task_loss": jnp.sum(batch["weights"])}
+
+
+def taught_terms(kind: str, temperature: float) -> Callable[[Arrays, Arrays], dict[str, Term]]:
+    """(outputs, batch) → `task_loss`, and `soft_loss` against the batch's `teacher_logits`, of the logits' shape.
+
+    That is the divergence of the teacher's classes (of its choices, or of the places where an answer begins and ends)
+    at a temperature, for multi_label of each label, and for regression the squared difference.
+    """
+
+    def found(outputs: Arrays, batch: Arrays) -> dict[str, Term]:
+        losses = _soft(kind, outputs["logits"], batch["teacher_logits"], batch, temperature)
+        return terms(kind)(outputs, batch) | {"soft_loss": weighted(losses, batch["weights"])}
+
+    return found
+
+
+def taught_weights(batch: Arrays) -> dict[str, jax.Array]:
+    """The weights of these terms, from the batch alone."""
+    return dict.fromkeys(("task_loss", "soft_loss"), jnp.sum(batch["weights"]))
+
+
+def _soft(kind: str, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
+    def both(change: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        return divergence(change(student), change(teacher), temperature)
+
+    if kind == "regression":
+        return jnp.square(student[..., 0] - teacher[..., 0])
+    if kind == "choice":
+        return both(lambda logits: logits.reshape(*batch["labels"].shape, -1))
+    if kind == "multi_label":  # each label is there or not
+        return jnp.mean(both(lambda logits: jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)), axis=-1)
+    if kind == "span":
+        return jnp.mean(both(lambda logits: _in_text(logits, batch).swapaxes(1, 2)), axis=-1)
+    return both(lambda logits: logits)
 
 
 def _classes(logits: jax.Array, batch: Arrays) -> jax.Array:
@@ -51,8 +86,11 @@ def _squared_error(logits: jax.Array, batch: Arrays) -> jax.Array:
 
 def _span(logits: jax.Array, batch: Arrays) -> jax.Array:
     """The mean of the losses of the first and the last token; no answer lies in the padding."""
-    logits = jnp.where(batch["attention_mask"][..., None] > 0, logits, jnp.finfo(jnp.float32).min)
-    return jnp.mean(cross_entropy(logits.swapaxes(1, 2), batch["labels"])[0], axis=-1)
+    return jnp.mean(cross_entropy(_in_text(logits, batch).swapaxes(1, 2), batch["labels"])[0], axis=-1)
+
+
+def _in_text(logits: jax.Array, batch: Arrays) -> jax.Array:
+    return jnp.where(batch["attention_mask"][..., None] > 0, logits, jnp.finfo(jnp.float32).min)
 
 
 _LOSSES: dict[str, Callable[[jax.Array, Arrays], jax.Array]] = {

@@ -39,7 +39,8 @@ def test_rows_of_byte_level_models_are_those_of_transformers(tmp_path):
     """RoBERTa: two separators between texts, and words that keep their spaces."""
     transformers = pytest.importorskip("transformers")
     text = ["It is a list.", " The list of a dictionary is a list."] * 50
-    tokenizer, theirs = vocabulary.train("new:bpe:400", text, tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = vocabulary.train("new:bpe:400", text, tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     (row,) = rows("classification", [TextExample("0", "", "The list is", "a dictionary.", 1)], tokenizer)
     assert row.input_ids == theirs("The list is", "a dictionary.")["input_ids"]
     assert row.input_ids[row.second - 3 : row.second].count(tokenizer.sep_id) == 2

@@ -11,7 +11,7 @@ import pytest
 
 from bertjax import training
 from bertjax.errors import UserError
-from bertjax.finetuning.config import FinetuneConfig, UpdateConfig, from_config_dict
+from bertjax.finetuning.config import FinetuneConfig, TaskDistillation, UpdateConfig, from_config_dict
 from bertjax.finetuning.running import finetune
 from bertjax.finetuning.setup import open_setup
 from bertjax.finetuning.sweep import Sweep
@@ -192,3 +192,21 @@ def test_a_loss_that_is_not_finite_is_refused(config, tmp_path):
     config = dataclasses.replace(config, learning_rates=(1e30,))
     with pytest.raises(UserError, match=r"train/loss is .* lower the learning rate"):
         finetune(config, tmp_path / "run")
+
+
+def test_a_fine_tuned_teacher_teaches(config, finished, tmp_path):
+    """Half of the loss is the task's, half the distance from the teacher; alone it is enough to learn the task."""
+    taught = TaskDistillation(teacher=str(finished[0]), soft_weight=0.5)
+    once = dataclasses.replace(config, learning_rates=(1e-2,), seeds=(0,), distillation=taught)
+    finetune(dataclasses.replace(once, epochs=(1,)), tmp_path / "half")
+    (record, *_) = [json.loads(line) for line in next((tmp_path / "half/runs").glob("*/metrics.jsonl")).open()]
+    expected = 0.5 * record["train/task_loss"] + 0.5 * record["train/soft_loss"]
+    assert record["train/loss"] == pytest.approx(expected, rel=1e-5)
+    alone = dataclasses.replace(once, distillation=dataclasses.replace(taught, soft_weight=1.0))
+    assert finetune(alone, tmp_path / "alone")["best"]["scores"]["dev"]["accuracy"] > 80
+
+
+def test_teachers_of_other_tasks_are_refused(config, trained, tmp_path):
+    taught = dataclasses.replace(config, distillation=TaskDistillation(teacher=str(trained)))
+    with pytest.raises(UserError, match="has kind 'pre-training', table/classification has 'classification'"):
+        finetune(taught, tmp_path / "run")

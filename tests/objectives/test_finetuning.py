@@ -62,3 +62,37 @@ def test_losses_are_those_of_pytorch(kind):
     term = jax.jit(finetuning.terms(kind))({"logits": scores}, batch)["task_loss"]
     assert float(term.mean()) == pytest.approx(in_pytorch(kind, scores, labels, weights), rel=1e-5)
     assert float(term.weight) == float(finetuning.weights(batch)["task_loss"]) == weights.sum()
+
+
+def divergence_in_pytorch(student, teacher, temperature: float) -> float:
+    """The mean of T² KL(teacher ‖ student) over rows."""
+    student, teacher = (torch.log_softmax(torch.tensor(x) / temperature, -1) for x in (student, teacher))
+    loss = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+    return temperature**2 * loss.item()
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi_label", "regression", "choice", "tagging", "span"])
+def test_what_a_teacher_says_is_compared_as_in_pytorch(kind):
+    scores, labels, weights = example(kind)
+    teacher = logits(*scores.shape)
+    mask = np.ones((ROWS, LENGTH), np.int32)
+    mask[:, LENGTH - 2 :] = 0
+    batch = {"labels": labels, "weights": weights, "attention_mask": mask, "teacher_logits": teacher}
+    found = jax.jit(finetuning.taught_terms(kind, 3.0))({"logits": scores}, batch)
+    assert float(found["task_loss"].mean()) == pytest.approx(in_pytorch(kind, scores, labels, weights), rel=1e-5)
+    real = weights > 0
+    if kind == "choice":
+        scores, teacher = scores.reshape(-1, 2), teacher.reshape(-1, 2)
+    ours, theirs = scores[real], teacher[real]
+    if kind == "regression":
+        expected = np.mean((ours - theirs) ** 2)
+    elif kind == "multi_label":
+        pairs = [np.stack([x, np.zeros_like(x)], -1) for x in (ours, theirs)]
+        expected = divergence_in_pytorch(*pairs, 3.0)
+    elif kind == "span":
+        text = LENGTH - 2
+        expected = np.mean([divergence_in_pytorch(ours[:, :text, i], theirs[:, :text, i], 3.0) for i in range(2)])
+    else:
+        expected = divergence_in_pytorch(ours, theirs, 3.0)
+    assert float(found["soft_loss"].mean()) == pytest.approx(expected, rel=1e-4)
+    assert finetuning.taught_weights(batch).keys() == found.keys()

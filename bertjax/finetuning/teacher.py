@@ -1,0 +1,48 @@
+"""A teacher for a task: a model that is fine-tuned for it, frozen, and reads each batch before the student does.
+
+Task-specific distillation, as DistilBERT on SQuAD (Sanh et al. 2019, arXiv:1910.01108, section 4.1).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from bertjax import parallel, pretrained, sharding, training
+from bertjax.errors import UserError
+from bertjax.finetuning.config import FinetuneConfig
+from bertjax.finetuning.setup import Setup
+from bertjax.model.finetuning import FinetuningModel
+
+
+def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> Callable[[Any], dict[str, Any]]:
+    """The compiled function from a batch on the mesh to the same batch with `teacher_logits`, of the logits' shape.
+
+    Raises:
+      UserError: no such model, or one for another task, with other labels or another tokenizer.
+    """
+    path = config.distillation.teacher
+    source = pretrained.load(path, say)
+    theirs = source.task or {"kind": "pre-training", "labels": []}
+    for name, ours in (("kind", setup.task.kind), ("labels", list(setup.task.labels))):
+        if theirs[name] != ours:
+            raise UserError(
+                f"the teacher {path} has {name} {theirs[name]!r}, {setup.task.name} has {ours!r}; fine-tune a teacher "
+                "for this task"
+            )
+    if theirs.get("features", "last") != "last":
+        raise UserError(f"the teacher {path} is feature-based ({theirs['features']}); fine-tune one whole")
+    if source.tokenizer.hash() != setup.tokenizer.hash():
+        raise UserError(f"the teacher {path} has another tokenizer than {config.init_from}; take one with the same")
+    if source.config.model.max_position_embeddings < config.length:
+        raise UserError(
+            f"the teacher {path} reads {source.config.model.max_position_embeddings} tokens at most and config.length "
+            f"is {config.length}; lower it"
+        )
+    model = FinetuningModel(
+        source.config.model, setup.task.kind, setup.model.outputs, setup.model.dtype, config.layout.unroll
+    )
+    params = jax.tree.map(parallel.put, source.params, sharding.of_state(source.params, setup.mesh))
+    read = training.make_reading_step(model, setup.mesh)
+    say(f"{path} teaches")
+    return lambda batch: dict(batch) | {"teacher_logits": read(params, batch)["logits"]}
