@@ -1,11 +1,12 @@
 """Converts a model to or from Hugging Face's format, and from Google's TensorFlow checkpoints.
 
-python -m bertjax.convert --from=DIR --to=DIR [--format=huggingface|bertjax] [--verify]
+python -m bertjax.convert --from=DIR --to=DIR [--format=huggingface|bertjax] [--verify] [--tokenizer=DIR]
 
 --from is a workdir of bertjax.train or bertjax.finetune, one of its checkpoints, a Hugging Face folder, or the folder
 of a TensorFlow checkpoint with its bert_config.json and vocab.txt. Without --format, what is not bertjax's becomes a
 bertjax workdir and a bertjax model a Hugging Face folder. --verify runs the Hugging Face side in `transformers` (which
-must be installed) and compares its scores with ours.
+must be installed) and compares its scores with ours. --tokenizer moves the model to another vocabulary: pieces that it
+knows keep their embeddings, new ones start as the mean of the pieces that their text had before.
 """
 
 import tempfile
@@ -20,13 +21,16 @@ from bertjax.errors import UserError
 _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a folder of another framework.")
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "A folder with another tokenizer, to change the vocabulary to.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare the scores with those of transformers.")
 
 
 def main(args: list[str]) -> None:
     """Reads, writes, and compares if asked."""
     if args or _FROM.value is None or _TO.value is None:
-        raise UserError("usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify]")
+        raise UserError(
+            "usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR]"
+        )
     if _VERIFY.value:
         _need_transformers()
     from bertjax import checkpoint, pretrained
@@ -38,9 +42,12 @@ def main(args: list[str]) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another folder for --to")
     to_bertjax = (_FORMAT.value or ("bertjax" if is_imported else "huggingface")) == "bertjax"
-    if _VERIFY.value and to_bertjax and not is_huggingface:
+    is_same = is_huggingface and not _TOKENIZER.value
+    if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = pretrained.load(source, command.say)
+    if _TOKENIZER.value:
+        model = _with_tokenizer(model, Path(_TOKENIZER.value))
     if to_bertjax:
         written = pretrained.save(target, model)
     else:
@@ -53,9 +60,24 @@ def main(args: list[str]) -> None:
     command.say(f"wrote {written}")
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
-        ours, theirs = (pretrained.load(target, command.say), source) if is_huggingface else (model, target)
+        ours, theirs = (pretrained.load(target, command.say), source) if is_same else (model, target)
         print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
     command.say(f"next: {_next(target, to_bertjax, model)}")
+
+
+def _with_tokenizer(model: Any, folder: Path) -> Any:
+    from bertjax import vocabulary_change
+    from bertjax.text import tokenizers
+
+    tokenizer = tokenizers.load(folder)
+    with tempfile.TemporaryDirectory() as files:
+        tokenizer.save(files)
+        changed = vocabulary_change.change(model, tokenizer, Path(files))
+    before, after = (set(map(one.tokenizer.id_to_token, range(one.tokenizer.vocab_size))) for one in (model, changed))
+    command.say(
+        f"the vocabulary goes from {len(before):,} pieces to {len(after):,}, of which {len(after - before):,} are new"
+    )
+    return changed
 
 
 def _next(target: Path, to_bertjax: bool, model: Any) -> str:

@@ -9,7 +9,6 @@ per cent; --output is where its predictions go, and files to submit. The user's 
 --second and --label.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,28 +51,13 @@ def main(args: list[str]) -> None:
 
 
 def _score_pretrained(model: "Pretrained") -> None:
-    import jax
+    from bertjax import pretraining
 
-    from bertjax import parallel, pretraining, sharding
-    from bertjax.config import LayoutConfig, MeshConfig
-    from bertjax.data import staging
-    from bertjax.data.corpus import Corpus
-    from bertjax.data.vocabulary import Vocabulary
-
-    directory = _CORPUS.value or model.config.corpus
-    if not directory:
+    corpus = _CORPUS.value or model.config.corpus
+    if not corpus:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
-    corpus = Corpus.open(staging.local(directory, command.say), split="train")
-    pretraining.check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
-    config = dataclasses.replace(model.config, mesh=MeshConfig(), layout=LayoutConfig())
-    length = _LENGTH.value or config.phases[-1].length
-    if length > config.model.max_position_embeddings:
-        raise UserError(f"--length is {length}; the model reads at most {config.model.max_position_embeddings} tokens")
-    mesh = parallel.make_mesh(config.mesh)
-    sharding.check_divides("batch", _BATCH.value, mesh, "--batch")
-    held_out = pretraining.open_held_out(config, mesh, Vocabulary.of(model.tokenizer), corpus)
-    params = jax.device_put(model.params, sharding.of_state(model.params, mesh))
-    scores = held_out.scores(params, length, _BATCH.value)
+    length = _LENGTH.value or model.config.phases[-1].length
+    scores = pretraining.score(model, corpus, length, _BATCH.value, command.say)
     command.say(f"step {model.step} of {model.path}: {pretraining.describe_scores(scores)}")
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
 

@@ -29,7 +29,7 @@ _TOKENIZER = flags.DEFINE_string(
     "tokenizer",
     "new:wordpiece:30522",
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
-    "unigram or bpe, trained on a sample of the sources.",
+    "unigram or bpe, trained on a sample of the sources; or extend:WORDS:FOLDER, which adds words of the sample.",
 )
 _HELDOUT = flags.DEFINE_float(
     "heldout", 0.005, "Share of the documents held out; training needs some to evaluate on; 0 for none.", 0.0, 0.5

@@ -14,9 +14,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from bertjax import checkpoint, distillation, parallel, pretrained, training
-from bertjax.config import Config, ModelConfig, Phase, from_config_dict, resume_conflict, to_dict
-from bertjax.data import heldout
+from bertjax import checkpoint, distillation, parallel, pretrained, sharding, training
+from bertjax.config import (
+    Config,
+    LayoutConfig,
+    MeshConfig,
+    ModelConfig,
+    Phase,
+    from_config_dict,
+    resume_conflict,
+    to_dict,
+)
+from bertjax.data import heldout, staging
 from bertjax.data.corpus import Corpus
 from bertjax.data.stream import check_documents
 from bertjax.data.vocabulary import Vocabulary
@@ -236,6 +245,28 @@ def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Cor
     split = Corpus.open(train.directory, split="heldout")
     check_documents(split, config.pairs)
     return HeldOut(config, mesh, vocabulary, train, split)
+
+
+def score(
+    model: pretrained.Pretrained, directory: str | Path, length: int, batch: int, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Held-out scores of a pre-trained model on a corpus, in sequences of `length` tokens, `batch` a step.
+
+    Raises:
+      UserError: the corpus was made with another tokenizer, or the model cannot read such sequences.
+    """
+    corpus = Corpus.open(staging.local(str(directory), say), split="train")
+    check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
+    config = dataclasses.replace(model.config, mesh=MeshConfig(), layout=LayoutConfig())
+    if length > config.model.max_position_embeddings:
+        raise UserError(
+            f"the length is {length}; the model reads at most {config.model.max_position_embeddings} tokens"
+        )
+    mesh = parallel.make_mesh(config.mesh)
+    sharding.check_divides("batch", batch, mesh, "the batch")
+    held_out = open_held_out(config, mesh, Vocabulary.of(model.tokenizer), corpus)
+    params = jax.device_put(model.params, sharding.of_state(model.params, mesh))
+    return held_out.scores(params, length, batch)
 
 
 def describe_scores(scores: dict[str, float]) -> str:

@@ -107,7 +107,7 @@ def tiny_config(corpus):
 @pytest.fixture(scope="session")
 def trained(tiny_config, tmp_path_factory) -> Path:
     """A workdir with a finished run of `tiny_config`; tests that change it copy it."""
-    from bertjax.train import train
+    from bertjax.pretraining_run import train
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
     train(tiny_config, workdir)

@@ -14,7 +14,7 @@ from bertjax import checkpoint, pretrained
 from bertjax.checksums import checksums
 from bertjax.config import Phase
 from bertjax.errors import UserError
-from bertjax.train import train
+from bertjax.pretraining_run import train
 from tests.conftest import TINY_MODEL, assert_refused, flip_a_bit, overrides, run
 
 

@@ -13,7 +13,7 @@ from bertjax.errors import UserError
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.distillation import angle, divergence
 from bertjax.objectives.terms import weighted
-from bertjax.train import train
+from bertjax.pretraining_run import train
 from tests.model.batches import random_batch
 
 

@@ -15,7 +15,7 @@ import pytest
 from bertjax import checkpoint, distributed, joint_output, metrics
 from bertjax.config import LayoutConfig, OptimizerConfig, Phase
 from bertjax.errors import UserError
-from bertjax.train import train
+from bertjax.pretraining_run import train
 from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, overrides
 
 LAYOUT = LayoutConfig(unroll=1)  # compiling layer by layer would take most of the time

@@ -20,8 +20,8 @@ from bertjax import checkpoint, cpu_tensorflow, metrics
 from bertjax.config import LayoutConfig, OptimizerConfig, Phase, from_config_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed
+from bertjax.pretraining_run import train
 from bertjax.text import tokenizers
-from bertjax.train import train
 from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
 from tests.data import synthetic
 

@@ -50,7 +50,7 @@ class Options:
     """What decides the bytes of a corpus, beside the sources.
 
     Attributes:
-      tokenizer: "new:KIND:SIZE", or the path of a tokenizer.
+      tokenizer: "new:KIND:SIZE", "extend:WORDS:PATH", or the path of a tokenizer.
       heldout: share of the documents to hold out.
       seed: decides which, and which documents of a source with a fractional weight.
       language: of the text, for splitting sentences.
@@ -118,13 +118,8 @@ def build(
 
 def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
     """All that decides the corpus, as JSON. Files are named with size and time, so that a change shows."""
-    if options.tokenizer.startswith("new:"):
-        vocabulary.parse(options.tokenizer)
-        tokenizer = options.tokenizer
-    else:
-        tokenizer = tokenizers.load(options.tokenizer).hash()
     return {
-        "options": {**dataclasses.asdict(options), "tokenizer": tokenizer},
+        "options": {**dataclasses.asdict(options), "tokenizer": vocabulary.identity(options.tokenizer)},
         "sources": [source.identity() for source in sources],
         "versions": {name: importlib.metadata.version(name) for name in ("sentencex", "tokenizers", "sentencepiece")},
     }
@@ -158,15 +153,15 @@ def _start(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        new = options.tokenizer.startswith("new:")
+        made = vocabulary.is_made(options.tokenizer)
         selection, sample = select(
             sources,
             heldout=options.heldout,
             seed=options.seed,
-            sample_characters=SAMPLE_CHARACTERS if new else 0,
+            sample_characters=SAMPLE_CHARACTERS if made else 0,
             progress=lambda documents: progress("reading", documents, 0, 0.0),
         )
-        if new:
+        if made:
             progress("training the tokenizer", 0, 0, 0.0)
             text = (
                 sentence

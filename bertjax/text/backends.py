@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import tokenizers as library
 
+from bertjax.errors import UserError
 from bertjax.text import cache
 
 
@@ -42,6 +43,12 @@ class Backend(Protocol):
 
     def pieces_with_space(self) -> set[str]:
         """The special pieces that stand for the space before them too."""
+
+    def words(self, text: str) -> list[str]:
+        """See `tokenizers.Tokenizer.words`."""
+
+    def extended(self, words: Sequence[str]) -> "Backend":
+        """See `tokenizers.Tokenizer.extended`."""
 
     def is_byte_level(self) -> bool:
         """Whether the space before a word belongs to it."""
@@ -141,6 +148,26 @@ class LibraryBackend:
         """See `cache.word_rule`."""
         return cache.word_rule(self._content)
 
+    def words(self, text: str) -> list[str]:
+        """A text's words, before the model cuts them into pieces."""
+        self._need_wordpiece()
+        normalizer, rule = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
+        text = normalizer.normalize_str(text) if normalizer else text
+        return [word for word, _ in rule.pre_tokenize_str(text)]
+
+    def extended(self, words: Sequence[str]) -> "LibraryBackend":
+        """With more pieces, which begin words."""
+        self._need_wordpiece()
+        size = len(self.pieces())
+        content = json.loads(self._tokenizer.to_str())
+        content["model"]["vocab"] |= {word: size + number for number, word in enumerate(words)}
+        return LibraryBackend(library.Tokenizer.from_str(json.dumps(content)))
+
+    def _need_wordpiece(self) -> None:
+        kind = self._content["model"]["type"]
+        if kind != "WordPiece":
+            raise UserError(f"words can be added to a WordPiece vocabulary, not to {kind}; keep it, or make a new one")
+
     def save(self, directory: Path) -> None:
         """Writes the files of the format into a directory."""
         self._tokenizer.save(str(directory / self.file_name))
@@ -213,6 +240,18 @@ class SentencePieceBackend:
     def pieces_with_space(self) -> set[str]:
         """The special pieces that stand for the space before them too."""
         return set()
+
+    def words(self, text: str) -> list[str]:
+        """Refused."""
+        raise UserError(
+            "words can be added to a WordPiece vocabulary, not to SentencePiece; keep it, or make a new one"
+        )
+
+    def extended(self, words: Sequence[str]) -> "SentencePieceBackend":
+        """Refused."""
+        raise UserError(
+            "words can be added to a WordPiece vocabulary, not to SentencePiece; keep it, or make a new one"
+        )
 
     def is_byte_level(self) -> bool:
         """A word's mark is put before it in any case."""

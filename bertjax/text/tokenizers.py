@@ -135,6 +135,14 @@ class Tokenizer:
         starts[list(self.special_ids)] = True
         return starts
 
+    def words(self, text: str) -> list[str]:
+        """A text's words as the normaliser and the rule for words leave them. UserError where it is not WordPiece."""
+        return self._backend.words(text)
+
+    def extended(self, words: Sequence[str]) -> "Tokenizer":
+        """A tokenizer with more words behind the pieces of this one. UserError where it is not WordPiece."""
+        return Tokenizer(self._backend.extended(words), self._config)
+
     def hash(self) -> str:
         """Identity of vocabulary, normalisation and special tokens (hex SHA-256), whatever files it came from."""
         content = hashlib.sha256(self._backend.fingerprint())

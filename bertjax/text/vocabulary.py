@@ -27,6 +27,38 @@ _ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _PRIVATE = 0xF0000
 
 
+def is_made(spec: str) -> bool:
+    """Whether a --tokenizer is made from text ("new:…", "extend:…"), and not a path."""
+    return spec.startswith(("new:", "extend:"))
+
+
+def identity(spec: str) -> str:
+    """What a --tokenizer stands for, wherever its files lie.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if spec.startswith("extend:"):
+        words, base = parse_extension(spec)
+        return f"extend:{words}:{tokenizers.load(base).hash()}"
+    if spec.startswith("new:"):
+        parse(spec)
+        return spec
+    return tokenizers.load(spec).hash()
+
+
+def parse_extension(spec: str) -> tuple[int, str]:
+    """Reads "extend:WORDS:PATH".
+
+    Raises:
+      UserError: another form.
+    """
+    match = re.fullmatch(r"extend:(\d+):(.+)", spec)
+    if not match or not 1 <= int(match[1]) <= MAX_SIZE:
+        raise UserError(f"--tokenizer={spec}: unknown; give extend:WORDS:PATH, e.g. extend:1000:bert-base-uncased")
+    return int(match[1]), match[2]
+
+
 def parse(spec: str) -> tuple[str, int]:
     """Reads "new:KIND:SIZE" into kind and size.
 
@@ -49,18 +81,37 @@ def train(spec: str, sentences: Iterable[str], directory: str | Path) -> tokeniz
     Args:
       spec: "new:KIND:SIZE" with kind "wordpiece" (BERT, lower-cased, accents stripped), "wordpiece-cased", "unigram"
         (SentencePiece, as ALBERT) or "bpe" (byte-level, as RoBERTa). A WordPiece vocabulary has exactly SIZE pieces
-        (filled up with [unused…] where the text is too small for them); the other two at most so many.
+        (filled up with [unused…] where the text is too small for them); the other two at most so many. Or
+        "extend:WORDS:PATH": the WordPiece tokenizer of PATH and at most so many words of the text behind its pieces.
       sentences: the text, without line ends. All distinct words are held in memory: bound the sample.
       directory: where to; made where it is missing.
 
     Raises:
       UserError: a spec that cannot be read, or text too small for any vocabulary.
     """
-    kind, size = parse(spec)
+    if spec.startswith("extend:"):
+        words, path = parse_extension(spec)
+        made = _extended(tokenizers.load(path), sentences, words)
+    else:
+        kind, size = parse(spec)
+        made = _TRAINERS[kind](sentences, size)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    _TRAINERS[kind](sentences, size).save(directory)
+    made.save(directory)
     return tokenizers.load(directory)
+
+
+def _extended(base: tokenizers.Tokenizer, sentences: Iterable[str], size: int) -> tokenizers.Tokenizer:
+    """`base` with the words that save the most pieces of this text."""
+    counts = collections.Counter(word for sentence in sentences for word in base.words(sentence))
+    words = sorted(word for word, count in counts.items() if count >= MIN_FREQUENCY)
+    pieces = base.encode_batch(words)
+    saved = {
+        word: counts[word] * (len(ids) - 1 or 2)  # a word that is no more than [UNK] is worth two
+        for word, ids in zip(words, pieces, strict=True)
+        if len(ids) > 1 or ids == [base.unk_id]
+    }
+    return base.extended(sorted(saved, key=lambda word: (-saved[word], word))[:size])
 
 
 def _wordpiece(sentences: Iterable[str], size: int, lowercase: bool) -> tokenizers.Tokenizer:

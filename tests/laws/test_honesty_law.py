@@ -7,7 +7,7 @@ import pytest
 
 from bertjax.config import Config, Phase, from_config_dict, resume_conflict
 from bertjax.errors import UserError
-from bertjax.train import train
+from bertjax.pretraining_run import train
 from tests.conftest import run
 
 

@@ -1,0 +1,154 @@
+"""Adapts a pre-trained model to a domain: from a folder of text and a model to an adapted Hugging Face model.
+
+python -m bertjax.adapt --from=DIR --source=text:DIR --workdir=DIR [--words=1000 | --tokenizer=new:wordpiece:30522]
+    [--general=text:DIR] [--steps=2000] [--length=128] [--batch=32] [--learning_rate=5e-5]
+
+--from is any model that bertjax reads (docs/interop.md). It is trained further on the text of --source, with its own
+vocabulary, with --words of the text added to it, or with a new one; pieces that are new start as the mean of those
+that their text had before. The report says what held-out text of the domain and of --general cost before and after.
+
+The workdir gets corpus/, start/ (the model before), run/ (the training), report.json and exported/, which transformers
+loads. The same command goes on where it was stopped.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from bertjax import command
+from bertjax.command import say
+from bertjax.errors import UserError
+
+if TYPE_CHECKING:
+    from bertjax.config import Config
+    from bertjax.pretrained import Pretrained
+
+_FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a folder of another framework.")
+_SOURCE = flags.DEFINE_multi_string("source", [], "Text of the domain, as bertjax.prepare takes it; several times.")
+_GENERAL = flags.DEFINE_multi_string("general", [], "Other text, to see what is forgotten.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of it all.")
+_WORDS = flags.DEFINE_integer("words", 0, "Words of the domain to add to the vocabulary (WordPiece).", lower_bound=0)
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "Another vocabulary: a folder, or new:KIND:SIZE.")
+_HELDOUT = flags.DEFINE_float("heldout", 0.02, "Share of the domain's documents to measure on.", 0.0, 0.5)
+_STEPS = flags.DEFINE_integer("steps", 2000, "Of training.", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 128, "Tokens a sequence.", lower_bound=8)
+_BATCH = flags.DEFINE_integer("batch", 32, "Sequences a step.", lower_bound=1)
+_RATE = flags.DEFINE_float("learning_rate", 5e-5, "The schedule's peak, after a tenth of the steps.", 0.0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the training.", lower_bound=0)
+
+
+def main(args: list[str]) -> None:
+    """Prepares, trains further, reports and exports."""
+    command.keep_memory()
+    if args or not (_FROM.value and _SOURCE.value and _WORKDIR.value):
+        raise UserError("usage: python -m bertjax.adapt --from=DIR --source=SPEC --workdir=DIR [--words=N]")
+    if _WORDS.value and _TOKENIZER.value:
+        raise UserError("--words adds to the model's vocabulary and --tokenizer replaces it; give one of them")
+    workdir = Path(_WORKDIR.value).absolute()
+
+    # -- text: before JAX is there, as prepare has processes of its own
+    corpora = _prepare(workdir)
+
+    from bertjax import pretrained, pretraining_run
+    from bertjax.interop import huggingface
+
+    # -- the model before, with the vocabulary that it gets
+    if not (workdir / "start/checkpoints").is_dir():
+        pretrained.save(workdir / "start", _start(workdir))
+    start = pretrained.load(workdir / "start", say)
+    report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
+
+    # -- training, and the model after
+    pretraining_run.train(_config(start, workdir), workdir / "run")
+    after = pretrained.load(workdir / "run", say)
+    if after.step < _STEPS.value:
+        return
+    report["after"] = {name: _score(after, corpus) for name, corpus in corpora.items()}
+    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if not (workdir / "exported").is_dir():
+        tokenizer = workdir / "corpus/tokenizer"
+        huggingface.export_model(
+            after.config.model, after.params, tokenizer, workdir / "exported", after.tokenizer.pad_id
+        )
+    print(_table(report))
+    say(f"wrote {workdir}/report.json and exported/, which transformers loads")
+    say(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir}/exported "A sentence with a mask."')
+
+
+def _prepare(workdir: Path) -> dict[str, Path]:
+    """The corpora of the domain and, if asked for, of general text, by name."""
+    model = Path(_FROM.value)
+    own = str(model / "tokenizer" if (model / "tokenizer").is_dir() else model)
+    tokenizer = _TOKENIZER.value or (f"extend:{_WORDS.value}:{own}" if _WORDS.value else own)
+    corpora = {"domain": workdir / "corpus"}
+    _run_prepare(corpora["domain"], _SOURCE.value, tokenizer, _HELDOUT.value)
+    if _GENERAL.value:
+        corpora["general"] = workdir / "general"
+        _run_prepare(corpora["general"], _GENERAL.value, str(corpora["domain"] / "tokenizer"), 0.5)
+    return corpora
+
+
+def _run_prepare(output: Path, sources: list[str], tokenizer: str, heldout: float) -> None:
+    flags = [*(f"--source={source}" for source in sources), f"--tokenizer={tokenizer}", f"--heldout={heldout}"]
+    done = subprocess.run([sys.executable, "-m", "bertjax.prepare", f"--output={output}", *flags], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+
+
+def _start(workdir: Path) -> "Pretrained":
+    from bertjax import pretrained, vocabulary_change
+    from bertjax.text import tokenizers
+
+    model = pretrained.load(_FROM.value, say)
+    pretrained.check_pretraining(model)
+    files = workdir / "corpus/tokenizer"
+    tokenizer = tokenizers.load(files)
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, corpus=""), step=0)
+    if tokenizer.hash() == model.tokenizer.hash():
+        return model
+    return vocabulary_change.change(model, tokenizer, files)
+
+
+def _config(start: "Pretrained", workdir: Path) -> "Config":
+    """The further training: the model's own task, without BERT's long warm-up."""
+    from bertjax.config import Config, OptimizerConfig, Phase, from_config_dict, to_dict
+
+    config = Config(
+        corpus=str(workdir / "corpus"),
+        seed=_SEED.value,
+        init_from=str(workdir / "start"),
+        phases=(Phase(_STEPS.value, _LENGTH.value, _BATCH.value),),
+        next_sentence=start.config.next_sentence,
+        sentence_order=start.config.sentence_order,
+        model=start.config.model,
+        optimizer=OptimizerConfig(
+            learning_rate=_RATE.value, warmup_steps=_STEPS.value // 10, beta2=0.98, bias_correction=True
+        ),
+        eval_every=max(1, _STEPS.value // 10),
+        checkpoint_every=max(1, _STEPS.value // 10),
+    )
+    return from_config_dict(to_dict(config))
+
+
+def _score(model: "Pretrained", corpus: Path) -> dict[str, float]:
+    """Held-out scores; always on the same masks."""
+    from bertjax import pretraining
+
+    return pretraining.score(model, corpus, _LENGTH.value, _BATCH.value, say)
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = ["held-out masked-LM loss, nats a token", f"{'':10}{'before':>10}{'after':>10}{'change':>10}"]
+    for name in report["before"]:
+        before, after = (report[when][name]["eval/mlm_loss"] for when in ("before", "after"))
+        lines.append(f"{name:10}{before:10.3f}{after:10.3f}{after - before:+10.3f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,115 @@
+"""Adaptation to a domain: vocabularies grow or change without loss, and one command does it all."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bertjax import pretrained, vocabulary_change
+from bertjax.errors import UserError
+from bertjax.text import tokenizers, vocabulary
+from tests.conftest import assert_refused, run
+
+SENTENCES = ["Tromethamine dissolves the zirconium.", "the zirconium of the list is tromethamine!"] * 3
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return pretrained.load(trained, print)
+
+
+@pytest.fixture(scope="module")
+def extended(corpus, tmp_path_factory):
+    """The corpus's vocabulary with words of SENTENCES."""
+    folder = tmp_path_factory.mktemp("extended")
+    return folder, vocabulary.train(f"extend:2:{corpus / 'tokenizer'}", SENTENCES, folder)
+
+
+def test_words_that_save_the_most_pieces_are_added_and_nothing_else_changes(corpus, extended):
+    before, after = tokenizers.load(corpus / "tokenizer"), extended[1]
+    assert after.vocab_size == before.vocab_size + 2
+    words = [after.id_to_token(i) for i in range(before.vocab_size, after.vocab_size)]
+    assert words == ["tromethamine", "zirconium"]
+    # In capitals, beside punctuation, and at the beginning of a longer word.
+    first, second = before.vocab_size, before.vocab_size + 1
+    assert after.encode("TROMETHAMINE, zirconium!") == [first, *before.encode(","), second, *before.encode("!")]
+    assert after.encode("tromethamines") == [first, after.token_to_id("##s")]
+    assert after.encode("The value of a list.") == before.encode("The value of a list.")
+    assert after.hash() != before.hash()
+
+
+def test_known_pieces_keep_their_embeddings_and_new_words_start_from_their_pieces(model, extended):
+    folder, tokenizer = extended
+    changed = vocabulary_change.change(model, tokenizer, folder)
+    size = model.tokenizer.vocab_size
+    assert changed.config.model.vocab_size == size + 2
+    for name in ("embeddings", "masked_lm_head"):
+        place = ("word_embeddings", "embedding") if name == "embeddings" else ("bias",)
+        old, new = (one.params[name] for one in (model, changed))
+        for part in place:
+            old, new = old[part], new[part]
+        assert np.array_equal(new[:size], old[:size])
+        for index in (size, size + 1):
+            pieces = model.tokenizer.encode(tokenizer.id_to_token(index))
+            assert len(pieces) > 1
+            np.testing.assert_allclose(new[index], np.mean(old[pieces], axis=0), rtol=1e-6)
+        assert not new[size + 2 :].any() and len(new) == changed.config.model.padded_vocab_size
+    # The model itself, and the one that it came from, are as they were.
+    assert changed.params["encoder"] is model.params["encoder"]
+
+
+def test_a_new_vocabulary_of_another_kind_finds_its_special_tokens_and_words(model, tmp_path):
+    tokenizer = vocabulary.train("new:bpe:400", ["It is a list of values.", " The list is a value."] * 20, tmp_path)
+    origins = vocabulary_change.origins(model.tokenizer, tokenizer)
+    old = model.tokenizer
+    for role in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
+        assert origins[getattr(tokenizer, role)] == [getattr(old, role)]
+    assert origins[tokenizer.token_to_id("Ġlist")] == old.encode("list")
+    assert all(origins)
+
+
+def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
+    flags = [
+        f"--from={trained}",
+        f"--source=text:{text_file}",
+        f"--general=text:{text_file}",
+        f"--workdir={tmp_path}/adapted",
+        *("--words=5", "--steps=6", "--length=32", "--batch=8", "--heldout=0.1", "--learning_rate=1e-2"),
+    ]
+    first = run("adapt", *flags)
+    assert first.returncode == 0, first.stderr
+    report = json.loads((tmp_path / "adapted/report.json").read_text())
+    for name in ("domain", "general"):
+        before, after = (report[when][name]["eval/mlm_loss"] for when in ("before", "after"))
+        assert f"{before:.3f}" in first.stdout and f"{after - before:+.3f}" in first.stdout
+    exported = pretrained.load(tmp_path / "adapted/exported", print)
+    assert exported.tokenizer.vocab_size == tokenizers.load(trained / "tokenizer").vocab_size + 5
+    run_params = pretrained.load(tmp_path / "adapted/run", print).params
+    table = exported.params["embeddings"]["word_embeddings"]["embedding"]
+    assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
+    again = run("adapt", *flags)
+    assert again.returncode == 0 and json.loads((tmp_path / "adapted/report.json").read_text()) == report
+
+
+def test_what_cannot_be_adapted_is_refused(model, trained, text_file, tmp_path):
+    vocabulary.train("new:bpe:400", SENTENCES, tmp_path / "bpe")
+    flags = [f"--source=text:{text_file}", f"--workdir={tmp_path}/run"]
+    assert_refused(run("adapt", *flags), "usage")
+    assert_refused(run("adapt", f"--from={tmp_path}/bpe", "--words=5", *flags), "not to BPE")
+    tuned = dataclasses.replace(model, task={"name": "", "kind": "classification", "labels": ["a", "b"]})
+    with pytest.raises(UserError, match="is fine-tuned"):
+        pretrained.check_pretraining(tuned)
+    assert_refused(
+        run("prepare", f"--source=text:{text_file}", "--tokenizer=extend:x:y", f"--output={tmp_path}/c"),
+        "extend:WORDS:PATH",
+    )
+
+
+def test_convert_moves_a_model_to_another_vocabulary(trained, extended, tmp_path):
+    result = run(
+        "convert", f"--from={trained}", f"--to={tmp_path}/moved", "--format=bertjax", f"--tokenizer={extended[0]}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "of which 2 are new" in result.stderr
+    assert pretrained.load(tmp_path / "moved", print).tokenizer.hash() == extended[1].hash()
