@@ -83,11 +83,14 @@ class MaskingConfig:
     unit: str = "token"  # token, word (whole-word masking), span (n-grams of whole words)
     max_span: int = 3  # words in the longest span; P(n) ∝ 1/n
 
-    def predictions(self, length: int) -> int:
-        """The number of prediction slots of a sequence of `length` tokens: 20 at 128, 80 at 512."""
+    def predictions(self, length: int, packing: int = 0) -> int:
+        """The number of prediction slots of a row of `length` tokens: 20 at 128, 80 at 512.
+
+        Where `packing` sequences share it, half a slot more for each, as each rounds its own number.
+        """
         if self.max_predictions:
             return self.max_predictions
-        return 4 * math.ceil(round(self.rate * length, 6) / 4)
+        return 4 * math.ceil(round(self.rate * length + packing / 2, 6) / 4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Sequencing:
     pairs: str = "next_sentence"  # or "sentence_order"; "": single segments
     short_sequences: float = 0.1
     full_sentences: bool = False
+    packing: int = 0  # sequences a row holds at most; 0: one, padded
 
     @property
     def special_tokens(self) -> int:
@@ -185,6 +189,7 @@ class Config:
     sentence_order: bool = False  # pairs of segments, of which half are exchanged (ALBERT), in place of next_sentence
     full_sentences: bool = False  # without pairs: rows of whole sentences, on across documents (RoBERTa)
     short_sequences: float = 0.1  # share of examples with a random shorter length
+    packing: int = 0  # sequences that share a row, at most, without seeing each other; 0: a row holds one, padded
     dtype: str = "auto"  # of the computation; auto: bfloat16 on accelerators, float32 on CPU
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
@@ -209,7 +214,7 @@ class Config:
     @property
     def sequencing(self) -> Sequencing:
         """How documents are cut into sequences."""
-        return Sequencing(self.pairs, self.short_sequences, self.full_sentences)
+        return Sequencing(self.pairs, self.short_sequences, self.full_sentences, self.packing)
 
     @property
     def total_steps(self) -> int:
@@ -316,7 +321,8 @@ def validate(config: Config) -> None:
     _validate_distillation(config)
     one_of("dtype", config.dtype, DTYPES)
     require(0 <= config.short_sequences <= 1, "short_sequences", config.short_sequences, "from 0 to 1")
-    require(config.seed >= 0, "seed", config.seed, "0 or larger")
+    for name in ("seed", "packing"):
+        require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
     validate_machine(config.mesh, config.layout)
     for name in ("log_every", "checkpoint_every", "keep_last", "eval_sequences", "reader_threads"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")

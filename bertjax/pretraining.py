@@ -106,7 +106,7 @@ def check_tokenizer(corpus: Corpus, tokenizer: tokenizers.Tokenizer, where: Path
 
 def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of the global batch of a phase, as `data/pipeline.py` makes it."""
-    predictions = config.masking.predictions(phase.length)
+    predictions = config.masking.predictions(phase.length, config.packing)
     sequence, slots = (phase.batch, phase.length), (phase.batch, predictions)
     batch = {
         "input_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
@@ -116,8 +116,14 @@ def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStru
         "masked_lm_ids": jax.ShapeDtypeStruct(slots, jnp.int32),
         "masked_lm_weights": jax.ShapeDtypeStruct(slots, jnp.float32),
     }
+    if config.packing:
+        batch["position_ids"] = jax.ShapeDtypeStruct(sequence, jnp.int32)
     if config.pairs:
-        batch[f"{config.pairs}_labels"] = jax.ShapeDtypeStruct((phase.batch,), jnp.int32)
+        several = (phase.batch, config.packing) if config.packing else (phase.batch,)
+        batch[f"{config.pairs}_labels"] = jax.ShapeDtypeStruct(several, jnp.int32)
+        if config.packing:
+            batch["cls_positions"] = jax.ShapeDtypeStruct(several, jnp.int32)
+            batch["sequence_weights"] = jax.ShapeDtypeStruct(several, jnp.float32)
     return batch
 
 

@@ -63,7 +63,7 @@ class Speed:
         for done in range(self._step, step):
             phase = self._config.phases[self._config.locate(done)[0]]
             tokens += phase.batch * phase.length
-            predictions = self._config.masking.predictions(phase.length)
+            predictions = self._config.masking.predictions(phase.length, self._config.packing)
             sequence = flops.training_flops(self._config.model, phase.length, predictions, bool(self._config.pairs))
             work += phase.batch * sequence
         self._step = step

@@ -87,6 +87,20 @@ def examples(
         return np.concatenate(list(pool.map(walk, blocks)))
 
 
+def cut(corpus: Corpus, starts: np.ndarray, sizes: np.ndarray, draws: np.ndarray, sequencing: Sequencing) -> np.ndarray:
+    """Examples of `sizes` tokens from the tokens `starts` on, each within a document: EXAMPLE [starts]."""
+    result = np.zeros(len(starts), EXAMPLE)
+    result["start"], result["first"] = starts, sizes
+    if sequencing.pairs:
+        shard = np.searchsorted(corpus.token_bases, starts, side="right") - 1
+        for number in np.unique(shard):
+            here, base = np.flatnonzero(shard == number), corpus.token_bases[number]
+            local, offsets = starts[here] - base, corpus.shards[number].sentence_offsets
+            result[here], _ = _pairs(local, sizes[here], local, offsets, draws[here], sequencing.pairs)
+            result["start"][here] += base
+    return result
+
+
 def _pieces(corpus: Corpus, shard: int, begin: int, end: int, longest: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last + 1 token, local to the shard, of the documents [begin, end) in pieces of at most `longest`."""
     first = corpus.document_bases[shard]

@@ -1,5 +1,6 @@
 """What evaluation reads: the held-out examples with fixed masks, and how well word counts alone predict them."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -31,7 +32,7 @@ def heldout_batches(
     Args:
       corpus: the held-out split.
       vocabulary: of the tokenizer that made the corpus.
-      config: masking and sequencing are taken from it; its seed is not.
+      config: masking and sequencing are taken from it, without packing; its seed is not.
       length: tokens of a sequence.
       batch: sequences a batch.
       limit: stop after this many examples, a random sample of all.
@@ -51,7 +52,7 @@ def heldout_batches(
         length=length,
         seed=_SEED,
         name="heldout",
-        sequencing=config.sequencing,
+        sequencing=dataclasses.replace(config.sequencing, packing=0),
     )
     count = min(stream.plans.count(0), limit or np.inf)
     return _batches(stream, int(count), batch, slice(None) if rows is None else rows)

@@ -9,6 +9,10 @@ A batch is a dict of arrays, of one shape throughout a phase:
 - `masked_lm_positions`, `masked_lm_ids`: int32 [batch, predictions]; `masked_lm_weights`: float32, 0 on unused slots.
 - `next_sentence_labels`: int32 [batch], 0 where B follows A, 1 where it is random; only where next_sentence is on.
 - `sentence_order_labels`: int32 [batch], 0 where B follows A, 1 where A follows B; only where sentence_order is on.
+
+Where several sequences share a row (config.packing), `attention_mask` numbers them from 1 and there are `position_ids`,
+int32 [batch, length], which restart with each. With pairs there are `cls_positions`, where they begin, the labels, and
+`sequence_weights`, 0 where there is none, all [batch, packing].
 """
 
 from collections.abc import Callable, Iterator

@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.config import Sequencing
+from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import ALGORITHM, examples
+from bertjax.data.packing import packed
 from bertjax.files import write_text, written_whole
 
 # At an epoch's end some threads still read the old plan while others read the new one.
@@ -48,7 +50,7 @@ class Plans:
         self._lock = threading.RLock()
 
     def count(self, epoch: int) -> int:
-        """Number of examples of an epoch."""
+        """Number of examples of an epoch, packed of rows."""
         with self._lock:
             if epoch not in self._counts:
                 entry = self._entries().get(str(epoch))
@@ -56,18 +58,25 @@ class Plans:
             return self._counts[epoch]
 
     def plan(self, epoch: int) -> np.ndarray:
-        """EXAMPLE [examples] of an epoch, read-only."""
+        """EXAMPLE [examples] of an epoch, packed [rows, sequencing.packing]; read-only."""
         with self._lock:
             if epoch not in self._plans:
                 plan = self._load(epoch)
                 if plan is None:
-                    plan = examples(self._corpus, *self._arguments, epoch, self._sequencing)
+                    plan = self._made(epoch)
                     plan.flags.writeable = False
                     self._save(epoch, plan)
                 self._plans[epoch] = plan
                 for oldest in list(self._plans)[:-_KEPT]:
                     del self._plans[oldest]
             return self._plans[epoch]
+
+    def _made(self, epoch: int) -> np.ndarray:
+        length, seed = self._arguments
+        plan = examples(self._corpus, length, seed, epoch, self._sequencing)
+        if not self._sequencing.packing:
+            return plan
+        return packed(self._corpus, plan, length, rng.key(seed, "packing", epoch), self._sequencing)
 
     def _load(self, epoch: int) -> np.ndarray | None:
         entry = self._entries().get(str(epoch))

@@ -9,6 +9,7 @@ from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import EXAMPLE
 from bertjax.data.masks import mask
+from bertjax.data.packing import joined, per_sequence
 from bertjax.data.pairs import sequences
 from bertjax.data.plans import Plans
 from bertjax.data.vocabulary import Vocabulary
@@ -69,8 +70,12 @@ class Stream:
         self.plans = Plans(corpus, length, seed, sequencing)
 
     def examples(self, rows: np.ndarray) -> np.ndarray:
-        """EXAMPLE [rows]: the examples behind rows (int64, counted from 0 through all epochs)."""
-        result = np.empty(len(rows), EXAMPLE)
+        """EXAMPLE [rows]: the examples behind rows (int64, counted from 0 through all epochs).
+
+        Packed EXAMPLE [rows, sequencing.packing].
+        """
+        packing = self._sequencing.packing
+        result = np.empty((len(rows), packing) if packing else len(rows), EXAMPLE)
         lowest, highest = rows.min(), rows.max()
         epoch, begin, end = 0, 0, 0
         while end <= highest:
@@ -84,6 +89,8 @@ class Stream:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows (int64 [batch], counted from 0 through all epochs)."""
+        if self._sequencing.packing:
+            return self._packed(rows)
         found = sequences(
             self.corpus,
             self.examples(rows),
@@ -105,8 +112,28 @@ class Stream:
             batch[f"{self._sequencing.pairs}_labels"] = found.negative.astype(np.int32)
         return batch
 
+    def _packed(self, rows: np.ndarray) -> Batch:
+        packing, length = self._sequencing.packing, self._length
+        examples = self.examples(rows)
+        row, slot = np.nonzero(examples["first"])
+        examples = examples[row, slot]
+        longest = int((examples["first"].astype(int) + examples["second"]).max()) + self._sequencing.special_tokens
+        keys = [rng.bits(rng.bits(key, rows[row]), slot) for key in (self._pair_key, self._mask_key)]
+        found = sequences(self.corpus, examples, keys[0], longest, self._vocabulary, self._sequencing)
+        input_ids, predictions = mask(found, keys[1], self._vocabulary, self._masking)
+        slots = self._masking.predictions(length, packing)
+        batch = joined(found, predictions, input_ids, row, (len(rows), length, slots))
+        batch["input_ids"][batch["attention_mask"] == 0] = self._vocabulary.pad_id
+        if found.pairs:
+            shape, sizes = (len(rows), packing), found.sizes.astype(np.int32)
+            begins = np.cumsum(per_sequence(sizes, row, shape), axis=1, dtype=np.int32)
+            batch["cls_positions"] = np.pad(begins[:, :-1], ((0, 0), (1, 0))) * (per_sequence(sizes, row, shape) > 0)
+            batch["sequence_weights"] = (per_sequence(sizes, row, shape) > 0).astype(np.float32)
+            batch[f"{self._sequencing.pairs}_labels"] = per_sequence(found.negative.astype(np.int32), row, shape)
+        return batch
+
     def padding_share(self, rows: np.ndarray) -> float:
         """The share of padding in these rows (int64, counted from 0 through all epochs)."""
         found = self.examples(rows)
         sizes = found["first"].astype(np.int64) + found["second"] + self._sequencing.special_tokens
-        return 1.0 - float(sizes.mean()) / self._length
+        return 1.0 - float((sizes * (found["first"] > 0)).sum()) / (len(rows) * self._length)

@@ -78,22 +78,25 @@ class PretrainingModel(nn.Module):
         """Encodes a batch and scores its masked positions, and only these.
 
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
-        predictions]. dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
+        predictions]; where several sequences share a row as bertjax/data/pipeline.py says.
+        dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
         Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with pairs, `next_sentence_logits` or
-        `sentence_order_logits` f32 [batch, 2] (0: B follows A). `vocab` is the padded one. With `states` also `states`
-        [batch, length, hidden], the last layer's output, of which all rows are then computed.
+        `sentence_order_logits` f32 [batch, 2], packed [batch, packing, 2] (0: B follows A). `vocab` is the padded one.
+        With `states` also `states` [batch, length, hidden], the last layer's output, of which all rows are computed.
         """
         read = batch["masked_lm_positions"]
+        cls = batch.get("cls_positions", jnp.zeros_like(read[:, :1]))
         if self.pairs:  # the pooler reads [CLS]
-            read = jnp.concatenate([jnp.zeros_like(read[:, :1]), read], axis=1)
+            read = jnp.concatenate([cls, read], axis=1)
         states = self.encode(batch, dropout_keys, None if self.states else read)
         hidden = jnp.take_along_axis(states, read[..., None], axis=1) if self.states else states
-        chosen = hidden[:, 1:] if self.pairs else hidden
+        chosen = hidden[:, cls.shape[1] :] if self.pairs else hidden
         logits = self.masked_lm_head(chosen, self.embeddings.word_embeddings.embedding)
         outputs = {"masked_lm_logits": logits} | ({"states": states} if self.states else {})
         if self.pairs:
-            pooled = activation(self.config.pooler_act)(self.pooler(hidden[:, 0]))
-            outputs[f"{self.pairs}_logits"] = self.pairs_head(pooled)
+            pooled = activation(self.config.pooler_act)(self.pooler(hidden[:, : cls.shape[1]]))
+            logits = self.pairs_head(pooled)
+            outputs[f"{self.pairs}_logits"] = logits if "cls_positions" in batch else logits[:, 0]
         return outputs
 
     def encode(
@@ -103,5 +106,6 @@ class PretrainingModel(nn.Module):
         positions: jax.Array | None = None,
     ) -> jax.Array:
         """The last layer's output [batch, length, hidden], with `positions` [batch, rows] only their rows."""
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
-        return self.encoder(x, batch["attention_mask"], dropout_keys, positions)
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, batch.get("position_ids"))
+        packed = "position_ids" in batch
+        return self.encoder(x, batch["attention_mask"], dropout_keys, positions, packed=packed)

@@ -15,7 +15,8 @@ def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> d
 
     `mlm_loss` (nats a masked token) and `mlm_accuracy`, weighted by `masked_lm_weights` [batch, predictions]; and where
     the model has a head for pairs `nsp_loss` and `nsp_accuracy`, or `sop_loss` and `sop_accuracy`, weighted by
-    `example_weights` [batch] where the batch has them (rows that only fill up the last batch weigh 0), else by one.
+    `example_weights` [batch] where the batch has them (rows that only fill up the last batch weigh 0), or by
+    `sequence_weights` [batch, packing] where several sequences share a row, else by one.
     """
     result = _classification("mlm", outputs["masked_lm_logits"], batch["masked_lm_ids"], batch["masked_lm_weights"])
     for task, name in _PAIRS.items():
@@ -36,7 +37,8 @@ def weights(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _example_weights(batch: Mapping[str, jax.Array], labels: jax.Array) -> jax.Array:
-    return batch.get("example_weights", jnp.ones(labels.shape, jnp.float32))
+    weights = batch.get("example_weights", batch.get("sequence_weights"))
+    return jnp.ones(labels.shape, jnp.float32) if weights is None else weights
 
 
 def _classification(name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, Term]:

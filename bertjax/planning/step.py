@@ -77,7 +77,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     memory = compiled.memory_analysis()
     program = hlo.parse(compiled.as_text())
     sent = collectives(program, dict(mesh.shape))
-    predictions = config.masking.predictions(phase.length)
+    predictions = config.masking.predictions(phase.length, config.packing)
     program_flops, moved = matmul_flops(traced.jaxpr.jaxpr) / mesh.size, traffic(program)
     peak_flops = parallel.peak_flops(topology.devices[:1])
     made = Plan(
