@@ -7,6 +7,7 @@ anywhere in the corpus: so nearly nothing is padding, for a few tokens that come
 """
 
 import collections
+import dataclasses
 
 import numpy as np
 
@@ -96,67 +97,86 @@ def _fill(corpus: Corpus, rows: np.ndarray, length: int, key: np.uint64, sequenc
             break
 
 
-def joined(
-    sequences: Sequences, predictions: Predictions, input_ids: np.ndarray, rows: np.ndarray, shape: tuple[int, int, int]
-) -> Batch:
-    """The batch of masked sequences in their rows.
+def widths(examples: np.ndarray, length: int, sequencing: Sequencing) -> np.ndarray:
+    """The length to which each example is padded while it is read and masked: a power of two, at most `length`.
+
+    Its own size alone decides, so that its masks do not depend on what stands beside it.
+    """
+    sizes = examples["first"].astype(np.int64) + examples["second"] + sequencing.special_tokens
+    return np.minimum(1 << np.ceil(np.log2(sizes)).astype(np.int64), length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Masked sequences of one width, and their places among all of the batch."""
+
+    places: np.ndarray
+    sequences: Sequences
+    input_ids: np.ndarray  # int32 [sequences, width], masked
+    predictions: Predictions
+
+
+def joined(parts: list[Part], rows: np.ndarray, shape: tuple[int, int, int, int], pad_id: int, pairs: str) -> Batch:
+    """The batch of all sequences in their rows, as bertjax/data/pipeline.py describes it.
 
     Args:
-      sequences: all sequences of the batch, row by row.
-      predictions: of each sequence.
-      input_ids: int32 [sequences, length], masked.
+      parts: together all sequences of the batch.
       rows: int64 [sequences], the row of each, rising.
-      shape: (rows, tokens a row, prediction slots a row); what is beyond the slots is not predicted.
-
-    Returns:
-      `input_ids`, `token_type_ids`, `attention_mask` (which numbers a row's sequences from 1) and `position_ids`
-      (which restart with each), [rows, length], and `masked_lm_…` [rows, slots].
+      shape: (rows, tokens a row, prediction slots a row, sequences a row); what is beyond the slots is not predicted.
+      pad_id: fills the rest.
+      pairs: the task of pairs, or "".
     """
-    count, length, slots = shape
-    sizes = sequences.sizes.astype(np.int64)
+    count, length, slots, packing = shape
+    sizes, labels = np.zeros((2, len(rows)), np.int64)
+    for part in parts:
+        sizes[part.places], labels[part.places] = part.sequences.sizes, part.sequences.negative
     number = _count_within(rows)
     begins = np.cumsum(sizes) - sizes
     begins -= begins[np.searchsorted(rows, rows)]  # the first of each row stands at 0
-    real = np.arange(input_ids.shape[1]) < sizes[:, None]
-    sequence, column = np.nonzero(real)
-    place = rows[sequence] * length + begins[sequence] + column
-    batch = {}
-    for name, values in (
-        ("input_ids", input_ids),
-        ("token_type_ids", sequences.token_types()),
-        ("attention_mask", np.broadcast_to(number[:, None] + 1, real.shape)),
-        ("position_ids", np.broadcast_to(np.arange(real.shape[1]), real.shape)),
-    ):
-        batch[name] = np.zeros(count * length, np.int32)
-        batch[name][place] = values[sequence, column]
-        batch[name] = batch[name].reshape(count, length)
-    return batch | _predictions(predictions, rows, begins, (count, slots))
+    names = ("token_type_ids", "attention_mask", "position_ids")
+    flat = {"input_ids": np.full(count * length, pad_id, np.int32)}
+    flat |= {name: np.zeros(count * length, np.int32) for name in names}
+    for part in parts:
+        sequence, column = np.nonzero(part.sequences.attention_mask())
+        own = part.places[sequence]
+        place = rows[own] * length + begins[own] + column
+        flat["input_ids"][place] = part.input_ids[sequence, column]
+        flat["token_type_ids"][place] = part.sequences.token_types()[sequence, column]
+        flat["attention_mask"][place] = number[own] + 1
+        flat["position_ids"][place] = column
+    batch = {name: values.reshape(count, length) for name, values in flat.items()}
+    batch |= _predictions(parts, rows, begins, (count, slots))
+    if pairs:
+        for name, values in (("cls_positions", begins), (f"{pairs}_labels", labels)):
+            batch[name] = np.zeros((count, packing), np.int32)
+            batch[name][rows, number] = values
+        batch["sequence_weights"] = np.zeros((count, packing), np.float32)
+        batch["sequence_weights"][rows, number] = 1
+    return batch
 
 
-def _predictions(predictions: Predictions, rows: np.ndarray, begins: np.ndarray, shape: tuple[int, int]) -> Batch:
-    sequence, slot = np.nonzero(predictions.weights)
-    row = rows[sequence]
+def _predictions(parts: list[Part], rows: np.ndarray, begins: np.ndarray, shape: tuple[int, int]) -> Batch:
+    """`masked_lm_…` [rows, slots], the positions of a row rising."""
+    found = []
+    for part in parts:
+        sequence, slot = np.nonzero(part.predictions.weights)
+        own = part.places[sequence]
+        positions = begins[own] + part.predictions.positions[sequence, slot]
+        found.append((rows[own], positions, part.predictions.ids[sequence, slot]))
+    row, positions, ids = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((positions, row))
+    row, positions, ids = row[order], positions[order], ids[order]
     within = _count_within(row)
     kept = within < shape[1]
-    sequence, slot, row, within = sequence[kept], slot[kept], row[kept], within[kept]
-    batch = {
-        "masked_lm_positions": np.zeros(shape, np.int32),
-        "masked_lm_ids": np.zeros(shape, np.int32),
-        "masked_lm_weights": np.zeros(shape, np.float32),
-    }
-    batch["masked_lm_positions"][row, within] = begins[sequence] + predictions.positions[sequence, slot]
-    batch["masked_lm_ids"][row, within] = predictions.ids[sequence, slot]
-    batch["masked_lm_weights"][row, within] = 1
+    place = row[kept], within[kept]
+    batch = {f"masked_lm_{name}": np.zeros(shape, np.int32) for name in ("positions", "ids")}
+    batch["masked_lm_weights"] = np.zeros(shape, np.float32)
+    batch["masked_lm_positions"][place] = positions[kept]
+    batch["masked_lm_ids"][place] = ids[kept]
+    batch["masked_lm_weights"][place] = 1
     return batch
 
 
 def _count_within(groups: np.ndarray) -> np.ndarray:
     """How many of the same group stand before each: groups int64, rising."""
     return np.arange(len(groups)) - np.searchsorted(groups, groups)
-
-
-def per_sequence(values: np.ndarray, rows: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """One number a sequence as [rows, sequences a row], 0 where there is none."""
-    result = np.zeros(shape, values.dtype)
-    result[rows, _count_within(rows)] = values
-    return result

@@ -9,7 +9,7 @@ from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import EXAMPLE
 from bertjax.data.masks import mask
-from bertjax.data.packing import joined, per_sequence
+from bertjax.data.packing import Part, joined, widths
 from bertjax.data.pairs import sequences
 from bertjax.data.plans import Plans
 from bertjax.data.vocabulary import Vocabulary
@@ -113,24 +113,19 @@ class Stream:
         return batch
 
     def _packed(self, rows: np.ndarray) -> Batch:
-        packing, length = self._sequencing.packing, self._length
+        sequencing, length = self._sequencing, self._length
         examples = self.examples(rows)
         row, slot = np.nonzero(examples["first"])
         examples = examples[row, slot]
-        longest = int((examples["first"].astype(int) + examples["second"]).max()) + self._sequencing.special_tokens
-        keys = [rng.bits(rng.bits(key, rows[row]), slot) for key in (self._pair_key, self._mask_key)]
-        found = sequences(self.corpus, examples, keys[0], longest, self._vocabulary, self._sequencing)
-        input_ids, predictions = mask(found, keys[1], self._vocabulary, self._masking)
-        slots = self._masking.predictions(length, packing)
-        batch = joined(found, predictions, input_ids, row, (len(rows), length, slots))
-        batch["input_ids"][batch["attention_mask"] == 0] = self._vocabulary.pad_id
-        if found.pairs:
-            shape, sizes = (len(rows), packing), found.sizes.astype(np.int32)
-            begins = np.cumsum(per_sequence(sizes, row, shape), axis=1, dtype=np.int32)
-            batch["cls_positions"] = np.pad(begins[:, :-1], ((0, 0), (1, 0))) * (per_sequence(sizes, row, shape) > 0)
-            batch["sequence_weights"] = (per_sequence(sizes, row, shape) > 0).astype(np.float32)
-            batch[f"{self._sequencing.pairs}_labels"] = per_sequence(found.negative.astype(np.int32), row, shape)
-        return batch
+        pair_keys, mask_keys = (rng.bits(rng.bits(key, rows[row]), slot) for key in (self._pair_key, self._mask_key))
+        width, parts = widths(examples, length, sequencing), []
+        for one in np.unique(width):
+            here = np.flatnonzero(width == one)
+            found = sequences(self.corpus, examples[here], pair_keys[here], int(one), self._vocabulary, sequencing)
+            parts.append(Part(here, found, *mask(found, mask_keys[here], self._vocabulary, self._masking)))
+        slots = self._masking.predictions(length, sequencing.packing)
+        shape = (len(rows), length, slots, sequencing.packing)
+        return joined(parts, row, shape, self._vocabulary.pad_id, sequencing.pairs)
 
     def padding_share(self, rows: np.ndarray) -> float:
         """The share of padding in these rows (int64, counted from 0 through all epochs)."""

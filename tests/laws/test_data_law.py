@@ -1,5 +1,7 @@
 """The data law: batches are equal to the bit however they are computed; an epoch is every example once, every token."""
 
+import dataclasses
+import functools
 import shutil
 
 import numpy as np
@@ -75,9 +77,37 @@ def test_restart_at_any_step_goes_on_with_the_same_batches(directory, batches, t
         assert_equal(list(restarted), batches[step:])
 
 
-@pytest.mark.parametrize("unit", ["word", "span"])
-def test_rows_do_not_depend_on_the_rows_beside_them(directory, unit):
-    source = source_of(directory, Config(phases=CONFIG.phases, masking=MaskingConfig(unit=unit)))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"packing": 4}, id="packed"),
+        pytest.param({"next_sentence": False, "sentence_order": True, "packing": 3}, id="sentence order, packed"),
+        pytest.param({"next_sentence": False, "full_sentences": True}, id="full sentences"),
+    ],
+)
+def test_other_rows_keep_the_law(directory, fields):
+    """Four hosts with two threads each, started again in the middle."""
+    config = dataclasses.replace(CONFIG, phases=(Phase(steps=30, length=64, batch=32),), **fields)
+    expected = [source_of(directory, config).batch(0, step) for step in range(30)]
+    parts = []
+    for host in range(4):
+        rows = functools.partial(lambda host, batch: np.arange(batch).reshape(4, -1)[host], host)
+        before = source_of(directory, config).iterate(0, 17, rows=rows)
+        parts.append([*before, *source_of(directory, config).iterate(17, 30, rows=rows, threads=2)])
+    joined = [{name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in zip(*parts)]  # noqa: B905
+    assert_equal(joined, expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"masking": MaskingConfig(unit="word")},
+        {"masking": MaskingConfig(unit="span")},
+        {"masking": MaskingConfig(unit="span"), "packing": 4},
+    ],
+)
+def test_rows_do_not_depend_on_the_rows_beside_them(directory, fields):
+    source = source_of(directory, Config(phases=CONFIG.phases, **fields))
     whole = source.batch(0, 3)
     single = [source.batch(0, 3, slice(row, row + 1)) for row in range(64)]
     assert_equal([{name: np.concatenate([row[name] for row in single]) for name in whole}], [whole])
