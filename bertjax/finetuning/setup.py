@@ -107,6 +107,7 @@ def open_setup(
         source.config.model,
         hidden_dropout_prob=config.hidden_dropout_prob,
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        attention_output_dropout_prob=-1.0,
     )
     setup = make_setup(config, task, shape, source.tokenizer)
     if config.init_from.startswith(RANDOM):

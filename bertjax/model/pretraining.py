@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bertjax.config import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
+from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision, output_init
 from bertjax.sharding import constrain
 
 
@@ -26,7 +26,7 @@ class MaskedLMHead(nn.Module):
         """
         vocab = self.config.padded_vocab_size
         config = self.config
-        x = Dense(config.embedding_width, config, self.dtype, name="dense")(x)
+        x = Dense(config.embedding_width, config, self.dtype, output_init, name="dense")(x)
         x = layer_norm(config, self.dtype, "layer_norm")(activation(config.hidden_act)(x))
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
         logits = jnp.dot(
@@ -65,7 +65,7 @@ class PretrainingModel(nn.Module):
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.next_sentence:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
-            self.next_sentence_head = Dense(2, config, jnp.float32, name="next_sentence_head")
+            self.next_sentence_head = Dense(2, config, jnp.float32, output=True, name="next_sentence_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Encodes a batch and scores its masked positions, and only these.
