@@ -288,7 +288,7 @@ def one_of(path: str, value: str, choices: tuple[str, ...]) -> None:
 
 def validate(config: Config) -> None:
     """Raises UserError for values that cannot work, before anything is built from them."""
-    _validate_model(config.model)
+    validate_model(config.model)
     _validate_masking(config.masking)
     validate_optimizer(config.optimizer)
     _validate_phases(config)
@@ -328,7 +328,8 @@ def validate_machine(mesh: MeshConfig, layout: LayoutConfig) -> None:
     one_of("layout.attention", layout.attention, ATTENTION)
 
 
-def _validate_model(model: ModelConfig) -> None:
+def validate_model(model: ModelConfig) -> None:
+    """Raises UserError for a shape that cannot be."""
     for name in (
         "hidden_size",
         "num_hidden_layers",

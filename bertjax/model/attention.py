@@ -77,12 +77,12 @@ def local_attention(
     blocks = -(-length // block)
 
     def cut(x: jax.Array, before: int, after: int, fill: int = 0) -> jax.Array:
-        """[batch, blocks, block, …]"""
+        """[batch, length, …] → [batch, blocks, block, …]."""
         x = jnp.pad(x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)], constant_values=fill)
         return x.reshape(x.shape[0], -1, block, *x.shape[2:])
 
     def around(x: jax.Array, fill: int = 0) -> jax.Array:
-        """[batch, blocks, 2 · block, …]"""
+        """[batch, length, …] → [batch, blocks, 2 · block, …]."""
         chunks = cut(x, window, window + blocks * block - length, fill)
         return jnp.concatenate([chunks[:, :-1], chunks[:, 1:]], axis=2)
 

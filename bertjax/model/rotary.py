@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys are turned by angles that grow with their place (Su et al. 2021, arXiv:2104.09864).
+"""Rotary positions: queries and keys are turned as they stand (Su et al. 2021, arXiv:2104.09864).
 
 The product of a query and a key then depends on how far they are apart, and nothing else of their places.
 """

@@ -65,6 +65,7 @@ def reconfigure(folder, **changes) -> None:
         ("albert", True, "AlbertForPreTraining"),
         ("albert", False, "AlbertForMaskedLM"),
         ("distilbert", False, "DistilBertForMaskedLM"),
+        ("modernbert", False, "ModernBertForMaskedLM"),
     ],
 )
 def test_export_through_transformers_and_back_is_the_identity(family, next_sentence, name, tmp_path):
