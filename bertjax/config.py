@@ -372,7 +372,7 @@ def _validate_modern(model: ModelConfig) -> None:
 
     windows, every, rotary = model.local_attention, model.global_attn_every_n_layers, model.global_rope_theta
     check(windows == 0 or windows >= 2, "local_attention", "0, or at least 2")
-    rule = f"at least 2 with model.local_attention ({windows}), and 1 without"
+    rule = "at least 2 where model.local_attention is set, else 1"
     check(every >= 2 if windows else every == 1, "global_attn_every_n_layers", rule)
     check(rotary >= 0, "global_rope_theta", "0 or larger")
     rule = f"set where model.global_rope_theta ({rotary}) and model.local_attention ({windows}) are, else 0"

@@ -10,10 +10,12 @@ import pytest
 from bertjax import pretraining
 from bertjax.config import Config, ModelConfig, Phase
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.pretraining import PretrainingModel
 from bertjax.optimizers.decay import RULES, decay_mask
 from bertjax.sharding import PARAMETERS, logical_axes
 from bertjax.sharding import RULES as SHARDING_RULES
 from bertjax.trees import named_leaves
+from tests.model.batches import FAMILIES
 
 CONFIG = Config(
     model=ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16),
@@ -27,6 +29,9 @@ VARIANTS = {
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
     "features of all layers": FinetuningModel(CONFIG.model, "classification", 3, features="weighted_sum"),
+    **{name: PretrainingModel(shape, next_sentence=False) for name, shape in FAMILIES.items()},
+    **{f"{name} on all tokens": FinetuningModel(shape, "tagging", 3) for name, shape in FAMILIES.items()},
+    "modernbert with biases": PretrainingModel(dataclasses.replace(FAMILIES["modernbert"], use_bias=True), False),
 }
 
 
