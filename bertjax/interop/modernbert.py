@@ -75,8 +75,8 @@ def _check_heads(values: Mapping[str, Any], path: Path) -> None:
     pooling = values.get("classifier_pooling", "cls")
     if architectures[0] in _POOLING and pooling != "cls":
         raise UserError(
-            f"{path} has classifier_pooling={pooling!r}; bertjax's heads read the first token: fine-tune the model "
-            "with classifier_pooling='cls', or take its encoder alone (architectures=['ModernBertModel'])"
+            f"{path} has classifier_pooling={pooling!r}; bertjax's heads read the first token: fine-tune the "
+            "pre-trained model again, with classifier_pooling='cls' or with bertjax"
         )
 
 

@@ -41,6 +41,12 @@ def test_kernels_of_attention_change_no_number(kernel, results):
     check_the_same(results[layouts.PLAIN], results[kernel])
 
 
+@pytest.mark.parametrize("mesh", list(layouts.MODERN_MESHES)[1:])
+def test_layout_law_of_a_modernbert(mesh, results):
+    """Ten steps with dropout, of local layers as well."""
+    check_the_same(results[layouts.MODERN], results[mesh])
+
+
 def check_the_same(one, other):
     """Losses, the first gradients and the parameters at the end."""
     assert one.keys() == other.keys() - {"sent"}
