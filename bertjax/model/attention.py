@@ -98,6 +98,7 @@ def local_attention(
         return plain_attention(*operands, near=near, **dropping)
 
     # The rows that fill up see each other, and are cut off again.
+    segments = segments.astype(jnp.int32)
     operands = (rows(query), around(key), around(value), around(segments, -1), rows(segments, fill=-1))
     contexts = jax.vmap(attend, in_axes=1, out_axes=1)(keys, *operands)
     return contexts.reshape(query.shape[0], blocks * block, *query.shape[2:])[:, :length]
