@@ -285,11 +285,12 @@ class Encoder(nn.Module):
             x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, read, chosen)
             collected.append(outputs)
             first += segment.layers * segment.repeats
-        layers = None if collect is None else jnp.concatenate(collected)
         if self.config.pre_norm:
             x = layer_norm(self.config, self.dtype, "final_layer_norm")(x)
-            layers = None if collect is None else layers.at[-1].set(collect(x))
-        return x if collect is None else layers
+        if collect is None:
+            return x
+        layers = jnp.concatenate(collected)
+        return layers.at[-1].set(collect(x)) if self.config.pre_norm else layers
 
     def _stacked(self, name: str, init: Callable, x: jax.Array, mask: jax.Array) -> Any:
         """A segment's parameters; where there are some as they are: `param` would refuse what is quantised."""

@@ -106,6 +106,14 @@ def test_configs_come_back_from_transformers_as_they_were(config, tmp_path):
     assert configs.read(tmp_path)[0] == config
 
 
+@pytest.mark.parametrize("absent", [ABSENT, TODAY], ids=["new", "old"])
+def test_both_spellings_are_written(absent, tmp_path):
+    values = configs.written(SMALL, None, False, 3)
+    assert absent.keys() <= values.keys()
+    (tmp_path / "config.json").write_text(json.dumps({key: values[key] for key in values if key not in absent}))
+    assert configs.read(tmp_path)[0] == SMALL
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
