@@ -23,7 +23,7 @@ REMAT = ("none", "bert", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
 PAIR_TASKS = ("next_sentence", "sentence_order")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
-MODEL_TYPES = ("bert", "roberta", "albert", "distilbert")
+MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "modernbert")
 POOLER_ACTIVATIONS = ("tanh", "relu")
 _VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
 
@@ -53,8 +53,18 @@ class ModelConfig:
     pooler_act: str = "tanh"  # tanh, relu (DistilBERT)
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    attention_output_dropout_prob: float = -1.0  # behind attention's last product (ModernBERT); -1: hidden_dropout_prob
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    # What ModernBERT has (Warner et al. 2024, arXiv:2412.13663); each works without the others.
+    pre_norm: bool = False  # LayerNorm before attention (not the first layer's) and MLP, and one behind all layers
+    use_bias: bool = True  # of dense layers and LayerNorms; the outputs of heads have theirs in any case
+    gated_mlp: bool = False  # hidden_act(x·intermediate) * (x·gate) instead of hidden_act(x·intermediate)
+    global_rope_theta: float = 0.0  # rotary positions with this base, in local layers with local_rope_theta; 0: learned
+    local_rope_theta: float = 0.0
+    local_attention: int = 0  # window of local attention: a token sees half of it to each side; 0: all layers see all
+    global_attn_every_n_layers: int = 1  # of those with a window: layers 0, n, 2n, … see all
+    prediction_head: bool = False  # tasks read dense, hidden_act and LayerNorm of each row instead of BERT's pooler
 
     @property
     def padded_vocab_size(self) -> int:
@@ -70,6 +80,15 @@ class ModelConfig:
     def head_size(self) -> int:
         """The width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def attention_window(self) -> int:
+        """How far a token sees to each side in layers of local attention; 0 where there are none."""
+        return self.local_attention // 2
+
+    def is_local(self, layer: int) -> bool:
+        """Whether the layer of this number, from 0, has local attention."""
+        return layer % self.global_attn_every_n_layers != 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +333,7 @@ def one_of(path: str, value: str, choices: tuple[str, ...]) -> None:
 
 def validate(config: Config) -> None:
     """Raises UserError for values that cannot work, before anything is built from them."""
-    _validate_model(config.model)
+    validate_model(config.model)
     _validate_masking(config.masking)
     validate_optimizer(config.optimizer)
     _validate_phases(config)
@@ -354,7 +373,8 @@ def validate_machine(mesh: MeshConfig, layout: LayoutConfig) -> None:
     one_of("layout.attention", layout.attention, ATTENTION)
 
 
-def _validate_model(model: ModelConfig) -> None:
+def validate_model(model: ModelConfig) -> None:
+    """Raises UserError for a shape that cannot be."""
     for name in (
         "hidden_size",
         "num_hidden_layers",
@@ -384,6 +404,31 @@ def _validate_model(model: ModelConfig) -> None:
         require(0 <= getattr(model, name) < 1, f"model.{name}", getattr(model, name), "at least 0 and under 1")
     for name in ("layer_norm_eps", "initializer_range"):
         require(getattr(model, name) > 0, f"model.{name}", getattr(model, name), "larger than 0")
+    only = model.attention_output_dropout_prob
+    require(only == -1 or 0 <= only < 1, "model.attention_output_dropout_prob", only, "-1, or at least 0 and under 1")
+    _validate_modern(model)
+
+
+def _validate_modern(model: ModelConfig) -> None:
+    """Of the fields that came with ModernBERT."""
+
+    def check(ok: bool, name: str, rule: str) -> None:
+        require(ok, f"model.{name}", getattr(model, name), rule)
+
+    windows, every, rotary = model.local_attention, model.global_attn_every_n_layers, model.global_rope_theta
+    check(windows == 0 or windows >= 2, "local_attention", "0, or at least 2")
+    rule = "at least 2 where model.local_attention is set, else 1"
+    check(every >= 2 if windows else every == 1, "global_attn_every_n_layers", rule)
+    check(rotary >= 0, "global_rope_theta", "0 or larger")
+    rule = f"set where model.global_rope_theta ({rotary}) and model.local_attention ({windows}) are, else 0"
+    needed = rotary > 0 and windows > 0
+    check(model.local_rope_theta > 0 if needed else model.local_rope_theta == 0, "local_rope_theta", rule)
+    if rotary:
+        require(model.head_size % 2 == 0, "model.hidden_size / num_attention_heads", model.head_size, "even for rotary")
+    alike = not (windows or model.pre_norm)
+    check(alike or not model.num_hidden_groups, "num_hidden_groups", "0 where layers are not alike (windows, pre_norm)")
+    fits = not model.prediction_head or model.pooler_act == "tanh"
+    check(fits, "pooler_act", "left alone with model.prediction_head, which has hidden_act")
 
 
 def _validate_masking(masking: MaskingConfig) -> None:

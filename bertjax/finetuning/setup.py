@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,7 @@ def open_setup(
         source.config.model,
         hidden_dropout_prob=config.hidden_dropout_prob,
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        attention_output_dropout_prob=-1.0,
     )
     setup = make_setup(config, task, shape, source.tokenizer)
     if config.init_from.startswith(RANDOM):
@@ -123,13 +124,25 @@ def open_setup(
         say(f"starting from random parameters of the shape of {source.path}")
         return setup, source, {}
     params = {name: source.params[name] for name in ENCODER}
-    if config.features or "pooler" not in _shapes(setup):
+    if config.features:
         return setup, source, params
+    return setup, source, params | _started_head(source, _shapes(setup), say)
+
+
+def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any], say: Callable[[str], None]) -> dict:
+    """What of a head does not start afresh: the pooler, or ModernBERT's prediction head."""
     reads_others = source.task is not None and source.task.get("features", "last") != "last"
-    if "pooler" not in source.params or reads_others:
+    if "prediction_head" in shapes:
+        if "prediction_head" in source.params and not reads_others:
+            return {"prediction_head": source.params["prediction_head"]}
+        if "masked_lm_head" in source.params:  # as in transformers, where both have one name
+            head = source.params["masked_lm_head"]
+            return {"prediction_head": {name: head[name] for name in ("dense", "layer_norm")}}
+    elif "pooler" in shapes:
+        if "pooler" in source.params and not reads_others:
+            return {"pooler": source.params["pooler"]}
         say(f"{source.path} has no pooler, which reads the last layer's [CLS]: it starts afresh")
-        return setup, source, params
-    return setup, source, params | {"pooler": source.params["pooler"]}
+    return {}
 
 
 def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer: Tokenizer) -> Setup:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertjax.config import ACTIVATIONS, ModelConfig
+from bertjax.config import ACTIVATIONS, ModelConfig, validate_model
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.names import CLASSES, class_name, position_offset
@@ -35,6 +35,7 @@ _OPTIONAL = (
     "hidden_act",
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
+    "attention_output_dropout_prob",
     "layer_norm_eps",
     "initializer_range",
 )
@@ -103,6 +104,8 @@ def written(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad
         "architectures": [class_name(config, task["kind"]) if task else with_pairs if pairs else alone],
         "model_type": config.model_type,
         **values,
+        **family.constants,
+        **family.written(config),
         "pad_token_id": pad_id,
         "tie_word_embeddings": True,
         "dtype": "float32",
@@ -118,7 +121,7 @@ def outputs(task: Mapping[str, Any]) -> int:
 def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
     family = FAMILIES[values["model_type"]]
     values = family.defaults | values
-    for key, only in (_OTHER_MATHEMATICS | dict(family.fixed)).items():
+    for key, only in (_OTHER_MATHEMATICS | dict(family.fixed) | dict(family.constants)).items():
         if values.get(key, only) != only:
             raise UserError(f"{path} has {key}={values[key]!r}; bertjax's {family.classes} has only {only!r}")
     if not values.get("tie_word_embeddings", True):
@@ -129,9 +132,15 @@ def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
     theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL}
     ours = {key: values[name] for key, name in theirs.items() if name in values and key not in family.fixed}
     config = _checked_config(ours, path)
-    config = dataclasses.replace(config, model_type=values["model_type"], **family.fixed)
+    settled = family.read(values, path) | dict(family.fixed)
+    config = dataclasses.replace(config, model_type=values["model_type"], **settled)
     places = config.max_position_embeddings - position_offset(config, pad_id)
-    return dataclasses.replace(config, max_position_embeddings=places)
+    config = dataclasses.replace(config, max_position_embeddings=places)
+    try:
+        validate_model(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return config
 
 
 def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:

@@ -4,8 +4,12 @@ Ours → theirs. Kernels are [in, out] here and [out, in] there.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from bertjax.config import ModelConfig
+from bertjax.interop import modernbert
 
 Path = tuple[str, ...]
 
@@ -17,33 +21,55 @@ class Family:
     base: str
     classes: str  # how the names of its classes begin
     layer: str  # of a layer, or of a group of layers that share their parameters
-    dense: Mapping[Path, str]  # within a layer
+    dense: Mapping[Path, str]  # within a layer; what has one name there lies in one tensor, one after the other
     norm: Mapping[Path, str]
     masked_lm: Mapping[str, str]  # our parts of the masked-LM head
     decoder: str  # the copy of the word embeddings that tying makes; its bias is a copy of masked_lm's
     pretraining: tuple[str, str]  # classes with and without a head for pairs of sentences; "" where there is none
     pairs: str = ""  # the task of that head
-    pooler: str = "pooler.dense"  # behind `base`
+    # Behind `base`:
+    words: str = "embeddings.word_embeddings"
+    embedding_norm: str = "embeddings.LayerNorm"
+    final_norm: str = "final_norm"  # with pre_norm
+    pooler: str = "pooler.dense"
     pair_head: str = ""
     pair_logits: str = ""  # what the class calls its output
     projection: str = ""  # from the embeddings' width to the layers'
     # (pooler, head) of a class where they are not the encoder's pooler and `classifier`
     heads: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    prediction_head: tuple[str, str] = ("", "")  # dense and LayerNorm of a `prediction_head`; then `classifier`
     offset: bool = False  # whether positions count from behind the id of padding
     pad_id: int = 0  # where a config does not say
     # Fields of ModelConfig: what a config calls otherwise, what it need not say, and what such models cannot change.
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _PLAIN)
+    # Keys of a config that are no fields of ModelConfig, and the only value that bertjax computes; they are written.
+    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # What its configs say in ways of their own: fields of ModelConfig of (config, path), and the other way round.
+    read: Callable[[Mapping[str, Any], pathlib.Path], dict[str, Any]] = lambda values, path: {}
+    written: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
 
     @property
     def prefixes(self) -> tuple[str, ...]:
         """How the encoder's tensors begin in a folder that holds it alone."""
-        parts = {self.layer.split(".")[0], self.pooler.split(".")[0], "embeddings"}
+        parts = {self.layer.split(".")[0], self.pooler.split(".")[0], "embeddings", self.final_norm}
         return tuple(f"{part}." for part in sorted(parts))
 
 
-_PLAIN = {"embedding_size": 0, "num_hidden_groups": 0, "pooler_act": "tanh"}
+# What all but ModernBERT have.
+_CLASSIC = {
+    "attention_output_dropout_prob": -1.0,
+    "pre_norm": False,
+    "use_bias": True,
+    "gated_mlp": False,
+    "global_rope_theta": 0.0,
+    "local_rope_theta": 0.0,
+    "local_attention": 0,
+    "global_attn_every_n_layers": 1,
+    "prediction_head": False,
+}
+_PLAIN = _CLASSIC | {"embedding_size": 0, "num_hidden_groups": 0, "pooler_act": "tanh"}
 _BERT_DENSE = {
     ("attention", "query"): "attention.self.query",
     ("attention", "key"): "attention.self.key",
@@ -124,7 +150,7 @@ FAMILIES = {
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        fixed={"pooler_act": "tanh"},
+        fixed=_CLASSIC | {"pooler_act": "tanh"},
     ),
     "distilbert": Family(
         base="distilbert.",
@@ -159,5 +185,63 @@ FAMILIES = {
             "attention_probs_dropout_prob": "attention_dropout",
         },
         fixed=_PLAIN | {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "pooler_act": "relu"},
+    ),
+    "modernbert": Family(
+        base="model.",
+        classes="ModernBert",
+        layer="layers.{}.",
+        dense={
+            ("attention", "query"): "attn.Wqkv",
+            ("attention", "key"): "attn.Wqkv",
+            ("attention", "value"): "attn.Wqkv",
+            ("attention", "output"): "attn.Wo",
+            ("intermediate",): "mlp.Wi",
+            ("gate",): "mlp.Wi",
+            ("output",): "mlp.Wo",
+        },
+        norm={
+            ("attention_layer_norm",): "attn_norm",
+            ("mlp_layer_norm",): "mlp_norm",
+        },
+        masked_lm={"dense": "head.dense", "layer_norm": "head.norm", "bias": "decoder.bias"},
+        decoder="decoder",
+        pretraining=("", "ModernBertForMaskedLM"),
+        words="embeddings.tok_embeddings",
+        embedding_norm="embeddings.norm",
+        prediction_head=("head.dense", "head.norm"),
+        pad_id=50283,
+        # `attention_dropout` and `mlp_dropout` are at somewhat other places there, and nothing but training sees them.
+        keys={
+            "hidden_act": "hidden_activation",
+            "hidden_dropout_prob": "mlp_dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+            "attention_output_dropout_prob": "attn_out_dropout_prob",  # as its authors call it; ignored there
+            "layer_norm_eps": "norm_eps",
+        },
+        defaults={
+            "hidden_activation": "gelu",
+            "mlp_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "norm_eps": 1e-5,
+        },
+        fixed={
+            "embedding_size": 0,
+            "num_hidden_groups": 0,
+            "type_vocab_size": 0,
+            "pooler_act": "tanh",
+            "pre_norm": True,
+            "use_bias": False,
+            "gated_mlp": True,
+            "prediction_head": True,
+        },
+        constants={
+            "attention_bias": False,
+            "mlp_bias": False,
+            "norm_bias": False,
+            "classifier_bias": False,
+            "decoder_bias": True,
+        },
+        read=modernbert.read,
+        written=modernbert.written,
     ),
 }

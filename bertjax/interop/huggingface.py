@@ -155,7 +155,7 @@ def _modern(name: str, family: Family) -> str:
 def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[str, np.ndarray]:
     """Drops the copies that tying makes, once it is sure that they are copies."""
     copies = {
-        f"{family.decoder}.weight": f"{family.base}embeddings.word_embeddings.weight",
+        f"{family.decoder}.weight": f"{family.base}{family.words}.weight",
         f"{family.decoder}.bias": family.masked_lm["bias"],
     }
     tensors = dict(tensors)

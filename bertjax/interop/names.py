@@ -19,6 +19,9 @@ CLASSES = {
 }
 
 
+_WIDE = (("intermediate",), ("gate",))  # what is intermediate_size wide
+
+
 @dataclasses.dataclass(frozen=True)
 class Name:
     """One tensor of theirs, and its place in our tree."""
@@ -41,25 +44,30 @@ def pretraining_names(config: ModelConfig, pairs: bool, offset: int = 0) -> list
 
     The copies that tying makes (`….decoder.*`) are not among them. `offset`: see `position_offset`.
     """
-    family = FAMILIES[config.model_type]
+    family, bias = FAMILIES[config.model_type], config.use_bias
     names = _encoder_names(config, family, offset)
-    names += _dense(family.masked_lm["dense"], ("masked_lm_head", "dense"))
-    names += _norm(family.masked_lm["layer_norm"], ("masked_lm_head", "layer_norm"))
+    names += _dense(family.masked_lm["dense"], ("masked_lm_head", "dense"), bias)
+    names += _norm(family.masked_lm["layer_norm"], ("masked_lm_head", "layer_norm"), bias)
     names.append(Name(family.masked_lm["bias"], ("masked_lm_head", "bias"), rows=config.vocab_size))
     if pairs:
-        names += _dense(family.base + family.pooler, ("pooler",))
+        names += _dense(family.base + family.pooler, ("pooler",), bias)
         names += _dense(family.pair_head, (f"{family.pairs}_head",))
     return names
 
 
 def fine_tuned_names(config: ModelConfig, kind: str, offset: int = 0) -> list[Name]:
     """Every parameter of a model that is fine-tuned for a kind of task."""
-    family = FAMILIES[config.model_type]
+    family, bias = FAMILIES[config.model_type], config.use_bias
+    names = _encoder_names(config, family, offset)
+    if config.prediction_head:
+        dense, norm = family.prediction_head
+        names += _dense(dense, ("prediction_head", "dense"), bias)
+        names += _norm(norm, ("prediction_head", "layer_norm"), bias)
+        return names + _dense("classifier", ("task_head",))
     usual = (family.base + family.pooler, "qa_outputs" if kind == "span" else "classifier")
     pooler, head = family.heads.get(class_name(config, kind), usual)
-    names = _encoder_names(config, family, offset)
     if kind in POOLED:
-        names += _dense(pooler, ("pooler",))
+        names += _dense(pooler, ("pooler",), bias)
     return names + _dense(head, ("task_head",))
 
 
@@ -69,22 +77,31 @@ def position_offset(config: ModelConfig, pad_id: int) -> int:
 
 
 def _encoder_names(config: ModelConfig, family: Family, offset: int) -> list[Name]:
-    def table(name: str, **more: int) -> Name:
-        return Name(f"{family.base}embeddings.{name}.weight", ("embeddings", name, "embedding"), **more)
+    bias = config.use_bias
 
-    names = [table("word_embeddings", rows=config.vocab_size)]
-    names.append(table("position_embeddings", begin=offset))
+    def table(theirs: str, ours: str, **more: int) -> Name:
+        return Name(f"{family.base}{theirs}.weight", ("embeddings", ours, "embedding"), **more)
+
+    names = [table(family.words, "word_embeddings", rows=config.vocab_size)]
+    if not config.global_rope_theta:
+        names.append(table("embeddings.position_embeddings", "position_embeddings", begin=offset))
     if config.type_vocab_size:
-        names.append(table("token_type_embeddings"))
-    names += _norm(f"{family.base}embeddings.LayerNorm", ("embeddings", "layer_norm"))
+        names.append(table("embeddings.token_type_embeddings", "token_type_embeddings"))
+    names += _norm(family.base + family.embedding_norm, ("embeddings", "layer_norm"), bias)
     if config.embedding_size:
-        names += _dense(family.base + family.projection, ("embeddings", "projection"))
+        names += _dense(family.base + family.projection, ("embeddings", "projection"), bias)
     for number, (path, repeat) in enumerate(_layers(config)):
         prefix = family.base + family.layer.format(number)
+        ends: dict[str, int] = {}  # of what is there of a tensor of theirs
         for ours, theirs in family.dense.items():
-            names += _dense(prefix + theirs, (*path, *ours), repeat)
+            begin = ends.get(theirs, 0)
+            ends[theirs] = begin + (config.intermediate_size if ours in _WIDE else config.hidden_size)
+            names += _dense(prefix + theirs, (*path, *ours), bias, repeat, begin)
         for ours, theirs in family.norm.items():
-            names += _norm(prefix + theirs, (*path, *ours), repeat)
+            if not (config.pre_norm and number == 0 and ours == ("attention_layer_norm",)):
+                names += _norm(prefix + theirs, (*path, *ours), bias, repeat)
+    if config.pre_norm:
+        names += _norm(family.base + family.final_norm, ("encoder", "final_layer_norm"), bias)
     return names
 
 
@@ -96,15 +113,13 @@ def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], int]]:
                 yield ("encoder", f"segment_{number}", f"layer_{layer}"), repeat
 
 
-def _dense(theirs: str, path: tuple[str, ...], repeat: int | None = None) -> list[Name]:
-    return [
-        Name(f"{theirs}.weight", (*path, "kernel"), repeat, transposed=True),
-        Name(f"{theirs}.bias", (*path, "bias"), repeat),
-    ]
+def _dense(
+    theirs: str, path: tuple[str, ...], bias: bool = True, repeat: int | None = None, begin: int = 0
+) -> list[Name]:
+    names = [Name(f"{theirs}.weight", (*path, "kernel"), repeat, transposed=True, begin=begin)]
+    return [*names, Name(f"{theirs}.bias", (*path, "bias"), repeat, begin=begin)] if bias else names
 
 
-def _norm(theirs: str, path: tuple[str, ...], repeat: int | None = None) -> list[Name]:
-    return [
-        Name(f"{theirs}.weight", (*path, "scale"), repeat),
-        Name(f"{theirs}.bias", (*path, "bias"), repeat),
-    ]
+def _norm(theirs: str, path: tuple[str, ...], bias: bool, repeat: int | None = None) -> list[Name]:
+    names = [Name(f"{theirs}.weight", (*path, "scale"), repeat)]
+    return [*names, Name(f"{theirs}.bias", (*path, "bias"), repeat)] if bias else names

@@ -3,7 +3,8 @@
 A segment is a pattern of layers that is repeated; its parameters are stacked over the repeats, [repeats, …], and it
 runs as one `jax.lax.scan`. `unroll` says how many repeats the compiler sees at once and changes neither tree nor
 numbers. BERT is one segment: one layer, `num_hidden_layers` times. In ALBERT all repeats of a segment share their
-parameters: a stack of one.
+parameters: a stack of one. ModernBERT's layers differ: the first, then (local, local, global) again and again, and
+those that are left over.
 
 Who reads only some positions of the result can name them: the very last layer then computes these rows alone. Who
 reads every layer's output says what to collect of each.
@@ -24,7 +25,16 @@ from bertjax.config import ModelConfig
 from bertjax.model import kernels
 from bertjax.model.attention import SelfAttention
 from bertjax.model.dropout import dropout
-from bertjax.model.layers import PRODUCT, Dense, activation, layer_norm, matmul_precision, normal_init, word_init
+from bertjax.model.layers import (
+    PRODUCT,
+    Dense,
+    activation,
+    layer_norm,
+    matmul_precision,
+    normal_init,
+    output_init,
+    word_init,
+)
 from bertjax.model.lookup import lookup
 from bertjax.sharding import constrain, gathered_layer
 
@@ -37,11 +47,16 @@ Collect = Callable[[jax.Array], jax.Array]  # of a layer's output [batch, length
 
 @dataclass(frozen=True)
 class Segment:
-    """`repeats` times a pattern of `layers` layers."""
+    """`repeats` times a pattern of layers."""
 
-    layers: int
+    local: tuple[bool, ...]  # of each layer of the pattern, whether its attention is
     repeats: int
     shared: bool = False  # one set of parameters for all repeats
+
+    @property
+    def layers(self) -> int:
+        """How many the pattern has."""
+        return len(self.local)
 
     @property
     def stacked(self) -> int:
@@ -51,14 +66,24 @@ class Segment:
 
 def segments(config: ModelConfig) -> tuple[Segment, ...]:
     """How the layers of a config are cut into segments."""
+    count = config.num_hidden_layers
     if config.num_hidden_groups:
-        repeats = config.num_hidden_layers // config.num_hidden_groups
-        return (Segment(layers=1, repeats=repeats, shared=True),) * config.num_hidden_groups
-    return (Segment(layers=1, repeats=config.num_hidden_layers),)
+        repeats = count // config.num_hidden_groups
+        return (Segment((False,), repeats, shared=True),) * config.num_hidden_groups
+    if not (config.pre_norm or config.local_attention):
+        return (Segment((False,), count),)
+    # The first layer is unlike all others: it alone lacks a norm, and the pattern ends with the next that sees all.
+    repeats, rest = divmod(count - 1, config.global_attn_every_n_layers)
+    pattern = tuple(config.is_local(i + 1) for i in range(config.global_attn_every_n_layers))
+    plan = (Segment((False,), 1), Segment(pattern, repeats), Segment(pattern[:rest], 1))
+    return tuple(segment for segment in plan if segment.layers and segment.repeats)
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, LayerNorm, dropout; with `embedding_size` a projection."""
+    """Sum of word, position and token-type embeddings, LayerNorm, dropout; with `embedding_size` a projection.
+
+    There are no tables of positions where attention rotates, and of types where the config has none.
+    """
 
     config: ModelConfig
     dtype: jnp.dtype
@@ -71,7 +96,8 @@ class Embeddings(nn.Module):
             return nn.Embed(rows, config.embedding_width, dtype=self.dtype, embedding_init=init)
 
         self.word_embeddings = table(config.padded_vocab_size, word_init(config))
-        self.position_embeddings = table(config.max_position_embeddings, normal_init(config))
+        if not config.global_rope_theta:
+            self.position_embeddings = table(config.max_position_embeddings, normal_init(config))
         if config.type_vocab_size:
             self.token_type_embeddings = table(config.type_vocab_size, normal_init(config))
         self.layer_norm = layer_norm(config, self.dtype, "layer_norm")
@@ -95,8 +121,9 @@ class Embeddings(nn.Module):
                 f"length {length} is more than max_position_embeddings {self.config.max_position_embeddings}"
             )
         x = lookup(self.word_embeddings.embedding.astype(self.dtype), input_ids)
-        positions = self.position_embeddings.embedding.astype(self.dtype)
-        x += positions[:length] if position_ids is None else jnp.take(positions, position_ids, axis=0)
+        if not self.config.global_rope_theta:
+            positions = self.position_embeddings.embedding.astype(self.dtype)
+            x += positions[:length] if position_ids is None else jnp.take(positions, position_ids, axis=0)
         if self.config.type_vocab_size:
             x += self._token_types(token_type_ids)
         x = constrain(self.layer_norm(x), "batch", "length", None)
@@ -113,11 +140,13 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """A post-LayerNorm transformer layer (Vaswani et al. 2017, as BERT uses it)."""
+    """A transformer layer: post-LayerNorm (Vaswani et al. 2017, as BERT uses it), or with `pre_norm` pre-LayerNorm."""
 
     config: ModelConfig
     dtype: jnp.dtype
     kernel: str = "xla"  # of attention
+    local: bool = False  # whether its attention is
+    first: bool = False  # of all layers: what the embeddings give is normalised already
 
     @nn.compact
     def __call__(
@@ -127,31 +156,49 @@ class Layer(nn.Module):
         dropout_keys: jax.Array | None,
         index: jax.Array | int,
         positions: jax.Array | None = None,
-        packed: bool = False,
+        position_ids: jax.Array | None = None,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length], index: this layer's number from 0.
 
-        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden]. `packed`: the mask numbers
-        sequences.
+        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden]. With `position_ids` [batch,
+        length] the mask numbers sequences.
         """
         config = self.config
         site = SITES * (index + 1)
-        rate = config.hidden_dropout_prob
         everywhere, length = x, "length"
-        segments = mask if packed else None
         if positions is not None:
-            segments = jnp.take_along_axis(mask, positions, axis=1) if packed else None
             x, length = jnp.take_along_axis(x, positions[..., None], axis=1), None
             x = constrain(x, "batch", length, None)
-        attention = SelfAttention(config, self.dtype, self.kernel, name="attention")
-        attended = attention(x, everywhere, mask, dropout_keys, site + _ATTENTION, segments)
-        attended = dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
-        x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x + attended), "batch", length, None)
+        asking, seen = x, everywhere
+        if config.pre_norm and not self.first:
+            norm = layer_norm(config, self.dtype, "attention_layer_norm")
+            seen = norm(everywhere)
+            asking = seen if positions is None else norm(x)
+        attention = SelfAttention(config, self.dtype, self.kernel, self.local, name="attention")
+        attended = attention(asking, seen, mask, dropout_keys, site + _ATTENTION, positions, position_ids)
+        rate = config.attention_output_dropout_prob
+        rate = config.hidden_dropout_prob if rate < 0 else rate
+        x = x + dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
+        if config.pre_norm:
+            x = constrain(x, "batch", length, None)
+            inner = layer_norm(config, self.dtype, "mlp_layer_norm")(x)
+        else:
+            x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x), "batch", length, None)
+            inner = x
+        out = self._mlp(inner, length)
+        x = x + dropout(out, config.hidden_dropout_prob, dropout_keys, site + _MLP_OUTPUT)
+        x = x if config.pre_norm else layer_norm(config, self.dtype, "output_layer_norm")(x)
+        return constrain(x, "batch", length, None)
+
+    def _mlp(self, x: jax.Array, length: str | None) -> jax.Array:
+        """x: [batch, rows, hidden] → like it."""
+        config = self.config
         inner = Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x)
         inner = activation(config.hidden_act)(constrain(inner, "batch", length, "mlp"))
-        out = Dense(config.hidden_size, config, self.dtype, name="output")(inner)
-        out = dropout(out, rate, dropout_keys, site + _MLP_OUTPUT)
-        return constrain(layer_norm(config, self.dtype, "output_layer_norm")(x + out), "batch", length, None)
+        if config.gated_mlp:
+            gate = Dense(config.intermediate_size, config, self.dtype, name="gate")(x)
+            inner *= constrain(gate, "batch", length, "mlp")
+        return Dense(config.hidden_size, config, self.dtype, output_init, name="output")(inner)
 
 
 class Pattern(nn.Module):
@@ -159,8 +206,9 @@ class Pattern(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
-    layers: int
+    local: tuple[bool, ...]  # as of `Segment`
     kernel: str = "xla"
+    first: bool = False  # of all segments
 
     @nn.compact
     def __call__(
@@ -171,17 +219,18 @@ class Pattern(nn.Module):
         index: jax.Array,
         positions: jax.Array | None = None,
         collect: Collect | None = None,
-        packed: bool = False,
+        position_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
 
         Returns the last layer's output and, with `collect`, what that gives of each, [layers, …].
         """
         collected = []
-        for i in range(self.layers):
-            chosen = positions if i == self.layers - 1 else None
-            layer = Layer(self.config, self.dtype, self.kernel, name=f"layer_{i}")
-            x = layer(x, mask, dropout_keys, index + i, chosen, packed)
+        for i, local in enumerate(self.local):
+            chosen = positions if i == len(self.local) - 1 else None
+            first = self.first and i == 0
+            layer = Layer(self.config, self.dtype, self.kernel, local, first, name=f"layer_{i}")
+            x = layer(x, mask, dropout_keys, index + i, chosen, position_ids)
             if collect is not None:
                 collected.append(collect(x))
         return x, jnp.stack(collected) if collected else None
@@ -194,7 +243,7 @@ class _Read:
     mask: jax.Array
     dropout_keys: jax.Array | None
     collect: Collect | None
-    packed: bool
+    position_ids: jax.Array | None
 
 
 class Encoder(nn.Module):
@@ -214,18 +263,19 @@ class Encoder(nn.Module):
         dropout_keys: jax.Array | None,
         positions: jax.Array | None = None,
         collect: Collect | None = None,
-        packed: bool = False,
+        position_ids: jax.Array | None = None,
     ) -> jax.Array:
         """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden].
 
         With `positions` [batch, rows] only their rows, [batch, rows, hidden]. With `collect` what it gives of each
-        layer's output, from the first to the last, [layers, …]. `packed`: the mask numbers sequences.
+        layer's output, from the first to the last, [layers, …]; the last is normalised with `pre_norm`. Where rows are
+        packed there are `position_ids` [batch, length], and the mask numbers sequences.
         """
-        read = _Read(mask, dropout_keys, collect, packed)
+        read = _Read(mask, dropout_keys, collect, position_ids)
         first, collected = 0, []
         plan = segments(self.config)
         for i, segment in enumerate(plan):
-            pattern = Pattern(self.config, self.dtype, segment.layers, self.kernel, parent=None)
+            pattern = Pattern(self.config, self.dtype, segment.local, self.kernel, first=i == 0, parent=None)
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             chosen = positions if i == len(plan) - 1 else None
@@ -235,7 +285,12 @@ class Encoder(nn.Module):
             x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, read, chosen)
             collected.append(outputs)
             first += segment.layers * segment.repeats
-        return x if collect is None else jnp.concatenate(collected)
+        if self.config.pre_norm:
+            x = layer_norm(self.config, self.dtype, "final_layer_norm")(x)
+        if collect is None:
+            return x
+        layers = jnp.concatenate(collected)
+        return layers.at[-1].set(collect(x)) if self.config.pre_norm else layers
 
     def _stacked(self, name: str, init: Callable, x: jax.Array, mask: jax.Array) -> Any:
         """A segment's parameters; where there are some as they are: `param` would refuse what is quantised."""
@@ -261,8 +316,8 @@ class Encoder(nn.Module):
             params, index = repeat
             params = shared if params is None else params
             params = gathered_layer(params, self.dtype, f"encoder/{name}/")
-            keys = read.dropout_keys
-            return pattern.apply({"params": params}, x, read.mask, keys, index, positions, read.collect, read.packed)
+            others = (positions, read.collect, read.position_ids)
+            return pattern.apply({"params": params}, x, read.mask, read.dropout_keys, index, *others)
 
         if self.remat != "none":
             # In a scan nothing can be merged with what was computed before, which the barriers would prevent.

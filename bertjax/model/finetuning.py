@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from bertjax.config import ModelConfig
 from bertjax.model.dropout import dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, head_init
+from bertjax.model.layers import Dense, PredictionHead, activation, head_init
 
-# The kinds of tasks whose head reads [CLS] through the pooler; the others read every token.
+# The kinds of tasks whose head reads [CLS], through the pooler where there is one; the others read every token.
 POOLED = ("classification", "multi_label", "regression", "choice")
 
 
@@ -54,9 +54,11 @@ class FinetuningModel(nn.Module):
         self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention)
         if self.features == "weighted_sum":
             self.layer_mixture = LayerMixture()
-        if self.kind in POOLED:
+        if config.prediction_head:
+            self.prediction_head = PredictionHead(config, self.dtype)
+        elif self.kind in POOLED:
             self.pooler = Dense(config.hidden_size, config, self.dtype, name="pooler")
-        self.task_head = Dense(self.outputs, config, jnp.float32, head_init, name="task_head")
+        self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [rows, length], or of its `features`.
@@ -79,19 +81,20 @@ class FinetuningModel(nn.Module):
 
         Of packed rows all their [CLS], [rows, slots, layers, hidden].
         """
-        mask, packed = batch["attention_mask"], "position_ids" in batch
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, batch.get("position_ids"))
+        mask, position_ids = batch["attention_mask"], batch.get("position_ids")
+        packed = position_ids is not None
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, position_ids)
         cls = None
         if self.kind in POOLED:
             cls = batch["cls_positions"] if packed else jnp.zeros((x.shape[0], 1), jnp.int32)
         if self.features in ("", "last"):
-            hidden = self.encoder(x, mask, dropout_keys, cls, packed=packed)[:, :, None]
+            hidden = self.encoder(x, mask, dropout_keys, cls, position_ids=position_ids)[:, :, None]
         else:
 
             def read(output: jax.Array) -> jax.Array:
                 return output if cls is None else jnp.take_along_axis(output, cls[..., None], axis=1)
 
-            layers = self.encoder(x, mask, dropout_keys, collect=read, packed=packed)
+            layers = self.encoder(x, mask, dropout_keys, collect=read, position_ids=position_ids)
             weighted = self.features == "weighted_sum"
             layers = jnp.concatenate([read(x)[None], layers]) if weighted else layers[-4:]
             hidden = jnp.moveaxis(layers, 0, 2)
@@ -108,8 +111,11 @@ class FinetuningModel(nn.Module):
             hidden = features.reshape(*features.shape[:-2], -1)
         if self.features:  # what the encoder did not drop
             hidden = drop(hidden)
-        if self.kind in POOLED:
+        if self.config.prediction_head:
+            hidden = self.prediction_head(hidden)
+        elif self.kind in POOLED:
             hidden = activation(self.config.pooler_act)(self.pooler(hidden))
-        if not self.features and self.kind != "span":  # as the official code has it
+        # As the official code of each has it.
+        if not self.features and (self.config.prediction_head or self.kind != "span"):
             hidden = drop(hidden)
         return self.task_head(hidden)

@@ -3,7 +3,7 @@
 A kernel is a function from queries, keys and values to contexts that agrees with `plain_attention` but for rounding.
 None has dropout on the probabilities. Segments say who sees whom: a key's is 0 where it is padding. Without
 `query_segments` every row sees all keys but padding; with them a row sees the keys of its own segment, so that several
-sequences can lie in one row of the batch.
+sequences can lie in one row of the batch. With a window a row sees only what stands at most so far from it.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ class Request:
     head_size: int
     dropout: bool  # on the probabilities
     split: bool  # whether the mesh splits sequences
+    window: int = 0  # how far a row sees to each side; 0: everywhere
 
 
 def choose(asked: str, request: Request) -> str:
@@ -63,6 +64,8 @@ def _obstacle(kernel: str, request: Request) -> str | None:
 
 
 def _cudnn_obstacle(request: Request) -> str | None:
+    if request.window:
+        return "has no window to both sides, but config.model.local_attention is not 0"
     if request.platform != "cuda":
         return "needs an NVIDIA GPU of compute capability 8.0 or higher"
     if request.dtype not in (jnp.bfloat16, jnp.float16):
@@ -101,17 +104,19 @@ def run(
     value: jax.Array,
     key_segments: jax.Array,
     query_segments: jax.Array | None = None,
+    window: int = 0,
 ) -> jax.Array:
     """softmax(query·key / √head_size)·value by "cudnn" or "splash", each device on its rows and heads.
 
-    query, key, value: [batch, length, heads, head_size]; segments: int [batch, length]. Returns like query. What the
+    query, key, value: [batch, length, heads, head_size]; segments: int [batch, length]; only splash takes a window,
+    and that with `query_segments`, so that every row sees something. Returns like query. What the
     backward pass needs of it has the name CONTEXT, or is of the primitives that `saves` knows.
     """
     if kernel == "splash":
         interpret = platform() == "cpu"
 
         def function(*operands: jax.Array) -> jax.Array:
-            return splash_attention(*operands, interpret=interpret)
+            return splash_attention(*operands, window=window, interpret=interpret)
     else:
         function = cudnn_attention
     operands = [query, key, value, key_segments] + ([] if query_segments is None else [query_segments])
@@ -130,6 +135,7 @@ def splash_attention(
     key_segments: jax.Array,
     query_segments: jax.Array | None = None,
     *,
+    window: int = 0,
     interpret: bool = False,
 ) -> jax.Array:
     """JAX's Pallas kernel for TPUs, on one device; arguments as of `run`, the length a multiple of 128.
@@ -143,13 +149,15 @@ def splash_attention(
         seen = key_segments != 0
         seen |= ~jnp.any(seen, axis=1, keepdims=True)  # the kernel's gradient is wrong where a row sees nothing
         key_segments, query_segments = seen, jnp.ones_like(key_segments)
-    block = next(size for size in (512, 384, 256, _LANES) if length % size == 0)
+    # With a window small blocks skip more of what it leaves out.
+    block = next(size for size in ((256, _LANES) if window else (512, 384, 256, _LANES)) if length % size == 0)
     blocks = splash.BlockSizes(
         **dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv"), block), use_fused_bwd_kernel=True
     )
-    everything = splash.MultiHeadMask([splash.FullMask((length, length))] * heads)
+    shape = (length, length)
+    mask = splash.LocalMask(shape, (window, window), offset=0) if window else splash.FullMask(shape)
     attend = splash.make_splash_mha(
-        everything,
+        splash.MultiHeadMask([mask] * heads),
         block_sizes=blocks,
         head_shards=1,
         q_seq_shards=1,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bertjax.config import PAIR_TASKS, ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision
+from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision, output_init
 from bertjax.sharding import constrain
 
 
@@ -32,7 +32,7 @@ class MaskedLMHead(nn.Module):
         """
         vocab = self.config.padded_vocab_size
         config = self.config
-        x = Dense(config.embedding_width, config, self.dtype, name="dense")(x)
+        x = Dense(config.embedding_width, config, self.dtype, output_init, name="dense")(x)
         x = layer_norm(config, self.dtype, "layer_norm")(activation(config.hidden_act)(x))
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
         logits = jnp.dot(
@@ -72,7 +72,7 @@ class PretrainingModel(nn.Module):
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.pairs:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
-            self.pairs_head = Dense(2, config, jnp.float32, name=f"{self.pairs}_head")
+            self.pairs_head = Dense(2, config, jnp.float32, output=True, name=f"{self.pairs}_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Encodes a batch and scores its masked positions, and only these.
@@ -107,5 +107,5 @@ class PretrainingModel(nn.Module):
     ) -> jax.Array:
         """The last layer's output [batch, length, hidden], with `positions` [batch, rows] only their rows."""
         x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, batch.get("position_ids"))
-        packed = "position_ids" in batch
-        return self.encoder(x, batch["attention_mask"], dropout_keys, positions, packed=packed)
+        places = batch.get("position_ids")
+        return self.encoder(x, batch["attention_mask"], dropout_keys, positions, position_ids=places)

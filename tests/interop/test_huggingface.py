@@ -65,6 +65,7 @@ def reconfigure(folder, **changes) -> None:
         ("albert", "sentence_order", "AlbertForPreTraining"),
         ("albert", "", "AlbertForMaskedLM"),
         ("distilbert", "", "DistilBertForMaskedLM"),
+        ("modernbert", "", "ModernBertForMaskedLM"),
     ],
 )
 def test_export_through_transformers_and_back_is_the_identity(family, pairs, name, tmp_path):

@@ -31,7 +31,14 @@ def main(arguments: list[str]) -> None:
         config = Config(
             corpus=corpus,
             phases=(Phase(1, 32, 8), Phase(1, 16, 16)),
-            model=ModelConfig(600, 32, 2, 4, 64, max_position_embeddings=32),
+            model=ModelConfig(
+                vocab_size=600,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=64,
+                max_position_embeddings=32,
+            ),
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=0),
             layout=LayoutConfig(unroll=1),
         )

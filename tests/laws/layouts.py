@@ -8,6 +8,8 @@ import dataclasses
 import os
 import sys
 
+from bertjax.config import ModelConfig
+
 STEPS = 10
 ROWS, LENGTH, PREDICTIONS = 8, 32, 6
 ONE = "one device"
@@ -35,51 +37,63 @@ KERNELS = {
     PLAIN: (None, {"attention": "xla"}),
     "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention": "splash", "remat": "bert"}),
 }
-
-
-# Descendants of BERT: their fields, each on one device and with everything at once.
-VARIANTS = {
-    "ALBERT": {
-        "model_type": "albert",
-        "embedding_size": 16,
-        "num_hidden_layers": 4,
-        "num_hidden_groups": 2,
-        "hidden_act": "gelu_new",
-    },
+# Layers that are not alike, windows in blocks, dropout at every site.
+MODERN = "modernbert"
+MODERN_MESHES = {
+    MODERN: None,
+    "modernbert, data 2 x sequence 4": {"data": 2, "sequence": 4},
+    "modernbert, fsdp 4 x tensor 2": {"data": 1, "fsdp": 4, "tensor": 2},
 }
-ALL_AXES = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
-ALL_LAYOUTS = {"accumulation": 2, "remat": "bert", "unroll": 2}
+# Sizes that the meshes divide.
+SIZES = {
+    "vocab_size": 97,  # padded
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "intermediate_size": 72,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+
+
+# Shared layers, and everything at once.
+ALBERT = "albert"
+ALBERT_RUNS = {
+    ALBERT: (None, {}),
+    "albert, all axes and layouts": (
+        {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2},
+        {"accumulation": 2, "remat": "bert", "unroll": 2},
+    ),
+}
 
 
 def main(output: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     import numpy as np
 
-    results, start = {}, None
-    for name in (ONE, *MESHES, *LAYOUTS):
-        start, trained = train(name, MESHES.get(name), LAYOUTS.get(name, {}), start)
-        results |= {f"{name}/{key}": value for key, value in trained.items()}
-    start = None
-    for name, (axes, layout) in KERNELS.items():
-        start, trained = train(name, axes, layout, start, length=128, dropout=0.0)
-        results |= {f"{name}/{key}": value for key, value in trained.items()}
-    for name, fields in VARIANTS.items():
-        start, alone = train(name, None, {}, None, fields=fields)
-        _, together = train(name, ALL_AXES, ALL_LAYOUTS, start, fields=fields)
-        for way, trained in ((name, alone), (f"{name} on all axes", together)):
-            results |= {f"{way}/{key}": value for key, value in trained.items()}
+    from tests.model.batches import FAMILIES, SMALL
+
+    bert = dataclasses.replace(SMALL, **SIZES, max_position_embeddings=LENGTH)
+    still = dataclasses.replace(
+        bert, max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    modern = dataclasses.replace(FAMILIES["modernbert"], **SIZES, num_hidden_layers=5)
+    albert = dataclasses.replace(FAMILIES["albert"], **SIZES, embedding_size=16, num_hidden_layers=4)
+    groups = [
+        (bert, LENGTH, {name: (MESHES.get(name), LAYOUTS.get(name, {})) for name in (ONE, *MESHES, *LAYOUTS)}),
+        (still, 128, KERNELS),
+        (modern, LENGTH, {name: (axes, {}) for name, axes in MODERN_MESHES.items()}),
+        (albert, LENGTH, ALBERT_RUNS),
+    ]
+    results = {}
+    for model, length, runs in groups:
+        start = None
+        for name, (axes, layout) in runs.items():
+            start, trained = train(name, model, length, axes, layout, start)
+            results |= {f"{name}/{key}": value for key, value in trained.items()}
     np.savez(output, **results)
 
 
-def train(
-    name: str,
-    axes: dict[str, int] | None,
-    layout: dict,
-    start,
-    length: int = LENGTH,
-    dropout: float = 0.1,
-    fields: dict | None = None,
-) -> tuple:
+def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | None, layout: dict, start) -> tuple:
     """Ten steps, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
 
     Gives the state it started from, and what came of it.
@@ -88,29 +102,18 @@ def train(
     import numpy as np
 
     from bertjax import parallel, pretraining, sharding, training
-    from bertjax.config import Config, LayoutConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase
+    from bertjax.config import Config, LayoutConfig, MeshConfig, OptimizerConfig, Phase
     from bertjax.trees import named_leaves
     from tests.model.batches import random_batch
 
     assert jax.device_count() == 8
-    model = ModelConfig(
-        vocab_size=97,  # padded
-        hidden_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=72,
-        max_position_embeddings=length,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    model = dataclasses.replace(model, **(fields or {}))
     # Without clipping the first moment after one step is the gradient but for a factor.
     optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0)
     config = Config(
         model=model,
         optimizer=optimizer_config,
         phases=(Phase(STEPS, length, ROWS),),
-        next_sentence=model.model_type != "albert",
+        next_sentence=model.model_type == "bert",
         sentence_order=model.model_type == "albert",
         dtype="float32",
         layout=LayoutConfig(**layout),
@@ -122,7 +125,13 @@ def train(
     objective = pretraining.make_objective(config)
     optimizer, schedule = pretraining.make_optimizer(config)
     sharding.check(config, mesh)
-    batch = random_batch(model, ROWS, length, PREDICTIONS)
+    pairs = () if config.next_sentence else ("next_sentence_labels",)
+
+    def batch_of(seed: int) -> dict:
+        batch = random_batch(model, ROWS, length, PREDICTIONS, seed)
+        return {name: batch[name] for name in batch if name not in pairs}
+
+    batch = batch_of(0)
     if start is None:
         start = jax.device_get(training.init_state(objective, optimizer, batch, mesh, seed=3))
     state = jax.device_put(start, sharding.of_state(start, mesh))
@@ -136,8 +145,7 @@ def train(
     step = step.lower(state, parallel.put_batch(batch, mesh)).compile()
     losses, first = [], None
     for number in range(STEPS):
-        batch = random_batch(model, ROWS, length, PREDICTIONS, seed=number)
-        state, metrics = step(state, parallel.put_batch(batch, mesh))
+        state, metrics = step(state, parallel.put_batch(batch_of(number), mesh))
         losses.append(float(metrics["train/loss"]))
         if number == 0:
             first = jax.device_get(named_leaves({"gradient": _moment(state.optimizer)}))

@@ -9,14 +9,14 @@ import pytest
 
 from bertjax import pretraining
 from bertjax.config import Config, ModelConfig, Phase
-from bertjax.interop.families import FAMILIES
+from bertjax.interop import families
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.optimizers.decay import RULES, decay_mask
 from bertjax.sharding import PARAMETERS, logical_axes
 from bertjax.sharding import RULES as SHARDING_RULES
 from bertjax.trees import named_leaves
-from tests.model.batches import FAMILIES as SMALL_FAMILIES
+from tests.model.batches import FAMILIES
 
 CONFIG = Config(
     model=ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16),
@@ -29,12 +29,10 @@ VARIANTS = {
     ).model,
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
-    **{
-        f"pre-training of {family}": PretrainingModel(config, FAMILIES[family].pairs)
-        for family, config in SMALL_FAMILIES.items()
-    },
-    **{f"fine-tuning of {family}": FinetuningModel(config, "choice", 1) for family, config in SMALL_FAMILIES.items()},
     "features of all layers": FinetuningModel(CONFIG.model, "classification", 3, features="weighted_sum"),
+    **{name: PretrainingModel(shape, families.FAMILIES[name].pairs) for name, shape in FAMILIES.items()},
+    **{f"{name} on all tokens": FinetuningModel(shape, "tagging", 3) for name, shape in FAMILIES.items()},
+    "modernbert with biases": PretrainingModel(dataclasses.replace(FAMILIES["modernbert"], use_bias=True), ""),
 }
 
 

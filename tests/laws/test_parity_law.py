@@ -1,5 +1,6 @@
 """The parity law: the same weights give the same numbers as `transformers` in PyTorch, in f32."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -24,6 +25,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 1e-4
+# The small ModernBERT is five windows long, and computed in blocks; a wide window is a mask on the plain path.
+WIDE = dataclasses.replace(SMALL_FAMILIES["modernbert"], local_attention=20)
+LONG = dataclasses.replace(SMALL_FAMILIES["modernbert"], max_position_embeddings=200)
 
 
 def reference(config: ModelConfig, pad_id: int) -> "transformers.PreTrainedModel":
@@ -72,6 +76,8 @@ def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
     [
         *(pytest.param(config, (5, 31, 4), 0, id=name) for name, config in SMALL_FAMILIES.items()),
         pytest.param(SMALL_FAMILIES["roberta"], (5, 31, 4), 3, id="roberta-padding-3"),
+        pytest.param(WIDE, (5, 31, 4), 0, id="modernbert-window-20"),
+        pytest.param(LONG, (3, 200, 40), 0, id="modernbert-33-windows"),
         pytest.param(ModelConfig(), (2, 64, 10), 0, id="bert-base"),
     ],
 )

@@ -29,6 +29,24 @@ FAMILIES = {
         hidden_dropout_prob=0.0,
     ),
     "distilbert": dataclasses.replace(SMALL, model_type="distilbert", type_vocab_size=0, pooler_act="relu"),
+    # One layer alone, two patterns, one layer that is left over; a row is several windows long.
+    "modernbert": dataclasses.replace(
+        SMALL,
+        model_type="modernbert",
+        num_hidden_layers=8,
+        type_vocab_size=0,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=1e-5,
+        pre_norm=True,
+        use_bias=False,
+        gated_mlp=True,
+        global_rope_theta=2_000.0,
+        local_rope_theta=60.0,
+        local_attention=6,
+        global_attn_every_n_layers=3,
+        prediction_head=True,
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Kernels of attention compute what the plain path does, and are chosen only where they can."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,10 @@ def splash(*operands):
     return kernels.splash_attention(*operands, interpret=True)
 
 
+def splash_with_window(*operands):
+    return kernels.splash_attention(*operands, window=20, interpret=True)
+
+
 def masks_of_cudnn(*operands):
     """cuDNN itself needs a GPU; the masks that it is given do not."""
     return kernels.cudnn_attention(*operands, implementation="xla")
@@ -73,6 +78,16 @@ def test_kernels_agree_with_the_plain_path(kernel, dtype, segments, tolerance):
         assert np.linalg.norm(found - plain) <= tolerance * np.linalg.norm(plain)
 
 
+@pytest.mark.parametrize("segments", [PADDED, PACKED], ids=["padded", "packed"])
+def test_splash_has_the_plain_paths_window(segments):
+    columns = np.arange(LENGTH)
+    plain = functools.partial(plain_attention, near=np.abs(columns[:, None] - columns)[None] <= 20)
+    expected = contexts_and_gradients(plain, jnp.float32, (segments, segments))
+    found = contexts_and_gradients(splash_with_window, jnp.float32, (segments, segments))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert np.linalg.norm(mine - theirs) <= 1e-6 * np.linalg.norm(theirs)
+
+
 def test_packed_sequences_do_not_see_each_other():
     """The plain path itself: each sequence by itself gives the same."""
     query, key, value, _ = inputs(jnp.float32)
@@ -82,8 +97,8 @@ def test_packed_sequences_do_not_see_each_other():
     np.testing.assert_allclose(packed[:, 50:70], alone, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("segments", [1, 2], ids=["padded", "packed"])
-def test_splash_compiles_for_tpus(segments):
+@pytest.mark.parametrize(("segments", "window"), [(1, 0), (2, 0), (2, 64)], ids=["padded", "packed", "window"])
+def test_splash_compiles_for_tpus(segments, window):
     """By the compiler of a TPU itself: heads of 64, forward and backward, one kernel each."""
     pytest.importorskip("libtpu")
     chip = SingleDeviceSharding(describe("v5e:1x1").devices[0])
@@ -91,7 +106,7 @@ def test_splash_compiles_for_tpus(segments):
     rows = jax.ShapeDtypeStruct((2, 512), jnp.int32, sharding=chip)
 
     def total(*operands):
-        return jnp.sum(kernels.splash_attention(*operands).astype(jnp.float32))
+        return jnp.sum(kernels.splash_attention(*operands, window=window).astype(jnp.float32))
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     program = gradients.lower(shape, shape, shape, *[rows] * segments).compile()
@@ -124,6 +139,7 @@ GPU = dataclasses.replace(TPU, platform="cuda", length=128)
     ("request_", "expected"),
     [
         (TPU, "splash"),
+        (dataclasses.replace(TPU, window=64), "splash"),
         (dataclasses.replace(TPU, length=128), "xla"),
         (dataclasses.replace(TPU, length=520), "xla"),
         (dataclasses.replace(TPU, dtype=jnp.float32), "xla"),
@@ -131,6 +147,7 @@ GPU = dataclasses.replace(TPU, platform="cuda", length=128)
         (dataclasses.replace(TPU, split=True), "xla"),
         (dataclasses.replace(TPU, platform="cpu"), "xla"),
         (GPU, "cudnn"),
+        (dataclasses.replace(GPU, window=64), "xla"),
         (dataclasses.replace(GPU, dropout=True), "xla"),
         (dataclasses.replace(GPU, dtype=jnp.float32), "xla"),
         (dataclasses.replace(GPU, head_size=20), "xla"),
@@ -151,6 +168,7 @@ def test_auto_takes_a_kernel_where_it_can(request_, expected):
         ("splash", dataclasses.replace(TPU, dtype=jnp.float32), "bfloat16"),
         ("splash", GPU, "needs a TPU"),
         ("cudnn", TPU, "NVIDIA"),
+        ("cudnn", dataclasses.replace(GPU, window=64), "model.local_attention"),
         ("cudnn", dataclasses.replace(GPU, head_size=20), "multiple of 8"),
     ],
 )

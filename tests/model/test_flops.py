@@ -38,3 +38,44 @@ def test_agrees_with_the_compilers_count_of_a_forward_pass():
     assert ours < count(config) < 1.1 * ours
     wider = dataclasses.replace(config, intermediate_size=2048)
     assert count(wider) - count(config) == pytest.approx(4 * training_flops(wider, 128, 20) / 3 - ours, rel=0.1)
+
+
+def test_windows_and_gates_cost_what_they_compute():
+    """Beside BERT's: a third matrix in the MLP, and in local layers the keys within the window."""
+    bert = ModelConfig(hidden_size=256, num_hidden_layers=5, num_attention_heads=4, intermediate_size=512)
+    gated = dataclasses.replace(bert, gated_mlp=True)
+    length, read = 50, 8
+    rows = 4 * length + read
+
+    def cost(config: ModelConfig, length: int = length) -> float:
+        return training_flops(config, length, read, pairs=False)
+
+    assert cost(gated) - cost(bert) == 6 * rows * 256 * 512
+    windows = dataclasses.replace(bert, local_attention=20, global_attn_every_n_layers=3)  # layers 1, 2 and 4
+    pairs = sum(abs(i - j) <= 10 for i in range(length) for j in range(length))
+    spared = (2 * length + read) * (length - pairs / length)
+    assert cost(bert) - cost(windows) == pytest.approx(6 * 2 * 256 * spared)
+    assert cost(bert, 11) == cost(windows, 11)  # all stand within the window
+
+
+def test_agrees_with_the_compilers_count_of_a_modernbert():
+    config = ModelConfig(
+        vocab_size=2000,
+        hidden_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=1024,
+        type_vocab_size=0,
+        pre_norm=True,
+        use_bias=False,
+        gated_mlp=True,
+        global_rope_theta=10_000.0,
+        local_rope_theta=10_000.0,
+        local_attention=16,
+        global_attn_every_n_layers=2,
+    )
+    batch, model = random_batch(config, 4, 128, 64), PretrainingModel(config, pairs="")
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    count = jax.jit(model.apply).lower({"params": params}, batch).compile().cost_analysis()["flops"]
+    ours = 4 * training_flops(config, 128, 64, pairs=False) / 3
+    assert ours < count < 1.1 * ours

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.optimizers.layerwise import scale_by_layer
+from bertjax.optimizers.layerwise import layers_above, scale_by_layer
 from bertjax.trees import named_leaves
-from tests.model.batches import SMALL, random_batch
+from tests.model.batches import FAMILIES, SMALL, random_batch
 
 
 def test_each_layer_has_its_share_of_the_rate():
@@ -23,3 +23,12 @@ def test_each_layer_has_its_share_of_the_rate():
         else:
             expected = 0.0625 if name.startswith("embeddings/") else 1
         np.testing.assert_array_equal(update, np.broadcast_to(expected, update.shape), err_msg=name)
+
+
+def test_layers_of_several_segments_are_counted_as_they_lie():
+    config = FAMILIES["modernbert"]
+    places = ("segment_0/layer_0", "segment_1/layer_0", "segment_1/layer_1", "segment_1/layer_2", "segment_2/layer_0")
+    depths = [layers_above(f"encoder/{place}/output/kernel", config) for place in places]
+    assert depths == [[8], [7, 4], [6, 3], [5, 2], [1]]
+    assert layers_above("embeddings/layer_norm/scale", config) == 9
+    assert layers_above("encoder/final_layer_norm/scale", config) == 0  # above all layers, as heads are

@@ -1,0 +1,65 @@
+"""Fine-tuning a ModernBERT: its head starts as the masked-LM head's, and it learns in packed rows."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bertjax.finetuning.config import FinetuneConfig
+from bertjax.finetuning.running import finetune
+from bertjax.finetuning.setup import open_setup
+from bertjax.interop.huggingface import export_model
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.tasks.table import Table
+from bertjax.trees import named_leaves
+from tests.model.batches import FAMILIES, random_batch
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(20)), "good", "bad"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Twelve words a text, which are four windows; the label is one of them."""
+    folder = tmp_path_factory.mktemp("modernbert")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 300), ("dev", 60)):
+        lines = []
+        for good in rng.integers(0, 2, count):
+            words = [*rng.choice(PIECES[5:25], 11), "good" if good else "bad"]
+            lines.append(json.dumps({"text": " ".join(rng.permutation(words)), "label": str(good)}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    shape = dataclasses.replace(FAMILIES["modernbert"], vocab_size=len(PIECES), num_hidden_layers=3)
+    batch = random_batch(shape, 1, 8, 2)
+    params = jax.jit(lambda: PretrainingModel(shape, False).init(jax.random.key(1), batch)["params"])()
+    export_model(shape, params, folder / "tokenizer", folder / "model")
+    return FinetuneConfig(
+        task="table/classification",
+        data_dir=str(folder),
+        table=Table(train="train.jsonl", dev="dev.jsonl"),
+        init_from=str(folder / "model"),
+        learning_rates=(1e-2,),
+        epochs=(4,),
+        seeds=(0,),
+        length=16,
+        batch=16,
+    )
+
+
+def test_a_head_starts_as_the_masked_lm_head(config):
+    setup, source, params = open_setup(config, print)
+    assert named_leaves(params["prediction_head"]).keys() == {"dense/kernel", "layer_norm/scale"}
+    for name, x in named_leaves(params["prediction_head"]).items():
+        assert np.array_equal(x, named_leaves(source.params["masked_lm_head"])[name])
+    assert "task_head" not in params
+    assert setup.model.config.attention_output_dropout_prob == -1
+
+
+def test_it_learns_and_its_head_goes_on_to_the_next_task(config, tmp_path):
+    results = finetune(config, tmp_path / "run")
+    assert results["best"]["scores"]["dev"]["accuracy"] > 80
+    _, source, params = open_setup(dataclasses.replace(config, init_from=str(tmp_path / "run")), print)
+    assert params["prediction_head"] is source.params["prediction_head"]

@@ -1,0 +1,189 @@
+"""ModernBERT's fields: layers that are not alike, rotary positions, windows, pre-LayerNorm."""
+
+import dataclasses
+import functools
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.config import from_config_dict
+from bertjax.interop.names import pretraining_names
+from bertjax.model import attention
+from bertjax.model.encoder import segments
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.rotary import rotate
+from bertjax.pretraining import count_parameters
+from bertjax.trees import named_leaves
+
+from .batches import FAMILIES, random_batch
+
+SMALL = FAMILIES["modernbert"]
+DROPPING = dataclasses.replace(
+    SMALL, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, attention_output_dropout_prob=0.2
+)
+
+
+def random_params(model, batch: dict) -> dict:
+    """Parameters of which no two numbers are alike."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_batch(SMALL, 4, 30, 5)
+
+
+@pytest.fixture(scope="module")
+def params(batch):
+    return random_params(PretrainingModel(SMALL, False), batch)
+
+
+def encode(params, batch, config=SMALL, positions=None) -> jax.Array:
+    apply = functools.partial(PretrainingModel(config, False).apply, method="encode")
+    return jax.jit(lambda params: apply({"params": params}, batch, None, positions))(params)
+
+
+def loss(model, batch, keys, params) -> jax.Array:
+    logits = model.apply({"params": params}, batch, keys)["masked_lm_logits"]
+    return jnp.sum(logits[..., : SMALL.vocab_size] ** 2)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 8, 22])
+def test_any_number_of_layers_is_cut_into_segments(layers, every):
+    windows = {"local_attention": 6 if every > 1 else 0, "global_attn_every_n_layers": every}
+    config = dataclasses.replace(SMALL, num_hidden_layers=layers, **windows)
+    plan = segments(config)
+    assert [local for one in plan for local in one.local * one.repeats] == [i % every != 0 for i in range(layers)]
+    assert plan[0].local == (False,) and plan[0].repeats == 1
+    assert len(plan) <= 3
+
+
+def test_base_has_the_parameters_that_are_published():
+    config = from_config_dict(importlib.import_module("configs.modern_base").get_config())
+    assert not config.next_sentence and config.masking.rate == 0.3
+    model = PretrainingModel(config.model, False)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
+    assert count_parameters(config.model, shapes) == 149_655_232
+    theirs = {name.theirs for name in pretraining_names(config.model, False)}
+    assert len(theirs) == 137  # 138 with the copy that tying makes
+    assert {"model.layers.0.mlp_norm.weight", "model.layers.1.attn_norm.weight", "decoder.bias"} <= theirs
+    assert "model.layers.0.attn_norm.weight" not in theirs
+
+
+def test_what_is_added_between_layers_starts_narrower(batch):
+    config = dataclasses.replace(SMALL, hidden_size=96, intermediate_size=384)
+    params = jax.jit(lambda: PretrainingModel(config, False).init(jax.random.key(0), batch)["params"])()
+    for name, x in named_leaves(params).items():
+        if name.endswith("kernel"):
+            narrow = "output" in name or name.startswith("masked_lm_head")
+            expected = 0.8796 * 0.02 / (np.sqrt(2 * 8) if narrow else 1)
+            assert abs(np.std(x) / expected - 1) < 5 / np.sqrt(2 * x.size), name
+
+
+def with_dropout(batch, params, **layout) -> tuple:
+    """Loss and gradients of a layout, dropping at every site."""
+    model, keys = PretrainingModel(DROPPING, False, **layout), jax.random.split(jax.random.key(7), 4)
+    return jax.jit(jax.value_and_grad(functools.partial(loss, model, batch, keys)))(params)
+
+
+@pytest.fixture(scope="module")
+def scanned(batch, params):
+    return with_dropout(batch, params)
+
+
+@pytest.mark.parametrize("layout", [{"unroll": 8}, {"remat": "bert"}, {"remat": "full", "unroll": 2}])
+def test_scanned_unrolled_and_recomputed_are_the_same(layout, batch, params, scanned):
+    (one, expected), (other, found) = scanned, with_dropout(batch, params, **layout)
+    assert float(other) == pytest.approx(float(one), rel=1e-5)
+    whole = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(expected)))
+    for name, x in named_leaves(expected).items():
+        assert np.linalg.norm(named_leaves(found)[name] - x) <= 1e-5 * np.linalg.norm(x) + 1e-7 * whole, name
+
+
+@pytest.mark.parametrize("window", [6, 20], ids=["blocks", "plain"])
+@pytest.mark.parametrize("layers", [7, 8], ids=["global", "local"])  # which attention the last layer has
+def test_rows_that_nobody_reads_are_not_needed(layers, window, batch):
+    config = dataclasses.replace(SMALL, num_hidden_layers=layers, local_attention=window)
+    params = random_params(PretrainingModel(config, False), batch)
+    whole = encode(params, batch, config)
+    few, many = batch["masked_lm_positions"], np.tile(np.arange(30)[::-1], (4, 1))
+    for read in (few, many):
+        some = encode(params, batch, config, read)
+        np.testing.assert_allclose(some, np.take_along_axis(whole, read[..., None], axis=1), rtol=0, atol=2e-5)
+
+
+def test_blocks_and_the_plain_path_make_the_same_model(batch, params, monkeypatch):
+    model = PretrainingModel(SMALL, False)
+
+    def run():
+        return jax.jit(jax.grad(functools.partial(loss, model, batch, None)))(params)
+
+    blocks = run()
+    monkeypatch.setattr(attention, "_BLOCKS_FROM", 1000)
+    monkeypatch.setattr(attention, "local_attention", None)
+    for name, x in named_leaves(run()).items():
+        assert np.linalg.norm(named_leaves(blocks)[name] - x) <= 1e-5 * np.linalg.norm(x), name
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging"])
+@pytest.mark.parametrize("window", [6, 20], ids=["blocks", "plain"])
+def test_packed_equals_padded(kind, window):
+    config = dataclasses.replace(SMALL, local_attention=window)
+    model = FinetuningModel(config, kind, 3)
+    lengths = np.array([11, 5, 14])
+    padded = random_batch(config, 3, 14, 2)
+    padded["attention_mask"] = (np.arange(14) < lengths[:, None]).astype(np.int32)
+    begins = np.array([0, 11, 16])
+    packed = {name: np.zeros((1, 33), np.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    packed["position_ids"] = np.zeros((1, 33), np.int32)
+    for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
+        packed["input_ids"][0, begin : begin + length] = padded["input_ids"][row, :length]
+        packed["attention_mask"][0, begin : begin + length] = row + 1
+        packed["position_ids"][0, begin : begin + length] = np.arange(length)
+    packed["cls_positions"] = begins[None].astype(np.int32)
+    params = random_params(model, padded)
+    apart, together = (model.apply({"params": params}, x)["logits"] for x in (padded, packed))
+    if kind == "classification":
+        np.testing.assert_allclose(together[0], apart, rtol=0, atol=1e-5)
+        return
+    for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
+        np.testing.assert_allclose(together[0, begin : begin + length], apart[row, :length], rtol=0, atol=1e-5)
+
+
+def test_the_last_of_collected_layers_is_what_heads_read(batch):
+    last, four = (FinetuningModel(SMALL, "tagging", 3, features=name) for name in ("last", "concat_last_4"))
+    params = random_params(last, batch)
+    last, four = (model.apply({"params": params}, batch, method="encode") for model in (last, four))
+    assert four.shape == (4, 30, 4, 24)
+    np.testing.assert_allclose(four[:, :, -1], last[:, :, 0], rtol=0, atol=1e-5)
+    assert not np.allclose(four[:, :, -2], last[:, :, 0], atol=0.1)
+
+
+def test_dropout_of_attentions_output_has_a_rate_of_its_own(batch, params):
+    keys = jax.random.split(jax.random.key(7), 4)
+
+    def run(rate, hidden=0.0):
+        config = dataclasses.replace(SMALL, attention_output_dropout_prob=rate, hidden_dropout_prob=hidden)
+        return PretrainingModel(config, False).apply({"params": params}, batch, keys, method="encode")
+
+    assert np.array_equal(run(-1.0), run(0.0))
+    assert not np.allclose(run(0.1), run(0.0), atol=1e-3)
+    assert np.array_equal(run(-1.0, hidden=0.1), run(0.1, hidden=0.1))
+
+
+def test_rotation_leaves_lengths_and_sees_distances_alone():
+    x, y = np.random.default_rng(0).normal(size=(2, 1, 9, 2, 8)).astype(np.float32)
+    places = jnp.arange(9)
+    turned, further = rotate(x, places, 100.0), rotate(x, places + 1000, 100.0)
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+    products = jnp.einsum("bqhd,bkhd->bhqk", turned, rotate(y, places, 100.0))
+    shifted = jnp.einsum("bqhd,bkhd->bhqk", further, rotate(y, places + 1000, 100.0))
+    np.testing.assert_allclose(products, shifted, rtol=0, atol=2e-3)
+    assert not np.allclose(products, jnp.einsum("bqhd,bkhd->bhqk", x, y), atol=0.1)
