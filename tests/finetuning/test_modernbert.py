@@ -34,7 +34,7 @@ def config(tmp_path_factory):
     (folder / "tokenizer" / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     shape = dataclasses.replace(FAMILIES["modernbert"], vocab_size=len(PIECES), num_hidden_layers=3)
     batch = random_batch(shape, 1, 8, 2)
-    params = jax.jit(lambda: PretrainingModel(shape, False).init(jax.random.key(1), batch)["params"])()
+    params = jax.jit(lambda: PretrainingModel(shape, "").init(jax.random.key(1), batch)["params"])()
     export_model(shape, params, folder / "tokenizer", folder / "model")
     return FinetuneConfig(
         task="table/classification",

@@ -97,7 +97,7 @@ def test_spellings_carry_their_values(tmp_path):
 )
 def test_configs_come_back_from_transformers_as_they_were(config, tmp_path):
     transformers = pytest.importorskip("transformers")
-    (tmp_path / "config.json").write_text(json.dumps(configs.written(config, None, False, 3)))
+    (tmp_path / "config.json").write_text(json.dumps(configs.written(config, None, "", 3)))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert theirs.layer_types.count("full_attention") == sum(
         not config.is_local(i) for i in range(len(theirs.layer_types))
@@ -108,7 +108,7 @@ def test_configs_come_back_from_transformers_as_they_were(config, tmp_path):
 
 @pytest.mark.parametrize("absent", [ABSENT, TODAY], ids=["new", "old"])
 def test_both_spellings_are_written(absent, tmp_path):
-    values = configs.written(SMALL, None, False, 3)
+    values = configs.written(SMALL, None, "", 3)
     assert absent.keys() <= values.keys()
     (tmp_path / "config.json").write_text(json.dumps({key: values[key] for key in values if key not in absent}))
     assert configs.read(tmp_path)[0] == SMALL
@@ -159,13 +159,13 @@ def test_tasks_that_read_every_token_do_not_mind_the_pooling(tmp_path):
 )
 def test_what_transformers_cannot_say_is_not_exported(changes, message):
     with pytest.raises(UserError, match=message):
-        configs.written(dataclasses.replace(SMALL, **changes), None, False, 0)
+        configs.written(dataclasses.replace(SMALL, **changes), None, "", 0)
 
 
 def test_the_encoder_alone_comes_in_without_its_prefix(tmp_path):
     transformers = pytest.importorskip("transformers")
     batch = random_batch(SMALL, 1, 8, 2)
-    params = jax.jit(lambda: PretrainingModel(SMALL, False).init(jax.random.key(1), batch)["params"])()
+    params = jax.jit(lambda: PretrainingModel(SMALL, "").init(jax.random.key(1), batch)["params"])()
     export_model(SMALL, params, None, tmp_path / "whole")
     transformers.ModernBertModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "encoder")
     said = []

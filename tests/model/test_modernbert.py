@@ -41,11 +41,11 @@ def batch():
 
 @pytest.fixture(scope="module")
 def params(batch):
-    return random_params(PretrainingModel(SMALL, False), batch)
+    return random_params(PretrainingModel(SMALL, ""), batch)
 
 
 def encode(params, batch, config=SMALL, positions=None) -> jax.Array:
-    apply = functools.partial(PretrainingModel(config, False).apply, method="encode")
+    apply = functools.partial(PretrainingModel(config, "").apply, method="encode")
     return jax.jit(lambda params: apply({"params": params}, batch, None, positions))(params)
 
 
@@ -68,7 +68,7 @@ def test_any_number_of_layers_is_cut_into_segments(layers, every):
 def test_base_has_the_parameters_that_are_published():
     config = from_config_dict(importlib.import_module("configs.modern_base").get_config())
     assert not config.next_sentence and config.masking.rate == 0.3
-    model = PretrainingModel(config.model, False)
+    model = PretrainingModel(config.model, "")
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
     assert count_parameters(config.model, shapes) == 149_655_232
     theirs = {name.theirs for name in pretraining_names(config.model, False)}
@@ -79,7 +79,7 @@ def test_base_has_the_parameters_that_are_published():
 
 def test_what_is_added_between_layers_starts_narrower(batch):
     config = dataclasses.replace(SMALL, hidden_size=96, intermediate_size=384)
-    params = jax.jit(lambda: PretrainingModel(config, False).init(jax.random.key(0), batch)["params"])()
+    params = jax.jit(lambda: PretrainingModel(config, "").init(jax.random.key(0), batch)["params"])()
     for name, x in named_leaves(params).items():
         if name.endswith("kernel"):
             narrow = "output" in name or name.startswith("masked_lm_head")
@@ -89,7 +89,7 @@ def test_what_is_added_between_layers_starts_narrower(batch):
 
 def with_dropout(batch, params, **layout) -> tuple:
     """Loss and gradients of a layout, dropping at every site."""
-    model, keys = PretrainingModel(DROPPING, False, **layout), jax.random.split(jax.random.key(7), 4)
+    model, keys = PretrainingModel(DROPPING, "", **layout), jax.random.split(jax.random.key(7), 4)
     return jax.jit(jax.value_and_grad(functools.partial(loss, model, batch, keys)))(params)
 
 
@@ -111,7 +111,7 @@ def test_scanned_unrolled_and_recomputed_are_the_same(layout, batch, params, sca
 @pytest.mark.parametrize("layers", [7, 8], ids=["global", "local"])  # which attention the last layer has
 def test_rows_that_nobody_reads_are_not_needed(layers, window, batch):
     config = dataclasses.replace(SMALL, num_hidden_layers=layers, local_attention=window)
-    params = random_params(PretrainingModel(config, False), batch)
+    params = random_params(PretrainingModel(config, ""), batch)
     whole = encode(params, batch, config)
     few, many = batch["masked_lm_positions"], np.tile(np.arange(30)[::-1], (4, 1))
     for read in (few, many):
@@ -120,7 +120,7 @@ def test_rows_that_nobody_reads_are_not_needed(layers, window, batch):
 
 
 def test_blocks_and_the_plain_path_make_the_same_model(batch, params, monkeypatch):
-    model = PretrainingModel(SMALL, False)
+    model = PretrainingModel(SMALL, "")
 
     def run():
         return jax.jit(jax.grad(functools.partial(loss, model, batch, None)))(params)
@@ -171,7 +171,7 @@ def test_dropout_of_attentions_output_has_a_rate_of_its_own(batch, params):
 
     def run(rate, hidden=0.0):
         config = dataclasses.replace(SMALL, attention_output_dropout_prob=rate, hidden_dropout_prob=hidden)
-        return PretrainingModel(config, False).apply({"params": params}, batch, keys, method="encode")
+        return PretrainingModel(config, "").apply({"params": params}, batch, keys, method="encode")
 
     assert np.array_equal(run(-1.0), run(0.0))
     assert not np.allclose(run(0.1), run(0.0), atol=1e-3)
