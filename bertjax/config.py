@@ -14,7 +14,7 @@ from typing import Any
 
 from bertjax.errors import UserError
 
-OPTIMIZERS = ("adamw", "lamb")
+OPTIMIZERS = ("adamw", "lamb", "stable_adamw", "muon")
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 MASKING_UNITS = ("token", "word", "span")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -136,13 +136,14 @@ class Phase:
     batch: int  # sequences a step, over all devices
     learning_rate: float = 0.0  # a peak of its own: the schedule begins anew with this phase; 0: it goes on
     warmup_steps: int = 0  # of the schedule that begins anew
+    global_rope_theta: float = 0.0  # in place of the model's, which is that of the last phase; 0: the model's
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """How parameters are updated. As published for BERT: AdamW, no bias correction, eps 1e-6, clipping at 1."""
 
-    name: str = "adamw"  # adamw, lamb (for batches of tens of thousands)
+    name: str = "adamw"  # adamw, lamb (for batches of tens of thousands), stable_adamw, muon
     learning_rate: float = 1e-4  # the schedule's peak
     schedule: str = "linear"  # linear, cosine, constant, wsd (warmup, stable, 1-sqrt decay)
     warmup_steps: int = 10_000
@@ -455,6 +456,8 @@ def validate_optimizer(optimizer: OptimizerConfig) -> None:
         require(
             0 <= getattr(optimizer, name) < 1, f"optimizer.{name}", getattr(optimizer, name), "at least 0 and under 1"
         )
+    wide = optimizer.name != "muon" or optimizer.state_dtype == "float32"
+    require(wide, "optimizer.state_dtype", optimizer.state_dtype, "float32 with muon")
     if optimizer.schedule == "wsd":
         require(
             optimizer.decay_steps > 0, "optimizer.decay_steps", optimizer.decay_steps, "set where the schedule is wsd"
@@ -473,11 +476,16 @@ def _validate_phases(config: Config) -> None:
             phase.length,
             f"at least 8 and at most model.max_position_embeddings ({longest})",
         )
-        for name in ("learning_rate", "warmup_steps"):
+        for name in ("learning_rate", "warmup_steps", "global_rope_theta"):
             require(getattr(phase, name) >= 0, f"phases[{index}].{name}", getattr(phase, name), "0 or larger")
         if not phase.learning_rate:
             rule = "set with a learning_rate in the same phase; without one the schedule goes on"
             require(not phase.warmup_steps, f"phases[{index}].warmup_steps", phase.warmup_steps, rule)
+        theta, rotates = phase.global_rope_theta, config.model.global_rope_theta > 0
+        rule = "left out: the model has no rotary positions"
+        require(not theta or rotates, f"phases[{index}].global_rope_theta", theta, rule)
+    theta, rule = config.phases[-1].global_rope_theta, "that of the model, which is what the last phase trains"
+    require(theta in (0, config.model.global_rope_theta), "phases[-1].global_rope_theta", theta, rule)
     first = config.phases[0].learning_rate
     require(not first, "phases[0].learning_rate", first, "left out; the first phase has optimizer.learning_rate")
 

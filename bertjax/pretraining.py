@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -35,7 +36,9 @@ from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as losses
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.lamb import lamb
+from bertjax.optimizers.muon import muon
 from bertjax.optimizers.schedules import learning_rate
+from bertjax.optimizers.stable_adamw import stable_adamw
 from bertjax.text import tokenizers
 from bertjax.trees import named_leaves
 
@@ -53,6 +56,33 @@ def make_objective(config: Config) -> training.Objective:
     if config.distillation.teacher:
         return distillation.objective(config, model)
     return training.Objective(model, losses.terms, losses.weights)
+
+
+def in_phase(config: Config, phase: Phase) -> Config:
+    """`config` with the model as it is trained in a phase."""
+    theta = phase.global_rope_theta or config.model.global_rope_theta
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
+
+
+def make_train_step(
+    config: Config, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh, start: int
+) -> Callable[[training.TrainState, training.Batch], tuple[training.TrainState, dict[str, jax.Array]]]:
+    """The compiled step, to be called for step `start` first and then for each that follows.
+
+    Phases that train the model in different ways have programs of their own.
+    """
+    parts = config.layout.accumulation
+    steps = {
+        one.model: training.make_train_step(make_objective(one), optimizer, schedule, mesh, config.seed, parts)
+        for one in (in_phase(config, phase) for phase in config.phases)
+    }
+    numbers = itertools.count(start)
+
+    def step(state: training.TrainState, batch: training.Batch) -> Any:
+        phase = config.phases[config.locate(next(numbers))[0]]
+        return steps[in_phase(config, phase).model](state, batch)
+
+    return step
 
 
 def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
@@ -75,7 +105,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a run and its learning rate as a function of the step."""
     schedule = learning_rate(config.optimizer, config.phases)
-    make = {"adamw": adamw, "lamb": lamb}[config.optimizer.name]
+    make = {"adamw": adamw, "lamb": lamb, "stable_adamw": stable_adamw, "muon": muon}[config.optimizer.name]
     return make(config.optimizer, schedule), schedule
 
 
@@ -221,22 +251,32 @@ class HeldOut:
         return heldout.unigram_entropy(self.train, self.split)
 
     @functools.cached_property
-    def _eval_step(self) -> Any:
-        return training.make_eval_step(make_objective(self.config), self.mesh)
+    def _eval_steps(self) -> dict[ModelConfig, Any]:
+        """For each model that a phase trains; compiled when they are called."""
+        return {}
 
-    def scores(self, params: Any, length: int, batch: int) -> dict[str, float]:
-        """`eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`."""
+    def _eval_step(self, phase: Phase) -> Any:
+        config = in_phase(self.config, phase)
+        if config.model not in self._eval_steps:
+            self._eval_steps[config.model] = training.make_eval_step(make_objective(config), self.mesh)
+        return self._eval_steps[config.model]
+
+    def scores(self, params: Any, phase: Phase) -> dict[str, float]:
+        """As a phase trains, in its sequences and batches.
+
+        `eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`.
+        """
         limit = self.config.eval_sequences
         batches = heldout.heldout_batches(
             self.split,
             self.vocabulary,
             self.config,
-            length=length,
-            batch=batch,
+            length=phase.length,
+            batch=phase.batch,
             limit=limit,
-            rows=parallel.local_rows(self.mesh, batch),
+            rows=parallel.local_rows(self.mesh, phase.batch),
         )
-        means = training.evaluate(self._eval_step, params, batches, self.mesh)
+        means = training.evaluate(self._eval_step(phase), params, batches, self.mesh)
         means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
         means["unigram_entropy"] = self.entropy
         return {f"eval/{name}": value for name, value in means.items()}
@@ -272,7 +312,7 @@ def score(
     sharding.check_divides("batch", batch, mesh, "the batch")
     held_out = open_held_out(config, mesh, Vocabulary.of(model.tokenizer), corpus)
     params = jax.device_put(model.params, sharding.of_state(model.params, mesh))
-    return held_out.scores(params, length, batch)
+    return held_out.scores(params, Phase(1, length, batch))
 
 
 def describe_scores(scores: dict[str, float]) -> str:

@@ -103,7 +103,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
 
         def on_evaluation(step: int, state: training.TrainState) -> None:
             phase = config.phases[config.locate(step - 1)[0]]
-            scores = held_out.scores(state.params, phase.length, phase.batch)
+            scores = held_out.scores(state.params, phase)
             writer.write(step, scores)
             progress.line(f"step {step}: {pretraining.describe_scores(scores)}")
 
@@ -118,8 +118,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
             checkpoint_due=lambda step: step == total or step % config.checkpoint_every == 0,
             on_checkpoint=on_checkpoint,
         )
-        parts = config.layout.accumulation
-        train_step = training.make_train_step(objective, optimizer, schedule, mesh, config.seed, parts)
+        train_step = pretraining.make_train_step(config, optimizer, schedule, mesh, start)
         if teacher:
             train_step = distillation.taught(train_step, distillation.reader(teacher, config, mesh))
         rows = functools.partial(parallel.local_rows, mesh)

@@ -74,6 +74,11 @@ def logical_axes(name: str) -> tuple[str, ...]:
     return found[0]
 
 
+def is_stacked(name: str) -> bool:
+    """Whether the first axis of the parameter at path `name` counts layers."""
+    return "layers" in logical_axes(name)
+
+
 def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
     """Logical axes as mesh axes, those of `without` left out."""
     laid = [tuple(axis for axis in RULES[name] if axis not in without) for name in axes]

@@ -9,7 +9,7 @@ import optax
 from bertjax.config import OptimizerConfig
 from bertjax.optimizers.adamw import direction
 from bertjax.optimizers.decay import decay_mask
-from bertjax.sharding import logical_axes
+from bertjax.sharding import is_stacked
 from bertjax.trees import path_name
 
 
@@ -32,7 +32,7 @@ def scale_by_trust_ratio() -> optax.GradientTransformation:
         def one(path: tuple[Any, ...], decays: bool, update: jax.Array, param: jax.Array) -> jax.Array:
             if not decays:
                 return update
-            stacked = "layers" in logical_axes(path_name(path))
+            stacked = is_stacked(path_name(path))
             param_norm, update_norm = _norm(param, stacked), _norm(update, stacked)
             defined = (param_norm > 0) & (update_norm > 0)
             return update * jnp.where(defined, param_norm / jnp.where(defined, update_norm, 1), 1)

@@ -112,7 +112,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
 def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, training.TrainState]:
     """The train step as JAX sees it, and the shapes of its state."""
     sharding.check(dataclasses.replace(config, phases=(phase,)), mesh)
-    objective = pretraining.make_objective(config)
+    objective = pretraining.make_objective(pretraining.in_phase(config, phase))
     optimizer, schedule = pretraining.make_optimizer(config)
     batch = pretraining.abstract_batch(config, phase)
     places = sharding.of_batch(batch, mesh)

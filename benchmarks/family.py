@@ -1,0 +1,106 @@
+"""Pre-trains each shipped descendant of BERT at a reduced size, and DistilBERT with and without its teacher.
+
+python benchmarks/family.py --data=DIR --workdir=DIR [--steps=600] [--families=bert,roberta,albert,modern,distilbert]
+
+DIR of --data holds wiki/ (WikiExtractor's files). Everything runs through the commands that users type, with the
+family's own config and tokenizer; what is done already in --workdir is not done again. Prints the held-out masked-LM
+loss of each beside what word counts alone reach; curves are in --workdir/NAME/curves.png.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SIZE = {
+    "model.vocab_size": 0,
+    "model.hidden_size": 256,
+    "model.num_hidden_layers": 4,
+    "model.num_attention_heads": 4,
+    "model.intermediate_size": 1024,
+    "model.max_position_embeddings": 64,
+    "model.initializer_range": 0.06,  # 0.02 is made for a width of 768
+    "model.hidden_dropout_prob": 0.0,
+    "model.attention_probs_dropout_prob": 0.0,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.beta2": 0.98,
+    "optimizer.bias_correction": True,
+    "layout.remat": "none",
+}
+# config file, tokenizer, and what else is smaller or (where it was made for other batches) higher.
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert": ("base", "wordpiece:8192", {}),
+    "roberta": ("roberta_base", "bpe:8192", {}),
+    "albert": (
+        "albert_base",
+        "unigram:8000",
+        {"model.embedding_size": 64, "optimizer.learning_rate": 5e-3, "optimizer.eps": 1e-6},
+    ),
+    "modern": (
+        "modern_base",
+        "wordpiece:8192",
+        {
+            "model.intermediate_size": 384,
+            "model.attention_output_dropout_prob": 0.0,
+            "model.local_attention": 16,
+            "packing": 8,
+        },
+    ),
+    "distilbert": ("distilbert_base", "wordpiece:8192", {"model.num_hidden_layers": 2}),
+}
+TEACHER = "bert"
+
+
+def main() -> None:
+    """Prepares, trains and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    arguments = parser.parse_args()
+    print("| run | tokenizer | held-out loss | word counts alone | below |")
+    print("|---|---|---|---|---|", flush=True)
+    for name in arguments.families.split(","):
+        if name == "distilbert":
+            teacher = arguments.workdir.absolute() / TEACHER
+            row(arguments, name, "distilbert, taught", {"distillation.teacher": teacher})
+            # The same start: the teacher's layers, but none of its answers.
+            alone = {"distillation.soft_weight": 0.0, "distillation.cosine_weight": 0.0}
+            row(arguments, name, "distilbert, same start", {"distillation.teacher": teacher, **alone})
+            row(arguments, name, "distilbert, alone", {})
+        else:
+            row(arguments, name, name, {})
+
+
+def row(arguments: Any, family: str, name: str, more: dict[str, Any]) -> None:
+    """Trains a run, unless it is done, and prints its row of the table."""
+    config, tokenizer, special = FAMILIES[family]
+    corpus = arguments.workdir / f"corpus-{tokenizer.replace(':', '-')}"
+    workdir = arguments.workdir / name.replace(", ", "-").replace(" ", "-")
+    run("prepare", f"--source=wiki:{arguments.data}/wiki", f"--tokenizer=new:{tokenizer}", f"--output={corpus}")
+    steps = arguments.steps
+    settings = SIZE | special | more
+    settings |= {"optimizer.warmup_steps": steps // 10, "log_every": 20, "eval_every": steps // 10}
+    if family == "modern":
+        settings["optimizer.decay_steps"] = steps // 5
+    phases = ({"steps": steps, "length": 64, "batch": 32},)
+    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+    files = [f"--config=configs/{config}.py", f"--workdir={workdir}", f"--config.corpus={corpus.absolute()}"]
+    run("train", *files, f"--config.phases={phases!r}", *flags)
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    last = [record for record in records if "eval/mlm_loss" in record][-1]
+    loss, entropy = last["eval/mlm_loss"], last["eval/unigram_entropy"]
+    print(f"| {name} | {tokenizer} | {loss:.3f} | {entropy:.3f} | {entropy - loss:.3f} |", flush=True)
+
+
+def run(command: str, *flags: str) -> None:
+    """A command of bertjax, its own lines on stderr."""
+    print(f"python -m bertjax.{command} {' '.join(flags)}", file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, "-m", f"bertjax.{command}", *flags], check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
