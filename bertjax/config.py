@@ -21,6 +21,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 STATE_DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "bert", "dots", "full")
 ATTENTION = ("auto", "xla", "cudnn", "splash")
+POOLINGS = ("mean", "cls", "max")  # of a text's states to its vector
 PAIR_TASKS = ("next_sentence", "sentence_order")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "modernbert")

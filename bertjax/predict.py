@@ -6,6 +6,7 @@ python -m bertjax.predict answer    --checkpoint=DIR "Which question?" "The pass
 python -m bertjax.predict tag       --checkpoint=DIR "Words to tag ." …
 python -m bertjax.predict choose    --checkpoint=DIR "A text" "one end of it" "another end" …
 python -m bertjax.predict embed     --checkpoint=DIR "A text." … [--output=FILE.npy]
+python -m bertjax.predict search    --checkpoint=DIR --texts=FILE "What is looked for." …
 
 What is to be read comes from the command line, from --input=FILE, or from stdin. In a file each line is a text; a line
 that begins with { is a JSON object, for what has more than one part: {"text": …, "second": …} for pairs,
@@ -30,8 +31,11 @@ _CHECKPOINT = flags.DEFINE_string(
 )
 _INPUT = flags.DEFINE_string("input", None, "A file with a text or a JSON object a line; - reads stdin.")
 _OUTPUT = flags.DEFINE_string("output", None, "embed: an .npy file for the array [texts, hidden], in place of JSON.")
-_TOP = flags.DEFINE_integer("top", 5, "fill-mask: tokens a mask; answer: answers in `best`.", lower_bound=1)
-_POOLING = flags.DEFINE_string("pooling", "mean", "embed: mean, cls or max of the tokens' states.")
+_TEXTS = flags.DEFINE_string("texts", None, "search: a file with a text or a JSON object with `text` a line.")
+_TOP = flags.DEFINE_integer("top", 5, "fill-mask: tokens a mask; answer: answers in `best`; search: texts.", 1)
+_POOLING = flags.DEFINE_string(
+    "pooling", "", "embed: mean, cls or max of the tokens' states; by default as the model was trained, else mean."
+)
 _NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of length 1.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
@@ -53,7 +57,7 @@ def main(args: list[str]) -> None:
     from bertjax import predictor, pretrained
 
     options = predictor.Options(
-        _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value
+        _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value, _texts(mode)
     )
     predict = predictor.make(pretrained.load(_CHECKPOINT.value, command.say), mode, options)
     if _OUTPUT.value:
@@ -63,6 +67,21 @@ def main(args: list[str]) -> None:
         for record in predict(inputs[start : start + _CHUNK], places[start : start + _CHUNK]):
             print(json.dumps(record, ensure_ascii=False))
         sys.stdout.flush()
+
+
+def _texts(mode: str) -> tuple[str, ...]:
+    """Those of --texts."""
+    if bool(_TEXTS.value) != (mode == "search"):
+        raise UserError("--texts=FILE is what search looks in, and for search only")
+    if not _TEXTS.value:
+        return ()
+    found = []
+    for place, one in _of_file(_TEXTS.value):
+        text = one.get("text") if isinstance(one, dict) else one
+        if not isinstance(text, str):
+            raise UserError(f"{place} has no text; give a text, or a JSON object with one")
+        found.append(text)
+    return tuple(found)
 
 
 def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
@@ -80,16 +99,26 @@ def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
     if mode == "choose" and words:
         yield "the command line", {"text": words[0], "choices": words[1:]}
         return
-    name = "text" if words else f"{'stdin' if _INPUT.value in (None, '-') else _INPUT.value}, line"
-    found = [
-        (f"{name} {number}", line.strip())
-        for number, line in enumerate(words or _lines(_INPUT.value or "-"), start=1)
-        if line.strip()
-    ]
+    if words:
+        yield from _read("text", words)
+    else:
+        yield from _of_file(_INPUT.value or "-")
+
+
+def _of_file(path: str) -> Iterator[tuple[str, Any]]:
+    """(place, input) of each line of a file."""
+    name = "stdin" if path == "-" else path
+    found = list(_read(f"{name}, line", _lines(path)))
     if not found:
-        raise UserError(f"there is no text in {_INPUT.value or 'stdin'}; give one text a line")
-    for place, line in found:
-        yield place, _parsed(place, line) if line.startswith("{") else line
+        raise UserError(f"there is no text in {name}; give one text a line")
+    yield from found
+
+
+def _read(name: str, lines: list[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line:
+            place = f"{name} {number}"
+            yield place, _parsed(place, line) if line.startswith("{") else line
 
 
 def _parsed(place: str, line: str) -> Any:

@@ -19,6 +19,7 @@ from bertjax.prediction import MODES, OF_KIND
 from bertjax.prediction.embedding import Embedder
 from bertjax.prediction.fill_mask import FillMask
 from bertjax.prediction.runner import Options
+from bertjax.prediction.search import Searcher
 from bertjax.prediction.task import TaskPredictor
 from bertjax.pretrained import Pretrained
 
@@ -55,9 +56,9 @@ def make(source: Pretrained, mode: str = "", options: Options | None = None) -> 
     mode = mode or own
     if mode not in MODES:
         raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")
-    if mode not in (own, "embed"):
+    if mode not in (own, "embed", "search"):
         tuned = f"fine-tuned for {source.task['kind']}" if source.task else "not fine-tuned"
-        raise UserError(f"{source.path} is {tuned}: it can {own} and embed, but not {mode}; give another model")
-    if mode == "embed":
-        return Embedder(source, options)
+        raise UserError(f"{source.path} is {tuned}: it can {own}, embed and search, but not {mode}; give another model")
+    if mode in ("embed", "search"):
+        return {"embed": Embedder, "search": Searcher}[mode](source, options)
     return FillMask(source, options) if source.task is None else TaskPredictor(source, options)

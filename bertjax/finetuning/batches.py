@@ -15,6 +15,7 @@ import numpy as np
 
 from bertjax.data import rng
 from bertjax.finetuning.inputs import Row, empty_inputs
+from bertjax.tasks.task import APART
 from bertjax.text.tokenizers import Tokenizer
 
 _LENGTHS = 8  # compiled programs of a prediction
@@ -48,8 +49,8 @@ class Batches:
         lengths = np.array([len(row.input_ids) for row in rows]).reshape(-1, choices)
         self._unit_lengths = lengths.max(axis=1)
         self.lengths = chosen_lengths(_in_batches(np.sort(self._unit_lengths), batch).max(axis=1))
-        # A passage to answer from fills a row by itself, and features are no ids.
-        self.packed = kind != "span" and features is None
+        # A passage to answer from fills a row by itself, vectors are of whole rows, and features are no ids.
+        self.packed = kind not in ("span", *APART) and features is None
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
         self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, *self._sizes) / _WIDTH_MULTIPLE)
         mean = self._sizes.mean()
@@ -140,7 +141,7 @@ class Batches:
         """`labels` and `weights` as objectives/finetuning.py describes them; what is not labelled weighs 0."""
         shape = tokens if self.kind == "tagging" else units
         columns = {"multi_label": (self._labels,), "span": (2,)}.get(self.kind, ())
-        dtype = np.float32 if self.kind == "regression" else np.int32
+        dtype = np.float32 if self.kind in ("regression", "similarity") else np.int32
         return {"labels": np.zeros((*shape, *columns), dtype), "weights": np.zeros(shape, np.float32)}
 
     def _aim(self, targets: dict[str, np.ndarray], row: Row, unit: Any, begin: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bertjax.config import (
     DTYPES,
+    POOLINGS,
     SCHEDULES,
     LayoutConfig,
     MeshConfig,
@@ -37,6 +38,18 @@ class UpdateConfig:
     weight_decay: float = 0.01  # not for biases and LayerNorm
     clip_norm: float = 1.0  # global gradient norm; 0 does not clip
     layer_decay: float = 1.0  # the rate of each layer over that of the layer above it; 1: the same for all
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceConfig:
+    """Texts that are read apart, each to a vector of its own (Reimers & Gurevych 2019, arXiv:1908.10084)."""
+
+    apart: bool = False  # read the two texts of a regression or classification apart; retrieval always does
+    pooling: str = "mean"  # of the tokens' last states, [CLS] and [SEP] included: mean, cls, max
+    normalize: bool = False  # to length 1; the cosine does so in any case
+    scale: float = 20.0  # retrieval: of cosines as scores
+    lowest: float = 0.0  # similarity: the label that stands for the cosine 0
+    highest: float = 5.0  # similarity: the label that stands for the cosine 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +85,7 @@ class FinetuneConfig:
     attention_probs_dropout_prob: float = 0.1
     dtype: str = "auto"
     optimizer: UpdateConfig = dataclasses.field(default_factory=UpdateConfig)
+    sentence: SentenceConfig = dataclasses.field(default_factory=SentenceConfig)
     distillation: TaskDistillation = dataclasses.field(default_factory=TaskDistillation)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     layout: LayoutConfig = dataclasses.field(default_factory=LayoutConfig)
@@ -136,6 +150,11 @@ def _validate(config: FinetuneConfig) -> None:
     if config.features:
         one_of("features", config.features, FEATURES)
     require(config.features_memory > 0, "features_memory", config.features_memory, "larger than 0")
+    sentence = config.sentence
+    one_of("sentence.pooling", sentence.pooling, POOLINGS)
+    require(sentence.scale > 0, "sentence.scale", sentence.scale, "larger than 0")
+    require(sentence.highest > sentence.lowest, "sentence.highest", sentence.highest, "larger than sentence.lowest")
+    require(not (sentence.apart and config.features), "sentence.apart", True, "False with config.features")
     distillation = config.distillation
     require(distillation.temperature > 0, "distillation.temperature", distillation.temperature, "larger than 0")
     weight = distillation.soft_weight

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bertjax.errors import UserError
-from bertjax.tasks.task import ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.tasks.task import APART, ChoiceExample, QuestionExample, TextExample, WordsExample
 from bertjax.text.tokenizers import Tokenizer
 
 # A text of more characters is a mistake of its file, such as a quotation mark that is never closed.
@@ -81,6 +81,17 @@ def _choices(place: int, example: ChoiceExample, tokenizer: Tokenizer, limits: L
     first = _encode(example.text, example.where, tokenizer)
     seconds = [_encode(choice, example.where, tokenizer) for choice in example.choices]
     return [_joined(place, first, second, tokenizer, limits.length, example.label) for second in seconds]
+
+
+def _apart(place: int, example: Any, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+    """A row for each text of an example, all with its label."""
+    if isinstance(example, TextExample) and example.second is None:
+        raise UserError(
+            f"{example.where}: there is one text only, and config.sentence.apart compares two; leave it out"
+        )
+    others = example.choices if isinstance(example, ChoiceExample) else (example.second,)
+    texts = [_encode(text, example.where, tokenizer) for text in (example.text, *others)]
+    return [_joined(place, text, None, tokenizer, limits.length, example.label) for text in texts]
 
 
 def _words(place: int, example: WordsExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
@@ -190,5 +201,6 @@ _MAKERS: dict[str, Callable[..., list[Row]]] = {
     "regression": _texts,
     "choice": _choices,
     "tagging": _words,
+    **dict.fromkeys(APART, _apart),
     "span": _passage,
 }

@@ -9,6 +9,7 @@ import numpy as np
 from bertjax.finetuning.inputs import Limits, Row
 from bertjax.tasks.task import Answer
 
+_ASKED = 1024  # texts that are compared with all others at once
 _BEST = 20  # beginnings and ends of answers that are looked at in each window, and answers that are kept
 
 
@@ -98,6 +99,23 @@ def _spans(example: Any, row: Row, score: np.ndarray, limits: Limits) -> list[tu
     ]
 
 
+def ranked(vectors: np.ndarray) -> list[Prediction]:
+    """At which rank, from 1, each example's first text finds its second one among all texts that are no first ones.
+
+    vectors: [examples, texts, hidden]. By the cosine; what is as near as the right one does not stand before it.
+    """
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors = vectors / np.maximum(lengths, 1e-12)
+    others = vectors[:, 1:].reshape(-1, vectors.shape[-1])
+    found = []
+    for begin in range(0, len(vectors), _ASKED):
+        scores = vectors[begin : begin + _ASKED, 0] @ others.T
+        right = (begin + np.arange(len(scores))) * (vectors.shape[1] - 1)
+        nearer = (scores > scores[np.arange(len(scores)), right][:, None]).sum(axis=1)
+        found += [Prediction(int(rank) + 1) for rank in nearer]
+    return found
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities over the last axis."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -111,4 +129,6 @@ _DECIDERS: dict[str, Callable[[Any, Found, Limits], Prediction]] = {
     "choice": _choice,
     "tagging": _word_labels,
     "span": _span,
+    "similarity": _number,
+    "comparison": _class,
 }

@@ -23,6 +23,7 @@ from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.prediction import OF_KIND
 from bertjax.pretrained import Pretrained
 from bertjax.tasks import glue, submission
+from bertjax.tasks.task import APART
 
 
 def finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
@@ -118,6 +119,8 @@ def _keep(
     shape = Config(model=made.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
     if config.features:
         task["features"] = config.features
+    if made.task.kind in APART:
+        task["sentence"] = {"pooling": config.sentence.pooling, "normalize": config.sentence.normalize}
     frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
     model = dataclasses.replace(
         source,

@@ -11,12 +11,13 @@ import jax
 from bertjax import pretrained, sharding
 from bertjax.errors import UserError
 from bertjax.finetuning import report
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.finetuning.config import FinetuneConfig, SentenceConfig
 from bertjax.finetuning.inputs import Limits
 from bertjax.finetuning.setup import Setup, Split, make_setup
 from bertjax.tasks import glue
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
+from bertjax.tasks.task import APART
 
 
 def open_scoring(
@@ -33,11 +34,15 @@ def open_scoring(
     if not name:
         raise UserError(f"{model.path} does not say which task it is for; give --task")
     opened = open_task(name, data_dir, table, labels=model.task["labels"] or None, say=say)
-    if opened.kind != model.task["kind"]:
-        raise UserError(f"{model.path} is fine-tuned for {model.task['kind']}, but {name} is {opened.kind}")
+    kind, told = model.task["kind"], model.task.get("sentence", {})
+    read = {"similarity": "regression", "comparison": "classification"}.get(kind, kind)
+    if opened.kind != read:
+        raise UserError(f"{model.path} is fine-tuned for {kind}, but {name} is {opened.kind}")
     limits = Limits(**model.task.get("limits", {}))
     limits = dataclasses.replace(limits, length=min(limits.length, model.config.model.max_position_embeddings))
-    config = FinetuneConfig(batch=batch, features=model.task.get("features", ""), **dataclasses.asdict(limits))
+    sentence = SentenceConfig(apart=kind in APART, **told)
+    features = model.task.get("features", "")
+    config = FinetuneConfig(batch=batch, features=features, sentence=sentence, **dataclasses.asdict(limits))
     return make_setup(config, opened, model.config.model, model.tokenizer)
 
 

@@ -15,11 +15,13 @@ from bertjax.config import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import inputs, outputs
 from bertjax.finetuning.batches import Batches
-from bertjax.finetuning.config import FinetuneConfig, TaskDistillation
+from bertjax.finetuning.config import FinetuneConfig, SentenceConfig, TaskDistillation
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.sentence import SentenceModel
 from bertjax.objectives import finetuning as losses
+from bertjax.objectives import sentence
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.task import Task
+from bertjax.tasks.task import APART, Task
 from bertjax.text.tokenizers import Tokenizer
 
 RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
@@ -48,6 +50,7 @@ class Setup:
     limits: inputs.Limits
     batch: int
     row_multiple: int  # of rows of a batch, for devices and accumulation to share
+    sentence: SentenceConfig
     distillation: TaskDistillation
 
     def split(self, name: str, limit: int = 0) -> Split:
@@ -69,7 +72,10 @@ class Setup:
     @functools.cached_property
     def objective(self) -> training.Objective:
         """The model with the loss of the task's kind, and its teacher's."""
-        taught = self.distillation
+        taught, apart = self.distillation, self.sentence
+        if self.task.kind in APART:
+            terms = sentence.terms(self.task.kind, self.task.choices, apart.scale, apart.lowest, apart.highest)
+            return training.Objective(self.model, terms, losses.weights)
         if taught.teacher:
             scales = {"task_loss": 1 - taught.soft_weight, "soft_loss": taught.soft_weight}
             terms = losses.taught_terms(self.task.kind, taught.temperature)
@@ -87,6 +93,11 @@ class Setup:
         for units, batch in batches.sorted():
             batch = {name: batch[name] for name in batch if name not in _TARGETS}
             pending.append((units, self._predict_step(params, parallel.put_batch(batch, self.mesh))))
+        if self.task.kind == "retrieval":
+            vectors = np.zeros((len(split.examples), batches.choices, self.model.config.hidden_size), np.float32)
+            for units, result in pending:
+                vectors[units] = jax.device_get(result["vectors"])[: len(units)]
+            return outputs.ranked(vectors)
         for units, result in pending:
             logits = jax.device_get(result["logits"])
             for place, unit in enumerate(units):
@@ -160,23 +171,44 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
             f"config.features=concat_last_4 needs four layers, the model has {shape.num_hidden_layers}; "
             "take last or weighted_sum"
         )
+    task = _apart(task, config)
     mesh = parallel.make_mesh(config.mesh)
     sharding.check_model(shape, mesh)
     sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
-    model = FinetuningModel(
-        shape,
-        task.kind,
-        {"regression": 1, "choice": 1, "span": 2}.get(task.kind) or len(task.labels),
-        dtype=parallel.compute_dtype(config.dtype),
-        unroll=config.layout.unroll,
-        remat=config.layout.remat,
-        attention=config.layout.attention,
-        features=config.features,
-    )
+    computed = {
+        "dtype": parallel.compute_dtype(config.dtype),
+        "unroll": config.layout.unroll,
+        "remat": config.layout.remat,
+        "attention": config.layout.attention,
+    }
+    count = {"span": 2}.get(task.kind) or len(task.labels) or 1
+    if task.kind in APART:
+        model = SentenceModel(shape, task.kind, count, task.choices, config.sentence.pooling, **computed)
+    else:
+        model = FinetuningModel(shape, task.kind, count, features=config.features, **computed)
     limits = limits_of(config)
     devices = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
     multiple = devices * config.layout.accumulation
-    return Setup(task, model, mesh, tokenizer, limits, config.batch, multiple, config.distillation)
+    return Setup(task, model, mesh, tokenizer, limits, config.batch, multiple, config.sentence, config.distillation)
+
+
+def _apart(task: Task, config: FinetuneConfig) -> Task:
+    """The task with its texts read apart, if the config asks for it."""
+    kinds = {"regression": ("similarity", "spearman"), "classification": ("comparison", task.metric)}
+    if task.kind == "retrieval" and config.layout.accumulation > 1:
+        raise UserError(
+            f"config.layout.accumulation is {config.layout.accumulation}; {task.name} compares all texts of a batch, "
+            "which must be computed at once: leave it out, or use more devices"
+        )
+    if not config.sentence.apart or task.kind == "retrieval":
+        return task
+    if task.kind not in kinds:
+        raise UserError(
+            f"config.sentence.apart: {task.name} is {task.kind}; regressions and classifications of two texts can be "
+            "read apart, and table/retrieval"
+        )
+    kind, metric = kinds[task.kind]
+    return dataclasses.replace(task, kind=kind, metric=metric, choices=2)
 
 
 def limits_of(config: FinetuneConfig) -> inputs.Limits:
@@ -185,5 +217,5 @@ def limits_of(config: FinetuneConfig) -> inputs.Limits:
 
 
 def _shapes(setup: Setup) -> dict[str, Any]:
-    batch = {name: np.zeros((setup.batch, 8), np.int32) for name in _MODEL_INPUTS}
+    batch = {name: np.zeros((setup.batch * setup.task.choices, 8), np.int32) for name in _MODEL_INPUTS}
     return jax.eval_shape(lambda: setup.model.init(jax.random.key(0), batch)["params"])

@@ -10,6 +10,7 @@ from bertjax.config import ACTIVATIONS, ModelConfig, validate_model
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.names import CLASSES, class_name, position_offset
+from bertjax.tasks.task import APART
 
 _LABELLED = ("classification", "multi_label", "tagging")
 # What a …ForSequenceClassification is trained for.
@@ -168,7 +169,7 @@ def _task(values: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     if not isinstance(architectures, list):
         raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
     family = FAMILIES[values["model_type"]]
-    kinds = [kind for kind, name in CLASSES.items() if family.classes + name == architectures[0]]
+    kinds = [kind for kind, name in CLASSES.items() if family.classes + name == architectures[0] and kind not in APART]
     if not kinds:
         return None
     labels = _labels(values, path) if set(kinds) & set(_LABELLED) else []

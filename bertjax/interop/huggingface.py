@@ -18,11 +18,12 @@ import numpy as np
 
 from bertjax.config import PAIR_TASKS, ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop import configs, weights
+from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.names import Name, fine_tuned_names, position_offset, pretraining_names
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
+from bertjax.tasks.task import APART
 
 
 def import_model(
@@ -104,6 +105,10 @@ def export_model(
             (whole / "config.json").write_text(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
+            if task and task["kind"] in APART:
+                length = task.get("limits", {}).get("length", config.max_position_embeddings)
+                how = {"pooling": "mean", "normalize": False} | task.get("sentence", {})
+                sentence_transformers.write(whole, config.hidden_size, length, **how)
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):
                     if path.is_file():

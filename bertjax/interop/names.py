@@ -7,6 +7,7 @@ from bertjax.config import ModelConfig
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.model.encoder import segments
 from bertjax.model.finetuning import POOLED
+from bertjax.tasks.task import APART
 
 # What the class of `transformers` for a kind of task (`bertjax.tasks.task.KINDS`) is called, behind the family's name.
 CLASSES = {
@@ -16,6 +17,8 @@ CLASSES = {
     "choice": "ForMultipleChoice",
     "tagging": "ForTokenClassification",
     "span": "ForQuestionAnswering",
+    # Texts that are read apart need no head: what makes vectors of states is sentence-transformers'.
+    **dict.fromkeys(APART, "Model"),
 }
 
 
@@ -59,6 +62,8 @@ def fine_tuned_names(config: ModelConfig, kind: str, offset: int = 0) -> list[Na
     """Every parameter of a model that is fine-tuned for a kind of task."""
     family, bias = FAMILIES[config.model_type], config.use_bias
     names = _encoder_names(config, family, offset)
+    if kind in APART:
+        return names
     if config.prediction_head:
         dense, norm = family.prediction_head
         names += _dense(dense, ("prediction_head", "dense"), bias)

@@ -1,8 +1,8 @@
 """Prediction: from texts to what a model says of them."""
 
-MODES = ("fill-mask", "classify", "answer", "tag", "choose", "embed")
+MODES = ("fill-mask", "classify", "answer", "tag", "choose", "embed", "search")
 
-# What a fine-tuned model can do, by the kind of its task. Every model can embed.
+# What a fine-tuned model can do, by the kind of its task. Every model can embed and search.
 OF_KIND = {
     "classification": "classify",
     "multi_label": "classify",
@@ -10,4 +10,7 @@ OF_KIND = {
     "choice": "choose",
     "tagging": "tag",
     "span": "answer",
+    "similarity": "embed",
+    "comparison": "embed",
+    "retrieval": "embed",
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from bertjax.finetuning.inputs import rows
 from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.sentence import normalized, pooled
 from bertjax.prediction.asking import asked, limits, rounded, texts
 from bertjax.prediction.runner import Options, Runner, computation
 from bertjax.pretrained import Pretrained
@@ -20,14 +21,17 @@ class Embedder:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._tokenizer, self._limits = source.tokenizer, limits(source)
+        told = (source.task or {}).get("sentence", {})
+        pooling = options.pooling or told.get("pooling", "mean")
+        normalize = options.normalize or told.get("normalize", False)
         model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             """f32 [rows, hidden]."""
-            first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32) if options.pooling == "cls" else None
-            hidden = model.apply({"params": params}, batch, None, first, method="encode").astype(jnp.float32)
-            pooled = _pooled(hidden, batch["attention_mask"][..., None], options.pooling)
-            return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True) if options.normalize else pooled
+            first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32) if pooling == "cls" else None
+            hidden = model.apply({"params": params}, batch, None, first, method="encode")
+            vectors = pooled(hidden, batch["attention_mask"], pooling)
+            return normalized(vectors) if normalize else vectors
 
         self._run = Runner(embed, source, options)
 
@@ -46,12 +50,3 @@ class Embedder:
     def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
         found = self._run(rows("classification", examples, self._tokenizer, self._limits, 0))
         return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)
-
-
-def _pooled(hidden: jax.Array, real: jax.Array, pooling: str) -> jax.Array:
-    """hidden: [rows, length, hidden], real: [rows, length, 1], 0 at the padding → [rows, hidden]."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    if pooling == "max":
-        return jnp.where(real != 0, hidden, -jnp.inf).max(axis=1)
-    return (hidden * real).sum(axis=1) / real.sum(axis=1)

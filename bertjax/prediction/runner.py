@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax import quantization
+from bertjax.config import POOLINGS
 from bertjax.errors import UserError
 from bertjax.finetuning.inputs import Row, empty_inputs
 from bertjax.pretrained import Pretrained
 
 DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")
-POOLINGS = ("mean", "cls", "max")
 
 # Rows are padded to one of these; what is longer than all of them, to what the model reads at most.
 _LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512)
@@ -30,12 +30,15 @@ class Options:
     weights: str = "float"  # float: kept in dtype; int8: kept as 8-bit integers (bertjax/quantization.py)
     tokens: int = 1024  # that are computed at once; a GPU or TPU is busy with 16 times as many
     top: int = 5  # fill-mask: tokens a mask; answer: answers in `best`
-    pooling: str = "mean"  # embed: of the tokens' last states, [CLS] and [SEP] included; cls, max
+    pooling: str = (
+        ""  # embed: of the tokens' last states, [CLS] and [SEP] included: mean, cls, max; "": the model's own
+    )
     normalize: bool = False  # embed: to length 1
+    texts: Sequence[str] = ()  # search: in which the nearest are found
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name, known in (("dtype", DTYPES), ("weights", WEIGHTS), ("pooling", POOLINGS)):
+        for name, known in (("dtype", DTYPES), ("weights", WEIGHTS), ("pooling", ("", *POOLINGS))):
             if getattr(self, name) not in known:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         for name in ("tokens", "top"):

@@ -14,7 +14,7 @@ from bertjax.tasks.text_task import open_text_task
 _TEXT_TASKS = {f"glue/{name}": spec for name, spec in glue.TASKS.items()} | {
     f"sick/{name}": spec for name, spec in sick.TASKS.items()
 }
-_TABLES = ("classification", "multi_label", "regression", "tagging")
+_TABLES = ("classification", "multi_label", "regression", "tagging", "retrieval")
 
 
 def names() -> tuple[str, ...]:

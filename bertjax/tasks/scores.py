@@ -37,6 +37,13 @@ def known(gold: list[Any], examples: Sequence[Any], predictions: Sequence[Any]) 
     return gold
 
 
+def ranks(examples: Sequence[Any], predictions: Sequence[int]) -> dict[str, float]:
+    """Of the ranks, from 1, of the right texts: the mean of their reciprocals, and recall at 1, 5 and 10."""
+    found = np.asarray(predictions, np.float64)
+    recalls = {f"recall@{k}": 100.0 * float(np.mean(found <= k)) for k in (1, 5, 10)}
+    return {"mrr": 100.0 * float(np.mean(1 / found))} | recalls
+
+
 def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
     """How many are right."""
     from sklearn.metrics import accuracy_score

@@ -8,7 +8,7 @@ from typing import Any
 
 from bertjax.errors import UserError
 from bertjax.tasks import rows, scores
-from bertjax.tasks.task import Task, TextExample, WordsExample
+from bertjax.tasks.task import ChoiceExample, Task, TextExample, WordsExample
 from bertjax.tasks.text_task import number
 from bertjax.text import readers
 
@@ -23,7 +23,8 @@ class Table:
     dev: str = ""
     test: str = ""
     text: str = "text"
-    second: str = ""  # column of a second text; "": there is one text only
+    second: str = ""  # column of a second text; "": there is one text only; for retrieval of the text to be found
+    negative: str = ""  # retrieval: column of a text that is not to be found; "": there are only those of other rows
     label: str = "label"
 
 
@@ -47,19 +48,26 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
     """
     if table is None or not (table.train or table.dev or table.test):
         raise UserError(f"table/{kind} needs to know its files; give table.train and table.dev")
+    if kind == "retrieval":
+        if not table.second:
+            raise UserError("table/retrieval finds the text of a second column; give table.second")
+        table = replace(table, label=table.negative)  # which is what its third column holds
     parse = _PARSERS[kind]
 
     def records(split: str) -> Iterator[_Record]:
         name = getattr(table, split)
         if not name:
             raise UserError(f"table/{kind}: there is no file for {split}; give table.{split}")
-        return _records(Path(data_dir) / name, table, tagging=kind == "tagging", labelled=split != "test")
+        labelled = bool(table.negative) if kind == "retrieval" else split != "test"
+        return _records(Path(data_dir) / name, table, tagging=kind == "tagging", labelled=labelled)
 
-    order = () if kind == "regression" else tuple(labels or _collect(kind, records("train")))
+    order = () if kind in ("regression", "retrieval") else tuple(labels or _collect(kind, records("train")))
     positions = {label: place for place, label in enumerate(order)}
 
     # A test file may have a column for labels and nothing in it.
-    scored = bool(table.test) and any(record.label not in (None, "") for record in records("test"))
+    scored = bool(table.test) and (
+        kind == "retrieval" or any(record.label not in (None, "") for record in records("test"))
+    )
 
     def read(split: str) -> list[Any]:
         found = records(split)
@@ -80,6 +88,7 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
         metric=metric,
         dev=(*(("dev",) if table.dev else ()), *(("test",) if scored else ())),
         test=("test",) if table.test and not scored else (),
+        choices=(3 if table.negative else 2) if kind == "retrieval" else 1,
     )
 
 
@@ -87,6 +96,8 @@ def _score(kind: str, labels: tuple[str, ...]) -> tuple[scores.Score, str]:
     if kind == "tagging":
         entities = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
         return scores.word_labels(labels, entities), "f1" if entities else "accuracy"
+    if kind == "retrieval":
+        return scores.ranks, "mrr"
     score, metric = {
         "classification": (scores.accuracy_and_macro_f1, "accuracy"),
         "multi_label": (scores.label_sets(len(labels)), "f1_micro"),
@@ -184,11 +195,19 @@ def _tagging(identity: str, record: _Record, positions: dict[str, int]) -> Words
     return WordsExample(identity, record.where, words, None if places is None else tuple(places))
 
 
+def _retrieval(identity: str, record: _Record, positions: dict[str, int]) -> ChoiceExample:
+    found = [_text(record.second, "the second text", record.where)]
+    if record.label is not None:
+        found.append(_text(record.label, "the negative text", record.where))
+    return ChoiceExample(identity, record.where, _text(record.text, "the text", record.where), tuple(found), 0)
+
+
 _PARSERS: dict[str, Callable[[str, _Record, dict[str, int]], Any]] = {
     "classification": _classification,
     "multi_label": _multi_label,
     "regression": _regression,
     "tagging": _tagging,
+    "retrieval": _retrieval,
 }
 
 

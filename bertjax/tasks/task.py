@@ -14,7 +14,12 @@ from typing import Any
 #   choice          the number of the choice
 #   tagging         one of `labels` for each word: their indices, as a tuple
 #   span            a passage's stretch: an Answer
+# Of texts that are read apart, each to a vector of its own (Sentence-BERT):
+#   similarity      a number: the cosine of two vectors
+#   comparison      one of `labels` for two vectors: its index
+#   retrieval       the rank, from 1, of the right text among all the texts of the split
 KINDS = ("classification", "multi_label", "regression", "choice", "tagging", "span")
+APART = ("similarity", "comparison", "retrieval")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class TextExample(Example):
 
 @dataclass(frozen=True)
 class ChoiceExample(Example):
-    """A text and its possible continuations, of which one is right."""
+    """A text and its possible continuations, of which one is right; for retrieval the first one."""
 
     text: str
     choices: tuple[str, ...]
@@ -81,4 +86,4 @@ class Task:
     metric: str  # the score that chooses among runs
     dev: tuple[str, ...] = ("dev",)  # the splits that are scored; the first one chooses
     test: tuple[str, ...] = ("test",)  # those to predict for a submission; may be without labels
-    choices: int = 1  # rows that an example takes: the number of choices
+    choices: int = 1  # rows that an example takes: the number of choices, or of texts that are read apart

@@ -1,0 +1,191 @@
+"""Texts that are read apart: losses, ranks, training, search, and what sentence-transformers gets."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bertjax import predictor, pretrained
+from bertjax.errors import UserError
+from bertjax.finetuning.config import FinetuneConfig, SentenceConfig
+from bertjax.finetuning.outputs import ranked
+from bertjax.finetuning.running import finetune
+from bertjax.interop.huggingface import export_model
+from bertjax.model.sentence import pooled
+from bertjax.objectives.sentence import retrieval_losses, terms
+from bertjax.tasks.table import Table
+from tests.conftest import run
+
+THINGS = ["list", "string", "class", "value"]
+VERBS = ["returns", "is", "has", "takes"]
+
+
+def pairs(count: int, seed: int) -> list[dict]:
+    """Two texts that are alike where they speak of the same thing, and a third that does not."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        thing, other = rng.permutation(THINGS)[:2]
+        first, second, third = (f"the {what} {rng.choice(VERBS)} a name" for what in (thing, thing, other))
+        same = bool(rng.integers(2))
+        label = {"score": 5 if same else 1, "class": "same" if same else "other"}
+        made.append({"text": first, "second": second if same else third, "partner": second, "wrong": third} | label)
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, count, seed in (("train", 400, 0), ("dev", 60, 1)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, pairs(count, seed))))
+    return folder
+
+
+def config_of(folder, trained, kind: str, **columns) -> FinetuneConfig:
+    return FinetuneConfig(
+        task=f"table/{kind}",
+        data_dir=str(folder),
+        table=Table(train="train.jsonl", dev="dev.jsonl", **columns),
+        init_from=str(trained),
+        learning_rates=(3e-3,),
+        epochs=(4,),
+        length=24,
+        batch=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        sentence=SentenceConfig(apart=kind != "retrieval", lowest=1.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def similar(folder, trained, tmp_path_factory):
+    """(config, workdir, results) of texts whose cosine was trained."""
+    config = config_of(folder, trained, "regression", second="second", label="score")
+    workdir = tmp_path_factory.mktemp("similar") / "run"
+    return config, workdir, finetune(config, workdir)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_vectors_are_pooled_over_the_tokens_of_a_text(pooling):
+    hidden = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
+    mask = np.arange(5) < np.array([[5], [2], [1]])
+    found = pooled(hidden, mask, pooling)
+    for row, size in enumerate((5, 2, 1)):
+        text = hidden[row, :size]
+        expected = {"mean": text.mean(axis=0), "cls": text[0], "max": text.max(axis=0)}[pooling]
+        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("texts", [2, 3])
+def test_losses_are_those_of_pytorch(texts):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6, texts, 8)).astype(np.float32)
+    weights = np.array([1, 1, 1, 1, 0, 0], np.float32)
+    real = torch.nn.functional.normalize(torch.tensor(vectors[:4]), dim=-1)
+    scores = 20 * real[:, 0] @ real[:, 1:].reshape(-1, 8).T
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(4) * (texts - 1))
+    found = retrieval_losses(vectors, weights, 20.0)[:4].mean()
+    assert float(found) == pytest.approx(expected.item(), rel=1e-5)
+    # The labels of similarity go from 1 to 5, and stand in each row of an example.
+    cosines, labels = rng.uniform(-1, 1, 6).astype(np.float32), rng.uniform(1, 5, 6).astype(np.float32)
+    outputs = {"logits": np.repeat(cosines, texts)[:, None]}
+    term = terms("similarity", texts, 20.0, 1.0, 5.0)(outputs, {"labels": labels, "weights": weights})["task_loss"]
+    assert float(term.mean()) == pytest.approx(np.mean((cosines - (labels - 1) / 4)[:4] ** 2), rel=1e-5)
+
+
+def test_ranks_count_what_stands_before_the_right_text():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 3, 6)).astype(np.float32)
+    unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    others = unit[:, 1:].reshape(-1, 6)
+    for number, prediction in enumerate(ranked(vectors)):
+        order = np.argsort(-(others @ unit[number, 0]), kind="stable")
+        assert prediction.value == 1 + list(order).index(2 * number)
+
+
+def test_cosines_learn_what_is_alike(similar):
+    _, workdir, results = similar
+    assert results["metric"] == "spearman" and results["best"]["scores"]["dev"]["spearman"] > 70
+    assert pretrained.load(workdir, print).task["sentence"] == {"pooling": "mean", "normalize": False}
+    scored = run(
+        "evaluate",
+        f"--checkpoint={workdir}",
+        f"--data_dir={similar[0].data_dir}",
+        "--dev=dev.jsonl",
+        "--second=second",
+        "--label=score",
+    )
+    assert scored.returncode == 0, scored.stderr
+    found = json.loads(scored.stdout)["dev"]["spearman"]
+    assert found == pytest.approx(results["best"]["scores"]["dev"]["spearman"], abs=1e-4)
+
+
+def test_a_softmax_over_both_vectors_learns_it_too(folder, trained, tmp_path):
+    results = finetune(config_of(folder, trained, "classification", second="second", label="class"), tmp_path / "run")
+    assert results["best"]["scores"]["dev"]["accuracy"] > 75
+
+
+def test_partners_are_found_among_all(folder, trained, tmp_path):
+    config = config_of(folder, trained, "retrieval", second="partner", negative="wrong")
+    results = finetune(config, tmp_path / "run")
+    scores = results["best"]["scores"]["dev"]
+    assert scores["recall@1"] <= scores["recall@5"] <= scores["recall@10"] and scores["mrr"] > 20
+    records = [json.loads(line) for line in (tmp_path / "run/predictions/dev.jsonl").open()]
+    assert scores["mrr"] == pytest.approx(100 * np.mean([1 / record["prediction"] for record in records]))
+    split = dataclasses.replace(config, layout=dataclasses.replace(config.layout, accumulation=2))
+    with pytest.raises(UserError, match="compares all texts of a batch"):
+        finetune(split, tmp_path / "split")
+
+
+def test_search_finds_what_numpy_finds(similar, tmp_path):
+    texts = [record["text"] for record in pairs(40, 2)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    result = run(
+        "predict",
+        "search",
+        f"--checkpoint={similar[1]}",
+        f"--texts={tmp_path}/texts.txt",
+        "--top=10",
+        "the list is a name",
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)["found"]
+    embed = predictor.load(similar[1], "embed", normalize=True)
+    vectors = embed.array([*texts, "the list is a name"])
+    expected = np.argsort(-(vectors[:-1] @ vectors[-1]), kind="stable")[:10]
+    assert [one["place"] for one in found] == expected.tolist()
+    assert [one["text"] for one in found] == [texts[i] for i in expected]
+
+
+def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tmp_path):
+    model = pretrained.load(similar[1], print)
+    model.tokenizer.save(tmp_path / "tokenizer")
+    task = model.task | {"sentence": {"pooling": "max", "normalize": True}}
+    export_model(
+        model.config.model, model.params, tmp_path / "tokenizer", tmp_path / "out", model.tokenizer.pad_id, task
+    )
+    modules = json.loads((tmp_path / "out/modules.json").read_text())
+    assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Normalize"]
+    settings = json.loads((tmp_path / "out/1_Pooling/config.json").read_text())
+    assert settings["pooling_mode_max_tokens"] and not settings["pooling_mode_mean_tokens"]
+    # What transformers makes of the encoder, pooled as the settings say.
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    texts = ["the list is a name", "a value"]
+    with torch.no_grad():
+        states = [theirs(**tokenizer(text, return_tensors="pt")).last_hidden_state[0] for text in texts]
+    expected = torch.nn.functional.normalize(torch.stack([one.max(dim=0).values for one in states]), dim=-1)
+    ours = predictor.make(model, "embed", predictor.Options(pooling="max", normalize=True)).array(texts)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_single_texts_and_other_kinds_are_refused(folder, trained, tmp_path):
+    single = config_of(folder, trained, "regression", label="score")
+    with pytest.raises(UserError, match="one text only"):
+        finetune(single, tmp_path / "single")
+    many = dataclasses.replace(single, task="table/multi_label", table=dataclasses.replace(single.table, label="class"))
+    with pytest.raises(UserError, match="table/multi_label is multi_label"):
+        finetune(many, tmp_path / "many")
