@@ -1,0 +1,118 @@
+"""Several sequences a row: how much is padding, and what a step is worth, packed and padded.
+
+python benchmarks/packing.py --corpus=DIR [--lengths=128,512,8192] [--step_length=512] [--rounds=3]
+
+DIR is a prepared corpus. The first table is the share of padding, of BERT's pairs and of single segments; the second
+the tokens of text a second of the train step of a small BERT (4 layers, 256 wide), medians of rounds in turn.
+"""
+
+import argparse
+import dataclasses
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LAYOUTS = {"padded": 0, "packed": None}  # None: as many sequences a row as make sense at a length
+_ROWS = 2000
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--lengths", default="128,512,8192")
+    parser.add_argument("--step_length", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from bertjax.command import keep_memory
+
+    keep_memory()
+    print("| length | rows | padded | packed |\n|---|---|---|---|")
+    for length in map(int, arguments.lengths.split(",")):
+        for pairs in ("next_sentence", ""):
+            shares = [share(arguments.corpus, pairs, length, layout) for layout in LAYOUTS]
+            print(f"| {length} | {pairs or 'segments'} | {shares[0]:.2%} | {shares[1]:.2%} |", flush=True)
+    print("\n| length | layout | tokens of text a second | over padded |\n|---|---|---|---|")
+    runs = {layout: Step(arguments.corpus, arguments.step_length, layout) for layout in LAYOUTS}
+    speeds: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
+    for _ in range(arguments.rounds):
+        for layout, run in runs.items():
+            speeds[layout].append(run.tokens_per_second())
+    medians = {layout: statistics.median(found) for layout, found in speeds.items()}
+    for layout, speed in medians.items():
+        print(f"| {arguments.step_length} | {layout} | {speed:,.0f} | {speed / medians['padded']:.2f} |")
+
+
+def stream(corpus: str, pairs: str, length: int, layout: str) -> Any:
+    """The rows of a layout, short sequences as in BERT."""
+    from bertjax.config import MaskingConfig, Sequencing
+    from bertjax.data.corpus import Corpus
+    from bertjax.data.stream import Stream
+    from bertjax.data.vocabulary import Vocabulary
+    from bertjax.text import tokenizers
+
+    packing = max(4, length // 64) if LAYOUTS[layout] is None else 0
+    vocabulary = Vocabulary.of(tokenizers.load(Path(corpus) / "tokenizer"))
+    return Stream(
+        Corpus.open(corpus),
+        vocabulary,
+        MaskingConfig(),
+        length=length,
+        seed=0,
+        name="phase 0",
+        sequencing=Sequencing(pairs, packing=packing),
+    )
+
+
+def share(corpus: str, pairs: str, length: int, layout: str) -> float:
+    """Of padding."""
+    rows = stream(corpus, pairs, length, layout)
+    return rows.padding_share(np.arange(min(_ROWS, rows.plans.count(0))))
+
+
+class Step:
+    """A compiled train step and some of its batches."""
+
+    def __init__(self, corpus: str, length: int, layout: str) -> None:
+        from bertjax import parallel, pretraining, training
+        from bertjax.config import Config, MeshConfig, ModelConfig, Phase
+
+        rows = stream(corpus, "next_sentence", length, layout)
+        model = ModelConfig(
+            vocab_size=rows.corpus.vocab_size,
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=1024,
+            max_position_embeddings=length,
+        )
+        config = dataclasses.replace(Config(), model=model, phases=(Phase(1, length, 8),), dtype="float32")
+        self._mesh = parallel.make_mesh(MeshConfig())
+        objective = pretraining.make_objective(config)
+        optimizer, schedule = pretraining.make_optimizer(config)
+        self._batches = [rows.batch(np.arange(i * 8, i * 8 + 8)) for i in range(6)]
+        self._tokens = sum(np.count_nonzero(batch["attention_mask"]) for batch in self._batches)
+        self._state = training.init_state(objective, optimizer, self._batches[0], self._mesh, 0)
+        self._step = training.make_train_step(objective, optimizer, schedule, self._mesh, 0)
+        self.tokens_per_second()  # compiles
+
+    def tokens_per_second(self) -> float:
+        """Over all batches once."""
+        import jax
+
+        from bertjax import parallel
+
+        begin = time.perf_counter()
+        for batch in self._batches:
+            self._state, metrics = self._step(self._state, parallel.put_batch(batch, self._mesh))
+        jax.block_until_ready(metrics)
+        return self._tokens / (time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()
