@@ -218,8 +218,8 @@ def test_eight_bits_and_half_precision_say_nearly_the_same(tuned):
 
 def test_what_a_model_cannot_do_is_refused(model, tuned):
     for source, mode, says in (
-        (model, "classify", "is not fine-tuned: it can fill-mask and embed, but not classify"),
-        (tuned("tagging", ("O",)), "answer", "fine-tuned for tagging: it can tag and embed, but not answer"),
+        (model, "classify", "is not fine-tuned: it can fill-mask, embed and search, but not classify"),
+        (tuned("tagging", ("O",)), "answer", "fine-tuned for tagging: it can tag, embed and search, but not answer"),
         (model, "dance", "'dance' is not a mode"),
     ):
         with pytest.raises(UserError, match=says):

@@ -17,13 +17,14 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bertjax import checkpoint, cpu_tensorflow, metrics
-from bertjax.config import LayoutConfig, OptimizerConfig, Phase, from_config_dict
+from bertjax.config import LayoutConfig, OptimizerConfig, Phase, from_config_dict, to_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed
 from bertjax.pretraining_run import train
 from bertjax.text import tokenizers
 from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
 from tests.data import synthetic
+from tests.model.batches import FAMILIES
 
 
 def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
@@ -73,6 +74,29 @@ def test_training_learns(tiny_config, tmp_path):
     train(config, tmp_path / "run")
     losses = [r["eval/mlm_loss"] for r in metrics.read(tmp_path / "run/metrics.jsonl") if "eval/mlm_loss" in r]
     assert losses[-1] < losses[0] - 0.4
+
+
+def test_a_phase_may_have_a_rotary_base_of_its_own(tiny_config, tmp_path):
+    """And the model's own is that of the last one: a long context is learned in a phase of its own."""
+    shape = dataclasses.replace(FAMILIES["modernbert"], vocab_size=0, num_hidden_layers=2)
+    config = dataclasses.replace(
+        tiny_config,
+        model=shape,
+        next_sentence=False,
+        optimizer=dataclasses.replace(tiny_config.optimizer, schedule="constant"),
+    )
+    own = dataclasses.replace(config, phases=(Phase(3, 32, 8, global_rope_theta=20.0), Phase(2, 32, 8)))
+    train(own, tmp_path / "own")
+    same = dataclasses.replace(shape, global_rope_theta=20.0)
+    train(dataclasses.replace(config, model=same, phases=(Phase(3, 32, 8), Phase(2, 32, 8))), tmp_path / "same")
+    ours, theirs = (
+        [record["train/loss"] for record in metrics.read(tmp_path / name / "metrics.jsonl") if "train/loss" in record]
+        for name in ("own", "same")
+    )
+    assert ours[:3] == theirs[:3] and ours[3] != theirs[3]
+    assert checkpoint.read_meta(tmp_path / "own/checkpoints/5")["config"]["model"]["global_rope_theta"] == 2_000.0
+    with pytest.raises(UserError, match="what the last phase trains"):
+        from_config_dict(to_dict(dataclasses.replace(own, phases=own.phases[:1])))
 
 
 def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, capfd):

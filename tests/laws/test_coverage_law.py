@@ -12,6 +12,7 @@ from bertjax.config import Config, ModelConfig, Phase
 from bertjax.interop import families
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.sentence import SentenceModel
 from bertjax.optimizers.decay import RULES, decay_mask
 from bertjax.sharding import PARAMETERS, logical_axes
 from bertjax.sharding import RULES as SHARDING_RULES
@@ -29,6 +30,7 @@ VARIANTS = {
     ).model,
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
+    "texts apart": SentenceModel(CONFIG.model, "comparison", 3),
     "features of all layers": FinetuningModel(CONFIG.model, "classification", 3, features="weighted_sum"),
     **{name: PretrainingModel(shape, families.FAMILIES[name].pairs) for name, shape in FAMILIES.items()},
     **{f"{name} on all tokens": FinetuningModel(shape, "tagging", 3) for name, shape in FAMILIES.items()},
