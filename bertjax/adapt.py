@@ -13,6 +13,7 @@ loads. The same command goes on where it was stopped.
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,15 +52,18 @@ def main(args: list[str]) -> None:
         raise UserError("--words adds to the model's vocabulary and --tokenizer replaces it; give one of them")
     workdir = Path(_WORKDIR.value).absolute()
 
-    # -- text: before JAX is there, as prepare has processes of its own
-    corpora = _prepare(workdir)
-
     from bertjax import pretrained, pretraining_run
     from bertjax.interop import huggingface
 
-    # -- the model before, with the vocabulary that it gets
-    if not (workdir / "start/checkpoints").is_dir():
-        pretrained.save(workdir / "start", _start(workdir))
+    # -- text, and the model before, with the vocabulary that it gets
+    model = pretrained.load(_FROM.value, say)
+    pretrained.check_pretraining(model)
+    model.tokenizer.save(workdir / "tokenizer")
+    corpora = _prepare(workdir)
+    if not (workdir / "start").is_dir():
+        shutil.rmtree(workdir / ".start", ignore_errors=True)  # what a killed process left
+        pretrained.save(workdir / ".start", _start(model, workdir))
+        (workdir / ".start").rename(workdir / "start")
     start = pretrained.load(workdir / "start", say)
     report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
 
@@ -82,8 +86,7 @@ def main(args: list[str]) -> None:
 
 def _prepare(workdir: Path) -> dict[str, Path]:
     """The corpora of the domain and, if asked for, of general text, by name."""
-    model = Path(_FROM.value)
-    own = str(model / "tokenizer" if (model / "tokenizer").is_dir() else model)
+    own = str(workdir / "tokenizer")
     tokenizer = _TOKENIZER.value or (f"extend:{_WORDS.value}:{own}" if _WORDS.value else own)
     corpora = {"domain": workdir / "corpus"}
     _run_prepare(corpora["domain"], _SOURCE.value, tokenizer, _HELDOUT.value)
@@ -100,12 +103,11 @@ def _run_prepare(output: Path, sources: list[str], tokenizer: str, heldout: floa
         sys.exit(done.returncode)  # it has said why
 
 
-def _start(workdir: Path) -> "Pretrained":
-    from bertjax import pretrained, vocabulary_change
+def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
+    """The model with the vocabulary of the corpus."""
+    from bertjax import vocabulary_change
     from bertjax.text import tokenizers
 
-    model = pretrained.load(_FROM.value, say)
-    pretrained.check_pretraining(model)
     files = workdir / "corpus/tokenizer"
     tokenizer = tokenizers.load(files)
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, corpus=""), step=0)
@@ -115,17 +117,17 @@ def _start(workdir: Path) -> "Pretrained":
 
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":
-    """The further training: the model's own task, without BERT's long warm-up."""
-    from bertjax.config import Config, OptimizerConfig, Phase, from_config_dict, to_dict
+    """The further training: the model's own task and rows, without BERT's long warm-up."""
+    from bertjax.config import DistillationConfig, OptimizerConfig, Phase, from_config_dict, to_dict
 
-    config = Config(
+    config = dataclasses.replace(
+        start.config,
         corpus=str(workdir / "corpus"),
         seed=_SEED.value,
         init_from=str(workdir / "start"),
         phases=(Phase(_STEPS.value, _LENGTH.value, _BATCH.value),),
-        next_sentence=start.config.next_sentence,
-        sentence_order=start.config.sentence_order,
-        model=start.config.model,
+        distillation=DistillationConfig(),
+        profile_steps=(),
         optimizer=OptimizerConfig(
             learning_rate=_RATE.value, warmup_steps=_STEPS.value // 10, beta2=0.98, bias_correction=True
         ),

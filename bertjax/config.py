@@ -106,11 +106,12 @@ class MaskingConfig:
     def predictions(self, length: int, packing: int = 0) -> int:
         """The number of prediction slots of a row of `length` tokens: 20 at 128, 80 at 512.
 
-        Where `packing` sequences share it, half a slot more for each, as each rounds its own number.
+        Where `packing` sequences share it there are enough for all, of which each rounds its own number, at least to 1.
         """
         if self.max_predictions:
-            return self.max_predictions
-        return 4 * math.ceil(round(self.rate * length + packing / 2, 6) / 4)
+            return self.max_predictions * max(1, packing)
+        rounding = packing * max(0.5, 1 - 3 * self.rate)  # a sequence has three tokens or more
+        return 4 * math.ceil(round(self.rate * length + rounding, 6) / 4)
 
 
 @dataclasses.dataclass(frozen=True)

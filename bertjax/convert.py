@@ -35,6 +35,7 @@ def main(args: list[str]) -> None:
         _need_transformers()
     from bertjax import checkpoint, pretrained
     from bertjax.interop import huggingface, verification
+    from bertjax.tasks.task import APART
 
     source, target = Path(_FROM.value), Path(_TO.value)
     is_imported = pretrained.is_imported(source)
@@ -46,6 +47,8 @@ def main(args: list[str]) -> None:
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = pretrained.load(source, command.say)
+    if _VERIFY.value and model.task and model.task["kind"] in APART:
+        raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:
         model = _with_tokenizer(model, Path(_TOKENIZER.value))
     if to_bertjax:
@@ -85,7 +88,11 @@ def _next(target: Path, to_bertjax: bool, model: Any) -> str:
     from bertjax.interop import names
 
     if not to_bertjax:
-        name = "AutoModel" + names.CLASSES[model.task["kind"]] if model.task else "AutoModelForMaskedLM"
+        name = (
+            "AutoModel" + names.CLASSES[model.task["kind"]].removesuffix("Model")
+            if model.task
+            else "AutoModelForMaskedLM"
+        )
         return f'transformers.{name}.from_pretrained("{target}")'
     if model.task:
         return f"python -m bertjax.evaluate --checkpoint={target} --task=NAME --data_dir=DIR"

@@ -57,6 +57,7 @@ def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping
     )
     heads = ("embeddings", "encoder", "masked_lm_head")
     host = {name: teacher.params[name] for name in heads}
+    sharding.check_model(teacher.config.model, mesh)
     params = jax.tree.map(parallel.put, host, sharding.of_state(host, mesh))
     read = training.make_reading_step(model, mesh)
 

@@ -6,7 +6,7 @@ python -m bertjax.evaluate --checkpoint=DIR --data_dir=DIR [--task=glue/sst2] [-
 Prints one JSON object. Of a pre-trained model: masked-LM loss (nats), perplexity and accuracy, next-sentence accuracy,
 and the unigram entropy that word counts alone reach. Of a fine-tuned one: the task's official scores on each split, in
 per cent; --output is where its predictions go, and files to submit. The user's own files are named by --dev, --text,
---second and --label.
+--second, --negative and --label.
 """
 
 import json
@@ -33,6 +33,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "A folder for predictions of dev a
 _DEV = flags.DEFINE_string("dev", "", "Tasks table/…: the file to score.")
 _TEXT = flags.DEFINE_string("text", "text", "Tasks table/…: the column of the text.")
 _SECOND = flags.DEFINE_string("second", "", "Tasks table/…: the column of the second text, if there is one.")
+_NEGATIVE = flags.DEFINE_string("negative", "", "table/retrieval: the column of a text that is not to be found.")
 _LABEL = flags.DEFINE_string("label", "label", "Tasks table/…: the column of the label.")
 
 
@@ -69,7 +70,7 @@ def _score_finetuned(model: "Pretrained") -> None:
     from bertjax.finetuning import scoring
     from bertjax.tasks.table import Table
 
-    table = Table(dev=_DEV.value, text=_TEXT.value, second=_SECOND.value, label=_LABEL.value)
+    table = Table(dev=_DEV.value, text=_TEXT.value, second=_SECOND.value, negative=_NEGATIVE.value, label=_LABEL.value)
     setup = scoring.open_scoring(model, _TASK.value, _DATA_DIR.value, table, _BATCH.value, command.say)
     splits = [setup.split(name) for name in setup.task.dev]
     if _OUTPUT.value:

@@ -27,6 +27,9 @@ class Pretrained:
     tokenizer_files: dict[str, str]  # name → base64
     step: int
     task: dict[str, Any] | None = None  # what it is fine-tuned for: name ("" where unknown), kind and labels
+    sentence: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # how its texts become vectors, where that is known
 
 
 def is_imported(path: str | Path) -> bool:
@@ -140,17 +143,29 @@ def _from_checkpoint(path: Path) -> Pretrained:
         tokenizer = tokenizers.load(folder)
     return Pretrained(
         path=path,
-        config=from_config_dict(meta["config"]),
+        config=_as_trained(from_config_dict(meta["config"]), meta["step"]),
         params=params,
         tokenizer=tokenizer,
         tokenizer_files=meta["tokenizer"]["files"],
         step=meta["step"],
         task=meta.get("task"),
+        sentence=(meta.get("task") or {}).get("sentence", {}),
     )
 
 
+def _as_trained(config: Config, step: int) -> Config:
+    """`config` with the model as it was trained until `step`: a phase may have a rotary base of its own."""
+    if not any(phase.global_rope_theta for phase in config.phases):
+        return config
+    phase = config.phases[config.locate(max(0, step - 1))[0]]
+    theta = phase.global_rope_theta or config.model.global_rope_theta
+    phases = tuple(dataclasses.replace(phase, global_rope_theta=0.0) for phase in config.phases)
+    model = dataclasses.replace(config.model, global_rope_theta=theta)
+    return dataclasses.replace(config, model=model, phases=phases)
+
+
 def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
-    from bertjax.interop import huggingface
+    from bertjax.interop import huggingface, sentence_transformers
 
     model, params, task = huggingface.import_model(folder, say)
     tokenizer = tokenizers.load(folder)
@@ -169,6 +184,7 @@ def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
         tokenizer_files=files,
         step=0,
         task=task,
+        sentence=sentence_transformers.read(folder),
     )
 
 

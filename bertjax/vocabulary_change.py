@@ -39,19 +39,19 @@ def change(model: Pretrained, tokenizer: Tokenizer, files: Path) -> Pretrained:
 
 
 def origins(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
-    """For each id of the new vocabulary the ids of the old one whose mean it starts as."""
+    """For each id of the new vocabulary the ids of the old one whose mean it starts as; [] stands for all of them."""
     special = dict(zip(_roles(new), _roles(old), strict=True))
-    ordinary = sorted(set(range(old.vocab_size)) - set(old.special_ids))
-    found = []
+    begins, found = new.word_starts(), []
     for index in range(new.vocab_size):
         piece = new.id_to_token(index)
         same = special.get(index, old.token_to_id(piece))
         if same is not None:
             found.append([same])
             continue
-        pieces = [] if index in new.special_ids else old.encode(_text(new, index))
+        text = "" if index in new.special_ids else _text(new, index)
+        pieces = old.encode_words([text])[0] if begins[index] else old.encode(text)
         # What the old one cannot spell says nothing: the mean of all says as little.
-        found.append([piece for piece in pieces if piece != old.unk_id] or ordinary)
+        found.append([piece for piece in pieces if piece != old.unk_id] if text else [])
     return found
 
 
@@ -70,7 +70,8 @@ def _text(tokenizer: Tokenizer, index: int) -> str:
 def _moved(table: Any, weights: list[list[int]], rows: int) -> np.ndarray:
     """The means of rows of `table`, and zeros up to `rows`."""
     table = np.asarray(table)
+    everything = table.mean(axis=0)
     moved = np.zeros((rows, *table.shape[1:]), table.dtype)
     for index, sources in enumerate(weights):
-        moved[index] = table[sources].mean(axis=0) if len(sources) > 1 else table[sources[0]]
+        moved[index] = table[sources].mean(axis=0) if len(sources) > 1 else table[sources[0]] if sources else everything
     return moved

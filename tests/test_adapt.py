@@ -66,7 +66,6 @@ def test_a_new_vocabulary_of_another_kind_finds_its_special_tokens_and_words(mod
     for role in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
         assert origins[getattr(tokenizer, role)] == [getattr(old, role)]
     assert origins[tokenizer.token_to_id("Ġlist")] == old.encode("list")
-    assert all(origins)
 
 
 def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):

@@ -14,6 +14,7 @@ from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.predictor import Options, make
 from tests.conftest import assert_refused, run
+from tests.model.batches import FAMILIES
 
 TEXTS = [
     "a list",
@@ -84,6 +85,21 @@ def test_fill_mask_is_the_model_s_softmax_whatever_stands_beside_it(model):
             best = np.sort(row)[::-1][:3]
             np.testing.assert_allclose([guess["probability"] for guess in answer], best, atol=2e-6)
             assert answer[0]["token"] == model.tokenizer.id_to_token(int(row.argmax()))
+
+
+@pytest.mark.parametrize("family", ["albert", "modernbert"])
+def test_descendants_are_read_as_they_are_trained(family, model):
+    """Shared layers, and encoders with more than stacks of layers."""
+    shape = dataclasses.replace(FAMILIES[family], vocab_size=model.tokenizer.vocab_size)
+    module = PretrainingModel(shape, pairs="")
+    batch = alone(model, "the list of values")
+    positions = np.arange(batch["input_ids"].shape[1], dtype=np.int32)[None]
+    variables = jax.jit(module.init)(jax.random.key(0), batch | {"masked_lm_positions": positions})
+    config = dataclasses.replace(model.config, model=shape, next_sentence=False)
+    descendant = dataclasses.replace(model, params=jax.device_get(variables["params"]), config=config)
+    expected = module.apply(variables, batch, method="encode")[0].mean(axis=0)
+    found = make(descendant, "embed").array(["the list of values", "a"])
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_no_mask_is_filled_with_an_id_that_is_no_token(model):

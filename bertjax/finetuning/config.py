@@ -154,7 +154,6 @@ def _validate(config: FinetuneConfig) -> None:
     one_of("sentence.pooling", sentence.pooling, POOLINGS)
     require(sentence.scale > 0, "sentence.scale", sentence.scale, "larger than 0")
     require(sentence.highest > sentence.lowest, "sentence.highest", sentence.highest, "larger than sentence.lowest")
-    require(not (sentence.apart and config.features), "sentence.apart", True, "False with config.features")
     distillation = config.distillation
     require(distillation.temperature > 0, "distillation.temperature", distillation.temperature, "larger than 0")
     weight = distillation.soft_weight

@@ -195,11 +195,15 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
 def _apart(task: Task, config: FinetuneConfig) -> Task:
     """The task with its texts read apart, if the config asks for it."""
     kinds = {"regression": ("similarity", "spearman"), "classification": ("comparison", task.metric)}
-    if task.kind == "retrieval" and config.layout.accumulation > 1:
+    several = config.sentence.apart or task.kind == "retrieval"
+    if config.layout.accumulation > 1 and (several or (task.kind == "choice" and config.features)):
         raise UserError(
-            f"config.layout.accumulation is {config.layout.accumulation}; {task.name} compares all texts of a batch, "
-            "which must be computed at once: leave it out, or use more devices"
+            f"config.layout.accumulation is {config.layout.accumulation}, but the rows that {task.name} compares must "
+            "be computed at once; leave it out, or use more devices"
         )
+    if several and (config.features or config.distillation.teacher):
+        name = "features" if config.features else "distillation.teacher"
+        raise UserError(f"config.{name} is not for texts that are read apart; leave it out")
     if not config.sentence.apart or task.kind == "retrieval":
         return task
     if task.kind not in kinds:

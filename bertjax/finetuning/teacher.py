@@ -42,6 +42,7 @@ def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> 
     model = FinetuningModel(
         source.config.model, setup.task.kind, setup.model.outputs, setup.model.dtype, config.layout.unroll
     )
+    sharding.check_model(source.config.model, setup.mesh)
     params = jax.tree.map(parallel.put, source.params, sharding.of_state(source.params, setup.mesh))
     read = training.make_reading_step(model, setup.mesh)
     say(f"{path} teaches")

@@ -88,6 +88,7 @@ def written(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad
     family = FAMILIES[config.model_type]
     with_pairs, alone = family.pretraining
     others = [f"model.{name}={only!r}" for name, only in family.fixed.items() if getattr(config, name) != only]
+    others += [f"model.{name}>0" for name in family.needed if not (getattr(config, name) or name in family.fixed)]
     if others:
         raise UserError(
             f"the {family.classes} of transformers has {', '.join(others)}, which this model has not; choose the "

@@ -44,6 +44,7 @@ class Family:
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _PLAIN)
+    needed: tuple[str, ...] = ("type_vocab_size",)  # that must not be 0, unless they are fixed
     # Keys of a config that are no fields of ModelConfig, and the only value that bertjax computes; they are written.
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What its configs say in ways of their own: fields of ModelConfig of (config, path), and the other way round.
@@ -151,6 +152,7 @@ FAMILIES = {
             "attention_probs_dropout_prob": 0.0,
         },
         fixed=_CLASSIC | {"pooler_act": "tanh"},
+        needed=("type_vocab_size", "embedding_size", "num_hidden_groups"),
     ),
     "distilbert": Family(
         base="distilbert.",

@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+from bertjax.errors import UserError
 
 _MODULE = "sentence_transformers.models."
+_MODES = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
 
 
 def write(folder: Path, hidden_size: int, length: int, pooling: str, normalize: bool) -> None:
@@ -19,11 +23,32 @@ def write(folder: Path, hidden_size: int, length: int, pooling: str, normalize: 
     _write(folder / "modules.json", described)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
-    modes = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
-    chosen = {mode: name == pooling for name, mode in modes.items()}
+    chosen = {mode: name == pooling for name, mode in _MODES.items()}
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden_size, **chosen})
     if normalize:
         (folder / "2_Normalize").mkdir()
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """`pooling` and `normalize` of such a folder; {} of any other.
+
+    Raises:
+      UserError: its files cannot be read, or pool in a way that bertjax has not.
+    """
+    if not (folder / "modules.json").is_file():
+        return {}
+    try:
+        modules = [module["type"].rpartition(".")[2] for module in json.loads((folder / "modules.json").read_bytes())]
+        settings = json.loads((folder / "1_Pooling" / "config.json").read_bytes())
+        chosen = [name for name in settings if name.startswith("pooling_mode_") and settings[name] is True]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder}: modules.json or 1_Pooling/config.json cannot be read ({error}); get it again"
+        ) from error
+    pooling = next((name for name, mode in _MODES.items() if chosen == [mode]), None)
+    if pooling is None:
+        raise UserError(f"{folder} pools by {', '.join(chosen) or 'nothing'}; bertjax has {', '.join(_MODES)}")
+    return {"pooling": pooling, "normalize": "Normalize" in modules}
 
 
 def _write(path: Path, content: object) -> None:

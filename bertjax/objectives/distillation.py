@@ -18,7 +18,9 @@ def divergence(student: jax.Array, teacher: jax.Array, temperature: float) -> ja
     """
     student = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
     teacher = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+    # Where nothing can be, both are as low as they get, and a low temperature makes that infinite.
+    difference = jnp.where(jnp.exp(teacher) > 0, teacher - student, 0)
+    return temperature**2 * jnp.sum(jnp.exp(teacher) * difference, axis=-1)
 
 
 def angle(student: jax.Array, teacher: jax.Array) -> jax.Array:

@@ -61,7 +61,10 @@ def scale_by_muon() -> optax.GradientTransformation:
 
 
 def orthogonal(x: jax.Array) -> jax.Array:
-    """Nearly the orthogonal matrices nearest to x [..., rows, columns], by Newton-Schulz iterations in f32."""
+    """Nearly the orthogonal matrices nearest to x [..., rows, columns], by Newton-Schulz iterations.
+
+    The products have the device's own precision, as the source has them in bfloat16.
+    """
     a, b, c = _COEFFICIENTS
     wide = x.shape[-2] <= x.shape[-1]
     y = x if wide else x.swapaxes(-1, -2)

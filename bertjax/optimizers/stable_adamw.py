@@ -17,18 +17,19 @@ def stable_adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Gra
 
     Source: Wortsman et al. 2023 (arXiv:2304.13013), algorithm 2. It takes the place of clipping: set `clip_norm` to 0.
     """
-    return optax.chain(clip_updates(optax.chain(*direction(config)), config), optax.scale_by_learning_rate(schedule))
+    clip, *adam = direction(config)
+    return optax.chain(clip, clip_updates(optax.chain(*adam), config), optax.scale_by_learning_rate(schedule))
 
 
 def clip_updates(adam: optax.GradientTransformation, config: OptimizerConfig) -> optax.GradientTransformation:
     """`adam`, its updates over max(1, RMS) with RMS² the mean of g² / max(v, eps²), where v is corrected for its start.
 
-    The second of `adam`'s states is an `optax.ScaleByAdamState`. Each layer of a stack has an RMS of its own.
+    The first of `adam`'s states is an `optax.ScaleByAdamState`. Each layer of a stack has an RMS of its own.
     """
 
     def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = adam.update(gradients, state, params)
-        moments = state[1]
+        moments = state[0]
         correction = 1 - config.beta2 ** moments.count.astype(jnp.float32)
 
         def one(path: tuple[Any, ...], update: jax.Array, gradient: jax.Array, second: jax.Array) -> jax.Array:

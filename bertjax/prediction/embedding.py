@@ -21,9 +21,8 @@ class Embedder:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._tokenizer, self._limits = source.tokenizer, limits(source)
-        told = (source.task or {}).get("sentence", {})
-        pooling = options.pooling or told.get("pooling", "mean")
-        normalize = options.normalize or told.get("normalize", False)
+        pooling = options.pooling or source.sentence.get("pooling", "mean")
+        normalize = options.normalize or source.sentence.get("normalize", False)
         model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -18,7 +18,8 @@ DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")
 
 # Rows are padded to one of these; what is longer than all of them, to what the model reads at most.
-_LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512)
+_LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768)
+_LENGTHS += (1024, 1536, 2048, 3072, 4096, 6144, 8192)
 _PLACES = 4  # the places of a row are filled up to a multiple, so that few programs are compiled
 
 
@@ -141,7 +142,13 @@ def _apart(params: Any) -> Any:
         count = len(jax.tree.leaves(stack)[0])
         return [jax.tree.map(lambda leaf, i=i: np.ascontiguousarray(leaf[i]), stack) for i in range(count)]
 
-    return params | {"encoder": {name: layers(stack) for name, stack in params["encoder"].items()}}
+    return _of_stacks(params, layers)
+
+
+def _of_stacks(params: Any, change: Callable[[Any], Any]) -> Any:
+    """The parameters with each segment of the encoder changed; what else it has is no stack."""
+    encoder = params["encoder"].items()
+    return params | {"encoder": {name: change(x) if name.startswith("segment_") else x for name, x in encoder}}
 
 
 def _stacked(params: Any) -> Any:
@@ -150,4 +157,4 @@ def _stacked(params: Any) -> Any:
     def stack(layers: list[Any]) -> Any:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
-    return params | {"encoder": {name: stack(layers) for name, layers in params["encoder"].items()}}
+    return _of_stacks(params, stack)

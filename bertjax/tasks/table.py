@@ -231,7 +231,7 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
         return sheet.position(column, f"give table.{name}")
 
     text, second = position(table.text), position(table.second) if table.second else None
-    label = position(table.label) if labelled or table.label in sheet.columns else None
+    label = position(table.label) if labelled or (table.label and table.label in sheet.columns) else None
     for row, cells in sheet.rows:
         values = [None if at is None else cells[at] for at in (text, second, label)]
         yield _Record(rows.place(path, row), *values)
@@ -244,7 +244,7 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
             if (column := getattr(table, field)) not in record:
                 found = ", ".join(map(repr, record))
                 raise UserError(f"{where}: no field {column!r} (found: {found}); give table.{field}")
-        label = record.get(table.label)
+        label = record.get(table.label) if table.label else None
         if labelled and label is None:  # null, which is none of the labels
             label = ""
         yield _Record(where, record[table.text], record[table.second] if table.second else None, label)

@@ -114,6 +114,25 @@ def test_rows_are_masked_at_the_rate(corpus):
     assert share == pytest.approx(0.15, abs=0.004)
 
 
+@pytest.mark.parametrize(
+    "masking", [MaskingConfig(), MaskingConfig(max_predictions=5), MaskingConfig(rate=0.05), MaskingConfig(rate=0.3)]
+)
+def test_whatever_is_masked_is_predicted(masking, tmp_path):
+    """Also where a row holds many tiny sequences, of which each is masked at least once."""
+    documents = [[[7 + i % 900] * (1 + i % 6)] for i in range(400)]
+    synthetic.write(tmp_path, {"train": [documents]})
+    sequencing = Sequencing("", 0.0, packing=16)
+    made = Stream(Corpus.open(tmp_path), VOCABULARY, masking, length=64, seed=0, name="phase 0", sequencing=sequencing)
+    batch = made.batch(np.arange(made.plans.count(0)))
+    row, slot = np.nonzero(batch["masked_lm_weights"])
+    masked = np.zeros(batch["input_ids"].shape, bool)
+    masked[row, batch["masked_lm_positions"][row, slot]] = True
+    assert (batch["input_ids"] == synthetic.MASK).any() and masked[batch["input_ids"] == synthetic.MASK].all()
+    # At least one in each sequence.
+    for line, ids in enumerate(batch["attention_mask"]):
+        assert set(ids[masked[line]]) == set(ids[ids > 0])
+
+
 def test_documents_too_short_for_the_room_leave_padding(tmp_path):
     """Nothing is cut across documents to fill a row."""
     synthetic.write(tmp_path, {"train": [[[[7] * 9]] * 50]})

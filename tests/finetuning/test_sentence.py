@@ -8,7 +8,7 @@ import pytest
 
 from bertjax import predictor, pretrained
 from bertjax.errors import UserError
-from bertjax.finetuning.config import FinetuneConfig, SentenceConfig
+from bertjax.finetuning.config import FinetuneConfig, SentenceConfig, TaskDistillation
 from bertjax.finetuning.outputs import ranked
 from bertjax.finetuning.running import finetune
 from bertjax.interop.huggingface import export_model
@@ -134,9 +134,14 @@ def test_partners_are_found_among_all(folder, trained, tmp_path):
     assert scores["recall@1"] <= scores["recall@5"] <= scores["recall@10"] and scores["mrr"] > 20
     records = [json.loads(line) for line in (tmp_path / "run/predictions/dev.jsonl").open()]
     assert scores["mrr"] == pytest.approx(100 * np.mean([1 / record["prediction"] for record in records]))
-    split = dataclasses.replace(config, layout=dataclasses.replace(config.layout, accumulation=2))
-    with pytest.raises(UserError, match="compares all texts of a batch"):
-        finetune(split, tmp_path / "split")
+    others = [
+        ({"layout": dataclasses.replace(config.layout, accumulation=2)}, "must be computed at once"),
+        ({"features": "last"}, "config.features is not for texts that are read apart"),
+        ({"distillation": TaskDistillation(teacher=str(trained))}, "config.distillation.teacher is not for"),
+    ]
+    for changes, message in others:
+        with pytest.raises(UserError, match=message):
+            finetune(dataclasses.replace(config, **changes), tmp_path / "refused")
 
 
 def test_search_finds_what_numpy_finds(similar, tmp_path):
@@ -180,6 +185,9 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
     expected = torch.nn.functional.normalize(torch.stack([one.max(dim=0).values for one in states]), dim=-1)
     ours = predictor.make(model, "embed", predictor.Options(pooling="max", normalize=True)).array(texts)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
+    # The folder says how: so does what is read from it.
+    back = pretrained.load(tmp_path / "out", lambda message: None)
+    np.testing.assert_allclose(predictor.make(back, "embed").array(texts), expected, atol=1e-5)
 
 
 def test_single_texts_and_other_kinds_are_refused(folder, trained, tmp_path):

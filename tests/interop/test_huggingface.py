@@ -88,6 +88,10 @@ def test_export_through_transformers_and_back_is_the_identity(family, pairs, nam
     [
         (FAMILIES["roberta"], "no head for next_sentence"),
         (FAMILIES["albert"], "no head for next_sentence"),
+        (
+            dataclasses.replace(FAMILIES["roberta"], type_vocab_size=0),
+            "Roberta of transformers has model.type_vocab_size>0",
+        ),
         (dataclasses.replace(FAMILIES["albert"], model_type="bert"), "Bert of transformers has model.embedding_size=0"),
         (
             dataclasses.replace(SMALL, model_type="distilbert"),

@@ -37,13 +37,10 @@ KERNELS = {
     PLAIN: (None, {"attention": "xla"}),
     "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention": "splash", "remat": "bert"}),
 }
-# Layers that are not alike, windows in blocks, dropout at every site.
-MODERN = "modernbert"
-MODERN_MESHES = {
-    MODERN: None,
-    "modernbert, data 2 x sequence 4": {"data": 2, "sequence": 4},
-    "modernbert, fsdp 4 x tensor 2": {"data": 1, "fsdp": 4, "tensor": 2},
-}
+# Of shared layers, and of layers that are not alike, with windows in blocks: one device, and everything at once.
+FAMILY = ("albert", "modernbert")
+EVERYTHING = "{}, all axes and layouts"
+AXES, LAYOUT = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}, {"accumulation": 2, "remat": "bert", "unroll": 2}
 # Sizes that the meshes divide.
 SIZES = {
     "vocab_size": 97,  # padded
@@ -52,17 +49,6 @@ SIZES = {
     "intermediate_size": 72,
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
-}
-
-
-# Shared layers, and everything at once.
-ALBERT = "albert"
-ALBERT_RUNS = {
-    ALBERT: (None, {}),
-    "albert, all axes and layouts": (
-        {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2},
-        {"accumulation": 2, "remat": "bert", "unroll": 2},
-    ),
 }
 
 
@@ -76,14 +62,14 @@ def main(output: str) -> None:
     still = dataclasses.replace(
         bert, max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    modern = dataclasses.replace(FAMILIES["modernbert"], **SIZES, num_hidden_layers=5)
     albert = dataclasses.replace(FAMILIES["albert"], **SIZES, embedding_size=16, num_hidden_layers=4)
+    modern = dataclasses.replace(FAMILIES["modernbert"], **SIZES, num_hidden_layers=5)
     groups = [
         (bert, LENGTH, {name: (MESHES.get(name), LAYOUTS.get(name, {})) for name in (ONE, *MESHES, *LAYOUTS)}),
         (still, 128, KERNELS),
-        (modern, LENGTH, {name: (axes, {}) for name, axes in MODERN_MESHES.items()}),
-        (albert, LENGTH, ALBERT_RUNS),
     ]
+    for name, model in zip(FAMILY, (albert, modern), strict=True):
+        groups.append((model, LENGTH, {name: (None, {}), EVERYTHING.format(name): (AXES, LAYOUT)}))
     results = {}
     for model, length, runs in groups:
         start = None

@@ -41,16 +41,10 @@ def test_kernels_of_attention_change_no_number(kernel, results):
     check_the_same(results[layouts.PLAIN], results[kernel])
 
 
-@pytest.mark.parametrize("mesh", list(layouts.MODERN_MESHES)[1:])
-def test_layout_law_of_a_modernbert(mesh, results):
-    """Ten steps with dropout, of local layers as well."""
-    check_the_same(results[layouts.MODERN], results[mesh])
-
-
-def test_layout_law_of_shared_layers(results):
+@pytest.mark.parametrize("family", layouts.FAMILY)
+def test_layout_law_of_the_family(family, results):
     """Ten steps with dropout, all axes and all layouts at once."""
-    one, other = layouts.ALBERT_RUNS
-    check_the_same(results[one], results[other])
+    check_the_same(results[family], results[layouts.EVERYTHING.format(family)])
 
 
 def check_the_same(one, other):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bertjax.objectives import finetuning
+from bertjax.objectives.distillation import divergence
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -69,6 +70,15 @@ def divergence_in_pytorch(student, teacher, temperature: float) -> float:
     student, teacher = (torch.log_softmax(torch.tensor(x) / temperature, -1) for x in (student, teacher))
     loss = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
     return temperature**2 * loss.item()
+
+
+def test_what_cannot_be_says_nothing_at_any_temperature():
+    """Padding has the lowest score there is; divided by a temperature under 1 it is infinite."""
+    student, teacher = logits(3, 5), logits(3, 5)
+    student[:, 3:] = teacher[:, 3:] = np.finfo(np.float32).min
+    found, gradient = jax.value_and_grad(lambda x: divergence(x, teacher, 0.5).mean())(student)
+    assert float(found) == pytest.approx(divergence_in_pytorch(student[:, :3], teacher[:, :3], 0.5), rel=1e-5)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("kind", ["classification", "multi_label", "regression", "choice", "tagging", "span"])

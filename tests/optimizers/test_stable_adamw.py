@@ -54,6 +54,18 @@ def test_stable_adamw_is_its_equations_in_every_layer(state_dtype):
         np.testing.assert_allclose(stack(params)[layer], one, **tolerance)
 
 
+def test_clipped_gradients_are_compared_with_moments_of_clipped_ones():
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(jnp.asarray, draw(rng))
+    gradient = jax.tree.map(lambda x: 100 * jnp.ones_like(x), params)
+    config = OptimizerConfig(**{**vars(CONFIG), "clip_norm": 1.0})
+    found = []
+    for make in (stable_adamw, adamw):
+        optimizer = make(config, optax.constant_schedule(RATE))
+        found.append(optimizer.update(gradient, optimizer.init(params), params)[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *found)
+
+
 def test_where_gradients_stay_alike_it_is_adamw():
     rng = np.random.default_rng(1)
     params = jax.tree.map(jnp.asarray, draw(rng))
