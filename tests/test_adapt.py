@@ -95,7 +95,8 @@ def test_what_cannot_be_adapted_is_refused(model, trained, text_file, tmp_path):
     vocabulary.train("new:bpe:400", SENTENCES, tmp_path / "bpe")
     flags = [f"--source=text:{text_file}", f"--workdir={tmp_path}/run"]
     assert_refused(run("adapt", *flags), "usage")
-    assert_refused(run("adapt", f"--from={tmp_path}/bpe", "--words=5", *flags), "not to BPE")
+    extended = (f"--source=text:{text_file}", f"--tokenizer=extend:5:{tmp_path}/bpe", f"--output={tmp_path}/c")
+    assert_refused(run("prepare", *extended), "not to BPE")
     tuned = dataclasses.replace(model, task={"name": "", "kind": "classification", "labels": ["a", "b"]})
     with pytest.raises(UserError, match="is fine-tuned"):
         pretrained.check_pretraining(tuned)
