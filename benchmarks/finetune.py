@@ -1,9 +1,11 @@
 """Fine-tunes the same model by the same recipe in bertjax and in PyTorch `transformers`, seed by seed in turn.
 
 python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,entailment,relatedness] [--seeds=5]
+    [--results=FILE]
 
 Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
-standard error, and examples a second of both, medians over the seeds after the first, in which bertjax compiles.
+standard error, and examples a second of both, medians over the seeds but for those in which bertjax compiles. A seed
+takes minutes, a table hours: every seed is added to the file of --results, and what is in it is not run again.
 PyTorch gets the same batches in the same order, padded to the longest row as its Trainer does; bertjax packs them.
 PyTorch runs in a process of its own; each side waits while the other one runs.
 """
@@ -11,11 +13,11 @@ PyTorch runs in a process of its own; each side waits while the other one runs.
 import argparse
 import concurrent.futures
 import dataclasses
+import json
 import math
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,19 +50,29 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--results", type=Path, default=Path("finetune.jsonl"))
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     from bertjax.command import keep_memory
 
     keep_memory()  # as the command does
-    print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio | first run |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.tasks.split(","):
-        compare(name, arguments)
+        done = {record["seed"]: record for record in read(arguments.results) if record["task"] == name}
+        missing = [seed for seed in range(arguments.seeds) if seed not in done]
+        if missing:
+            done |= compare(name, missing, arguments)
+        print(row(name, [done[seed] for seed in range(arguments.seeds)]), flush=True)
 
 
-def compare(name: str, arguments: Any) -> None:
-    """Runs all seeds of a task on both sides, prints its row, and each seed's figures on stderr."""
+def read(path: Path) -> list[dict[str, Any]]:
+    """The seeds that were run before."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, Any]]:
+    """Runs seeds of a task on both sides; what was found, each as soon as it is there also in the results' file."""
     from bertjax import training
     from bertjax.finetuning import outputs
     from bertjax.finetuning.config import FinetuneConfig
@@ -76,7 +88,7 @@ def compare(name: str, arguments: Any) -> None:
         init_from=arguments.model,
         learning_rates=(arguments.rate,),
         epochs=(arguments.epochs,),
-        seeds=tuple(range(arguments.seeds)),
+        seeds=tuple(seeds),
         dtype="float32",
     )
     setup, _, params = open_setup(config, lambda message: None)
@@ -84,30 +96,39 @@ def compare(name: str, arguments: Any) -> None:
     sweep = Sweep(config, setup, params, train, [dev])
     kind, labels = setup.task.kind, len(setup.task.labels)
     job = Job(config, kind, labels, train.batches, dev.batches)
-    ours, theirs = [], []
+    records = {}
     spawn = multiprocessing.get_context("spawn")
     with training.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
         for run in config.runs():
             result = sweep.train(run, stop, lambda *_: None, lambda *_: None, shown=False)
-            ours.append((result.scores[dev.name][setup.task.metric], result.examples_per_second))
+            ours = result.scores[dev.name][setup.task.metric], result.examples_per_second
             scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
             found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)
-            theirs.append((setup.scores(dev, found)[setup.task.metric], speed))
-            print(name, run.seed, ours[-1], theirs[-1], file=sys.stderr, flush=True)
-    print(row(name, setup.task.metric, ours, theirs), flush=True)
+            theirs = setup.scores(dev, found)[setup.task.metric], speed
+            records[run.seed] = {
+                "task": name,
+                "metric": setup.task.metric,
+                "seed": run.seed,
+                "compiles": not records,
+                "scores": [ours[0], theirs[0]],
+                "examples_per_second": [ours[1], theirs[1]],
+            }
+            with arguments.results.open("a") as file:
+                print(json.dumps(records[run.seed]), file=file)
+    return records
 
 
-def row(name: str, metric: str, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> str:
-    """A row of the table, of (score, examples a second) of each seed."""
-    scores = [[score for score, _ in side] for side in (ours, theirs)]
+def row(name: str, records: list[dict[str, Any]]) -> str:
+    """A row of the table."""
+    scores = list(zip(*(record["scores"] for record in records), strict=True))
     means = [statistics.fmean(side) for side in scores]
     errors = [statistics.stdev(side) / math.sqrt(len(side)) if len(side) > 1 else math.nan for side in scores]
     bound = 2 * math.hypot(*errors)
-    speeds = [statistics.median([speed for _, speed in side[1:] or side]) for side in (ours, theirs)]
+    timed = [record for record in records if not record["compiles"]] or records
+    speeds = [statistics.median(record["examples_per_second"][side] for record in timed) for side in (0, 1)]
     return (
-        f"| {name} | {metric} | {means[0]:.2f} ± {errors[0]:.2f} | {means[1]:.2f} ± {errors[1]:.2f} | "
-        f"{means[0] - means[1]:+.2f} / {bound:.2f} | {speeds[0]:.0f}, {speeds[1]:.0f} | {speeds[0] / speeds[1]:.2f} | "
-        f"{ours[0][1] / theirs[0][1]:.2f} |"
+        f"| {name} | {records[0]['metric']} | {means[0]:.2f} ± {errors[0]:.2f} | {means[1]:.2f} ± {errors[1]:.2f} | "
+        f"{means[0] - means[1]:+.2f} / {bound:.2f} | {speeds[0]:.0f}, {speeds[1]:.0f} | {speeds[0] / speeds[1]:.2f} |"
     )
 
 

@@ -118,7 +118,8 @@ def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":
     """The further training: the model's own task and rows, without BERT's long warm-up."""
-    from bertjax.config import DistillationConfig, OptimizerConfig, Phase, from_config_dict, to_dict
+    from bertjax.config import DistillationConfig, OptimizerConfig, Phase, to_dict
+    from bertjax.config_dict import from_config_dict
 
     config = dataclasses.replace(
         start.config,
@@ -139,9 +140,9 @@ def _config(start: "Pretrained", workdir: Path) -> "Config":
 
 def _score(model: "Pretrained", corpus: Path) -> dict[str, float]:
     """Held-out scores; always on the same masks."""
-    from bertjax import pretraining
+    from bertjax import held_out
 
-    return pretraining.score(model, corpus, _LENGTH.value, _BATCH.value, say)
+    return held_out.score(model, corpus, _LENGTH.value, _BATCH.value, say)
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -52,14 +52,14 @@ def main(args: list[str]) -> None:
 
 
 def _score_pretrained(model: "Pretrained") -> None:
-    from bertjax import pretraining
+    from bertjax import held_out
 
     corpus = _CORPUS.value or model.config.corpus
     if not corpus:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
     length = _LENGTH.value or model.config.phases[-1].length
-    scores = pretraining.score(model, corpus, length, _BATCH.value, command.say)
-    command.say(f"step {model.step} of {model.path}: {pretraining.describe_scores(scores)}")
+    scores = held_out.score(model, corpus, length, _BATCH.value, command.say)
+    command.say(f"step {model.step} of {model.path}: {held_out.describe_scores(scores)}")
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
 
 

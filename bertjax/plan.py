@@ -36,7 +36,7 @@ def main(args: list[str]) -> None:
     values = command.config_value(_CONFIG)
     if args or values is None or _TOPOLOGY.value is None:
         raise UserError("usage: python -m bertjax.plan --config=FILE --topology=v5e:16x16")
-    from bertjax.config import from_config_dict
+    from bertjax.config_dict import from_config_dict
 
     config = from_config_dict(values)
     if not 0 <= _PHASE.value <= len(config.phases):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax import checkpoint
-from bertjax.config import PAIR_TASKS, Config, from_config_dict, to_dict
+from bertjax.config import PAIR_TASKS, Config, to_dict
+from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.text import tokenizers
 

@@ -33,7 +33,7 @@ def train(config: "Config", workdir: Path) -> None:
 
 
 def _train(config: "Config", workdir: Path, first: bool) -> None:
-    from bertjax import distillation, metrics, parallel, pretraining, profiling, sharding, training
+    from bertjax import distillation, held_out, metrics, parallel, pretraining, profiling, sharding, training
     from bertjax.checkpoint import CheckpointWriter
     from bertjax.data import staging
     from bertjax.data.corpus import Corpus
@@ -58,7 +58,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     sharding.check(config, mesh)
     for phase in config.phases:
         pretraining.attention_kernel(config, phase, mesh)
-    held_out = pretraining.open_held_out(config, mesh, vocabulary, corpus)
+    evaluation = held_out.open_held_out(config, mesh, vocabulary, corpus)
     objective = pretraining.make_objective(config)
     teacher = distillation.open_teacher(config, tokenizer, tell) if config.distillation.teacher else None
     optimizer, schedule = pretraining.make_optimizer(config)
@@ -103,9 +103,9 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
 
         def on_evaluation(step: int, state: training.TrainState) -> None:
             phase = config.phases[config.locate(step - 1)[0]]
-            scores = held_out.scores(state.params, phase)
+            scores = evaluation.scores(state.params, phase)
             writer.write(step, scores)
-            progress.line(f"step {step}: {pretraining.describe_scores(scores)}")
+            progress.line(f"step {step}: {held_out.describe_scores(scores)}")
 
         def on_checkpoint(step: int, state: training.TrainState) -> None:
             writer.sync()

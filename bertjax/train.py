@@ -27,7 +27,7 @@ def main(args: list[str]) -> None:
     values = command.config_value(_CONFIG)
     if values is None or _WORKDIR.value is None:
         raise UserError("--config=FILE and --workdir=DIR are needed, e.g. --config=configs/tiny.py --workdir=runs/tiny")
-    from bertjax.config import from_config_dict
+    from bertjax.config_dict import from_config_dict
 
     config = from_config_dict(values)
     if not config.corpus:

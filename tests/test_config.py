@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from bertjax.config import Config, MaskingConfig, Phase, default_config, from_config_dict, to_dict
+from bertjax.config import Config, MaskingConfig, Phase, default_config, to_dict
+from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.finetuning.config import from_config_dict as finetuning_config
 from bertjax.optimizers.schedules import learning_rate

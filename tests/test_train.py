@@ -17,7 +17,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bertjax import checkpoint, cpu_tensorflow, metrics, pretrained
-from bertjax.config import LayoutConfig, OptimizerConfig, Phase, from_config_dict, to_dict
+from bertjax.config import LayoutConfig, OptimizerConfig, Phase, to_dict
+from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.files import claimed
 from bertjax.pretraining_run import train

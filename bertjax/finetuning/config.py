@@ -7,20 +7,10 @@ import dataclasses
 import itertools
 from typing import Any
 
-from bertjax.config import (
-    DTYPES,
-    POOLINGS,
-    SCHEDULES,
-    LayoutConfig,
-    MeshConfig,
-    OptimizerConfig,
-    build,
-    one_of,
-    require,
-    validate_machine,
-    validate_optimizer,
-)
+from bertjax.config import DTYPES, POOLINGS, SCHEDULES, LayoutConfig, MeshConfig, OptimizerConfig
+from bertjax.config_dict import build
 from bertjax.tasks.table import Table
+from bertjax.validation import one_of, require, validate_machine, validate_optimizer
 
 FEATURES = ("last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetuning.py describes them
 

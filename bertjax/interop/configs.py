@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertjax.config import ACTIVATIONS, ModelConfig, validate_model
+from bertjax.config import ACTIVATIONS, ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.names import CLASSES, class_name, position_offset
 from bertjax.tasks.task import APART
+from bertjax.validation import validate_model
 
 _LABELLED = ("classification", "multi_label", "tagging")
 # What a …ForSequenceClassification is trained for.

@@ -6,8 +6,8 @@ numbers. BERT is one segment: one layer, `num_hidden_layers` times. In ALBERT al
 parameters: a stack of one. ModernBERT's layers differ: the first, then (local, local, global) again and again, and
 those that are left over.
 
-Who reads only some positions of the result can name them: the very last layer then computes these rows alone. Who
-reads every layer's output says what to collect of each.
+Who reads only some positions of the result can name them: the very last layer then computes these rows alone, unless
+it is the end of a longer pattern. Who reads every layer's output says what to collect of each.
 
 Several sequences may be packed into a row. The mask then numbers them from 1, with 0 for padding, no token sees those
 of another sequence, and positions restart.
@@ -221,16 +221,15 @@ class Pattern(nn.Module):
         collect: Collect | None = None,
         position_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
+        """x: [batch, length, hidden]; index: the number of the first layer; `positions` only for a pattern of one.
 
         Returns the last layer's output and, with `collect`, what that gives of each, [layers, …].
         """
         collected = []
         for i, local in enumerate(self.local):
-            chosen = positions if i == len(self.local) - 1 else None
             first = self.first and i == 0
             layer = Layer(self.config, self.dtype, self.kernel, local, first, name=f"layer_{i}")
-            x = layer(x, mask, dropout_keys, index + i, chosen, position_ids)
+            x = layer(x, mask, dropout_keys, index + i, positions, position_ids)
             if collect is not None:
                 collected.append(collect(x))
         return x, jnp.stack(collected) if collected else None
@@ -278,13 +277,16 @@ class Encoder(nn.Module):
             pattern = Pattern(self.config, self.dtype, segment.local, self.kernel, first=i == 0, parent=None)
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
-            chosen = positions if i == len(plan) - 1 else None
+            # Outside the scan a pattern is compiled once more, which for several layers is not worth a part of one.
+            chosen = positions if i == len(plan) - 1 and segment.layers == 1 else None
             # What is shared is no part of what the scan runs over.
             shared = jax.tree.map(lambda leaf: leaf[0], params) if segment.shared else None
             repeats = (None if segment.shared else params, index)
             x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, read, chosen)
             collected.append(outputs)
             first += segment.layers * segment.repeats
+        if positions is not None and plan[-1].layers > 1:
+            x = jnp.take_along_axis(x, positions[..., None], axis=1)
         if self.config.pre_norm:
             x = layer_norm(self.config, self.dtype, "final_layer_norm")(x)
         if collect is None:

@@ -163,8 +163,14 @@ def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str) -> LayerNorm:
     return LayerNorm(config.layer_norm_eps, dtype, config.use_bias, name=name)
 
 
+def head_transform(x: jax.Array, features: int, config: ModelConfig, dtype: jnp.dtype) -> jax.Array:
+    """Dense, activation and LayerNorm, with which heads begin, in the module that calls it: […, in] → […, features]."""
+    x = Dense(features, config, dtype, output_init, name="dense")(x)
+    return layer_norm(config, dtype, "layer_norm")(activation(config.hidden_act)(x))
+
+
 class PredictionHead(nn.Module):
-    """Dense, activation and LayerNorm, with which ModernBERT's heads begin."""
+    """What ModernBERT's tasks read each row through."""
 
     config: ModelConfig
     dtype: jnp.dtype
@@ -172,9 +178,7 @@ class PredictionHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[…, hidden] → […, hidden]."""
-        config = self.config
-        x = Dense(config.hidden_size, config, self.dtype, output_init, name="dense")(x)
-        return layer_norm(config, self.dtype, "layer_norm")(activation(config.hidden_act)(x))
+        return head_transform(x, self.config.hidden_size, self.config, self.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:

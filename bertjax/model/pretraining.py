@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bertjax.config import PAIR_TASKS, ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, add_bias, layer_norm, matmul_precision, output_init
+from bertjax.model.layers import Dense, activation, add_bias, head_transform, matmul_precision
 from bertjax.sharding import constrain
 
 
@@ -30,10 +30,9 @@ class MaskedLMHead(nn.Module):
 
         `vocab` is the padded one; no probability falls on the padding.
         """
-        vocab = self.config.padded_vocab_size
         config = self.config
-        x = Dense(config.embedding_width, config, self.dtype, output_init, name="dense")(x)
-        x = layer_norm(config, self.dtype, "layer_norm")(activation(config.hidden_act)(x))
+        vocab = config.padded_vocab_size
+        x = head_transform(x, config.embedding_width, config, self.dtype)
         # Flat: XLA multiplies two matrices faster than it does a batch of them.
         logits = jnp.dot(
             x.reshape(-1, x.shape[-1]),
@@ -43,8 +42,8 @@ class MaskedLMHead(nn.Module):
         )
         logits = logits.reshape(*x.shape[:-1], vocab)
         logits = add_bias(logits, self.param("bias", nn.initializers.zeros, (vocab,)))
-        if vocab != self.config.vocab_size:  # no word stands there: it has no probability
-            logits = jnp.where(jnp.arange(vocab) < self.config.vocab_size, logits, jnp.finfo(jnp.float32).min)
+        if vocab != config.vocab_size:  # no word stands there: it has no probability
+            logits = jnp.where(jnp.arange(vocab) < config.vocab_size, logits, jnp.finfo(jnp.float32).min)
         return constrain(logits, "batch", None, "vocab")
 
 

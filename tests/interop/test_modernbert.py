@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.config import ModelConfig, from_config_dict
+from bertjax.config import ModelConfig
+from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.huggingface import export_model, import_model

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from bertjax.config import Config, Phase, from_config_dict, resume_conflict
+from bertjax.config import Config, Phase, resume_conflict
+from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.pretraining_run import train
 from tests.conftest import run

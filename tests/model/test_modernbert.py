@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.config import from_config_dict
+from bertjax.config_dict import from_config_dict
 from bertjax.interop.names import pretraining_names
 from bertjax.model import attention
 from bertjax.model.encoder import segments
