@@ -87,12 +87,13 @@ class LibraryBackend:
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """As `encode_batch`, but words of ASCII letters and digits take a shorter way through the library.
 
-        BERT's normaliser does nothing to them but lower them, and its pre-tokenizer leaves them whole, so they can go
-        to the model at once. Most words that the cache does not know are such ones.
+        BERT's normaliser does nothing to them but lower them, and its pre-tokenizer leaves them whole and drops the
+        spaces before them, so they can go to the model at once. Most words that the cache does not know are such ones.
         """
         if self.word_rule() != cache.BERT:
             return self.encode_batch(words)
         lowercase, model = self._content["normalizer"]["lowercase"], self._tokenizer.model
+        words = [word.strip(" ") for word in words]
         others = [word for word in words if not (word.isascii() and word.isalnum())]
         ids = dict(zip(others, self.encode_batch(others), strict=True))
         for word in words:

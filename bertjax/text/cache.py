@@ -1,15 +1,17 @@
 """A cache of words in front of a tokenizer: the same ids, several times as fast.
 
-Running text repeats its words, so most of what a tokenizer does it has done before. The cache maps a word to the
-bytes of its ids; a batch of texts is then one dictionary look-up a word and one `bytes.join`, both in C.
+Running text repeats its words, so most of what a tokenizer does it has done before. NumPy cuts a batch of texts, as
+bytes, into words, Arrow finds the different ones, and only these are looked up in the cache, which maps a word to the
+bytes of its ids.
 
 It is right only where the ids of a text are the ids of its words, one after the other. That holds for
 
-- BERT's normaliser and pre-tokenizer, with words cut at every space and around every ASCII punctuation mark: the
+- BERT's normaliser and pre-tokenizer, with words cut before every space and around every ASCII punctuation mark: the
   normaliser works on single characters and on bases with their combining marks (decomposed, never composed), and
   leaves these characters alone, which are bases; the pre-tokenizer cuts at the former and sets the latter apart;
-- byte-level BPE with its own pattern: there a space that stands between two characters that are no white space
-  always begins a new piece and goes with what follows.
+- byte-level BPE with its own pattern, with words cut before every space beside which, on one side or both, there is no
+  white space: its pieces never go on from something else to white space, and the last space of several goes with what
+  follows them.
 
 It does not hold for SentencePiece: its unigram search adds up float32 scores along the whole text, so that the
 rounding, and with it the choice between two almost equal segmentations, depends on what stands before.
@@ -17,7 +19,7 @@ rounding, and with it the choice between two almost equal segmentations, depends
 """
 
 import array
-import re
+import string
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,10 +27,16 @@ import numpy as np
 
 # About 30 MB a process. A full cache is emptied: the common words are back after a few sentences.
 MAX_WORDS = 2**16
-MAX_WORD_CHARACTERS = 64
+MAX_WORD_BYTES = 64
 
-# Ends of texts, ASCII punctuation marks, and runs of anything else but spaces.
-_BERT_WORDS = re.compile(r"\n|[!-/:-@\[-`{-~]|[^ \n!-/:-@\[-`{-~]+")
+_END = b"\xff"  # of a text; in UTF-8 there is no such byte
+_SPACE = ord(" ")
+_PUNCTUATION = np.isin(np.arange(256), list(string.punctuation.encode()))
+# What `str.isspace` calls white space. A byte that one of these begins or ends with may belong to another character.
+_WHITE = [chr(code) for code in (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))]
+_WHITE += ["\u2028", "\u2029", "\u202f", "\u205f", "\u3000"]
+_MAY_BEGIN_WHITE = np.isin(np.arange(256), [*(character.encode()[0] for character in _WHITE), _END[0]])
+_MAY_END_WHITE = np.isin(np.arange(256), [character.encode()[-1] for character in _WHITE])
 
 BERT = "bert"
 BYTE_LEVEL = "byte-level"
@@ -83,66 +91,80 @@ class WordCache:
         max_words: int = MAX_WORDS,
     ):
         self._encode_words = encode_words
-        self._words, end = (_byte_level_words, None) if rule == BYTE_LEVEL else (_bert_words, "\n")
+        self._begins = {BERT: _begins_bert_word, BYTE_LEVEL: _begins_byte_level_word}[rule]
         self._dtype, self._end = np.dtype(dtype), np.iinfo(dtype).max
         self._max_words = max_words
-        self._always = {end: self._bytes([self._end])}
-        self._ids: dict[str | None, bytes] = dict(self._always)
+        self._always = {_END: self._bytes([self._end])}
+        self._ids: dict[bytes, bytes] = dict(self._always)
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The number of ids of each text, int64 [texts], and all ids, `dtype` [sum of lengths]."""
-        words = self._words(texts)
-        missing = list(set(words).difference(self._ids))
-        for word, ids in zip(missing, self._encode_words(missing), strict=True):
-            self._ids[word] = self._bytes(ids)
-        tokens = np.frombuffer(b"".join(map(self._ids.__getitem__, words)), self._dtype)
-        self._forget(missing)
+        if not len(texts):
+            return np.zeros(0, np.int64), np.zeros(0, self._dtype)
+        text = np.frombuffer(_END.join([*map(str.encode, texts), b""]), np.uint8)
+        words, numbers = _different(text, np.flatnonzero(self._begins(text)))
+        found = self._look_up(words)
+        sizes = np.fromiter(map(len, found), np.int64, len(found)) // self._dtype.itemsize
+        tokens = _joined(np.frombuffer(b"".join(found), self._dtype), sizes, numbers)
         ends = np.flatnonzero(tokens == self._end)
         return np.diff(ends, prepend=-1) - 1, np.delete(tokens, ends)
+
+    def _look_up(self, words: Sequence[bytes]) -> list[bytes]:
+        """The ids of each word."""
+        missing = [word for word in words if word not in self._ids]
+        for word, ids in zip(missing, self._encode_words([word.decode() for word in missing]), strict=True):
+            self._ids[word] = self._bytes(ids)
+        found = list(map(self._ids.__getitem__, words))
+        self._forget(missing)
+        return found
 
     def _bytes(self, ids: Sequence[int]) -> bytes:
         return array.array(self._dtype.char, ids).tobytes()
 
-    def _forget(self, added: Iterable[str]) -> None:
+    def _forget(self, added: Iterable[bytes]) -> None:
         """Keeps memory bounded, in the number of words and in their length."""
         if len(self._ids) > self._max_words:
             self._ids = dict(self._always)
             return
         for word in added:
-            if len(word) > MAX_WORD_CHARACTERS:
+            if len(word) > MAX_WORD_BYTES:
                 del self._ids[word]
 
 
-def _bert_words(texts: Sequence[str]) -> list[str]:
-    """The words of all texts, a line end after each; in a text a line end is white space like any other."""
-    joined = "\n".join([*texts, ""])
-    if joined.count("\n") != len(texts):
-        joined = "\n".join([*(text.replace("\n", " ") for text in texts), ""])
-    return _BERT_WORDS.findall(joined)
+def _begins_bert_word(text: np.ndarray) -> np.ndarray:
+    """Where words begin, bool [bytes]: with the spaces before them, at a punctuation mark or an end, and behind it."""
+    space, end = text == _SPACE, text == _END[0]
+    alone = _PUNCTUATION[text] | end
+    begins = end.copy()
+    begins[0] = True
+    begins[1:] |= ~space[:-1] & (space[1:] | alone[1:] | alone[:-1])
+    return begins
 
 
-def _byte_level_words(texts: Sequence[str]) -> list[str | None]:
-    """The words of all texts, None after each.
+def _begins_byte_level_word(text: np.ndarray) -> np.ndarray:
+    """The same: around ends, and at each space that has something else than white space beside it."""
+    end = text == _END[0]
+    begins = end.copy()
+    begins[0] = True
+    begins[1:] |= end[:-1]
+    spaces = np.flatnonzero(text[1:] == _SPACE) + 1
+    begins[spaces] |= ~(_MAY_END_WHITE[text[spaces - 1]] & _MAY_BEGIN_WHITE[text[spaces + 1]])
+    return begins
 
-    Cuts before each space that stands between two characters that are no white space; the space stays.
-    """
-    words = []
-    for text in texts:
-        words += _cut_at_spaces(text)
-        words.append(None)
-    return words
+
+def _different(text: np.ndarray, starts: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    """The different words of those that begin at `starts`, and for each of these, in order, which one it is."""
+    import pyarrow as pa
+
+    ends = np.append(starts, len(text)).astype(np.int32)
+    words = pa.BinaryArray.from_buffers(pa.binary(), len(starts), [None, pa.py_buffer(ends), pa.py_buffer(text)])
+    encoded = words.dictionary_encode()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
 
 
-def _cut_at_spaces(text: str) -> list[str]:
-    if not text:
-        return []
-    first, *others = text.split(" ")
-    words = [first]
-    for word in others:
-        # An empty word is a double space, or a space at an end; other white space joins the space before or after it.
-        previous = words[-1]
-        if not word or word[0].isspace() or not previous or previous[-1].isspace():
-            words[-1] = previous + " " + word
-        else:
-            words.append(" " + word)
-    return words
+def _joined(parts: np.ndarray, sizes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The parts of these numbers, one after the other; `parts` holds them all, of `sizes`."""
+    lengths = sizes[numbers]
+    begins = np.cumsum(sizes) - sizes
+    shift = begins[numbers] - (np.cumsum(lengths) - lengths)
+    return parts[np.repeat(shift, lengths) + np.arange(lengths.sum())]

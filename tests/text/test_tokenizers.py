@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def test_word_cache_gives_the_librarys_ids_on_adversarial_text(kind, tokenizers_
     assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
 
 
+def test_word_cache_knows_all_white_space(tokenizer_folders):
+    white = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    texts = [text for c in white for text in (f"a{c} {c}b", f"a{c}  b", f"a {c}b", f" {c} ", f"a {c}", f"{c} é {c}é")]
+    tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
+    # One that has learned them as pieces of their own, so that every cut between them shows.
+    special = sorted(backends.LibraryBackend(tokenizer).special_pieces())
+    trainer = library.trainers.BpeTrainer(vocab_size=5000, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts * 2, trainer)
+    learned = tokenizers.Tokenizer(backends.LibraryBackend(tokenizer), {})
+    assert learned._cache is not None
+    assert learned.encode_batch(texts) == learned.encode_batch(texts, word_cache=False)
+
+
 def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
     tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
     tokenizer.normalizer = library.normalizers.NFC()
@@ -87,7 +101,7 @@ def test_word_cache_stays_within_its_bounds_and_right(tokenizers_of_each_kind, r
         assert lengths.sum() == len(tokens)
         assert [tokens.tolist()] == tokenizer.encode_batch([sentence], word_cache=False)
         assert len(small._ids) <= 51  # and the end of a text
-        assert all(len(word) <= cache.MAX_WORD_CHARACTERS for word in small._ids)
+        assert all(len(word) <= cache.MAX_WORD_BYTES for word in small._ids)
 
 
 @pytest.mark.parametrize(
