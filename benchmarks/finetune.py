@@ -4,8 +4,9 @@ python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,
     [--results=FILE]
 
 Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
-standard error, and examples a second of both, medians over the seeds but for those in which bertjax compiles. A seed
-takes minutes, a table hours: every seed is added to the file of --results, and what is in it is not run again.
+standard error, and examples a second of both, medians over the seeds but for those in which bertjax compiles, and those
+that had fewer cores than others. A seed takes minutes, a table hours: every seed is added to the file of --results, and
+what is in it is not run again.
 PyTorch gets the same batches in the same order, padded to the longest row as its Trainer does; bertjax packs them.
 PyTorch runs in a process of its own; each side waits while the other one runs.
 """
@@ -109,6 +110,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
                 "task": name,
                 "metric": setup.task.metric,
                 "seed": run.seed,
+                "cores": len(os.sched_getaffinity(0)),
                 "compiles": not records,
                 "scores": [ours[0], theirs[0]],
                 "examples_per_second": [ours[1], theirs[1]],
@@ -125,6 +127,7 @@ def row(name: str, records: list[dict[str, Any]]) -> str:
     errors = [statistics.stdev(side) / math.sqrt(len(side)) if len(side) > 1 else math.nan for side in scores]
     bound = 2 * math.hypot(*errors)
     timed = [record for record in records if not record["compiles"]] or records
+    timed = [record for record in timed if record["cores"] == max(record["cores"] for record in timed)]
     speeds = [statistics.median(record["examples_per_second"][side] for record in timed) for side in (0, 1)]
     return (
         f"| {name} | {records[0]['metric']} | {means[0]:.2f} ± {errors[0]:.2f} | {means[1]:.2f} ± {errors[1]:.2f} | "

@@ -41,9 +41,7 @@ def main() -> None:
     labels = [float(row["relatedness_score"]) for row in rows]
 
     theirs, ours = pytorch_vectors(arguments.model, texts), bertjax_vectors(arguments.model, texts)
-    print(
-        f"{len(texts)} texts: the largest difference of any number of their vectors is {np.abs(ours - theirs).max():.1e}"
-    )
+    print(f"{len(texts)} texts; the vectors differ by {np.abs(ours - theirs).max():.1e} at most")
     print("\n| weights | vectors of | Spearman |\n|---|---|---|")
     print(f"| as they are | PyTorch | {spearman(theirs, labels):.2f} |")
     print(f"| as they are | bertjax | {spearman(ours, labels):.2f} |", flush=True)
