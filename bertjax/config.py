@@ -161,7 +161,8 @@ class OptimizerConfig:
 class DistillationConfig:
     """What a student learns from a trained model beside its own task. The weights are DistilBERT's."""
 
-    teacher: str = ""  # a workdir, checkpoint or exported folder; none: no distillation
+    # A workdir, checkpoint or exported folder; none: no distillation. A run knows its teacher by its parameters.
+    teacher: str = _free("")
     initialize: bool = True  # start from the teacher's embeddings, head and evenly chosen layers
     temperature: float = 2.0  # of both models' scores
     soft_weight: float = 5.0  # of the divergence from the teacher's scores of masked tokens
@@ -279,6 +280,8 @@ def resume_conflict(saved: Config, new: Config, step: int) -> str | None:
 def _difference(saved: Any, new: Any, path: str) -> str | None:
     if dataclasses.is_dataclass(saved):
         for field in dataclasses.fields(saved):
+            if field.metadata.get("free"):
+                continue
             conflict = _difference(getattr(saved, field.name), getattr(new, field.name), f"{path}.{field.name}")
             if conflict:
                 return conflict

@@ -1,6 +1,8 @@
 """A teacher for pre-training: frozen, on the student's mesh, it reads each batch before the student does."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax import parallel, pretrained, sharding, training
+from bertjax.checksums import checksums
 from bertjax.config import Config, ModelConfig
 from bertjax.errors import UserError
 from bertjax.model.encoder import segments
@@ -44,6 +47,12 @@ def open_teacher(config: Config, tokenizer: Tokenizer, say: Callable[[str], None
             f"has {longest}; shorten them"
         )
     return source
+
+
+def fingerprint(teacher: Pretrained) -> str:
+    """Of its parameters: two teachers with the same one teach the same."""
+    sums = {name: int(value) for name, value in jax.device_get(checksums(teacher.params)).items()}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -144,12 +144,13 @@ def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStru
     return batch
 
 
-def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
-    """What a checkpoint of this run says about itself, beside its step and checksums."""
+def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: tokenizers.Tokenizer, teacher: str) -> dict[str, Any]:
+    """What a checkpoint of this run says about itself, beside its step and checksums; `teacher` is a fingerprint."""
     return {
         "seed": config.seed,
         "config": json.loads(json.dumps(to_dict(config))),
         "corpus": corpus.fingerprint,
+        "teacher": teacher,
         "tokenizer": {
             "hash": tokenizer.hash(),
             "files": checkpoint.tokenizer_files(corpus.directory / "tokenizer"),
@@ -158,15 +159,20 @@ def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: tokenizers.Tokeni
 
 
 def restore_run(
-    config: Config, workdir: Path, corpus: Corpus, abstract: training.TrainState, say: Callable[[str], None]
+    config: Config,
+    workdir: Path,
+    corpus: Corpus,
+    teacher: str,
+    abstract: training.TrainState,
+    say: Callable[[str], None],
 ) -> training.TrainState | None:
     """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
 
     Raises:
-      UserError: the run was made with another corpus or tokenizer, or with settings that change its mathematics.
+      UserError: the run was made with another corpus, tokenizer or teacher, or with settings of other mathematics.
     """
     directory = workdir / "checkpoints"
-    _refuse_other_run(config, workdir, corpus, checkpoint.latest_meta(directory))
+    _refuse_other_run(config, workdir, corpus, teacher, checkpoint.latest_meta(directory))
     restored = checkpoint.restore_latest(directory, abstract.params, abstract.optimizer, say)
     if restored is None:
         return None
@@ -206,7 +212,7 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in named_leaves(params).items()}
 
 
-def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, meta: dict[str, Any] | None) -> None:
+def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, meta: dict[str, Any] | None) -> None:
     if meta is None:
         return
     conflict = resume_conflict(from_config_dict(meta["config"]), config, meta["step"])
@@ -216,6 +222,11 @@ def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, meta: dict[
         )
     if meta["tokenizer"]["hash"] != corpus.tokenizer_hash:
         raise UserError(f"{workdir} holds a run with another tokenizer than {corpus.directory}; use a new --workdir")
+    if meta.get("teacher", "") != teacher:
+        raise UserError(
+            f"{workdir} holds a run with another teacher than config.distillation.teacher "
+            f"({config.distillation.teacher or 'none'}); give that one again, or a new --workdir"
+        )
     if meta["corpus"] != corpus.fingerprint:
         raise UserError(
             f"{workdir} holds a run on another corpus than {corpus.directory}; give that one, or a new --workdir"

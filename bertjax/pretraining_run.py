@@ -61,12 +61,13 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     evaluation = held_out.open_held_out(config, mesh, vocabulary, corpus)
     objective = pretraining.make_objective(config)
     teacher = distillation.open_teacher(config, tokenizer, tell) if config.distillation.teacher else None
+    taught_by = distillation.fingerprint(teacher) if teacher else ""
     optimizer, schedule = pretraining.make_optimizer(config)
 
     # -- state: where the run stood, or a new one
     batch = pretraining.abstract_batch(config, config.phases[0])
     abstract = training.abstract_state(objective, optimizer, batch, mesh)
-    state = pretraining.restore_run(config, workdir, corpus, abstract, tell)
+    state = pretraining.restore_run(config, workdir, corpus, taught_by, abstract, tell)
     if state is None:
         state = training.init_state(objective, optimizer, batch, mesh, config.seed)
         if config.init_from:
@@ -82,7 +83,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         return _finish(workdir) if first else None
 
     # -- the loop
-    meta = pretraining.checkpoint_meta(config, corpus, tokenizer)
+    meta = pretraining.checkpoint_meta(config, corpus, tokenizer, taught_by)
     checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = metrics.MetricsWriter(workdir, start) if first else metrics.NoWriter()
     clock = Clock()

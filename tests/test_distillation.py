@@ -1,6 +1,7 @@
 """Distillation: its terms are those of PyTorch, a student starts from its teacher, runs go on and accumulate."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -96,6 +97,19 @@ def test_a_run_learns_by_three_terms_and_goes_on_as_if_nothing_had_been(student,
     # Frozen: the teacher is no part of the student.
     params = pretrained.load(tmp_path / "whole", silent).params
     assert set(params) == {"embeddings", "encoder", "masked_lm_head"}
+
+
+def test_a_run_knows_its_teacher_wherever_that_lies(student, trained, tiny_config, tmp_path):
+    def taught_by(teacher):
+        return dataclasses.replace(student, distillation=DistillationConfig(teacher=str(teacher)))
+
+    train(student, tmp_path / "run")
+    shutil.copytree(trained, tmp_path / "moved")
+    train(taught_by(tmp_path / "moved"), tmp_path / "run")
+    train(dataclasses.replace(tiny_config, seed=1), tmp_path / "other")
+    for teacher in (tmp_path / "other", ""):
+        with pytest.raises(UserError, match="another teacher"):
+            train(taught_by(teacher), tmp_path / "run")
 
 
 def test_accumulation_changes_nothing(student, tmp_path):
