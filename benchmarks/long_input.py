@@ -30,7 +30,7 @@ def main() -> None:
         found = [median(length, local, arguments.rounds) for local in (True, False)]
         first = first or found
         ratios = [one / base for one, base in zip(found, first, strict=True)]
-        print(f"| {length} | {found[0]:.2f} | {found[1]:.2f} | {ratios[0]:.1f} | {ratios[1]:.1f} |", flush=True)
+        print(f"| {length} | {found[0]:.3f} | {found[1]:.3f} | {ratios[0]:.1f} | {ratios[1]:.1f} |", flush=True)
 
 
 def median(length: int, local: bool, rounds: int) -> float:
