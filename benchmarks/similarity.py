@@ -2,9 +2,10 @@
 
 python benchmarks/similarity.py --model=DIR --data=DIR --workdir=DIR [--seeds=3] [--epochs=3] [--rate=5e-5]
 
---model is a Hugging Face BERT folder, --data the folder with sick/. Vectors are means of the last states, what is
-compared is the cosine of two, and the score Spearman's coefficient with the relatedness of SICK's test part, times 100.
-Fine-tuning runs through the command that users type, on SICK's train part; of seeds the mean ± standard error.
+--model is a Hugging Face BERT folder, --data the folder with sick/. Vectors are means of the last states, made of
+length 1; what is compared is the cosine of two, and the score Spearman's coefficient with the relatedness of SICK's
+test part, times 100. Fine-tuning runs through the command that users type, on SICK's train part; of seeds the mean ±
+standard error.
 """
 
 import argparse
@@ -52,14 +53,15 @@ def main() -> None:
 
 def spearman(vectors: np.ndarray, labels: list[float]) -> float:
     """Of the cosines of the first half of the vectors with the second."""
-    first, second = np.split(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2)
+    first, second = np.split(vectors, 2)
     return 100 * spearmanr((first * second).sum(axis=1), labels).statistic
 
 
 def bertjax_vectors(model: str, texts: list[str]) -> np.ndarray:
     from bertjax.predictor import load
 
-    return load(model, "embed", dtype="float32").array(texts)
+    say = lambda message: print(message, file=sys.stderr)  # noqa: E731
+    return normalized(load(model, "embed", say, dtype="float32").array(texts))
 
 
 def pytorch_vectors(model: str, texts: list[str]) -> np.ndarray:
@@ -74,7 +76,11 @@ def pytorch_vectors(model: str, texts: list[str]) -> np.ndarray:
             batch = tokenizer(texts[start : start + _BATCH], padding=True, return_tensors="pt")
             states, real = encoder(**batch).last_hidden_state, batch["attention_mask"][..., None]
             found.append(((states * real).sum(1) / real.sum(1)).numpy())
-    return np.concatenate(found)
+    return normalized(np.concatenate(found))
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def finetuned(arguments: Any) -> list[float]:

@@ -1,10 +1,10 @@
 """From rows to batches with little padding.
 
-A unit is what must stay together: the rows of an example of choices, else one row. Training takes units in a random
-order and packs those of a batch into few rows. Sorted by length they would need no packing, but batches of which some
-hold short texts and some hold long ones train worse: 189 steps of POS tagging end at 90.8 instead of 91.8 per cent, in
-PyTorch as well. For predictions the order does not matter; there units of about the same length make a batch, a row
-each, padded up to one of a few lengths, so that little is compiled.
+A unit is what must stay together: the rows of an example of choices or of texts that are read apart, else one row.
+Training takes units in a random order and packs those of a batch into few rows. Sorted by length they would need no
+packing, but batches of which some hold short texts and some hold long ones train worse: 189 steps of POS tagging end at
+90.8 instead of 91.8 per cent, in PyTorch as well. For predictions the order does not matter; there units of about the
+same length make a batch, a row each, padded up to one of a few lengths, so that little is compiled.
 """
 
 import math
@@ -15,7 +15,6 @@ import numpy as np
 
 from bertjax.data import rng
 from bertjax.finetuning.inputs import Row, empty_inputs
-from bertjax.tasks.task import APART
 from bertjax.text.tokenizers import Tokenizer
 
 _LENGTHS = 8  # compiled programs of a prediction
@@ -49,8 +48,8 @@ class Batches:
         lengths = np.array([len(row.input_ids) for row in rows]).reshape(-1, choices)
         self._unit_lengths = lengths.max(axis=1)
         self.lengths = chosen_lengths(_in_batches(np.sort(self._unit_lengths), batch).max(axis=1))
-        # A passage to answer from fills a row by itself, vectors are of whole rows, and features are no ids.
-        self.packed = kind not in ("span", *APART) and features is None
+        # A passage to answer from fills a row by itself, and features are no ids.
+        self.packed = kind != "span" and features is None
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
         self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, *self._sizes) / _WIDTH_MULTIPLE)
         mean = self._sizes.mean()

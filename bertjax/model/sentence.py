@@ -11,22 +11,31 @@ from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, head_init
 
 
-def pooled(hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
+def pooled(hidden: jax.Array, mask: jax.Array, pooling: str, begins: jax.Array | None = None) -> jax.Array:
     """f32 vectors of texts: hidden [rows, length, hidden], mask [rows, length], 0 at the padding → [rows, hidden].
 
     pooling: mean or max over all tokens, [CLS] and [SEP] included, or cls.
+    With `begins` [rows, texts] several texts are packed into a row, where they begin, and the mask numbers them from 1
+    → [rows, texts, hidden], 0 or the first token's state where there is no text.
     """
-    hidden, real = hidden.astype(jnp.float32), mask[..., None] != 0
+    if begins is None:
+        begins = jnp.zeros((len(hidden), 1), jnp.int32)
+        return pooled(hidden, (mask != 0).astype(jnp.int32), pooling, begins)[:, 0]
+    hidden, texts = hidden.astype(jnp.float32), begins.shape[1]
     if pooling == "cls":
-        return hidden[:, 0]
+        return jnp.take_along_axis(hidden, begins[..., None], axis=1)
+    belongs = mask[:, None] == jnp.arange(1, texts + 1)[:, None]
+    sizes = belongs.sum(axis=2)[..., None]
     if pooling == "max":
-        return jnp.where(real, hidden, -jnp.inf).max(axis=1)
-    return jnp.where(real, hidden, 0).sum(axis=1) / real.sum(axis=1)
+        highest = jax.vmap(lambda states, text: jax.ops.segment_max(states, text, texts + 1))(hidden, mask)
+        return jnp.where(sizes > 0, highest[:, 1:], 0)
+    sums = jnp.einsum("rtl,rlh->rth", belongs.astype(jnp.float32), hidden, precision=jax.lax.Precision.HIGHEST)
+    return sums / jnp.maximum(sizes, 1)
 
 
 def normalized(vectors: jax.Array) -> jax.Array:
-    """Of length 1 along the last axis."""
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    """Of length 1 along the last axis; zeros, whose gradients are 0, stay zeros."""
+    return vectors * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))
 
 
 class SentenceModel(nn.Module):
@@ -54,15 +63,16 @@ class SentenceModel(nn.Module):
             self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Reads `input_ids`, `token_type_ids`, `attention_mask` [rows, length].
+        """Reads `input_ids`, `token_type_ids`, `attention_mask` [rows, length], packed as `FinetuningModel` has it.
 
-        Returns `vectors`, f32 [examples, texts, hidden], and `logits`, f32 [rows, outputs], which are those of the
-        example in each of its rows: the cosine of its two vectors u and v, or the head's of (u, v, |u - v|). For
-        retrieval they are 0.
+        Returns `vectors`, f32 [examples, texts, hidden], and `logits`, f32 [examples · texts, outputs], which are those
+        of the example for each of its texts: the cosine of its two vectors u and v, or the head's of (u, v, |u - v|).
+        For retrieval they are 0. In packed rows every slot is an example.
         """
-        mask = batch["attention_mask"]
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys)
-        vectors = pooled(self.encoder(x, mask, dropout_keys), mask, self.pooling)
+        mask, places = batch["attention_mask"], batch.get("position_ids")
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, places)
+        hidden = self.encoder(x, mask, dropout_keys, position_ids=places)
+        vectors = pooled(hidden, mask, self.pooling, batch.get("cls_positions"))
         vectors = vectors.reshape(-1, self.texts, vectors.shape[-1])
         return {"vectors": vectors, "logits": jnp.repeat(self._logits(vectors), self.texts, axis=0)}
 
