@@ -1,6 +1,6 @@
 """Pre-trains each shipped descendant of BERT at a reduced size, and DistilBERT with and without its teacher.
 
-python benchmarks/family.py --data=DIR --workdir=DIR [--steps=600] [--families=bert,roberta,albert,modern,distilbert]
+python benchmarks/family.py --data=DIR --workdir=DIR [--steps=1500] [--families=bert,roberta,albert,modern,distilbert]
 
 DIR of --data holds wiki/ (WikiExtractor's files). Everything runs through the commands that users type, with the
 family's own config and tokenizer; what is done already in --workdir is not done again. Prints the held-out masked-LM
@@ -17,38 +17,40 @@ from typing import Any
 SIZE = {
     "model.vocab_size": 0,
     "model.hidden_size": 256,
-    "model.num_hidden_layers": 4,
+    "model.num_hidden_layers": 2,
     "model.num_attention_heads": 4,
     "model.intermediate_size": 1024,
-    "model.max_position_embeddings": 64,
+    "model.max_position_embeddings": 32,
     "model.initializer_range": 0.06,  # 0.02 is made for a width of 768
     "model.hidden_dropout_prob": 0.0,
     "model.attention_probs_dropout_prob": 0.0,
-    "optimizer.learning_rate": 1e-3,
+    "masking.rate": 0.25,
+    "optimizer.learning_rate": 2e-3,
     "optimizer.beta2": 0.98,
     "optimizer.bias_correction": True,
     "layout.remat": "none",
 }
 # config file, tokenizer, and what else is smaller or (where it was made for other batches) higher.
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "bert": ("base", "wordpiece:8192", {}),
-    "roberta": ("roberta_base", "bpe:8192", {}),
+    "bert": ("base", "wordpiece:2000", {}),
+    "roberta": ("roberta_base", "bpe:2000", {}),
     "albert": (
         "albert_base",
-        "unigram:8000",
+        "unigram:2000",
         {"model.embedding_size": 64, "optimizer.learning_rate": 5e-3, "optimizer.eps": 1e-6},
     ),
     "modern": (
         "modern_base",
-        "wordpiece:8192",
+        "wordpiece:2000",
         {
+            "model.num_hidden_layers": 4,  # the first one and a pattern of three
             "model.intermediate_size": 384,
             "model.attention_output_dropout_prob": 0.0,
             "model.local_attention": 16,
-            "packing": 8,
+            "packing": 4,
         },
     ),
-    "distilbert": ("distilbert_base", "wordpiece:8192", {"model.num_hidden_layers": 2}),
+    "distilbert": ("distilbert_base", "wordpiece:2000", {"model.num_hidden_layers": 1}),
 }
 TEACHER = "bert"
 
@@ -58,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--families", default=",".join(FAMILIES))
     arguments = parser.parse_args()
     print("| run | tokenizer | held-out loss | word counts alone | below |")
@@ -86,7 +88,7 @@ def row(arguments: Any, family: str, name: str, more: dict[str, Any]) -> None:
     settings |= {"optimizer.warmup_steps": steps // 10, "log_every": 20, "eval_every": steps // 10}
     if family == "modern":
         settings["optimizer.decay_steps"] = steps // 5
-    phases = ({"steps": steps, "length": 64, "batch": 32},)
+    phases = ({"steps": steps, "length": 32, "batch": 32},)
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     files = [f"--config=configs/{config}.py", f"--workdir={workdir}", f"--config.corpus={corpus.absolute()}"]
     run("train", *files, f"--config.phases={phases!r}", *flags)
