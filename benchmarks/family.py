@@ -1,6 +1,6 @@
 """Pre-trains each shipped descendant of BERT at a reduced size, and DistilBERT with and without its teacher.
 
-python benchmarks/family.py --data=DIR --workdir=DIR [--steps=1500] [--families=bert,roberta,albert,modern,distilbert]
+python benchmarks/family.py --data=DIR --workdir=DIR [--steps=2000] [--families=bert,roberta,albert,modern,distilbert]
 
 DIR of --data holds wiki/ (WikiExtractor's files). Everything runs through the commands that users type, with the
 family's own config and tokenizer; what is done already in --workdir is not done again. Prints the held-out masked-LM
@@ -20,11 +20,10 @@ SIZE = {
     "model.num_hidden_layers": 2,
     "model.num_attention_heads": 4,
     "model.intermediate_size": 1024,
-    "model.max_position_embeddings": 32,
+    "model.max_position_embeddings": 64,
     "model.initializer_range": 0.06,  # 0.02 is made for a width of 768
     "model.hidden_dropout_prob": 0.0,
     "model.attention_probs_dropout_prob": 0.0,
-    "masking.rate": 0.25,
     "optimizer.learning_rate": 2e-3,
     "optimizer.beta2": 0.98,
     "optimizer.bias_correction": True,
@@ -60,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--families", default=",".join(FAMILIES))
     arguments = parser.parse_args()
     print("| run | tokenizer | held-out loss | word counts alone | below |")
@@ -88,7 +87,7 @@ def row(arguments: Any, family: str, name: str, more: dict[str, Any]) -> None:
     settings |= {"optimizer.warmup_steps": steps // 10, "log_every": 20, "eval_every": steps // 10}
     if family == "modern":
         settings["optimizer.decay_steps"] = steps // 5
-    phases = ({"steps": steps, "length": 32, "batch": 32},)
+    phases = ({"steps": steps, "length": 64, "batch": 32},)
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     files = [f"--config=configs/{config}.py", f"--workdir={workdir}", f"--config.corpus={corpus.absolute()}"]
     run("train", *files, f"--config.phases={phases!r}", *flags)
