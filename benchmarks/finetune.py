@@ -60,11 +60,18 @@ def main() -> None:
     print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.tasks.split(","):
-        done = {record["seed"]: record for record in read(arguments.results) if record["task"] == name}
+        recipe = recipe_of(name, arguments).items()
+        done = {record["seed"]: record for record in read(arguments.results) if recipe <= record.items()}
         missing = [seed for seed in range(arguments.seeds) if seed not in done]
         if missing:
             done |= compare(name, missing, arguments)
         print(row(name, [done[seed] for seed in range(arguments.seeds)]), flush=True)
+
+
+def recipe_of(name: str, arguments: Any) -> dict[str, Any]:
+    """What seeds must have in common to stand in one row."""
+    model = "/".join(Path(arguments.model).parts[-2:])
+    return {"task": name, "model": model} | {key: getattr(arguments, key) for key in ("rate", "epochs", "examples")}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -106,8 +113,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
             scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
             found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)
             theirs = setup.scores(dev, found)[setup.task.metric], speed
-            records[run.seed] = {
-                "task": name,
+            records[run.seed] = recipe_of(name, arguments) | {
                 "metric": setup.task.metric,
                 "seed": run.seed,
                 "cores": len(os.sched_getaffinity(0)),
@@ -126,7 +132,8 @@ def row(name: str, records: list[dict[str, Any]]) -> str:
     means = [statistics.fmean(side) for side in scores]
     errors = [statistics.stdev(side) / math.sqrt(len(side)) if len(side) > 1 else math.nan for side in scores]
     bound = 2 * math.hypot(*errors)
-    timed = [record for record in records if not record["compiles"]] or records
+    timed = [record for record in records if None not in record["examples_per_second"]]
+    timed = [record for record in timed if not record["compiles"]] or timed
     timed = [record for record in timed if record["cores"] == max(record["cores"] for record in timed)]
     speeds = [statistics.median(record["examples_per_second"][side] for record in timed) for side in (0, 1)]
     return (

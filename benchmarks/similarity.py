@@ -97,7 +97,9 @@ def finetuned(arguments: Any) -> list[float]:
     print(f"python -m bertjax.finetune {' '.join(flags)}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "bertjax.finetune", *flags], check=True, stdout=sys.stderr)
     results = json.loads((arguments.workdir / "results.json").read_bytes())
-    return [record["scores"]["test"]["spearman"] for record in results["runs"]]
+    chosen = {"learning_rate": arguments.rate, "epochs": arguments.epochs}
+    runs = [run for run in results["runs"] if chosen.items() <= run.items() and run["seed"] < arguments.seeds]
+    return [run["scores"]["test"]["spearman"] for run in runs]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from bertjax.pretrained import Pretrained
 from bertjax.text.tokenizers import Tokenizer
 from bertjax.trees import named_leaves, path_name
 
+_READ = ("embeddings", "encoder", "masked_lm_head")  # what a teacher answers with
+
 
 def open_teacher(config: Config, tokenizer: Tokenizer, say: Callable[[str], None]) -> Pretrained:
     """The model of `config.distillation.teacher`.
@@ -50,9 +52,13 @@ def open_teacher(config: Config, tokenizer: Tokenizer, say: Callable[[str], None
 
 
 def fingerprint(teacher: Pretrained) -> str:
-    """Of its parameters: two teachers with the same one teach the same."""
-    sums = {name: int(value) for name, value in jax.device_get(checksums(teacher.params)).items()}
-    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+    """Of its parameters and of what is computed with them: two teachers with the same one teach the same."""
+    params = {name: teacher.params[name] for name in _READ}
+    sums = {name: int(value) for name, value in jax.device_get(checksums(params)).items()}
+    fields = dataclasses.asdict(teacher.config.model)
+    # Teachers do not drop, and do not begin anew; where they lie decides as whose model they count.
+    computed = {name: fields[name] for name in fields if not name.endswith(("_prob", "_range", "_type"))}
+    return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
 
 
 def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -64,8 +70,7 @@ def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping
         unroll=config.layout.unroll,
         states=True,
     )
-    heads = ("embeddings", "encoder", "masked_lm_head")
-    host = {name: teacher.params[name] for name in heads}
+    host = {name: teacher.params[name] for name in _READ}
     sharding.check_model(teacher.config.model, mesh)
     params = jax.tree.map(parallel.put, host, sharding.of_state(host, mesh))
     read = training.make_reading_step(model, mesh)

@@ -222,7 +222,7 @@ def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: st
         )
     if meta["tokenizer"]["hash"] != corpus.tokenizer_hash:
         raise UserError(f"{workdir} holds a run with another tokenizer than {corpus.directory}; use a new --workdir")
-    if meta.get("teacher", "") != teacher:
+    if not _same_teacher(meta, config, teacher):
         raise UserError(
             f"{workdir} holds a run with another teacher than config.distillation.teacher "
             f"({config.distillation.teacher or 'none'}); give that one again, or a new --workdir"
@@ -231,6 +231,13 @@ def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: st
         raise UserError(
             f"{workdir} holds a run on another corpus than {corpus.directory}; give that one, or a new --workdir"
         )
+
+
+def _same_teacher(meta: dict[str, Any], config: Config, teacher: str) -> bool:
+    if "teacher" in meta:
+        return meta["teacher"] == teacher
+    # Checkpoints from before there was this fingerprint know only where the teacher lay.
+    return meta["config"].get("distillation", {}).get("teacher", "") == config.distillation.teacher
 
 
 def count_parameters(config: ModelConfig, params: Any) -> int:

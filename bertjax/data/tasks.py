@@ -22,7 +22,7 @@ from bertjax.text.sources import Source
 
 # What is split and tokenised at once: enough to ask the tokenizer for many new words in one call.
 _BATCH_CHARACTERS = 500_000
-_BATCH_SENTENCES = 20_000
+_BATCH_SENTENCES = 5_000
 
 
 @dataclasses.dataclass(frozen=True)

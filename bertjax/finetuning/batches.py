@@ -15,12 +15,14 @@ import numpy as np
 
 from bertjax.data import rng
 from bertjax.finetuning.inputs import Row, empty_inputs
+from bertjax.tasks.task import APART
 from bertjax.text.tokenizers import Tokenizer
 
 _LENGTHS = 8  # compiled programs of a prediction
 _MULTIPLE = 4  # of tokens
 _WORTH = 1.03  # times the padded tokens of the most lengths are as good
 _NARROWEST = 64  # tokens of a row into which units are packed
+_WIDEST = 512  # where they are texts that are read apart
 _WIDTH_MULTIPLE = 8  # of its tokens
 _LOOKED_AT = 50  # batches, to tell of the padding
 
@@ -52,6 +54,8 @@ class Batches:
         self.packed = kind != "span" and features is None
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
         self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, *self._sizes) / _WIDTH_MULTIPLE)
+        # Several whole texts: those of one long example would make all rows wide, and attention is quadratic.
+        self.packed &= kind not in APART or self.width <= _WIDEST
         mean = self._sizes.mean()
         self._slots = min(batch, math.ceil(2 * self.width / mean))
         # A few numbers of rows, and so of programs, that are an eighth of the usual one apart.

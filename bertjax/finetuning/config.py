@@ -1,4 +1,4 @@
-"""What a fine-tuning is: as bertjax/config.py for pre-training, and with its helpers.
+"""What a fine-tuning is, as bertjax/config.py says what a pre-training is, and what its values must be.
 
 The defaults are BERT's recipe (Devlin et al. 2018, arXiv:1810.04805, appendix A.3).
 """

@@ -7,7 +7,7 @@ parameters: a stack of one. ModernBERT's layers differ: the first, then (local, 
 those that are left over.
 
 Who reads only some positions of the result can name them: the very last layer then computes these rows alone, unless
-it is the end of a longer pattern. Who reads every layer's output says what to collect of each.
+it ends a longer pattern in a scan. Who reads every layer's output says what to collect of each.
 
 Several sequences may be packed into a row. The mask then numbers them from 1, with 0 for padding, no token sees those
 of another sequence, and positions restart.
@@ -221,15 +221,16 @@ class Pattern(nn.Module):
         collect: Collect | None = None,
         position_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """x: [batch, length, hidden]; index: the number of the first layer; `positions` only for a pattern of one.
+        """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
 
         Returns the last layer's output and, with `collect`, what that gives of each, [layers, …].
         """
         collected = []
         for i, local in enumerate(self.local):
+            chosen = positions if i == len(self.local) - 1 else None
             first = self.first and i == 0
             layer = Layer(self.config, self.dtype, self.kernel, local, first, name=f"layer_{i}")
-            x = layer(x, mask, dropout_keys, index + i, positions, position_ids)
+            x = layer(x, mask, dropout_keys, index + i, chosen, position_ids)
             if collect is not None:
                 collected.append(collect(x))
         return x, jnp.stack(collected) if collected else None
@@ -277,16 +278,17 @@ class Encoder(nn.Module):
             pattern = Pattern(self.config, self.dtype, segment.local, self.kernel, first=i == 0, parent=None)
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
-            # Outside the scan a pattern is compiled once more, which for several layers is not worth a part of one.
-            chosen = positions if i == len(plan) - 1 and segment.layers == 1 else None
+            # A pattern outside the scan is compiled once more, which for several layers is not worth a part of one.
+            alone = segment.layers == 1 or segment.repeats <= self.unroll
+            chosen = positions if i == len(plan) - 1 and alone else None
             # What is shared is no part of what the scan runs over.
             shared = jax.tree.map(lambda leaf: leaf[0], params) if segment.shared else None
             repeats = (None if segment.shared else params, index)
             x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, read, chosen)
             collected.append(outputs)
             first += segment.layers * segment.repeats
-        if positions is not None and plan[-1].layers > 1:
-            x = jnp.take_along_axis(x, positions[..., None], axis=1)
+        if positions is not None and chosen is None:
+            x = constrain(jnp.take_along_axis(x, positions[..., None], axis=1), "batch", None, None)
         if self.config.pre_norm:
             x = layer_norm(self.config, self.dtype, "final_layer_norm")(x)
         if collect is None:

@@ -71,18 +71,19 @@ class Tokenizer:
           special_tokens: read the names of special tokens ("[MASK]") as those tokens.
         """
         if not special_tokens:
-            return self.encode_batch([text])[0]
+            # For one text a call of the cache costs more than it saves.
+            return self.encode_batch([text], word_cache=False)[0]
         ids = []
         for part in self._special_pattern.split(text):
             name = part.strip()
             if name in self._special_names:
                 ids.append(self._ids[name])
             elif part:
-                ids += self.encode_batch([part])[0]
+                ids += self.encode_batch([part], word_cache=False)[0]
         return ids
 
     def encode_batch(self, texts: Sequence[str], word_cache: bool = True) -> list[list[int]]:
-        """Ids of each text; `word_cache=False` asks the library for every text."""
+        """Ids of each text; `word_cache=False` asks the library for every text, which is faster for a few words."""
         if not (word_cache and self._cache):
             return [list(ids) for ids in self._backend.encode_batch(texts)]
         lengths, tokens = self._cache.encode(texts)
@@ -91,7 +92,7 @@ class Tokenizer:
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Ids of each word of a sentence, as within it: in a byte-level vocabulary with the space before it."""
         space = " " if self._backend.is_byte_level() else ""
-        return self.encode_batch([space + word for word in words])
+        return self.encode_batch([space + word for word in words], word_cache=False)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """(ids, the characters [first, last + 1) of the text that each stands for), without special tokens."""
