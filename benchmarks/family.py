@@ -49,9 +49,9 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "packing": 4,
         },
     ),
-    "distilbert": ("distilbert_base", "wordpiece:2000", {"model.num_hidden_layers": 1}),
+    "distilbert": ("distilbert_base", "bpe:2000", {"model.num_hidden_layers": 1}),
 }
-TEACHER = "bert"
+TEACHER = "roberta"
 
 
 def main() -> None:
