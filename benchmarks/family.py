@@ -33,11 +33,7 @@ SIZE = {
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("base", "wordpiece:2000", {}),
     "roberta": ("roberta_base", "bpe:2000", {}),
-    "albert": (
-        "albert_base",
-        "unigram:2000",
-        {"model.embedding_size": 64, "optimizer.learning_rate": 5e-3, "optimizer.eps": 1e-6},
-    ),
+    "albert": ("albert_base", "unigram:2000", {"optimizer.learning_rate": 5e-3, "optimizer.eps": 1e-6}),
     "modern": (
         "modern_base",
         "wordpiece:2000",
