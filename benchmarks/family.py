@@ -4,7 +4,7 @@ python benchmarks/family.py --data=DIR --workdir=DIR [--steps=2000] [--families=
 
 DIR of --data holds wiki/ (WikiExtractor's files). Everything runs through the commands that users type, with the
 family's own config and tokenizer; what is done already in --workdir is not done again. Prints the held-out masked-LM
-loss of each beside what word counts alone reach; curves are in --workdir/NAME/curves.png.
+loss of each beside what word counts alone reach, and draws them all into --workdir/family.png.
 """
 
 import argparse
@@ -70,6 +70,7 @@ def main() -> None:
             row(arguments, name, "distilbert, alone", {})
         else:
             row(arguments, name, name, {})
+    draw(arguments.workdir)
 
 
 def row(arguments: Any, family: str, name: str, more: dict[str, Any]) -> None:
@@ -87,10 +88,34 @@ def row(arguments: Any, family: str, name: str, more: dict[str, Any]) -> None:
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     files = [f"--config=configs/{config}.py", f"--workdir={workdir}", f"--config.corpus={corpus.absolute()}"]
     run("train", *files, f"--config.phases={phases!r}", *flags)
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
-    last = [record for record in records if "eval/mlm_loss" in record][-1]
+    last = evaluations(workdir)[-1]
     loss, entropy = last["eval/mlm_loss"], last["eval/unigram_entropy"]
     print(f"| {name} | {tokenizer} | {loss:.3f} | {entropy:.3f} | {entropy - loss:.3f} |", flush=True)
+
+
+def evaluations(workdir: Path) -> list[dict[str, float]]:
+    """What a run's metrics say of held-out text."""
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    return [record for record in records if "eval/mlm_loss" in record]
+
+
+def draw(workdir: Path) -> None:
+    """How far each run in a folder got below what word counts alone reach."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for path in sorted(workdir.glob("*/metrics.jsonl")):
+        found = evaluations(path.parent)
+        below = [record["eval/unigram_entropy"] - record["eval/mlm_loss"] for record in found]
+        axes.plot([record["step"] for record in found], below, marker=".", label=path.parent.name)
+    axes.axhline(0.5, color="grey", linestyle=":")
+    axes.set(xlabel="step", ylabel="nats below word counts alone", title="held-out masked-LM loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(workdir / "family.png", dpi=100)
 
 
 def run(command: str, *flags: str) -> None:
