@@ -5,12 +5,14 @@ Inside bertjax nothing sees a ConfigDict: commands call `from_config_dict` once,
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from bertjax.config import Config, Phase
 from bertjax.errors import UserError
 from bertjax.validation import validate
+
+T = TypeVar("T")
 
 
 def from_config_dict(config_dict: Any) -> Config:
@@ -19,9 +21,18 @@ def from_config_dict(config_dict: Any) -> Config:
     Raises:
       UserError: an unknown key (the nearest known one is named), a value of another type or out of range.
     """
+    return checked(Config, config_dict, validate)
+
+
+def checked(cls: type[T], config_dict: Any, check: Callable[[T], None]) -> T:
+    """The `cls` of a ConfigDict or plain dict, after `check`, which raises UserError for values out of range.
+
+    Raises:
+      UserError: as `build`, or what `check` raises.
+    """
     values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else config_dict
-    config = build(Config, values, "config")
-    validate(config)
+    config = build(cls, values, "config")
+    check(config)
     return config
 
 

@@ -8,7 +8,7 @@ import itertools
 from typing import Any
 
 from bertjax.config import DTYPES, POOLINGS, SCHEDULES, LayoutConfig, MeshConfig, OptimizerConfig
-from bertjax.config_dict import build
+from bertjax.config_dict import checked
 from bertjax.tasks.table import Table
 from bertjax.validation import one_of, require, validate_machine, validate_optimizer
 
@@ -107,10 +107,7 @@ def from_config_dict(config_dict: Any) -> FinetuneConfig:
     Raises:
       UserError: an unknown key (the nearest known one is named), a value of another type or out of range.
     """
-    values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else config_dict
-    config = build(FinetuneConfig, values, "config")
-    _validate(config)
-    return config
+    return checked(FinetuneConfig, config_dict, _validate)
 
 
 def optimizer_config(config: UpdateConfig) -> OptimizerConfig:
