@@ -1,7 +1,7 @@
 """Scores a checkpoint without training: a pre-trained one on held-out text, a fine-tuned one on its task.
 
 python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR] [--length=128] [--batch=32]
-python -m bertjax.evaluate --checkpoint=DIR --data_dir=DIR [--task=glue/sst2] [--output=DIR] [--batch=32]
+python -m bertjax.evaluate --checkpoint=DIR --data_dir=DIR [--task=glue/sst2] [--output=DIR] [--length=128] [--batch=32]
 
 Prints one JSON object. Of a pre-trained model: masked-LM loss (nats), perplexity and accuracy, next-sentence accuracy,
 and the unigram entropy that word counts alone reach. Of a fine-tuned one: the task's official scores on each split, in
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A workdir, one of its checkpoints, or a Hugging Face folder.")
 _CORPUS = flags.DEFINE_string("corpus", None, "A prepared corpus; by default the one that the run was trained on.")
-_LENGTH = flags.DEFINE_integer(
-    "length", None, "Tokens a sequence; by default that of the run's last phase.", lower_bound=8
-)
+_LENGTH = flags.DEFINE_integer("length", None, "Tokens a sequence; by default as the model was trained.", lower_bound=8)
 _BATCH = flags.DEFINE_integer("batch", 32, "Sequences a step.", lower_bound=1)
 _TASK = flags.DEFINE_string("task", "", "A task of the kind that the model is fine-tuned for; by default that one.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "The folder with the task's files, or tfds.")
@@ -68,13 +66,16 @@ def _score_finetuned(model: "Pretrained") -> None:
 
     from bertjax import sharding
     from bertjax.finetuning import scoring
+    from bertjax.finetuning.config import FinetuneConfig
     from bertjax.tasks.table import Table
 
     table = Table(dev=_DEV.value, text=_TEXT.value, second=_SECOND.value, negative=_NEGATIVE.value, label=_LABEL.value)
-    setup = scoring.open_scoring(model, _TASK.value, _DATA_DIR.value, table, _BATCH.value, command.say)
+    config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
+    setup = scoring.open_scoring(model, config, _LENGTH.value, command.say)
     splits = [setup.split(name) for name in setup.task.dev]
     if _OUTPUT.value:
-        scores = scoring.predict_all(setup, model.params, splits, Path(_OUTPUT.value), command.say)
+        threshold = (model.task or {}).get("threshold")
+        scores = scoring.predict_all(setup, model.params, splits, Path(_OUTPUT.value), command.say, threshold)
     else:
         params = jax.device_put(model.params, sharding.of_state(model.params, setup.mesh))
         scores = {split.name: setup.scores(split, setup.predictions(params, split)) for split in splits}

@@ -89,6 +89,8 @@ def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
     if words and _INPUT.value:
         raise UserError("give texts on the command line or --input=FILE, not both")
     for word in words:
+        if not word.strip():
+            raise UserError("a text of the command line is empty; leave it out")
         if any("\ud800" <= character <= "\udfff" for character in word):  # how Python keeps bytes that it cannot read
             raise UserError(f"the text {word!a} is not UTF-8; convert it first")
     if mode == "answer" and words:

@@ -195,5 +195,11 @@ def _check_tokenizer(words: int, pieces: int, folder: Path, say: Callable[[str],
         raise UserError(
             f"{folder}: the tokenizer has {pieces} entries, the model only {words}; put the model's own tokenizer there"
         )
-    if words - pieces >= _ROUNDED_UP:
-        say(f"{folder}: the tokenizer has {pieces} entries, the model {words}; is it the model's own?")
+    if words - pieces < _ROUNDED_UP:
+        return
+    if 2 * pieces < words:
+        raise UserError(
+            f"{folder}: the tokenizer has {pieces} entries, less than half of the model's {words}; put the model's own "
+            "tokenizer there"
+        )
+    say(f"{folder}: the tokenizer has {pieces} entries, the model {words}; is it the model's own?")

@@ -152,6 +152,7 @@ def test_bad_input_is_refused(trained, model, tmp_path):
     latin = os.fsdecode(b"caf\xe9 [MASK]")
     assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", latin), "is not UTF-8")
     assert_refused(run("predict", "dance", f"--checkpoint={trained}"), "usage")
+    assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", "[MASK]", " "), "the command line is empty")
 
 
 def test_classes_are_the_model_s_in_the_order_of_the_texts(tuned):
@@ -186,6 +187,25 @@ def test_other_tasks_answer_in_their_own_words(tuned):
         words.split()
     )
     assert again["words"] == ["a", "list"] and len(again["labels"]) == 2
+
+
+def test_a_length_is_compiled_once_whatever_stands_in_it(tuned):
+    """Words and windows, of which one text has more than another, are no reason for a program."""
+    compiled = []
+
+    def listen(event: str, duration: float, **about: str) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(about["fun_name"])
+
+    predict = make(tuned("tagging", ("O", "B-X")), options=Options(tokens=64))
+    predict([["a", "list"]])
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        predict([["interpreter's"] * 3, ["of"]])  # of many pieces, and of few
+        predict([["a"] * count for count in range(9, 15)])
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) <= 3
 
 
 def test_no_answer_is_given_only_where_the_model_has_learned_that_there_may_be_none(tuned):
@@ -245,6 +265,7 @@ def test_what_a_model_cannot_do_is_refused(model, tuned):
         ({"txt": "a"}, "input 2: .* is not a text"),
         ({"text": 3}, "input 2: '3' is not a text"),
         (" ", "input 2: the text is empty"),
+        ({"text": "\ud800"}, "input 2: broken text"),
         ("a " * 150_000, "input 2: the text has 300,000 characters"),
     ):
         with pytest.raises(UserError, match=says) as refused:

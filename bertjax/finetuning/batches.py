@@ -7,6 +7,7 @@ packing, but batches of which some hold short texts and some hold long ones trai
 same length make a batch, a row each, padded up to one of a few lengths, so that little is compiled.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,6 +91,14 @@ class Batches:
     def example(self) -> dict[str, np.ndarray]:
         """Some batch for training, for its shapes."""
         return next(self.epoch(0, 0))
+
+    def digest(self) -> str:
+        """Differs where rows do, in their ids, labels or order."""
+        content = hashlib.sha256()
+        for row in self.rows:
+            content.update(np.array(row.input_ids, np.int32).tobytes())
+            content.update(repr((row.example, row.second, row.label)).encode())
+        return content.hexdigest()
 
     def padding(self) -> float:
         """The share of padding in some of the batches for training."""

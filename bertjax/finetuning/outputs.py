@@ -91,12 +91,14 @@ def _spans(example: Any, row: Row, score: np.ndarray, limits: Limits) -> list[tu
     owned = np.arange(*row.own)
     begins = owned[np.argsort(-start[owned], kind="stable")[:_BEST]]
     ends = np.argsort(-end, kind="stable")[:_BEST]
-    return [
-        (float(start[first] + end[last]), example.passage[row.sources[first][0] : row.sources[last][1]])
+    found = [
+        # A piece may hold the white space before its word, or nothing else, which is no answer.
+        (float(start[first] + end[last]), example.passage[row.sources[first][0] : row.sources[last][1]].strip())
         for first in begins
         for last in ends
         if first <= last < first + limits.answer_length
     ]
+    return [(score, text) for score, text in found if text]
 
 
 def ranked(vectors: np.ndarray) -> list[Prediction]:

@@ -13,7 +13,10 @@ from bertjax.files import write_text, written_whole
 from bertjax.finetuning.outputs import Prediction
 from bertjax.finetuning.setup import Split
 from bertjax.tasks import glue, submission
-from bertjax.tasks.task import Answer, Task
+from bertjax.tasks.squad_scores import decide
+from bertjax.tasks.task import Task
+
+_WIDEST = 24  # inches of a picture's side
 
 Record = Mapping[str, Any]  # of a finished run: learning_rate, epochs, seed, scores and so on
 
@@ -72,43 +75,49 @@ def leaderboard(columns: Mapping[str, float]) -> str:
     return aligned(rows)
 
 
-def write_predictions(task: Task, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
-    """A JSON line an example: its id, what is predicted, what is right, and how sure the model is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps(
-            {
-                "id": example.id,
-                "prediction": _readable(task, prediction.value),
-                "label": _readable(task, getattr(example, "label", getattr(example, "labels", None))),
-            }
-            | _certainty(task, prediction)
-            | ({"answers": example.answers} if task.kind == "span" else {}),
-            ensure_ascii=False,
-        )
+def write_predictions(
+    task: Task, split: Split, predictions: Sequence[Prediction], folder: Path, threshold: float
+) -> None:
+    """SPLIT.jsonl, a JSON line an example: its id, what is predicted, what is right, and how sure the model is.
+
+    Of questions also SPLIT.json and SPLIT.null_odds.json, as SQuAD's official script takes them. Where `null_odds` are
+    above `threshold`, the prediction is that there is no answer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [
+        _described(task, example, prediction, threshold)
         for example, prediction in zip(split.examples, predictions, strict=True)
     ]
-    write_text(path, "\n".join([*lines, ""]))
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    write_text(folder / f"{split.name}.jsonl", "\n".join([*lines, ""]))
+    if task.kind == "span":
+        # The script compares the odds with a threshold of its own, so the answers are those before any is applied.
+        answers = {record["id"]: one.value.text for record, one in zip(records, predictions, strict=True)}
+        odds = {record["id"]: one.value.null_odds for record, one in zip(records, predictions, strict=True)}
+        write_text(folder / f"{split.name}.json", json.dumps(answers, ensure_ascii=False) + "\n")
+        write_text(folder / f"{split.name}.null_odds.json", json.dumps(odds) + "\n")
+
+
+def _described(task: Task, example: Any, prediction: Prediction, threshold: float) -> dict[str, Any]:
+    found = prediction.value
+    if task.kind == "span":
+        best = [{"text": text, "probability": round(value, 6)} for text, value in prediction.best[:5]]
+        odds = {"best": best, "null_odds": round(found.null_odds, 4)}
+        return {"id": example.id, "prediction": decide(found, threshold), "answers": example.answers} | odds
+    right = getattr(example, "label", getattr(example, "labels", None))
+    record = {"id": example.id, "prediction": _readable(task, found), "label": _readable(task, right)}
+    if prediction.probabilities is None:
+        return record
+    return record | {"probabilities": np.round(np.asarray(prediction.probabilities), 6).tolist()}
 
 
 def _readable(task: Task, value: Any) -> Any:
     """A prediction or a label by name."""
-    if isinstance(value, Answer):
-        return value.text
     if value is None or not task.labels:
         return value
     if isinstance(value, tuple):
         return [task.labels[place] for place in value]
     return task.labels[value]
-
-
-def _certainty(task: Task, prediction: Prediction) -> dict[str, Any]:
-    if task.kind == "span":
-        best = [{"text": text, "probability": round(value, 6)} for text, value in prediction.best[:5]]
-        return {"best": best, "null_odds": round(prediction.value.null_odds, 4)}
-    if prediction.probabilities is None:
-        return {}
-    return {"probabilities": np.round(np.asarray(prediction.probabilities), 6).tolist()}
 
 
 def draw_confusion(task: Task, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
@@ -122,10 +131,15 @@ def draw_confusion(task: Task, split: Split, predictions: Sequence[Prediction], 
     places = range(len(task.labels))
     right = [example.label for example in split.examples]
     matrix = confusion_matrix(right, [prediction.value for prediction in predictions], labels=places)
-    side = 3 + 0.6 * len(task.labels)
+    side = min(3 + 0.6 * len(task.labels), _WIDEST)
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
     axes = figure.subplots()
-    ConfusionMatrixDisplay(matrix, display_labels=task.labels).plot(ax=axes, colorbar=False, xticks_rotation=45)
+    # Of more classes than fit, neither names nor numbers could be read.
+    legible = side < _WIDEST
+    display = ConfusionMatrixDisplay(matrix, display_labels=task.labels if legible else None)
+    display.plot(ax=axes, include_values=legible, colorbar=not legible, xticks_rotation=45)
+    if not legible:
+        axes.set(xticks=[], yticks=[])
     axes.set_title(f"{task.name}, {split.name}")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png")

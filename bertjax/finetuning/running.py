@@ -1,9 +1,10 @@
 """A fine-tuning from beginning to end: its workdir, the runs that are still to do, and what they leave.
 
-A workdir holds config.json, runs.jsonl with the scores of every finished run, the best run's checkpoint, and in the end
-results.json, predictions/, pictures, and for GLUE submission/.
+A workdir holds config.json, data.json (digests of the examples), runs.jsonl with the scores of every finished run, the
+best run's checkpoint, and in the end results.json, predictions/, pictures, and for GLUE submission/.
 """
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -23,7 +24,8 @@ from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.prediction import OF_KIND
 from bertjax.pretrained import Pretrained
 from bertjax.tasks import glue, submission
-from bertjax.tasks.task import APART
+from bertjax.tasks.rows import MissingFileError
+from bertjax.tasks.task import APART, Task
 
 
 def finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
@@ -40,15 +42,19 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     # -- task, data, model
     _check_same_sweep(config, workdir)
     made, source, params = open_setup(config, say)
+    _check_splits(made.task)
     train = made.split("train", config.train_examples)
     dev = [made.split(name) for name in made.task.dev]
     say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
+    examples = {split.name: split.batches.digest() for split in (train, *dev)}
+    _check_same_data(examples, workdir)
     if config.features:  # of the encoder the runs see no more than these
         train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
         params = {}
     read = teacher.reader(config, made, say) if config.distillation.teacher else None
     sweep = Sweep(config, made, params, train, dev, read)
-    _write_config(config, workdir)
+    _write(workdir / "config.json", to_dict(config))
+    _write(workdir / "data.json", examples)
 
     # -- the runs that are still to do
     done = _read_records(workdir)
@@ -120,7 +126,8 @@ def _keep(
     if config.features:
         task["features"] = config.features
     if made.task.kind in APART:
-        task["sentence"] = {"pooling": config.sentence.pooling, "normalize": config.sentence.normalize}
+        kept = ("pooling", "normalize", "lowest", "highest")
+        task["sentence"] = {name: getattr(config.sentence, name) for name in kept}
     frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
     model = dataclasses.replace(
         source,
@@ -136,10 +143,21 @@ def _name(record: dict[str, Any]) -> str:
     return Run(record["learning_rate"], record["epochs"], record["seed"]).name
 
 
+def _check_splits(task: Task) -> None:
+    """Refuses a task without data to choose by, and test files that cannot be read, before anything is trained."""
+    if not task.dev or task.dev[0] == "test":
+        raise UserError(f"{task.name}: there is no dev data to choose the best run by; give table.dev")
+    for name in task.test:
+        with contextlib.suppress(MissingFileError):
+            task.read(name)
+
+
 def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
     """Refuses a workdir of a sweep whose runs would not be comparable with those to come."""
     path = workdir / "config.json"
     if not path.is_file():
+        if (workdir / "checkpoints").is_dir():  # which the best run's checkpoint would replace
+            raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
         return
     try:
         before = json.loads(path.read_bytes())
@@ -155,11 +173,21 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
             )
 
 
-def _write_config(config: FinetuneConfig, workdir: Path) -> None:
+def _check_same_data(now: dict[str, str], workdir: Path) -> None:
+    """Refuses a workdir whose runs had other examples; paths may change, and files under the same path too."""
+    path = workdir / "data.json"
+    if path.is_file() and (before := json.loads(path.read_bytes())) != now:
+        changed = ", ".join(name for name in now if before.get(name) != now[name]) or "the splits"
+        raise UserError(
+            f"the runs in {workdir} had other examples ({changed}); give a new --workdir, or the files as they were"
+        )
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
     try:
-        write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+        write_text(path, json.dumps(values, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}; choose another --workdir") from error
 
 
 def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
@@ -177,7 +205,7 @@ def _report(made: Setup, dev: list[Split], records: list[dict[str, Any]], workdi
     best = max(records, key=lambda record: record["scores"][dev[0].name][made.task.metric])
     summary = {split.name: report.summary(made.task, split.name, records) for split in dev}
     results = {"task": made.task.name, "metric": made.task.metric, "best": best, "summary": summary, "runs": records}
-    write_text(workdir / "results.json", json.dumps(results, indent=2) + "\n")
+    _write(workdir / "results.json", results)
     model = pretrained.load(workdir, say)
     scoring.predict_all(made, model.params, dev, workdir, say)
     for split in dev:
@@ -198,8 +226,10 @@ def finetune_all(config: FinetuneConfig, workdir: Path) -> None:
             return
         for split, scores in results["best"]["scores"].items():
             columns[glue.column(f"glue/{name}", split)] = scores[results["metric"]]
-    scoring.predict_diagnostics(workdir / "mnli", config.data_dir, workdir / "ax", say)
+    scoring.predict_diagnostics(workdir / "mnli", config, workdir / "ax", say)
     scoring.gather_submissions(workdir)
     path, missing = submission.archive(workdir / "submission")
+    results = {"scores": columns, "averages": glue.averages(columns)}
+    _write(workdir / "results.json", results)
     print(report.leaderboard(columns))
     say(f"wrote {path}" + (f", in which {', '.join(missing)} are missing" if missing else ""))

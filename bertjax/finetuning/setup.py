@@ -103,11 +103,26 @@ class Setup:
             for place, unit in enumerate(units):
                 for choice in range(batches.choices):
                     scores[unit * batches.choices + choice] = logits[place * batches.choices + choice]
-        return outputs.predictions(self.task.kind, split.examples, batches.rows, scores, self.limits)
+        found = outputs.predictions(self.task.kind, split.examples, batches.rows, scores, self.limits)
+        if self.task.kind == "similarity":  # from cosines to the labels' scale
+            lowest, highest = self.sentence.lowest, self.sentence.highest
+            found = [dataclasses.replace(one, value=lowest + one.value * (highest - lowest)) for one in found]
+        return found
 
     def scores(self, split: Split, predictions: Sequence[outputs.Prediction]) -> dict[str, float]:
-        """The task's official scores, in per cent."""
-        return self.task.score(split.examples, [prediction.value for prediction in predictions])
+        """The task's official scores, in per cent.
+
+        Raises:
+          UserError: one is not finite.
+        """
+        scores = self.task.score(split.examples, [prediction.value for prediction in predictions])
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{self.task.name}: {name} on {split.name} is {value}, as of predictions that are all the same or "
+                    "not finite; train with a lower learning rate or other seeds"
+                )
+        return scores
 
 
 def open_setup(

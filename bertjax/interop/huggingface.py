@@ -108,7 +108,7 @@ def export_model(
             if task and task["kind"] in APART:
                 length = task.get("limits", {}).get("length", config.max_position_embeddings)
                 how = {"pooling": "mean", "normalize": False} | task.get("sentence", {})
-                sentence_transformers.write(whole, config.hidden_size, length, **how)
+                sentence_transformers.write(whole, config.hidden_size, length, how["pooling"], how["normalize"])
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):
                     if path.is_file():

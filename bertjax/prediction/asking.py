@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from bertjax.errors import UserError
-from bertjax.finetuning.inputs import Limits
-from bertjax.pretrained import Pretrained
 from bertjax.tasks.task import ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.text import readers
 
 _DIGITS = 6  # of what is told of a probability, or of a number of an embedding
 
@@ -42,16 +41,6 @@ def asked(example: Any) -> dict[str, Any]:
 def rounded(value: Any) -> Any:
     """A number or an array as numbers of a few digits."""
     return np.round(np.asarray(value, np.float64), _DIGITS).tolist()
-
-
-def limits(source: Pretrained) -> Limits:
-    """How much of a text a model reads: as it was fine-tuned, else all that it can."""
-    longest = source.config.model.max_position_embeddings
-    told = (source.task or {}).get("limits")
-    if told:
-        return Limits(**told | {"length": min(told["length"], longest)})
-    part = longest // 4
-    return Limits(longest, stride=min(Limits.stride, part), question_length=min(Limits.question_length, part))
 
 
 def _text(one: Any, where: str) -> TextExample:
@@ -100,7 +89,7 @@ def _string(value: Any, where: str) -> str:
         raise UserError(f"{where}: {str(value)[:60]!r} is not a text; put it in quotation marks")
     if not value.strip():
         raise UserError(f"{where}: the text is empty; fill it in or leave it out")
-    return value
+    return readers.valid(value, where)
 
 
 def _not(where: str, one: Any, expected: str) -> UserError:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.finetuning.inputs import rows
+from bertjax.finetuning.inputs import model_limits, rows
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
-from bertjax.prediction.asking import asked, limits, rounded, texts
+from bertjax.prediction.asking import asked, rounded, texts
 from bertjax.prediction.runner import Options, Runner, computation
 from bertjax.pretrained import Pretrained
 from bertjax.tasks.task import TextExample
@@ -20,7 +20,7 @@ class Embedder:
     """A vector for each text, from the states of the encoder's last layer."""
 
     def __init__(self, source: Pretrained, options: Options) -> None:
-        self._tokenizer, self._limits = source.tokenizer, limits(source)
+        self._tokenizer, self._limits = source.tokenizer, model_limits(source)
         pooling = options.pooling or source.sentence.get("pooling", "mean")
         normalize = options.normalize or source.sentence.get("normalize", False)
         model = PretrainingModel(source.config.model, pairs="", **computation(source, options))

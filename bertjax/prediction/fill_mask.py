@@ -36,7 +36,7 @@ class FillMask:
             logits = model.apply({"params": params}, batch)["masked_lm_logits"].at[..., unwanted].set(-jnp.inf)
             return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), min(options.top, logits.shape[-1]))
 
-        self._run = Runner(likeliest, source, options)
+        self._run = Runner(likeliest, source, options, places=True)
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each text its `masks`, of each the likeliest tokens first, dicts of `token` and `probability`."""

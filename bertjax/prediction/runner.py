@@ -62,13 +62,17 @@ class Runner:
     """A compiled function of a model's parameters and a batch, over any rows."""
 
     def __init__(
-        self, compute: Callable[[Any, Mapping[str, jax.Array]], Any], source: Pretrained, options: Options
+        self,
+        compute: Callable[[Any, Mapping[str, jax.Array]], Any],
+        source: Pretrained,
+        options: Options,
+        places: bool = False,
     ) -> None:
         """Puts the parameters on the device.
 
-        compute: (parameters, `input_ids`, `token_type_ids`, `attention_mask` [rows, length] and `places` [rows,
-          places], those of the rows filled up with 0) → a tree of arrays [rows, …]. Its model is made with
-          `computation`.
+        compute: (parameters, `input_ids`, `token_type_ids` and `attention_mask` [rows, length]) → a tree of arrays
+          [rows, …]. Its model is made with `computation`. With `places` it also gets those of the rows, filled up with
+          0: [rows, places].
         """
         stored = _stored(source.params, options)
         if _unrolled(options):
@@ -77,7 +81,7 @@ class Runner:
         else:
             self._params, self._compute = jax.device_put(stored), jax.jit(compute)
         self._pad, self._tokens = source.tokenizer.pad_id, options.tokens
-        self._longest = source.config.model.max_position_embeddings
+        self._longest, self._with_places = source.config.model.max_position_embeddings, places
 
     def __call__(self, rows: Sequence[Row]) -> list[Any]:
         """What the function gives for each row, in order: trees of NumPy arrays, without the axis of rows."""
@@ -95,10 +99,13 @@ class Runner:
     def _batch(self, rows: Sequence[Row], shape: tuple[int, int]) -> dict[str, np.ndarray]:
         inputs = empty_inputs(shape, self._pad)
         inputs["attention_mask"][:, 0] = 1  # a row of padding still attends to something
+        for place, row in enumerate(rows):
+            row.write(inputs, place)
+        if not self._with_places:  # a shape that depends on them would be one more program
+            return inputs
         most = max(len(row.places) for row in rows)
         places = np.zeros((shape[0], -(-most // _PLACES) * _PLACES), np.int32)
         for place, row in enumerate(rows):
-            row.write(inputs, place)
             places[place, : len(row.places)] = row.places
         return inputs | {"places": places}
 

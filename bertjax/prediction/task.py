@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 
-from bertjax.finetuning.inputs import rows
+from bertjax.finetuning.inputs import model_limits, rows
 from bertjax.finetuning.outputs import Prediction, predictions
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.prediction.asking import asked, examples, limits, rounded
+from bertjax.prediction.asking import asked, examples, rounded
 from bertjax.prediction.runner import Options, Runner, computation
 from bertjax.pretrained import Pretrained
+from bertjax.tasks.squad_scores import decide
 
 
 class TaskPredictor:
@@ -20,7 +21,7 @@ class TaskPredictor:
     def __init__(self, source: Pretrained, options: Options) -> None:
         task = source.task
         self._kind, self._labels = task["kind"], task["labels"]
-        self._tokenizer, self._limits, self._top = source.tokenizer, limits(source), options.top
+        self._tokenizer, self._limits, self._top = source.tokenizer, model_limits(source), options.top
         # By how much no answer must be likelier than any to be given; SQuAD v1.1 has an answer to everything.
         self._threshold = task.get("threshold", 0.0 if task["name"] == "squad/v2.0" else math.inf)
         size = len(source.params["task_head"]["bias"])
@@ -74,6 +75,6 @@ class TaskPredictor:
         return {"labels": labels, "probabilities": rounded(found.probabilities.max(axis=-1))}
 
     def _answer(self, found: Prediction) -> dict[str, Any]:
-        answer = "" if found.value.null_odds > self._threshold else found.value.text
+        answer = decide(found.value, self._threshold)
         best = [{"answer": text, "probability": rounded(value)} for text, value in found.best[: self._top]]
         return {"answer": answer, "probability": rounded(dict(found.best)[answer]), "best": best}

@@ -25,7 +25,7 @@ class ConllTask:
 
 
 def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, labels: Sequence[str] | None) -> Task:
-    """Binds a task to its files, to those that `table` names, or to TFDS.
+    """Binds a task to its files, to those that `table` names (and to no others then), or to TFDS.
 
     Raises:
       UserError: the labels are not the task's.
@@ -37,10 +37,14 @@ def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, l
     order = tuple(labels or spec.labels)
     positions = {label: place for place, label in enumerate(order)}
 
+    named = {split: getattr(table, split) for split in ("train", "dev", "test")} if table else {}
+
     def find(split: str) -> Path:
-        if table and (named := getattr(table, split)):
-            return Path(data_dir) / named
-        return rows.find([Path(data_dir)], spec.files[split], "give data_dir the folder with it")
+        if not any(named.values()):
+            return rows.find([Path(data_dir)], spec.files[split], "give data_dir the folder with it")
+        if not named[split]:
+            raise rows.MissingFileError(f"{name}: there is no file for {split}; give table.{split}")
+        return Path(data_dir) / named[split]
 
     def read(split: str) -> list[WordsExample]:
         if tfds.named(data_dir):
@@ -58,9 +62,17 @@ def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, l
         read=read,
         score=scores.word_labels(order, spec.entities),
         metric="f1" if spec.entities else "accuracy",
-        dev=("dev", "test"),
+        dev=("dev", *(("test",) if tfds.named(data_dir) or _is_there(find, "test") else ())),
         test=(),
     )
+
+
+def _is_there(find: Callable[[str], Path], split: str) -> bool:
+    try:
+        find(split)
+    except rows.MissingFileError:
+        return False
+    return True
 
 
 def _example(path: Path, count: int, sentence: Sentence, positions: Mapping[str, int]) -> WordsExample:

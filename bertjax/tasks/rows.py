@@ -16,6 +16,10 @@ from bertjax.text import readers
 _LONGEST_CELL = 1 << 30  # characters; the csv module refuses texts of more than 131,072 unless told otherwise
 
 
+class MissingFileError(UserError):
+    """There is no file of a split, which only some uses need."""
+
+
 @dataclass(frozen=True)
 class Sheet:
     """A file of cells; its rows may be read once."""
@@ -90,14 +94,14 @@ def find(folders: Sequence[Path], names: Sequence[str], remedy: str) -> Path:
     """The first file that there is: any of `names`, which may be patterns, also with .gz, in any of `folders`.
 
     Raises:
-      UserError: there is none.
+      MissingFileError: there is none.
     """
     for folder in folders:
         for name in names:
             if found := sorted(folder.glob(name)) or sorted(folder.glob(f"{name}.gz")):
                 return found[0]
     where = " or ".join(map(str, folders))
-    raise UserError(f"no {' or '.join(names)} in {where}; {remedy}")
+    raise MissingFileError(f"no {' or '.join(names)} in {where}; {remedy}")
 
 
 def _sheet(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Mapping[str, int] | None) -> Sheet:

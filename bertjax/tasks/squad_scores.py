@@ -63,11 +63,6 @@ def score_v2(
     return result | best
 
 
-def best_threshold(examples: Sequence[QuestionExample], predictions: Sequence[Answer | None]) -> float:
-    """The threshold on `null_odds` with the best F1, as BERT tunes it on dev."""
-    return score_v2(examples, predictions)["best_f1_thresh"]
-
-
 def decide(answer: Answer, threshold: float) -> str:
     """The text that is answered at a threshold; "" means that there is no answer."""
     return "" if answer.null_odds > threshold else answer.text

@@ -30,7 +30,7 @@ def write(
         index = int(example.id)
         if index in written:
             raise UserError(f"{example.where}: the index {index} comes twice; get the file again")
-        if task.kind == "regression":
+        if not task.labels:
             written[index] = f"{min(max(float(prediction), 0.0), 5.0):.3f}"
         else:
             written[index] = spec.code(task.labels[prediction])

@@ -71,8 +71,8 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
 
     def read(split: str) -> list[Any]:
         found = records(split)
-        if split == "test" and not scored:
-            found = (replace(record, label=None) for record in found)
+        if split == "test" and kind != "retrieval":
+            found = (_labelled(record) for record in found) if scored else (replace(one, label=None) for one in found)
         examples = [parse(str(place), record, positions) for place, record in enumerate(found)]
         if not examples:
             raise UserError(f"{Path(data_dir) / getattr(table, split)}: there are no examples in it; add some")
@@ -90,6 +90,12 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
         test=("test",) if table.test and not scored else (),
         choices=(3 if table.negative else 2) if kind == "retrieval" else 1,
     )
+
+
+def _labelled(record: _Record) -> _Record:
+    if record.label in (None, ""):
+        raise UserError(f"{record.where}: there is no label, while other rows have one; give it one, or none to all")
+    return record
 
 
 def _score(kind: str, labels: tuple[str, ...]) -> tuple[scores.Score, str]:
@@ -125,7 +131,7 @@ def _labels(kind: str, record: _Record) -> list[str] | None:
     if kind == "classification":
         return [_name(record.label, record.where)]
     if kind == "tagging":
-        return [_name(label, record.where) for label in _words(record.label)]
+        return [_name(label, record.where) for label in _words(record.label, record.where)]
     value = record.label
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -145,8 +151,11 @@ def _name(label: Any, where: str) -> str:
     raise UserError(f"{where}: there is no label ({label!r}); give the row one, or take it out")
 
 
-def _words(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else str(value).split()
+def _words(value: Any, where: str) -> list[Any]:
+    """Of a list or a text."""
+    if not isinstance(value, list | str):
+        raise UserError(f"{where}: {type(value).__name__}, neither a text nor a list of words; put the row right")
+    return value if isinstance(value, list) else value.split()
 
 
 def _places(kind: str, record: _Record, positions: dict[str, int]) -> list[int] | None:
@@ -186,7 +195,7 @@ def _regression(identity: str, record: _Record, positions: dict[str, int]) -> Te
 
 
 def _tagging(identity: str, record: _Record, positions: dict[str, int]) -> WordsExample:
-    words = tuple(_text(word, "a word", record.where) for word in _words(record.text))
+    words = tuple(_text(word, "a word", record.where) for word in _words(record.text, record.where))
     if not words:
         raise UserError(f"{record.where}: there are no words; give the row some, or take it out")
     places = _places("tagging", record, positions)

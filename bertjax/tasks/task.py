@@ -15,7 +15,7 @@ from typing import Any
 #   tagging         one of `labels` for each word: their indices, as a tuple
 #   span            a passage's stretch: an Answer
 # Of texts that are read apart, each to a vector of its own (Sentence-BERT):
-#   similarity      a number: the cosine of two vectors
+#   similarity      a number: the cosine of two vectors, on the scale of the labels
 #   comparison      one of `labels` for two vectors: its index
 #   retrieval       the rank, from 1, of the right text among all the texts of the split
 KINDS = ("classification", "multi_label", "regression", "choice", "tagging", "span")

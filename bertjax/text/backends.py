@@ -199,8 +199,8 @@ class SentencePieceBackend:
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text, and the characters that each stands for."""
-        pieces = self._processor.encode_as_immutable_proto(text).pieces
-        return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
+        found = self._processor.encode_as_offset_mapping(text)
+        return found["ids"], found["offsets"]
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """As `encode_batch`; there is no word cache to ask for it."""
@@ -271,10 +271,17 @@ class SentencePieceBackend:
         (directory / self.file_name).write_bytes(self._model)
 
 
-def wordpiece(vocabulary: dict[str, int], lowercase: bool) -> library.Tokenizer:
-    """BERT's tokenizer with this vocabulary (piece to id), cased or not."""
+def wordpiece(
+    vocabulary: dict[str, int], lowercase: bool, chinese: bool = True, strip_accents: bool | None = None
+) -> library.Tokenizer:
+    """BERT's tokenizer with this vocabulary (piece to id), cased or not.
+
+    `chinese`: each Chinese character is a word. `strip_accents`: by default where text is lower-cased.
+    """
     tokenizer = library.Tokenizer(library.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = library.normalizers.BertNormalizer(
+        lowercase=lowercase, handle_chinese_chars=chinese, strip_accents=strip_accents
+    )
     tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = library.decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

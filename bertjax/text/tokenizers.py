@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ _ROLES = {
     "sep_token": ("[SEP]", "</s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
+# What reads vocab.txt as BERT does.
+_OF_VOCABULARIES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 
 
@@ -192,8 +194,8 @@ def load(path: str | Path) -> Tokenizer:
     """Loads a tokenizer.
 
     Args:
-      path: a folder, or the file itself: tokenizer.json, vocab.txt (lower-cased or not as tokenizer_config.json's
-        `do_lower_case` says; without it, as the vocabulary looks) or a SentencePiece .model. In a folder with
+      path: a folder, or the file itself: tokenizer.json, vocab.txt (as tokenizer_config.json says; without it, text is
+        lower-cased where the vocabulary looks so) or a SentencePiece .model. In a folder with
         several of them the first of this list is taken.
 
     Raises:
@@ -234,11 +236,24 @@ def _backend(file: Path) -> backends.Backend:
             raise UserError("a vocabulary holds one piece a line, none empty or twice; put the file right")
         if "[UNK]" not in vocabulary:
             raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
-        lowercase = _read_config(file.parent).get("do_lower_case", _looks_lowercase(pieces))
-        return backends.LibraryBackend(backends.wordpiece(vocabulary, lowercase))
+        return backends.LibraryBackend(_wordpiece(vocabulary, _read_config(file.parent)))
     if file.suffix == ".model":
         return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
     raise UserError("not a tokenizer file; " + _HINT)
+
+
+def _wordpiece(vocabulary: dict[str, int], config: Mapping[str, Any]) -> backends.library.Tokenizer:
+    """The tokenizer of a vocabulary, as tokenizer_config.json says where it is there."""
+    name = config.get("tokenizer_class") or _OF_VOCABULARIES[0]
+    if name.removesuffix("Fast") not in _OF_VOCABULARIES or config.get("do_basic_tokenize") is False:
+        raise UserError(
+            f"tokenizer_config.json asks for {name}, which cuts words in another way than BERT's basic tokenizer; "
+            "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
+        )
+    lowercase = config.get("do_lower_case", _looks_lowercase(vocabulary))
+    return backends.wordpiece(
+        vocabulary, lowercase, config.get("tokenize_chinese_chars", True), config.get("strip_accents")
+    )
 
 
 def _parse(what: str, parser: Any, content: Any) -> Any:
@@ -253,6 +268,6 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _looks_lowercase(pieces: Sequence[str]) -> bool:
+def _looks_lowercase(pieces: Iterable[str]) -> bool:
     words = [piece for piece in pieces if not re.fullmatch(r"\[.*\]|<.*>", piece)]
     return not any(character.isupper() for piece in words for character in piece)

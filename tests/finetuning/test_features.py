@@ -105,7 +105,7 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
             assert np.array_equal(named_leaves(kept.params[part])[name], value), name
     assert np.abs(kept.params["layer_mixture"]["weights"]).min() > 0
     # Without features at hand, by the path alone.
-    setup = scoring.open_scoring(kept, "", config.data_dir, config.table, 7, print)
+    setup = scoring.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None, print)
     dev = setup.split("dev")
     found = setup.predictions(kept.params, dev)
     assert setup.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])

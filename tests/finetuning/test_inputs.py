@@ -108,6 +108,19 @@ def test_a_passage_longer_than_the_window_finds_its_answer_at_its_end(tokenizer)
     assert found.value.null_odds == pytest.approx(18) and found.best[0][0] == ""
 
 
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_answers_are_without_the_spaces_that_pieces_hold(kind, text_file, tmp_path):
+    tokenizer = vocabulary.train(f"new:{kind}:400", text_file.read_text().splitlines(), tmp_path)
+    passage = "It is the list  of zzz lists."
+    example = QuestionExample("0", "", "What is it?", passage)
+    made = rows("span", [example], tokenizer)
+    scores = [np.random.default_rng(0).normal(size=(len(row.input_ids), 2)) for row in made]
+    (found,) = outputs.predictions("span", [example], made, scores, Limits())
+    texts = [answer for answer, _ in found.best if answer]
+    assert len(texts) > 5 and found.value.text
+    assert all(answer == answer.strip() and answer in passage for answer in texts)
+
+
 def test_every_token_of_a_passage_belongs_to_one_window(tokenizer):
     made = rows("span", [question((), ())], tokenizer, length=64, stride=20)
     owned = [row.sources[place] for row in made for place in range(*row.own)]

@@ -108,7 +108,8 @@ def test_ranks_count_what_stands_before_the_right_text():
 def test_cosines_learn_what_is_alike(similar):
     _, workdir, results = similar
     assert results["metric"] == "spearman" and results["best"]["scores"]["dev"]["spearman"] > 70
-    assert pretrained.load(workdir, print).task["sentence"] == {"pooling": "mean", "normalize": False}
+    kept = {"pooling": "mean", "normalize": False, "lowest": 1.0, "highest": 5.0}
+    assert pretrained.load(workdir, print).task["sentence"] == kept
     scored = run(
         "evaluate",
         f"--checkpoint={workdir}",

@@ -149,6 +149,21 @@ def test_a_tokenizer_of_another_model_is_refused(export):
         pretrained.load(folder, silent)
 
 
+def test_a_tokenizer_of_a_far_smaller_model_is_refused(tmp_path):
+    shape = dataclasses.replace(SMALL, vocab_size=300)
+    task = task_of("regression")
+    export_model(shape, random_params(task, shape), None, tmp_path / "out", task=task)
+    for pieces, remark in ((120, None), (160, "is it the model's own?"), (300, "")):
+        (tmp_path / "out/vocab.txt").write_text("\n".join([*PIECES, *map(str, range(pieces - len(PIECES)))]) + "\n")
+        said = []
+        if remark is None:
+            with pytest.raises(UserError, match="has 120 entries, less than half of the model's 300"):
+                pretrained.load(tmp_path / "out", said.append)
+        else:
+            pretrained.load(tmp_path / "out", said.append)
+            assert any("entries" in line and remark in line for line in said) == bool(remark)
+
+
 def test_verification_compares_the_scores_of_the_task(export):
     pytest.importorskip("transformers")
     folder = export("span")

@@ -94,7 +94,14 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
     assert len(task.labels) == 17
     scores = task.score([first, second], [first.labels, (0,)])
     assert scores == {"accuracy": 75.0}, "words count, not sentences"
-    # Any of the files may be named, as where a model learns from dev.
+    assert task.dev == ("dev",)  # there is no file for test
+    (tmp_path / "xx_a-ud-test.conllu").write_text(f"1\t!\t!\tPUNCT\t{rest}\n")
+    assert open_task("conllu/upos", str(tmp_path)).dev == ("dev", "test")
+    # Any of the files may be named, as where a model learns from dev; the others are then not looked for.
+    named = open_task("conllu/upos", str(tmp_path), Table(train="xx_a-ud-dev.conllu", dev="xx_a-ud-dev.conllu"))
+    assert named.dev == ("dev",)
+    with pytest.raises(UserError, match=r"no file for test; give table\.test"):
+        named.read("test")
     assert open_task("conllu/upos", str(tmp_path), Table(train="xx_a-ud-dev.conllu")).read("train") == [first, second]
     (tmp_path / "dev.conllu").write_text("1\tdo\n")
     with pytest.raises(UserError, match=r"dev\.conllu, row 1: 2 fields instead of 10"):

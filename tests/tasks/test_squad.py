@@ -57,7 +57,7 @@ def test_v2_scores_are_the_official_ones_question_by_question_and_in_total(adver
 
 def test_a_tuned_threshold_decides_later_predictions(adversarial):
     _, examples, predictions = adversarial["v2.0"]
-    threshold = squad_scores.best_threshold(examples, predictions)
+    threshold = squad_scores.score_v2(examples, predictions)["best_f1_thresh"]
     assert threshold == OFFICIAL["v2.0"]["tuned"]["best_f1_thresh"]
     assert squad_scores.decide(Answer("here", threshold), threshold) == "here"
     assert squad_scores.decide(Answer("here", threshold + 0.1), threshold) == ""

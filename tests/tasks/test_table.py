@@ -159,6 +159,7 @@ GOOD = "text,label\na,x\nb,y\n"
         ("regression", "f.jsonl", '{"text": "a", "label": NaN}', "row 1: the label nan is no finite number"),
         ("tagging", "f.tsv", "text\tlabel\na b\tx\n", "row 2: 2 words but 1 labels"),
         ("tagging", "f.jsonl", '{"text": ["a", ""], "label": ["x", "y"]}', "row 1: a word is empty"),
+        ("tagging", "f.jsonl", '{"text": null, "label": ["x"]}', "row 1: NoneType, neither a text nor a list"),
         ("tagging", "f.conll", "a x\nb\n", "row 2: 1 columns instead of 2"),
         ("tagging", "f.conll", "a\nb\n", "row 1: 1 columns instead of 2"),
     ],
@@ -169,6 +170,13 @@ def test_bad_input_is_named_with_its_row(tmp_path, kind, name, content, message)
     with pytest.raises(UserError, match=message) as error:
         task.read("dev")
     assert name in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_test_file_has_labels_or_has_none(tmp_path):
+    (tmp_path / "test.jsonl").write_text('{"text": "a"}\n{"text": "b", "label": "y"}\n')
+    task = open_task("table/classification", str(tmp_path), Table(test="test.jsonl"), labels=["x", "y"])
+    with pytest.raises(UserError, match=r"test\.jsonl, row 1: there is no label, while other rows have one"):
+        task.read("test")
 
 
 def test_files_that_are_not_there_and_labels_that_are_too_few(tmp_path):

@@ -134,6 +134,32 @@ def test_vocab_txt_alone_gives_the_same_tokenizer(kind, tokenizers_of_each_kind,
         assert tokenizers.load(path).hash() == tokenizers_of_each_kind[kind].hash()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"strip_accents": False}, {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False}],
+)
+def test_settings_of_a_vocab_txt_are_heeded(settings, tokenizer_folders, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    vocabulary = (tokenizer_folders["wordpiece"] / "vocab.txt").read_text()
+    vocabulary += "".join(f"{piece}\n" for piece in ("É", "é", "##é", "E", "中", "##中", "中中", "D", "##É"))
+    (tmp_path / "vocab.txt").write_text(vocabulary)
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True} | settings
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+    text = "é É dé DÉ e 中中 the"
+    assert tokenizers.load(tmp_path).encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"tokenizer_class": "BertJapaneseTokenizer"}, {"do_basic_tokenize": False}], ids=str
+)
+def test_vocabularies_of_other_tokenizers_are_refused(settings, tokenizer_folders, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes((tokenizer_folders["wordpiece"] / "vocab.txt").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"cuts words in another way .* save it as tokenizer\.json first"):
+        tokenizers.load(tmp_path)
+
+
 def test_hash_tells_tokenizers_apart(tokenizers_of_each_kind):
     assert len({tokenizer.hash() for tokenizer in tokenizers_of_each_kind.values()}) == len(KINDS)
 

@@ -1,0 +1,21 @@
+"""Questions whose answer is a stretch of a passage: SQuAD v1.1 and v2.0, or one's own files in their format.
+
+python -m bertjax.finetune --config=configs/squad.py:v1.1 --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
+
+BERT's recipe (Devlin et al. 2018, sections 4.2 and 4.3) with the windows of its code: 384 tokens, of which 128 are
+shared by two, and 64 of a question.
+"""
+
+from bertjax.config import default_config
+from bertjax.finetuning.config import FinetuneConfig
+
+
+def get_config(version: str = "v1.1"):
+    """The recipe of a version; that of v2.0 also has questions without an answer."""
+    config = default_config(FinetuneConfig)
+    config.task = f"squad/{version}"
+    config.learning_rates = (5e-5,)
+    config.epochs = (2 if version == "v2.0" else 3,)
+    config.batch = 48 if version == "v2.0" else 32
+    config.length, config.stride, config.question_length = 384, 128, 64
+    return config

@@ -1,0 +1,16 @@
+"""SWAG (Zellers et al. 2018, arXiv:1808.05326): which of four sentences goes on.
+
+python -m bertjax.finetune --config=configs/swag.py --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
+"""
+
+from bertjax.config import default_config
+from bertjax.finetuning.config import FinetuneConfig
+
+
+def get_config():
+    """BERT's recipe (Devlin et al. 2018, section 4.4)."""
+    config = default_config(FinetuneConfig)
+    config.task = "swag"
+    config.learning_rates = (2e-5,)
+    config.batch = 16
+    return config
