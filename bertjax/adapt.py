@@ -7,8 +7,8 @@ python -m bertjax.adapt --from=DIR --source=text:DIR --workdir=DIR [--words=1000
 vocabulary, with --words of the text added to it, or with a new one; pieces that are new start as the mean of those
 that their text had before. The report says what held-out text of the domain and of --general cost before and after.
 
-The workdir gets corpus/, start/ (the model before), run/ (the training), report.json and exported/, which transformers
-loads. The same command goes on where it was stopped.
+The workdir gets corpus/, start/ (the model before, with the vocabulary that it gets), run/ (the training), report.json
+and exported/, which transformers loads. The same command goes on where it was stopped.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from absl import flags
 from bertjax import command
 from bertjax.command import say
 from bertjax.errors import UserError
+from bertjax.files import write_text
 
 if TYPE_CHECKING:
     from bertjax.config import Config
@@ -53,11 +54,11 @@ def main(args: list[str]) -> None:
     workdir = Path(_WORKDIR.value).absolute()
 
     from bertjax import pretrained, pretraining_run
-    from bertjax.interop import huggingface
 
     # -- text, and the model before, with the vocabulary that it gets
     model = pretrained.load(_FROM.value, say)
     pretrained.check_pretraining(model)
+    _claim(model, workdir)
     model.tokenizer.save(workdir / "tokenizer")
     corpora = _prepare(workdir)
     if not (workdir / "start").is_dir():
@@ -74,14 +75,35 @@ def main(args: list[str]) -> None:
         return
     report["after"] = {name: _score(after, corpus) for name, corpus in corpora.items()}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    if not (workdir / "exported").is_dir():
-        tokenizer = workdir / "corpus/tokenizer"
-        huggingface.export_model(
-            after.config.model, after.params, tokenizer, workdir / "exported", after.tokenizer.pad_id
-        )
+    _export(after, workdir)
     print(_table(report))
     say(f"wrote {workdir}/report.json and exported/, which transformers loads")
     say(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir}/exported "A sentence with a mask."')
+
+
+def _claim(model: "Pretrained", workdir: Path) -> None:
+    """Refuses a workdir in which another model was adapted."""
+    from bertjax import distillation
+
+    path, now = workdir / "from.json", {"parameters": distillation.fingerprint(model)}
+    if not path.is_file():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(now) + "\n")
+    elif json.loads(path.read_bytes()) != now:
+        raise UserError(f"{workdir} holds the adaptation of another model than {_FROM.value}; give a new --workdir")
+
+
+def _export(model: "Pretrained", workdir: Path) -> None:
+    """Writes exported/, in place of one of fewer steps."""
+    from bertjax.interop import huggingface
+
+    made = workdir / ".exported"
+    shutil.rmtree(made, ignore_errors=True)  # what a killed process left
+    huggingface.export_model(
+        model.config.model, model.params, workdir / "corpus/tokenizer", made, model.tokenizer.pad_id
+    )
+    shutil.rmtree(workdir / "exported", ignore_errors=True)
+    made.rename(workdir / "exported")
 
 
 def _prepare(workdir: Path) -> dict[str, Path]:
@@ -118,7 +140,7 @@ def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":
     """The further training: the model's own task and rows, without BERT's long warm-up."""
-    from bertjax.config import DistillationConfig, OptimizerConfig, Phase, to_dict
+    from bertjax.config import DistillationConfig, LayoutConfig, MeshConfig, OptimizerConfig, Phase, to_dict
     from bertjax.config_dict import from_config_dict
 
     config = dataclasses.replace(
@@ -128,6 +150,8 @@ def _config(start: "Pretrained", workdir: Path) -> "Config":
         init_from=str(workdir / "start"),
         phases=(Phase(_STEPS.value, _LENGTH.value, _BATCH.value),),
         distillation=DistillationConfig(),
+        mesh=MeshConfig(),  # that of the model's own training may be another machine's
+        layout=LayoutConfig(),
         profile_steps=(),
         optimizer=OptimizerConfig(
             learning_rate=_RATE.value, warmup_steps=_STEPS.value // 10, beta2=0.98, bias_correction=True

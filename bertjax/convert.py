@@ -58,7 +58,7 @@ def main(args: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.write_tokenizer({"tokenizer": {"files": model.tokenizer_files}}, Path(folder))
             huggingface.export_model(
-                model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task
+                model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task, model.sentence
             )
     command.say(f"wrote {written}")
     if _VERIFY.value:

@@ -68,6 +68,7 @@ def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping
         pairs="",
         dtype=parallel.compute_dtype(config.dtype),
         unroll=config.layout.unroll,
+        attention=config.layout.attention,
         states=True,
     )
     host = {name: teacher.params[name] for name in _READ}

@@ -46,19 +46,19 @@ class HeldOut:
         return self._eval_steps[config.model]
 
     def scores(self, params: Any, phase: Phase) -> dict[str, float]:
-        """As a phase trains, in its sequences and batches.
+        """As a phase trains, in its sequences, and in batches of as many rows as it computes at once.
 
         `eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`.
         """
-        limit = self.config.eval_sequences
+        rows = phase.batch // self.config.layout.accumulation
         batches = heldout.heldout_batches(
             self.split,
             self.vocabulary,
             self.config,
             length=phase.length,
-            batch=phase.batch,
-            limit=limit,
-            rows=parallel.local_rows(self.mesh, phase.batch),
+            batch=rows,
+            limit=self.config.eval_sequences,
+            rows=parallel.local_rows(self.mesh, rows),
         )
         means = training.evaluate(self._eval_step(phase), params, batches, self.mesh)
         means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))

@@ -90,9 +90,10 @@ def put(array: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
 
 
-# Dense bf16 peak, FLOP/s a chip, from the makers' data sheets; MFU is reported only for these.
+# Dense bf16 peak, FLOP/s a device, from the makers' data sheets; MFU is reported only for these. A chip of TPU v3, of
+# 123 TFLOP/s, is two devices; those of later ones are one.
 _PEAK_FLOPS = {
-    "TPU v3": 123e12,
+    "TPU v3": 61.5e12,
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5": 459e12,

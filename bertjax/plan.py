@@ -41,6 +41,13 @@ def main(args: list[str]) -> None:
     config = from_config_dict(values)
     if not 0 <= _PHASE.value <= len(config.phases):
         raise UserError(f"--phase={_PHASE.value}: the config has phases 1 to {len(config.phases)}")
+    if not config.model.vocab_size:
+        raise UserError(
+            "config.model.vocab_size is 0, for the corpus to decide; a plan needs it: give e.g. "
+            "--config.model.vocab_size=30522"
+        )
+    if config.distillation.teacher:
+        say("planned without the teacher: its parameters, answers and time come on top")
     command.silence_native()
     from bertjax import parallel
     from bertjax.planning import topology

@@ -125,7 +125,8 @@ def _meta(model: Pretrained) -> dict[str, Any]:
         "corpus": None,
         "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
     }
-    return meta if model.task is None else meta | {"task": model.task}
+    meta |= {"task": model.task} if model.task else {}
+    return meta | ({"sentence": model.sentence} if model.sentence else {})
 
 
 def _from_workdir(workdir: Path, say: Callable[[str], None]) -> Pretrained:
@@ -150,7 +151,7 @@ def _from_checkpoint(path: Path) -> Pretrained:
         tokenizer_files=meta["tokenizer"]["files"],
         step=meta["step"],
         task=meta.get("task"),
-        sentence=(meta.get("task") or {}).get("sentence", {}),
+        sentence=meta.get("sentence") or (meta.get("task") or {}).get("sentence", {}),
     )
 
 

@@ -75,6 +75,8 @@ def make_train_step(
 def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     """What computes attention in a phase's train step: "xla" (the plain path), "cudnn" or "splash".
 
+    Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
+
     Raises:
       UserError: config.layout.attention asks for one that cannot.
     """
@@ -86,7 +88,10 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
         dropout=config.model.attention_probs_dropout_prob > 0,
         split=mesh.shape["sequence"] > 1,
     )
-    return kernels.choose(config.layout.attention, request)
+    model = config.model
+    windows = {model.attention_window if model.is_local(layer) else 0 for layer in range(model.num_hidden_layers)}
+    asked = [dataclasses.replace(request, window=window) for window in windows]
+    return " and ".join(sorted({kernels.choose(config.layout.attention, one) for one in asked}))
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:

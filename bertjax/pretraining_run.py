@@ -88,6 +88,11 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     writer = metrics.MetricsWriter(workdir, start) if first else metrics.NoWriter()
     clock = Clock()
     tell(_describe(config, corpus, source, state.params, start))
+    if config.optimizer.warmup_steps >= total:
+        tell(
+            f"the learning rate still rises at the last step, as config.optimizer.warmup_steps is "
+            f"{config.optimizer.warmup_steps} and the run has {total}: lower that, or add steps to config.phases"
+        )
     with Progress(total, start, shown=first) as progress, training.StopSignal() as stop:
         speed = Speed(config, clock, start, parallel.peak_flops(mesh.devices.flatten()))
 

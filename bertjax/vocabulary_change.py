@@ -41,14 +41,17 @@ def change(model: Pretrained, tokenizer: Tokenizer, files: Path) -> Pretrained:
 def origins(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
     """For each id of the new vocabulary the ids of the old one whose mean it starts as; [] stands for all of them."""
     special = dict(zip(_roles(new), _roles(old), strict=True))
-    begins, found = new.word_starts(), []
+    begins, began, found = new.word_starts(), old.word_starts(), []
     for index in range(new.vocab_size):
         piece = new.id_to_token(index)
-        same = special.get(index, old.token_to_id(piece))
+        text = "" if index in new.special_ids else _text(new, index)
+        names = [piece, *(f"{mark}{text}" for mark in ("", *_MARKS) if text)]
+        # Families mark pieces in different ways: "the" is a word in one, and the inside of a longer one in another.
+        alike = (one for name in names if (one := old.token_to_id(name)) is not None and began[one] == begins[index])
+        same = special.get(index, next(alike, None))
         if same is not None:
             found.append([same])
             continue
-        text = "" if index in new.special_ids else _text(new, index)
         pieces = old.encode_words([text])[0] if begins[index] else old.encode(text)
         # What the old one cannot spell says nothing: the mean of all says as little.
         found.append([piece for piece in pieces if piece != old.unk_id] if text else [])

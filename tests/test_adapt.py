@@ -66,6 +66,13 @@ def test_a_new_vocabulary_of_another_kind_finds_its_special_tokens_and_words(mod
     for role in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
         assert origins[getattr(tokenizer, role)] == [getattr(old, role)]
     assert origins[tokenizer.token_to_id("Ġlist")] == old.encode("list")
+    # The same letters are a word in one kind of vocabulary and the inside of one in the other.
+    inside = [index for index in range(tokenizer.vocab_size) if old.token_to_id(f"##{tokenizer.id_to_token(index)}")]
+    assert len(inside) > 10
+    for index in inside:
+        assert origins[index] == [old.token_to_id(f"##{tokenizer.id_to_token(index)}")]
+    back = vocabulary_change.origins(tokenizer, old)
+    assert back[old.token_to_id("a")] == [tokenizer.token_to_id("Ġa")]
 
 
 def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
@@ -89,6 +96,14 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
     again = run("adapt", *flags)
     assert again.returncode == 0 and json.loads((tmp_path / "adapted/report.json").read_text()) == report
+    # More steps change all that is left behind; another model is another adaptation.
+    more = run("adapt", *(flag.replace("--steps=6", "--steps=8") for flag in flags))
+    assert more.returncode == 0, more.stderr
+    run_params, exported = (pretrained.load(tmp_path / f"adapted/{name}", print).params for name in ("run", "exported"))
+    table = exported["embeddings"]["word_embeddings"]["embedding"]
+    assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
+    other = [flag.replace(f"--from={trained}", f"--from={tmp_path}/adapted/exported") for flag in flags]
+    assert_refused(run("adapt", *other), "holds the adaptation of another model")
 
 
 def test_what_cannot_be_adapted_is_refused(model, trained, text_file, tmp_path):

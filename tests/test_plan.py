@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_fsdp_on_a_tpu_gathers_a_layer_at_a_time_and_never_the_batch():
     assert {tuple(one["axes"]) for one in found["collectives"]} == {("fsdp",)}
     layers = sum(one["times"] for one in found["collectives"] if one["arrays"] == ["bf16[1,512,1024]"])
     assert layers == 3 + 2  # forward, and again in the backward pass, except the last, which is still there
+
+
+def test_what_is_here_is_not_what_is_planned_for():
+    """Without being told, JAX would take the accelerator that is here; and the corpus decides no vocabulary here."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    flags = overrides(SMALL | {"layout.attention": "xla"})
+    result = run("plan", "--config=configs/tiny.py", *flags, "--topology=cpu:4", "--json", env=environment)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["mesh"]["data"] == 4
+    assert_refused(plan("--topology=cpu:4", **{"model.vocab_size": 0}), "config.model.vocab_size is 0")
 
 
 def test_what_does_not_fit_is_said_with_a_remedy():

@@ -20,6 +20,7 @@ import importlib.metadata
 import itertools
 import json
 import operator
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from bertjax.text.sources import Source
 # The sample for a vocabulary; one of 30,000 pieces hardly changes with more.
 SAMPLE_CHARACTERS = 32_000_000
 
+_DECIDING = ("sentencex", "tokenizers", "sentencepiece", "mwparserfromhell")  # libraries that decide the bytes
 _PLAN = "plan.json"
 _TEMPORARY = ".build.tmp"
 
@@ -121,7 +123,8 @@ def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
     return {
         "options": {**dataclasses.asdict(options), "tokenizer": vocabulary.identity(options.tokenizer)},
         "sources": [source.identity() for source in sources],
-        "versions": {name: importlib.metadata.version(name) for name in ("sentencex", "tokenizers", "sentencepiece")},
+        "versions": {name: importlib.metadata.version(name) for name in _DECIDING}
+        | {"python": platform.python_version()},  # its documentation, which is a source, and its tables of Unicode
     }
 
 

@@ -50,7 +50,7 @@ def mask(
     slots = masking.predictions(length)
     special = sequences.special()
     wanted = np.clip(np.rint(masking.rate * sequences.sizes), 1, slots).astype(np.int64)
-    wanted = np.minimum(wanted, sequences.first + sequences.second)
+    wanted = np.minimum(wanted, (~special).sum(axis=1))  # full sentences hold special tokens within their segments
     choices = rng.bits(keys, 0)
     if masking.unit == "token":
         positions = _tokens(special, wanted, choices, slots)

@@ -83,10 +83,13 @@ class Plans:
         path = self._path(epoch)
         if entry is None or not path.is_file():
             return None
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                return None
-        return np.load(path, mmap_mode="r")
+        try:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    return None
+            return np.load(path, mmap_mode="r")
+        except OSError:
+            return None  # another process has just taken it away
 
     def _save(self, epoch: int, plan: np.ndarray) -> None:
         content = io.BytesIO()

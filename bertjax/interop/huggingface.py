@@ -78,12 +78,15 @@ def export_model(
     output: str | Path,
     pad_id: int = 0,
     task: Mapping[str, Any] | None = None,
+    sentence: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a folder that `transformers` loads, as the class for pre-training of `config.model_type`.
 
     With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A model that is fine-tuned for
     a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see `names.CLASSES`. The weights are f32
     and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only when it is whole.
+    `sentence` (`pooling`, `normalize`), by default the task's, is how texts become vectors; where that is known,
+    `sentence-transformers` loads the folder too.
 
     Raises:
       UserError: `output` is there already and not empty, or cannot be written, or `transformers` has no such model.
@@ -105,9 +108,10 @@ def export_model(
             (whole / "config.json").write_text(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-            if task and task["kind"] in APART:
-                length = task.get("limits", {}).get("length", config.max_position_embeddings)
-                how = {"pooling": "mean", "normalize": False} | task.get("sentence", {})
+            how = sentence or (task or {}).get("sentence", {})
+            if how or (task and task["kind"] in APART):
+                length = (task or {}).get("limits", {}).get("length", config.max_position_embeddings)
+                how = {"pooling": "mean", "normalize": False} | how
                 sentence_transformers.write(whole, config.hidden_size, length, how["pooling"], how["normalize"])
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):

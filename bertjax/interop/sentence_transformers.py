@@ -33,7 +33,7 @@ def read(folder: Path) -> dict[str, Any]:
     """`pooling` and `normalize` of such a folder; {} of any other.
 
     Raises:
-      UserError: its files cannot be read, or pool in a way that bertjax has not.
+      UserError: its files cannot be read, or make vectors in a way that bertjax has not.
     """
     if not (folder / "modules.json").is_file():
         return {}
@@ -45,6 +45,8 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}: modules.json or 1_Pooling/config.json cannot be read ({error}); get it again"
         ) from error
+    if unknown := [name for name in modules if name not in ("Transformer", "Pooling", "Normalize")]:
+        raise UserError(f"{folder} makes vectors with {', '.join(unknown)}, which bertjax has not; take another model")
     pooling = next((name for name, mode in _MODES.items() if chosen == [mode]), None)
     if pooling is None:
         raise UserError(f"{folder} pools by {', '.join(chosen) or 'nothing'}; bertjax has {', '.join(_MODES)}")

@@ -279,7 +279,8 @@ class Encoder(nn.Module):
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             # A pattern outside the scan is compiled once more, which for several layers is not worth a part of one.
-            alone = segment.layers == 1 or segment.repeats <= self.unroll
+            # `unroll` must not decide: dropout draws another mask where only `positions` are computed.
+            alone = segment.layers == 1 or segment.repeats == 1
             chosen = positions if i == len(plan) - 1 and alone else None
             # What is shared is no part of what the scan runs over.
             shared = jax.tree.map(lambda leaf: leaf[0], params) if segment.shared else None

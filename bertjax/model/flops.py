@@ -10,7 +10,8 @@ def training_flops(config: ModelConfig, length: int, predictions: int, pairs: bo
     layers within the window, the masked-LM head on the predictions only, and pooler and next-sentence head; the last
     layer only on the rows that these heads read. A training step is three forward passes, as the gradient of a product
     is two products. Embedding look-ups, norms, activations, softmax, the optimizer and any recomputation are not
-    counted. BERT-Large at 128 with 20 predictions: 1.83 GFLOP a token.
+    counted. Of a packed row, whose sequences do not see each other, this is more than is needed. BERT-Large at 128 with
+    20 predictions: 1.83 GFLOP a token.
     """
     hidden, embedding = config.hidden_size, config.embedding_width
     read = predictions + (1 if pairs else 0)

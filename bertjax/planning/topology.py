@@ -61,12 +61,12 @@ def describe(name: str) -> Topology:
             f"--topology={name} is not known; give {', '.join(CHIPS)} with a shape (v5e:4x4), cpu:8, or gpu"
         )
     slices, kind, shape = int(match[1] or 1), match[2], [int(n) for n in match[3].split("x")]
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # what else is here must neither be planned on nor be taken
     if kind == "cpu":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={math.prod(shape)}".strip()
-        import jax
-
         return Topology(name, jax.devices(), None)
     if len(shape) != _DIMENSIONS[kind]:
         example = "x".join(["4"] * _DIMENSIONS[kind])

@@ -236,8 +236,15 @@ def _backend(file: Path) -> backends.Backend:
             raise UserError("a vocabulary holds one piece a line, none empty or twice; put the file right")
         if "[UNK]" not in vocabulary:
             raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
+        added = _read_json(file.parent / "added_tokens.json")
+        if unknown := sorted(added.keys() - vocabulary.keys()):
+            raise UserError(
+                f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; save it as tokenizer.json first "
+                "(save_pretrained of a fast tokenizer of transformers)"
+            )
         return backends.LibraryBackend(_wordpiece(vocabulary, _read_config(file.parent)))
     if file.suffix == ".model":
+        _check_sentencepiece(file.parent)
         return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
     raise UserError("not a tokenizer file; " + _HINT)
 
@@ -256,6 +263,17 @@ def _wordpiece(vocabulary: dict[str, int], config: Mapping[str, Any]) -> backend
     )
 
 
+def _check_sentencepiece(folder: Path) -> None:
+    """Refuses a model of ALBERT that counts on text that is changed before it is cut, as it does unless told not to."""
+    config = _read_config(folder)
+    is_albert = str(config.get("tokenizer_class", "")).startswith("Albert")
+    if is_albert and (config.get("do_lower_case", True) or not config.get("keep_accents", False)):
+        raise UserError(
+            "tokenizer_config.json asks for lower case or for letters without accents, which a SentencePiece .model "
+            "alone does not give; save it as tokenizer.json first (save_pretrained of transformers)"
+        )
+
+
 def _parse(what: str, parser: Any, content: Any) -> Any:
     try:
         return parser(content)
@@ -264,7 +282,10 @@ def _parse(what: str, parser: Any, content: Any) -> Any:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / "tokenizer_config.json"
+    return _read_json(directory / "tokenizer_config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

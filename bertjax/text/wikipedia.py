@@ -28,7 +28,9 @@ _DROPPED_TAGS = {
     "syntaxhighlight",
     "imagemap",
 }
-_DROPPED_LINKS = re.compile(r"\s*(file|image|category|media|[a-z]{2,3}(-[a-z]+)?)\s*:", re.IGNORECASE)
+# Codes of languages are in small letters; [[CSI: Miami]] is an article.
+_DROPPED_LINKS = re.compile(r"\s*((?i:file|image|category|media)|[a-z]{2,3}(-[a-z]+)*)\s*:")
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")  # what an entity such as &#xD800; stands for, which is no character
 _LIST_MARKS = re.compile(r"^\s*[*#:;]+")
 _MAGIC_WORDS = re.compile(r"__[A-Z]+__")
 
@@ -128,4 +130,4 @@ def _strip_wikitext(raw: str) -> str:
                 code.remove(node)
     text = code.strip_code(normalize=True, collapse=True)
     lines = (_LIST_MARKS.sub("", line).replace("'''", "").replace("''", "").strip() for line in text.split("\n"))
-    return _MAGIC_WORDS.sub("", "\n".join(lines)).strip()
+    return _HALF_PAIRS.sub("\ufffd", _MAGIC_WORDS.sub("", "\n".join(lines)).strip())

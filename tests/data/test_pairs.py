@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config import PAIR_TASKS, Sequencing
+from bertjax.config import PAIR_TASKS, MaskingConfig, Sequencing
 from bertjax.data import rng
 from bertjax.data.corpus import Corpus
 from bertjax.data.examples import examples
+from bertjax.data.masks import mask
 from bertjax.data.pairs import sequences
 from tests.data import synthetic
 from tests.data.statistics import assert_frequencies, assert_share, best_accuracy
@@ -192,3 +193,9 @@ def test_full_sentences_of_odd_corpora(tmp_path_factory, shards, length, short, 
         assert text[-1] in sentence_ends or np.ptp(np.searchsorted(sentence_ends, text)) == 0
         seen[text] += 1
     assert np.all(seen == 1)
+    # What stands between documents is never predicted, not even where everything else is.
+    everything = MaskingConfig(rate=1.0, max_predictions=50)
+    _, predictions = mask(found, rng.bits(0, np.arange(len(found.sizes))), synthetic.vocabulary(), everything)
+    special = np.take_along_axis(found.special(), np.minimum(predictions.positions, length - 1), axis=1)
+    assert not special[predictions.weights > 0].any()
+    assert np.array_equal(predictions.weights.sum(axis=1), (~found.special()).sum(axis=1))

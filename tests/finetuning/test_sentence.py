@@ -189,6 +189,16 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
     # The folder says how: so does what is read from it.
     back = pretrained.load(tmp_path / "out", lambda message: None)
     np.testing.assert_allclose(predictor.make(back, "embed").array(texts), expected, atol=1e-5)
+    # And so does what is made of that, in both formats.
+    for name, flags in (("ours", ()), ("theirs", ("--format=huggingface",))):
+        converted = run("convert", f"--from={tmp_path}/out", f"--to={tmp_path}/{name}", *flags)
+        assert converted.returncode == 0, converted.stderr
+        again = pretrained.load(tmp_path / name, lambda message: None)
+        np.testing.assert_allclose(predictor.make(again, "embed").array(texts), expected, atol=1e-5)
+    # What has more modules is another function of the states.
+    (tmp_path / "out/modules.json").write_text(json.dumps([*modules, modules[-1] | {"type": "x.models.Dense"}]))
+    with pytest.raises(UserError, match="makes vectors with Dense, which bertjax has not"):
+        pretrained.load(tmp_path / "out", lambda message: None)
 
 
 def test_single_texts_and_other_kinds_are_refused(folder, trained, tmp_path):

@@ -107,6 +107,20 @@ def test_scanned_unrolled_and_recomputed_are_the_same(layout, batch, params, sca
         assert np.linalg.norm(named_leaves(found)[name] - x) <= 1e-5 * np.linalg.norm(x) + 1e-7 * whole, name
 
 
+@pytest.mark.parametrize("unroll", [2, 7])
+def test_patterns_to_the_end_drop_the_same_however_many_are_unrolled(unroll, batch):
+    """ModernBERT-Base ends so: nothing is left over after the last pattern, so that unrolled it could be cut short."""
+    config = dataclasses.replace(DROPPING, num_hidden_layers=7)
+    assert segments(config)[-1].layers > 1
+    params = random_params(PretrainingModel(config, ""), batch)
+    keys = jax.random.split(jax.random.key(7), 4)
+    one, other = (
+        jax.jit(functools.partial(loss, PretrainingModel(config, "", unroll=layers), batch, keys))(params)
+        for layers in (1, unroll)
+    )
+    assert float(other) == pytest.approx(float(one), rel=1e-5)
+
+
 @pytest.mark.parametrize("window", [6, 20], ids=["blocks", "plain"])
 @pytest.mark.parametrize("layers", [7, 8], ids=["global", "local"])  # which attention the last layer has
 def test_rows_that_nobody_reads_are_not_needed(layers, window, batch):

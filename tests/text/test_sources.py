@@ -29,6 +29,8 @@ __NOTOC__
 <page><title>Feline</title><ns>0</ns><redirect title="Cat" /><revision><text>#REDIRECT [[Cat]]</text></revision></page>
 <page><title>Talk:Cat</title><ns>1</ns><revision><text>I like cats.</text></revision></page>
 <page><title>Dog</title><ns>0</ns><revision><text>A dog barks.</text></revision></page>
+<page><title>TV</title><ns>0</ns><revision><text>She saw [[CSI: Miami]] and
+[[Re:Zero|it]] &amp;#xD800;[[zh-min-nan:TV]]twice.</text></revision></page>
 </mediawiki>
 """
 
@@ -107,7 +109,8 @@ def test_wikiextractor_blocks(tmp_path):
 def test_mediawiki_dumps_give_the_text_of_articles(suffix, tmp_path):
     path = tmp_path / f"dump{suffix}"
     path.write_bytes(bz2.compress(DUMP.encode()) if suffix.endswith("bz2") else DUMP.encode())
-    cat, dog = texts(f"wiki:{path}")
+    cat, dog, television = texts(f"wiki:{path}")
+    assert television == "TV\n\nShe saw CSI: Miami and\nit \ufffdtwice."
     assert dog == "Dog\n\nA dog barks."
     assert cat.startswith("Cat\n")
     assert "The cat (Felis catus) is a domesticated species." in cat

@@ -150,6 +150,20 @@ def test_settings_of_a_vocab_txt_are_heeded(settings, tokenizer_folders, tmp_pat
     assert tokenizers.load(tmp_path).encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
 
 
+def test_what_a_bare_file_cannot_do_is_refused(tokenizer_folders, tmp_path):
+    """ALBERT's tokenizer changes text before it is cut, unless it is told not to; added tokens are not in vocab.txt."""
+    for kind, file in (("unigram", "spiece.model"), ("wordpiece", "vocab.txt")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / file).write_bytes((tokenizer_folders[kind] / file).read_bytes())
+    assert tokenizers.load(tmp_path / "unigram") and tokenizers.load(tmp_path / "wordpiece")
+    (tmp_path / "unigram/tokenizer_config.json").write_text('{"tokenizer_class": "AlbertTokenizer"}')
+    with pytest.raises(UserError, match=r"asks for lower case .* save it as tokenizer\.json first"):
+        tokenizers.load(tmp_path / "unigram")
+    (tmp_path / "wordpiece/added_tokens.json").write_text('{"<entity>": 700}')
+    with pytest.raises(UserError, match=r"added_tokens\.json has '<entity>', which vocab\.txt has not"):
+        tokenizers.load(tmp_path / "wordpiece")
+
+
 @pytest.mark.parametrize(
     "settings", [{"tokenizer_class": "BertJapaneseTokenizer"}, {"do_basic_tokenize": False}], ids=str
 )
