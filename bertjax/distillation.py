@@ -61,8 +61,8 @@ def fingerprint(teacher: Pretrained) -> str:
     return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
 
 
-def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """The compiled function from a batch on the mesh to the same batch with `teacher_logits` and `teacher_states`."""
+def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[training.Read, Any]:
+    """(what adds `teacher_logits` and `teacher_states` to a batch, within a train step; the parameters on the mesh)."""
     model = PretrainingModel(
         teacher.config.model,
         pairs="",
@@ -74,18 +74,12 @@ def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> Callable[[Mapping
     host = {name: teacher.params[name] for name in _READ}
     sharding.check_model(teacher.config.model, mesh)
     params = jax.tree.map(parallel.put, host, sharding.of_state(host, mesh))
-    read = training.make_reading_step(model, mesh)
 
-    def add(batch: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = read(params, batch)
+    def read(params: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = training.apply_model(model, params, batch)
         return dict(batch) | {"teacher_logits": outputs["masked_lm_logits"], "teacher_states": outputs["states"]}
 
-    return add
-
-
-def taught(train_step: Callable[[Any, Any], Any], read: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    """`train_step` on batches that the teacher has read."""
-    return lambda state, batch: train_step(state, read(batch))
+    return read, params
 
 
 def objective(config: Config, model: PretrainingModel) -> training.Objective:

@@ -36,6 +36,7 @@ def main(args: list[str]) -> None:
     values = command.config_value(_CONFIG)
     if args or values is None or _TOPOLOGY.value is None:
         raise UserError("usage: python -m bertjax.plan --config=FILE --topology=v5e:16x16")
+    from bertjax.config import DistillationConfig
     from bertjax.config_dict import from_config_dict
 
     config = from_config_dict(values)
@@ -48,6 +49,7 @@ def main(args: list[str]) -> None:
         )
     if config.distillation.teacher:
         say("planned without the teacher: its parameters, answers and time come on top")
+        config = dataclasses.replace(config, distillation=DistillationConfig())
     command.silence_native()
     from bertjax import parallel
     from bertjax.planning import topology

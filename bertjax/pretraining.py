@@ -52,22 +52,28 @@ def in_phase(config: Config, phase: Phase) -> Config:
 
 
 def make_train_step(
-    config: Config, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh, start: int
-) -> Callable[[training.TrainState, training.Batch], tuple[training.TrainState, dict[str, jax.Array]]]:
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    start: int,
+    teacher: tuple[training.Read, Any] | None = None,
+) -> training.TrainStep:
     """The compiled step, to be called for step `start` first and then for each that follows.
 
-    Phases that train the model in different ways have programs of their own.
+    Phases that train the model in different ways have programs of their own. `teacher`: `distillation.reader`'s.
     """
     parts = config.layout.accumulation
+    read, *params = teacher or (None,)
     steps = {
-        one.model: training.make_train_step(make_objective(one), optimizer, schedule, mesh, config.seed, parts)
+        one.model: training.make_train_step(make_objective(one), optimizer, schedule, mesh, config.seed, parts, read)
         for one in (in_phase(config, phase) for phase in config.phases)
     }
     numbers = itertools.count(start)
 
     def step(state: training.TrainState, batch: training.Batch) -> Any:
         phase = config.phases[config.locate(next(numbers))[0]]
-        return steps[in_phase(config, phase).model](state, batch)
+        return steps[in_phase(config, phase).model](state, batch, *params)
 
     return step
 

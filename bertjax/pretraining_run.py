@@ -124,9 +124,8 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
             checkpoint_due=lambda step: step == total or step % config.checkpoint_every == 0,
             on_checkpoint=on_checkpoint,
         )
-        train_step = pretraining.make_train_step(config, optimizer, schedule, mesh, start)
-        if teacher:
-            train_step = distillation.taught(train_step, distillation.reader(teacher, config, mesh))
+        read = distillation.reader(teacher, config, mesh) if teacher else None
+        train_step = pretraining.make_train_step(config, optimizer, schedule, mesh, start, read)
         rows = functools.partial(parallel.local_rows, mesh)
         batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
         profile = profiling.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)

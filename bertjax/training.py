@@ -1,6 +1,7 @@
 """State, step and loop of a training, whatever the objective."""
 
 import dataclasses
+import functools
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,8 @@ from bertjax.parallel import compiler_options, put_batch
 from bertjax.speed import Clock
 
 Batch = Mapping[str, Any]
+Read = Callable[[Any, Batch], Batch]  # (a teacher's parameters, a batch) → the batch with what the teacher says of it
+TrainStep = Callable[..., tuple["TrainState", dict[str, jax.Array]]]
 
 
 @jax.tree_util.register_dataclass
@@ -76,9 +79,10 @@ def make_train_step(
     mesh: Mesh,
     seed: int,
     accumulation: int = 1,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    read: Read | None = None,
+) -> TrainStep:
     """`train_step_function`, compiled. The old state's memory is re-used."""
-    step = train_step_function(objective, optimizer, schedule, mesh, seed, accumulation)
+    step = train_step_function(objective, optimizer, schedule, mesh, seed, accumulation, read)
     return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
@@ -89,17 +93,20 @@ def train_step_function(
     mesh: Mesh,
     seed: int | jax.Array,
     accumulation: int = 1,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    read: Read | None = None,
+) -> TrainStep:
     """A step, still to be compiled: (state, batch) -> (state, metrics as f32 scalars).
 
-    The batch is computed in `accumulation` parts, one after the other; their number changes nothing but rounding.
+    The batch is computed in `accumulation` parts, one after the other; their number changes nothing but rounding. With
+    `read` the step has a third argument, the parameters of a teacher, which reads each part before it is learned from.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, jax.Array]]:
         rows = jax.tree.leaves(dict(batch))[0].shape[0]
         keys = dropout_keys(seed, state.step, rows)
         with sharding.on(mesh):
-            gradients, terms = _gradients(objective, state.params, dict(batch), keys, accumulation)
+            prepare = functools.partial(read, teacher) if read else dict
+            gradients, terms = _gradients(objective, state.params, dict(batch), keys, accumulation, prepare)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {
             "train/loss": total(terms, objective.scales),
@@ -114,18 +121,25 @@ def train_step_function(
 
 
 def _gradients(
-    objective: Objective, params: Any, batch: dict[str, jax.Array], keys: jax.Array, parts: int
+    objective: Objective,
+    params: Any,
+    batch: dict[str, jax.Array],
+    keys: jax.Array,
+    parts: int,
+    prepare: Callable[[Batch], Batch],
 ) -> tuple[Any, dict[str, Term]]:
-    """The gradients of the loss, and its terms; both summed over the parts of the batch."""
+    """The gradients of the loss, and its terms; both summed over the parts of the batch, each prepared."""
     weights = objective.weights(batch)
 
     def loss_of(params: Any, batch: Batch, keys: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
-        terms = objective.terms(_apply(objective.model, params, batch, keys), batch)
+        terms = objective.terms(apply_model(objective.model, params, batch, keys), batch)
         # By the weight of the whole batch: the parts have unequal numbers of predictions.
         terms = {name: Term(term.sum, weights[name]) for name, term in terms.items()}
         return total(terms, objective.scales), terms
 
-    gradient_of = jax.grad(loss_of, has_aux=True)
+    def gradient_of(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, dict[str, Term]]:
+        return jax.grad(loss_of, has_aux=True)(params, prepare(batch), keys)
+
     if parts == 1:
         return gradient_of(params, batch, keys)
 
@@ -141,7 +155,8 @@ def _gradients(
     return gradients, {name: Term(total, weights[name]) for name, total in sums.items()}
 
 
-def _apply(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
+def apply_model(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
+    """A model's outputs, within a program and `sharding.on` a mesh."""
     return model.apply({"params": sharding.gathered(params, model.dtype)}, batch, keys, method=method)
 
 
@@ -156,7 +171,7 @@ def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], d
 
     def eval_step(params: Any, batch: Batch) -> dict[str, Term]:
         with sharding.on(mesh):
-            return objective.terms(_apply(objective.model, params, batch), batch)
+            return objective.terms(apply_model(objective.model, params, batch), batch)
 
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
 
@@ -169,7 +184,7 @@ def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Call
 
     def predict_step(params: Any, batch: Batch) -> Any:
         with sharding.on(mesh):
-            return _apply(model, params, batch, method=method)
+            return apply_model(model, params, batch, method=method)
 
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))
@@ -180,7 +195,7 @@ def make_reading_step(model: Any, mesh: Mesh) -> Callable[[Any, Batch], Any]:
 
     def reading_step(params: Any, batch: Batch) -> Any:
         with sharding.on(mesh):
-            return _apply(model, params, batch)
+            return apply_model(model, params, batch)
 
     return jax.jit(reading_step, compiler_options=compiler_options(mesh))
 

@@ -119,6 +119,14 @@ def test_accumulation_changes_nothing(student, tmp_path):
         assert other["train/loss"] == pytest.approx(one["train/loss"], rel=1e-5)
         for name in ("train/soft_loss", "train/cosine_loss"):  # small differences of large numbers
             assert other[name] == pytest.approx(one[name], abs=1e-6)
+    # Evaluations are in parts of as many rows, and come to the same.
+    one, other = (
+        [record for record in metrics.read(tmp_path / name / "metrics.jsonl") if "eval/mlm_loss" in record]
+        for name in ("whole", "parts")
+    )
+    assert one and [record["eval/mlm_loss"] for record in other] == pytest.approx(
+        [record["eval/mlm_loss"] for record in one], rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,7 @@ def terms(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], temp
 
 
 def weights(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The weights of these terms, from the batch alone."""
-    if "teacher_logits" not in batch:
-        return {}
+    """The weights of these terms, from the batch alone, before the teacher has read it."""
     return {"soft_loss": jnp.sum(batch["masked_lm_weights"]), "cosine_loss": jnp.sum(_tokens(batch))}
 
 
