@@ -1,14 +1,14 @@
 """Predictions for 1,000 sentences of mixed length on the CPU, beside the pipelines of `transformers`.
 
 python benchmarks/predict.py --model=DIR --text=FILE [--modes=classify,tag,embed] [--rounds=3] [--sentences=1000]
-    [--tuned=DIR --labelled=dev.tsv]
+    [--tuned=DIR --data=DIR]
 
 --model is an encoder (a Hugging Face folder or a workdir), which gets heads of fixed random numbers; both sides load
 the same exports. Sentences are drawn at random from --text, as WikiExtractor writes it or plain. bertjax runs in f32,
 in bf16 and with int8 weights. The pipelines, f32 and sdpa as users get them, run with batch_size 1, 8 and 32;
 feature-extraction may keep its tensors. All are processes of their own with every core, which run in turn; programs
 are compiled before the first round. The table gives the median of all rounds, and how far the answers are apart.
---tuned is a model fine-tuned on the two columns (text, label) of --labelled: the table then has its accuracy.
+--tuned is a fine-tuned classifier and --data the folder with its task's files: the table then has its accuracy on dev.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--tuned")
-    parser.add_argument("--labelled")
+    parser.add_argument("--data")
     parser.add_argument("--child", nargs=3, metavar=("RUNNER", "MODE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -63,7 +63,7 @@ def main() -> None:
             export(arguments.model, mode, Path(folder) / mode)
             compare(mode, folder, arguments.rounds)
     if arguments.tuned:
-        accuracies(arguments.tuned, Path(arguments.labelled))
+        accuracies(arguments.tuned, arguments.data)
 
 
 def drawn(path: Path, count: int) -> list[str]:
@@ -230,15 +230,20 @@ def _spread(labels: tuple[str, ...], label: str, probability: float) -> list[flo
     return [probability if one == label else 0.0 for one in labels]
 
 
-def accuracies(model: str, path: Path) -> None:
-    """Prints the accuracy of a fine-tuned classifier in each of our settings."""
-    from bertjax.predictor import load
+def accuracies(model: str, data_dir: str) -> None:
+    """Prints the accuracy of a fine-tuned classifier in each of our settings, on the dev data of its task."""
+    from bertjax import pretrained
+    from bertjax.predictor import Options, make
+    from bertjax.tasks.registry import open_task
 
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    source = pretrained.load(model, lambda message: None)
+    task = open_task(source.task["name"], data_dir, labels=source.task["labels"])
+    examples = task.read(task.dev[0])
+    asked = [one.text if one.second is None else (one.text, one.second) for one in examples]
     for name, options in OURS.items():
-        found = load(model, "classify", lambda message: None, **options)([text for text, _ in rows])
-        right = [one["label"] == label for one, (_, label) in zip(found, rows, strict=True)]
-        print(f"accuracy {name:5} {np.mean(right):.2%} of {len(rows)}", flush=True)
+        found = make(source, "classify", Options(**options))(asked)
+        right = [one["label"] == task.labels[example.label] for one, example in zip(found, examples, strict=True)]
+        print(f"accuracy {name:5} {np.mean(right):.2%} of {len(examples)}", flush=True)
 
 
 if __name__ == "__main__":
