@@ -135,6 +135,7 @@ def _keep(
         params=frozen | jax.device_get(result.params),
         step=record["number"],
         task=json.loads(json.dumps(task)),
+        sentence=task.get("sentence", {}),  # not how the model that it started from made its vectors
     )
     pretrained.replace(workdir, model)
 

@@ -195,6 +195,10 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
         assert converted.returncode == 0, converted.stderr
         again = pretrained.load(tmp_path / name, lambda message: None)
         np.testing.assert_allclose(predictor.make(again, "embed").array(texts), expected, atol=1e-5)
+    # What is fine-tuned from it makes vectors as it was fine-tuned.
+    tuned = dataclasses.replace(similar[0], init_from=str(tmp_path / "out"), seeds=(0,), epochs=(1,))
+    finetune(tuned, tmp_path / "tuned")
+    assert pretrained.load(tmp_path / "tuned", print).sentence == model.sentence
     # What has more modules is another function of the states.
     (tmp_path / "out/modules.json").write_text(json.dumps([*modules, modules[-1] | {"type": "x.models.Dense"}]))
     with pytest.raises(UserError, match="makes vectors with Dense, which bertjax has not"):
