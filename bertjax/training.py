@@ -190,16 +190,6 @@ def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Call
     return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))
 
 
-def make_reading_step(model: Any, mesh: Mesh) -> Callable[[Any, Batch], Any]:
-    """A model's compiled outputs for one batch, laid out as they come: (params, batch) -> outputs, without dropout."""
-
-    def reading_step(params: Any, batch: Batch) -> Any:
-        with sharding.on(mesh):
-            return apply_model(model, params, batch)
-
-    return jax.jit(reading_step, compiler_options=compiler_options(mesh))
-
-
 def evaluate(
     eval_step: Callable[[Any, Batch], dict[str, Term]], params: Any, batches: Iterable[Batch], mesh: Mesh
 ) -> dict[str, float]:

@@ -52,7 +52,7 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
         train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
         params = {}
     read = teacher.reader(config, made, say) if config.distillation.teacher else None
-    sweep = Sweep(config, made, params, train, dev, read)
+    sweep = Sweep(config, made, params, train, dev, teacher=read)
     _write(workdir / "config.json", to_dict(config))
     _write(workdir / "data.json", examples)
 

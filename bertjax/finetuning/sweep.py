@@ -49,13 +49,13 @@ class Sweep:
         params: Any,
         train: Split,
         dev: list[Split],
-        read: Callable[[training.Batch], training.Batch] | None = None,
+        teacher: tuple[training.Read, Any] | None = None,
     ):
         """`params` are those to start from; what the model has beside them starts afresh, by the run's seed.
 
-        `read` adds to a batch on the mesh what a teacher says of it.
+        `teacher`: `teacher.reader`'s.
         """
-        self._read = read or (lambda batch: batch)
+        self._read, *self._teacher = teacher or (None,)
         self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
         self._abstract = training.abstract_state(
             setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
@@ -83,7 +83,7 @@ class Sweep:
         settings = jax.device_put(self._settings(run), everywhere)
 
         def train_step(state: training.TrainState, batch: training.Batch) -> Any:
-            return self._step(state, self._read(batch), settings)
+            return self._step(state, batch, settings, *self._teacher)
 
         state = self._initial(self._params, settings["seed"])
         best: Result | None = None
@@ -136,15 +136,15 @@ class Sweep:
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
-    def _step(self) -> Callable[[training.TrainState, training.Batch, Settings], tuple[training.TrainState, Any]]:
+    def _step(self) -> training.TrainStep:
         setup, parts = self._setup, self._config.layout.accumulation
 
-        def step(state: training.TrainState, batch: training.Batch, settings: Settings) -> Any:
+        def step(state: training.TrainState, batch: training.Batch, settings: Settings, teacher: Any = None) -> Any:
             optimizer, schedule = self._optimizer(settings)
             one = training.train_step_function(
-                setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts
+                setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts, self._read
             )
-            return one(state, batch)
+            return one(state, batch, teacher)
 
         return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(setup.mesh))
 

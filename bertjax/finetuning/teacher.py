@@ -15,8 +15,8 @@ from bertjax.finetuning.setup import Setup
 from bertjax.model.finetuning import FinetuningModel
 
 
-def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> Callable[[Any], dict[str, Any]]:
-    """The compiled function from a batch on the mesh to the same batch with `teacher_logits`, of the logits' shape.
+def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> tuple[training.Read, Any]:
+    """(what adds `teacher_logits`, of the logits' shape, to a batch, within a train step; the parameters on the mesh).
 
     Raises:
       UserError: no such model, or one for another task, with other labels or another tokenizer.
@@ -44,6 +44,9 @@ def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> 
     )
     sharding.check_model(source.config.model, setup.mesh)
     params = jax.tree.map(parallel.put, source.params, sharding.of_state(source.params, setup.mesh))
-    read = training.make_reading_step(model, setup.mesh)
+
+    def read(params: Any, batch: training.Batch) -> dict[str, Any]:
+        return dict(batch) | {"teacher_logits": training.apply_model(model, params, batch)["logits"]}
+
     say(f"{path} teaches")
-    return lambda batch: dict(batch) | {"teacher_logits": read(params, batch)["logits"]}
+    return read, params
