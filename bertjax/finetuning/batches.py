@@ -51,8 +51,7 @@ class Batches:
         lengths = np.array([len(row.input_ids) for row in rows]).reshape(-1, choices)
         self._unit_lengths = lengths.max(axis=1)
         self.lengths = chosen_lengths(_in_batches(np.sort(self._unit_lengths), batch).max(axis=1))
-        # A passage to answer from fills a row by itself, and features are no ids.
-        self.packed = kind != "span" and features is None
+        self.packed = features is None  # which are no ids
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
         self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, *self._sizes) / _WIDTH_MULTIPLE)
         # Several whole texts: those of one long example would make all rows wide, and attention is quadratic.
@@ -162,7 +161,8 @@ class Batches:
             return
         line = unit[0] if isinstance(unit, tuple) else unit
         place = (line, [begin + at for at in row.places]) if self.kind == "tagging" else unit
-        targets["labels"][place] = row.label
+        # What answers is told by its places in the whole row.
+        targets["labels"][place] = np.add(row.label, begin) if self.kind == "span" else row.label
         targets["weights"][place] = 1
 
     def _padded(self, features: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

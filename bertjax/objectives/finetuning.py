@@ -7,7 +7,7 @@ packed ones there are several units of [rows, slots] where these say [rows]:
   regression      labels float [rows], weights [rows]
   choice          labels int [examples], weights [examples]; an example's choices are neighbours
   tagging         labels int [rows, length], weights [rows, length]: the first piece of each word
-  span            labels int [rows, 2]: first and last token of the answer, weights [rows]
+  span            labels int [rows, 2]: places in the row of the answer's first and last token, weights [rows]
 """
 
 from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ def _soft(kind: str, student: jax.Array, teacher: jax.Array, batch: Arrays, temp
     if kind == "multi_label":  # each label is there or not
         return jnp.mean(both(lambda logits: jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)), axis=-1)
     if kind == "span":
-        return jnp.mean(both(lambda logits: _in_text(logits, batch).swapaxes(1, 2)), axis=-1)
+        return jnp.mean(both(lambda logits: _in_text(logits, batch)), axis=-1)
     return both(lambda logits: logits)
 
 
@@ -85,12 +85,19 @@ def _squared_error(logits: jax.Array, batch: Arrays) -> jax.Array:
 
 
 def _span(logits: jax.Array, batch: Arrays) -> jax.Array:
-    """The mean of the losses of the first and the last token; no answer lies in the padding."""
-    return jnp.mean(cross_entropy(_in_text(logits, batch).swapaxes(1, 2), batch["labels"])[0], axis=-1)
+    """The mean of the losses of the first and the last token."""
+    return jnp.mean(cross_entropy(_in_text(logits, batch), batch["labels"])[0], axis=-1)
 
 
 def _in_text(logits: jax.Array, batch: Arrays) -> jax.Array:
-    return jnp.where(batch["attention_mask"][..., None] > 0, logits, jnp.finfo(jnp.float32).min)
+    """Logits [rows, length, 2] as [rows, 2, length], packed [rows, slots, 2, length]; none outside of the unit."""
+    logits, mask = logits.swapaxes(1, 2), batch["attention_mask"][:, None]
+    if batch["labels"].ndim == 2:
+        own = mask > 0
+    else:
+        numbers = 1 + jnp.arange(batch["labels"].shape[1])
+        logits, own = logits[:, None], mask[:, None] == numbers[:, None, None]
+    return jnp.where(own, logits, jnp.finfo(jnp.float32).min)
 
 
 _LOSSES: dict[str, Callable[[jax.Array, Arrays], jax.Array]] = {

@@ -20,6 +20,7 @@ LABELS = {  # of the unit of a number
     "regression": lambda unit: unit / 12,
     "choice": lambda unit: unit % 2,
     "tagging": lambda unit: (unit % 2, 2),
+    "span": lambda unit: (0, 0) if unit % 3 == 0 else (2, 3 + unit % 2),
     "similarity": lambda unit: unit / 4,
     "comparison": lambda unit: unit % 3,
     "retrieval": lambda unit: 0,
@@ -69,7 +70,7 @@ def test_packed_and_padded_are_the_same(kind, features):
     choices = 2 if kind == "choice" else 1
     rows = units(kind, 12, choices)
     batches = Batches(kind, rows, Tokenizer(), 12 // choices, choices, 3)
-    outputs = {"regression": 1, "choice": 1}.get(kind, 3)
+    outputs = {"regression": 1, "choice": 1, "span": 2}.get(kind, 3)
     model = FinetuningModel(SMALL, kind, outputs, features=features)
     apart, together = (form(np.arange(12 // choices)) for form in (batches.apart, batches.together))
     assert together["input_ids"].shape[0] < 6
