@@ -29,6 +29,9 @@ def run(main: Callable[[list[str]], Any]) -> None:
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output wants no more, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def define_config_flag() -> Any:

@@ -5,8 +5,8 @@ python -m bertjax.evaluate --checkpoint=DIR --data_dir=DIR [--task=glue/sst2] [-
 
 Prints one JSON object. Of a pre-trained model: masked-LM loss (nats), perplexity and accuracy, next-sentence accuracy,
 and the unigram entropy that word counts alone reach. Of a fine-tuned one: the task's official scores on each split, in
-per cent; --output is where its predictions go, and files to submit. The user's own files are named by --dev, --text,
---second, --negative and --label.
+per cent; --output is where its predictions go, and files to submit. Of the user's own files --dev names the one to
+score, and --text, --second, --negative and --label its columns, where they are not those of the training.
 """
 
 import json
@@ -29,10 +29,15 @@ _TASK = flags.DEFINE_string("task", "", "A task of the kind that the model is fi
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "The folder with the task's files, or tfds.")
 _OUTPUT = flags.DEFINE_string("output", None, "A folder for predictions of dev and test splits.")
 _DEV = flags.DEFINE_string("dev", "", "Tasks table/…: the file to score.")
-_TEXT = flags.DEFINE_string("text", "text", "Tasks table/…: the column of the text.")
-_SECOND = flags.DEFINE_string("second", "", "Tasks table/…: the column of the second text, if there is one.")
-_NEGATIVE = flags.DEFINE_string("negative", "", "table/retrieval: the column of a text that is not to be found.")
-_LABEL = flags.DEFINE_string("label", "label", "Tasks table/…: the column of the label.")
+_COLUMNS = {  # as bertjax.tasks.table.Table describes them
+    name: flags.DEFINE_string(name, None, f"Tasks table/…: the column of the {what}; by default as in training.")
+    for name, what in {
+        "text": "text",
+        "second": "second text",
+        "negative": "text that is not to be found (retrieval)",
+        "label": "label",
+    }.items()
+}
 
 
 def main(args: list[str]) -> None:
@@ -62,23 +67,17 @@ def _score_pretrained(model: "Pretrained") -> None:
 
 
 def _score_finetuned(model: "Pretrained") -> None:
-    import jax
-
-    from bertjax import sharding
     from bertjax.finetuning import scoring
     from bertjax.finetuning.config import FinetuneConfig
     from bertjax.tasks.table import Table
 
-    table = Table(dev=_DEV.value, text=_TEXT.value, second=_SECOND.value, negative=_NEGATIVE.value, label=_LABEL.value)
+    columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
+    table = Table(dev=_DEV.value, **(model.task or {}).get("columns", {}) | columns)
     config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
     setup = scoring.open_scoring(model, config, _LENGTH.value, command.say)
     splits = [setup.split(name) for name in setup.task.dev]
-    if _OUTPUT.value:
-        threshold = (model.task or {}).get("threshold")
-        scores = scoring.predict_all(setup, model.params, splits, Path(_OUTPUT.value), command.say, threshold)
-    else:
-        params = jax.device_put(model.params, sharding.of_state(model.params, setup.mesh))
-        scores = {split.name: setup.scores(split, setup.predictions(params, split)) for split in splits}
+    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+    scores = scoring.predict_all(setup, model.params, splits, output, command.say, model.task.get("threshold"))
     print(json.dumps({"checkpoint": str(model.path), "task": setup.task.name} | scores))
 
 

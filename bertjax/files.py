@@ -35,6 +35,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Makes the folder, and says in a line what goes wrong with writing into it.
+
+    Raises:
+      UserError: it cannot be made, or something in it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(f"cannot write {where}: {error.strerror}; free space, or choose another folder") from error
+
+
+@contextlib.contextmanager
 def claimed(directory: Path, others: str, flag: str) -> Iterator[None]:
     """Makes the directory where it is missing and keeps other processes that claim it out; left empty, it goes again.
 

@@ -75,13 +75,10 @@ def _texts(mode: str) -> tuple[str, ...]:
         raise UserError("--texts=FILE is what search looks in, and for search only")
     if not _TEXTS.value:
         return ()
-    found = []
-    for place, one in _of_file(_TEXTS.value):
-        text = one.get("text") if isinstance(one, dict) else one
-        if not isinstance(text, str):
-            raise UserError(f"{place} has no text; give a text, or a JSON object with one")
-        found.append(text)
-    return tuple(found)
+    from bertjax.prediction import asking
+
+    places, found = zip(*_of_file(_TEXTS.value, "--texts"), strict=True)
+    return tuple(example.text for example in asking.texts(found, places))
 
 
 def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
@@ -104,13 +101,13 @@ def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
     if words:
         yield from _read("text", words)
     else:
-        yield from _of_file(_INPUT.value or "-")
+        yield from _of_file(_INPUT.value or "-", "--input")
 
 
-def _of_file(path: str) -> Iterator[tuple[str, Any]]:
-    """(place, input) of each line of a file."""
+def _of_file(path: str, flag: str) -> Iterator[tuple[str, Any]]:
+    """(place, input) of each line of the file that a flag names."""
     name = "stdin" if path == "-" else path
-    found = list(_read(f"{name}, line", _lines(path)))
+    found = list(_read(f"{name}, line", _lines(path, flag)))
     if not found:
         raise UserError(f"there is no text in {name}; give one text a line")
     yield from found
@@ -126,19 +123,19 @@ def _read(name: str, lines: list[str]) -> Iterator[tuple[str, Any]]:
 def _parsed(place: str, line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(
             f'{place} begins with {{ but is no JSON ({error}); write {{"text": "{{…"}} for a text that does'
         ) from error
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str, flag: str) -> list[str]:
     name = "stdin" if path == "-" else path
     try:
         content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return content.decode("utf-8-sig").split("\n")
     except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}; check --input") from error
+        raise UserError(f"cannot read {name}: {error.strerror}; check {flag}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
 

@@ -9,6 +9,7 @@ in masks. Any number of inputs can be given at once: those of about the same len
 answers come in the order of the inputs.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +47,11 @@ def load(path: str | Path, mode: str = "", say: Callable[[str], None] = print, *
     Raises:
       UserError: no such model, mode or option, or the model cannot do what `mode` says.
     """
-    return make(pretrained.load(path, say), mode, Options(**options))
+    if unknown := options.keys() - {field.name for field in dataclasses.fields(Options)}:
+        known = ", ".join(field.name for field in dataclasses.fields(Options))
+        raise UserError(f"{', '.join(sorted(unknown))}: no such option; there are {known}")
+    checked = Options(**options)
+    return make(pretrained.load(path, say), mode, checked)
 
 
 def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:
@@ -58,7 +63,8 @@ def make(source: Pretrained, mode: str = "", options: Options | None = None) -> 
         raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")
     if mode not in (own, "embed", "search"):
         tuned = f"fine-tuned for {source.task['kind']}" if source.task else "not fine-tuned"
-        raise UserError(f"{source.path} is {tuned}: it can {own}, embed and search, but not {mode}; give another model")
+        able = ", ".join(dict.fromkeys((own, "embed", "search")))
+        raise UserError(f"{source.path} is {tuned}: it can {able}, but not {mode}; give another model")
     if mode in ("embed", "search"):
         return {"embed": Embedder, "search": Searcher}[mode](source, options)
     return FillMask(source, options) if source.task is None else TaskPredictor(source, options)

@@ -1,6 +1,7 @@
 """A trained model from wherever it lies: a run's workdir, one checkpoint of it, a Hugging Face folder or Google's."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import tempfile
@@ -8,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bertjax import checkpoint
 from bertjax.config import PAIR_TASKS, Config, to_dict
 from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.text import tokenizers
+from bertjax.trees import named_leaves
 
 _ROUNDED_UP = 128  # to a multiple of this the rows of a vocabulary may be rounded up
 
@@ -31,6 +35,14 @@ class Pretrained:
     sentence: dict[str, Any] = dataclasses.field(
         default_factory=dict
     )  # how its texts become vectors, where that is known
+
+    def digest(self) -> str:
+        """Differs where the model, its parameters or its tokenizer do."""
+        content = hashlib.sha256(json.dumps([to_dict(self.config)["model"], self.tokenizer.hash()]).encode())
+        for path, leaf in sorted(named_leaves(self.params).items()):
+            content.update(path.encode())
+            content.update(np.ascontiguousarray(leaf))
+        return content.hexdigest()
 
 
 def is_imported(path: str | Path) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import subprocess
 
 import jax
 import numpy as np
@@ -12,8 +13,8 @@ from bertjax import pretrained
 from bertjax.errors import UserError
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.predictor import Options, make
-from tests.conftest import assert_refused, run
+from bertjax.predictor import Options, load, make
+from tests.conftest import ROOT, assert_refused, command, run
 from tests.model.batches import FAMILIES
 
 TEXTS = [
@@ -178,15 +179,23 @@ def test_other_tasks_answer_in_their_own_words(tuned):
     assert scored["score"] == pytest.approx(
         float(logits(tuned("regression"), 1, alone(tuned("regression"), "a list", "a tuple"))[0]), abs=2e-6
     )
-    (chosen,) = make(tuned("choice"))([{"text": "the call", "choices": ["returns", "is raised", "of a list"]}])
-    assert chosen["choice"] == int(np.argmax(chosen["probabilities"])) and len(chosen["probabilities"]) == 3
+    ends = ["returns", "is raised", "of a list"]
+    (chosen,) = make(tuned("choice"))([{"text": "the call", "choices": ends}])
+    scores = [logits(tuned("choice"), 1, alone(tuned("choice"), "the call", end))[0] for end in ends]
+    np.testing.assert_allclose(chosen["probabilities"], jax.nn.softmax(np.array(scores)), atol=2e-6)
+    assert chosen["choice"] == int(np.argmax(scores))
     # Longer than the model reads at once: every word has a label nevertheless.
     words = " ".join(TEXTS * 4)
     tagged, again = make(tuned("tagging", ("O", "B-X", "I-X")))([words, {"words": ["a", "list"]}])
     assert tagged["words"] == words.split() and len(tagged["labels"]) == len(tagged["probabilities"]) == len(
         words.split()
     )
-    assert again["words"] == ["a", "list"] and len(again["labels"]) == 2
+    assert again["words"] == ["a", "list"]
+    tagger = tuned("tagging", ("O", "B-X", "I-X"))
+    firsts = np.cumsum([1, len(tagger.tokenizer.encode("a"))])
+    expected = np.array(jax.nn.softmax(logits(tagger, 3, alone(tagger, "a list"))[firsts]))
+    np.testing.assert_allclose(again["probabilities"], expected.max(axis=-1), atol=2e-6)
+    assert again["labels"] == [("O", "B-X", "I-X")[place] for place in expected.argmax(axis=-1)]
 
 
 def test_a_length_is_compiled_once_whatever_stands_in_it(tuned):
@@ -252,11 +261,34 @@ def test_eight_bits_and_half_precision_say_nearly_the_same(tuned):
         assert np.mean([a["label"] == b["label"] for a, b in zip(exact, close, strict=True)]) > 0.95
 
 
+def test_only_the_beginning_of_a_long_text_is_read(tuned):
+    """Of classes, numbers and vectors; answers and tags are found everywhere."""
+    model, long = tuned("classification", ("bad", "good")), "the value of a list " * 100
+    ids = model.tokenizer.encode(long)[:62]
+    begin = model.tokenizer.decode(ids)
+    assert model.tokenizer.encode(begin) == ids
+    whole, beginning = make(model)([long, begin])
+    assert whole["probabilities"] == beginning["probabilities"]
+    np.testing.assert_array_equal(*make(model, "embed").array([long, begin]))
+
+
+def test_options_that_make_no_sense_are_refused_before_the_model_is_read(tmp_path):
+    for options, says in (
+        ({"tokns": 3}, "tokns: no such option; there are dtype, weights, tokens"),
+        ({"tokens": "3"}, "tokens is '3'; it must be an integer"),
+        ({"texts": "abc"}, "texts is a single text"),
+        ({"dtype": "float16"}, "dtype is 'float16'; it must be one of float32, bfloat16"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load(tmp_path / "nowhere", **options)
+
+
 def test_what_a_model_cannot_do_is_refused(model, tuned):
     for source, mode, says in (
-        (model, "classify", "is not fine-tuned: it can fill-mask, embed and search, but not classify"),
-        (tuned("tagging", ("O",)), "answer", "fine-tuned for tagging: it can tag, embed and search, but not answer"),
+        (model, "classify", "is not fine-tuned: it can fill-mask, embed, search, but not classify"),
+        (tuned("tagging", ("O",)), "answer", "fine-tuned for tagging: it can tag, embed, search, but not answer"),
         (model, "dance", "'dance' is not a mode"),
+        (tuned("similarity"), "classify", "fine-tuned for similarity: it can embed, search, but not classify"),
     ):
         with pytest.raises(UserError, match=says):
             make(source, mode)
@@ -271,6 +303,46 @@ def test_what_a_model_cannot_do_is_refused(model, tuned):
         with pytest.raises(UserError, match=says) as refused:
             classify(["right", wrong])
         assert "\n" not in str(refused.value)
+
+
+def test_commands_say_what_the_predictors_say(tuned, tmp_path):
+    """Of the command line what it can hold, all of a file; and what they cannot read is refused."""
+    cases = {
+        "answer": (tuned("span", name="squad/v1.1"), ("Which list?", TEXTS[1]), '{"question": "a", "passage": 3}'),
+        "tag": (tuned("tagging", ("O", "B-X")), "a list", '{"words": []}'),
+        "choose": (tuned("choice"), {"text": "the call", "choices": ["returns", "is raised"]}, "a text alone"),
+    }
+    for mode, (model, asked, wrong) in cases.items():
+        pretrained.save(tmp_path / mode, model)
+        words = [asked["text"], *asked["choices"]] if isinstance(asked, dict) else [asked]
+        words = list(asked) if isinstance(asked, tuple) else words
+        output = run("predict", mode, f"--checkpoint={tmp_path / mode}", *words)
+        assert output.returncode == 0, output.stderr
+        assert [json.loads(output.stdout)] == json.loads(json.dumps(make(model)([asked])))
+        refused = run("predict", mode, f"--checkpoint={tmp_path / mode}", input=f"{wrong}\n")
+        assert_refused(refused, "stdin, line 1:")
+    checkpoint = f"--checkpoint={tmp_path / 'tag'}"
+    assert_refused(run("predict", "answer", f"--checkpoint={tmp_path / 'answer'}", "a"), "a question and a passage")
+    assert_refused(run("predict", "tag", checkpoint, "a", "--texts=x"), "for search only")
+    assert_refused(run("predict", "tag", checkpoint, "a", "--output=x.npy"), "for embed only")
+    assert_refused(run("predict", "embed", checkpoint, "a", "--output=x.txt"), "must be an .npy file")
+    assert_refused(run("predict", "search", checkpoint, "a", f"--texts={tmp_path}/none"), "check --texts")
+    (tmp_path / "texts").write_text('a\n{"text": " "}\n')
+    assert_refused(run("predict", "search", checkpoint, "a", f"--texts={tmp_path}/texts"), "texts, line 2: the text is")
+    digits = '{"text": ' + "1" * 5000 + "}"
+    assert_refused(run("predict", "tag", checkpoint, input=digits), "line 1 begins with { but is no JSON")
+
+
+def test_a_reader_that_wants_no_more_is_no_error(tuned, tmp_path):
+    pretrained.save(tmp_path / "run", tuned("classification", ("bad", "good")))
+    (tmp_path / "texts").write_text("a list\n" * 5000)
+    flags = [f"--checkpoint={tmp_path / 'run'}", f"--input={tmp_path}/texts"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    process = subprocess.Popen(command("predict", "classify", *flags), **options)
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert "Error" not in process.stderr.read()
+    assert process.wait() == 141
 
 
 def test_command_reads_objects_and_writes_arrays(tuned, tmp_path):

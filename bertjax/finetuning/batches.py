@@ -20,7 +20,7 @@ from bertjax.tasks.task import APART
 from bertjax.text.tokenizers import Tokenizer
 
 _LENGTHS = 8  # compiled programs of a prediction
-_MULTIPLE = 4  # of tokens
+MULTIPLE = 4  # of tokens
 _WORTH = 1.03  # times the padded tokens of the most lengths are as good
 _NARROWEST = 64  # tokens of a row into which units are packed
 _WIDEST = 512  # where they are texts that are read apart
@@ -53,7 +53,7 @@ class Batches:
         self.lengths = chosen_lengths(_in_batches(np.sort(self._unit_lengths), batch).max(axis=1))
         self.packed = features is None  # which are no ids
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
-        self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, *self._sizes) / _WIDTH_MULTIPLE)
+        self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, self._sizes.max()) / _WIDTH_MULTIPLE)
         # Several whole texts: those of one long example would make all rows wide, and attention is quadratic.
         self.packed &= kind not in APART or self.width <= _WIDEST
         mean = self._sizes.mean()
@@ -191,7 +191,7 @@ def first_fit(sizes: Sequence[int], width: int, slots: int) -> list[list[int]]:
 
 def chosen_lengths(longest: np.ndarray) -> tuple[int, ...]:
     """The few lengths, rising, to which batches whose longest rows are `longest` are padded with the least padding."""
-    sizes, counts = np.unique(-(-longest // _MULTIPLE) * _MULTIPLE, return_counts=True)
+    sizes, counts = np.unique(-(-longest // MULTIPLE) * MULTIPLE, return_counts=True)
     total = np.concatenate([[0], np.cumsum(counts)])
     # cost[k][j]: tokens of the batches up to size j in k lengths, of which the last one is size j.
     cost = [[int(size * total[j + 1]) for j, size in enumerate(sizes)]]

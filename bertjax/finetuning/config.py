@@ -125,6 +125,7 @@ def _validate(config: FinetuneConfig) -> None:
         require(len(set(values)) == len(values), name, values, "without repetitions")
         positive = min(values) >= 0 if name == "seeds" else min(values) > 0
         require(positive, name, values, "of positive numbers")
+    require(max(config.seeds) < 2**32, "seeds", config.seeds, "under 2**32")
     for name in ("batch", "answer_length", "question_length", "log_every"):
         require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
     require(config.length >= 8, "length", config.length, "8 or larger")

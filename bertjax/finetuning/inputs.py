@@ -31,7 +31,7 @@ class Limits:
 
 def model_limits(model: Pretrained) -> Limits:
     """How much of a text a model reads: as it was fine-tuned, else all that it can."""
-    longest = model.config.model.max_position_embeddings
+    longest = min(model.config.model.max_position_embeddings, model.sentence.get("length", MOST_CHARACTERS))
     told = (model.task or {}).get("limits")
     if told:
         return Limits(**told | {"length": min(told["length"], longest)})
@@ -75,13 +75,31 @@ def rows(kind: str, examples: Sequence[Any], tokenizer: Tokenizer, limits: Limit
     Raises:
       UserError: a text that is far too long, with its file and row.
     """
+    check(examples)
     make = _MAKERS[kind]
     return [row for place, example in enumerate(examples) for row in make(place, example, tokenizer, limits, labels)]
 
 
+def check(examples: Sequence[Any]) -> None:
+    """Refuses texts that are far too long to be meant.
+
+    Raises:
+      UserError: there is one, with its file and row.
+    """
+    for example in examples:
+        for value in vars(example).values():
+            texts = [value] if isinstance(value, str) else value if isinstance(value, tuple) else ()
+            size = sum(len(text) for text in texts if isinstance(text, str))
+            if size > MOST_CHARACTERS:
+                raise UserError(
+                    f"{example.where}: the text has {size:,} characters, at most {MOST_CHARACTERS:,} make sense for "
+                    "one example; is a quotation mark not closed? Else cut it"
+                )
+
+
 def _texts(place: int, example: TextExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
-    first = _encode(example.text, example.where, tokenizer)
-    second = None if example.second is None else _encode(example.second, example.where, tokenizer)
+    first = tokenizer.encode(example.text)
+    second = None if example.second is None else tokenizer.encode(example.second)
     label = example.label
     if isinstance(label, tuple):
         label = tuple(int(number in label) for number in range(labels))
@@ -89,8 +107,8 @@ def _texts(place: int, example: TextExample, tokenizer: Tokenizer, limits: Limit
 
 
 def _choices(place: int, example: ChoiceExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
-    first = _encode(example.text, example.where, tokenizer)
-    seconds = [_encode(choice, example.where, tokenizer) for choice in example.choices]
+    first = tokenizer.encode(example.text)
+    seconds = [tokenizer.encode(choice) for choice in example.choices]
     return [_joined(place, first, second, tokenizer, limits.length, example.label) for second in seconds]
 
 
@@ -101,13 +119,12 @@ def _apart(place: int, example: Any, tokenizer: Tokenizer, limits: Limits, label
             f"{example.where}: there is one text only, and config.sentence.apart compares two; leave it out"
         )
     others = example.choices if isinstance(example, ChoiceExample) else (example.second,)
-    texts = [_encode(text, example.where, tokenizer) for text in (example.text, *others)]
+    texts = [tokenizer.encode(text) for text in (example.text, *others)]
     return [_joined(place, text, None, tokenizer, limits.length, example.label) for text in texts]
 
 
 def _words(place: int, example: WordsExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
     """A sentence, cut between words into windows where it is too long."""
-    _check(" ".join(example.words), example.where)
     room = limits.length - 2
     # A word of characters that the tokenizer drops still needs a place.
     pieces = [ids[:room] or [tokenizer.unk_id] for ids in tokenizer.encode_words(example.words)]
@@ -138,8 +155,7 @@ def _cut(pieces: Sequence[Sequence[int]], room: int) -> list[list[int]]:
 
 def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
     """Windows over the passage, each after the question; what two share belongs half to each, by what stands around."""
-    question = _encode(example.question, example.where, tokenizer)[: limits.question_length]
-    _check(example.passage, example.where)
+    question = tokenizer.encode(example.question)[: limits.question_length]
     ids, offsets = tokenizer.encode_with_offsets(example.passage)
     head = [tokenizer.cls_id, *question, *[tokenizer.sep_id] * tokenizer.pair_separators]
     room = limits.length - len(head) - 1
@@ -191,19 +207,6 @@ def _joined(
     keep_first = min(len(first), room - keep_second)
     ids = [tokenizer.cls_id, *first[:keep_first], *between, *second[:keep_second], tokenizer.sep_id]
     return Row(place, ids, keep_first + 1 + len(between), label)
-
-
-def _encode(text: str, where: str, tokenizer: Tokenizer) -> list[int]:
-    _check(text, where)
-    return tokenizer.encode(text)
-
-
-def _check(text: str, where: str) -> None:
-    if len(text) > MOST_CHARACTERS:
-        raise UserError(
-            f"{where}: the text has {len(text):,} characters, at most {MOST_CHARACTERS:,} make sense for one example; "
-            "is a quotation mark not closed? Else cut it"
-        )
 
 
 _MAKERS: dict[str, Callable[..., list[Row]]] = {

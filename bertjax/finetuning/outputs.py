@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from bertjax.finetuning.inputs import Limits, Row
-from bertjax.tasks.task import Answer
+from bertjax.tasks.task import Answer, ChoiceExample
 
 _ASKED = 1024  # texts that are compared with all others at once
-_BEST = 20  # beginnings and ends of answers that are looked at in each window, and answers that are kept
+_BEST = 20  # answers that are kept
+_LOOKED_AT = 100  # stretches of each window, of which several may be the same text
 
 
 @dataclass(frozen=True)
@@ -88,33 +89,39 @@ def _span(example: Any, found: Found, limits: Limits) -> Prediction:
 def _spans(example: Any, row: Row, score: np.ndarray, limits: Limits) -> list[tuple[float, str]]:
     """(score, text) of the best answers within one window."""
     start, end = score[list(row.places)].T if row.places else np.zeros((2, 0))
-    owned = np.arange(*row.own)
-    begins = owned[np.argsort(-start[owned], kind="stable")[:_BEST]]
-    ends = np.argsort(-end, kind="stable")[:_BEST]
+    begin, stop = row.own
+    firsts, more = np.indices((stop - begin, limits.answer_length)).reshape(2, -1)
+    firsts = firsts + begin
+    lasts = firsts + more
+    firsts, lasts = firsts[lasts < len(end)], lasts[lasts < len(end)]
+    sums = start[firsts] + end[lasts]
     found = [
         # A piece may hold the white space before its word, or nothing else, which is no answer.
-        (float(start[first] + end[last]), example.passage[row.sources[first][0] : row.sources[last][1]].strip())
-        for first in begins
-        for last in ends
-        if first <= last < first + limits.answer_length
+        (float(sums[i]), example.passage[row.sources[firsts[i]][0] : row.sources[lasts[i]][1]].strip())
+        for i in np.argsort(-sums, kind="stable")[:_LOOKED_AT]
     ]
     return [(score, text) for score, text in found if text]
 
 
-def ranked(vectors: np.ndarray) -> list[Prediction]:
-    """At which rank, from 1, each example's first text finds its second one among all texts that are no first ones.
+def ranked(vectors: np.ndarray, examples: Sequence[ChoiceExample]) -> list[Prediction]:
+    """At which rank, from 1, each example's text finds the first of its choices among the choices of all examples.
 
-    vectors: [examples, texts, hidden]. By the cosine; what is as near as the right one does not stand before it.
+    vectors: [examples, 1 + choices, hidden]. By the cosine. The same text elsewhere is as right; another one that is
+    as near stands before it, so that vectors that are all alike find nothing.
     """
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     vectors = vectors / np.maximum(lengths, 1e-12)
     others = vectors[:, 1:].reshape(-1, vectors.shape[-1])
+    first: dict[str, int] = {}  # where each text comes first
+    choices = (text for example in examples for text in example.choices)
+    texts = np.array([first.setdefault(text, place) for place, text in enumerate(choices)])
     found = []
     for begin in range(0, len(vectors), _ASKED):
         scores = vectors[begin : begin + _ASKED, 0] @ others.T
         right = (begin + np.arange(len(scores))) * (vectors.shape[1] - 1)
-        nearer = (scores > scores[np.arange(len(scores)), right][:, None]).sum(axis=1)
-        found += [Prediction(int(rank) + 1) for rank in nearer]
+        near = scores >= scores[np.arange(len(scores)), right][:, None]
+        before = (near & (texts != texts[right][:, None])).sum(axis=1)
+        found += [Prediction(int(rank) + 1) for rank in before]
     return found
 
 

@@ -104,6 +104,8 @@ def _described(task: Task, example: Any, prediction: Prediction, threshold: floa
         best = [{"text": text, "probability": round(value, 6)} for text, value in prediction.best[:5]]
         odds = {"best": best, "null_odds": round(found.null_odds, 4)}
         return {"id": example.id, "prediction": decide(found, threshold), "answers": example.answers} | odds
+    if task.kind == "retrieval":
+        return {"id": example.id, "rank": found}
     right = getattr(example, "label", getattr(example, "labels", None))
     record = {"id": example.id, "prediction": _readable(task, found), "label": _readable(task, right)}
     if prediction.probabilities is None:
@@ -136,7 +138,8 @@ def draw_confusion(task: Task, split: Split, predictions: Sequence[Prediction], 
     axes = figure.subplots()
     # Of more classes than fit, neither names nor numbers could be read.
     legible = side < _WIDEST
-    display = ConfusionMatrixDisplay(matrix, display_labels=task.labels if legible else None)
+    names = [name.replace("$", r"\$") for name in task.labels]  # which would begin a formula
+    display = ConfusionMatrixDisplay(matrix, display_labels=names if legible else None)
     display.plot(ax=axes, include_values=legible, colorbar=not legible, xticks_rotation=45)
     if not legible:
         axes.set(xticks=[], yticks=[])

@@ -1,12 +1,13 @@
 """A fine-tuning from beginning to end: its workdir, the runs that are still to do, and what they leave.
 
-A workdir holds config.json, data.json (digests of the examples), runs.jsonl with the scores of every finished run, the
-best run's checkpoint, and in the end results.json, predictions/, pictures, and for GLUE submission/.
+A workdir holds config.json, data.json (digests of examples and models), runs.jsonl with the scores of every finished
+run, the best run's checkpoint, and in the end results.json, predictions/, pictures, and for GLUE submission/.
 """
 
 import contextlib
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from bertjax import metrics, pretrained, training
 from bertjax.command import say
 from bertjax.config import Config, Phase, to_dict
 from bertjax.errors import UserError
-from bertjax.files import claimed, write_text
-from bertjax.finetuning import batches, features, report, scoring, teacher
+from bertjax.files import claimed, write_text, writing
+from bertjax.finetuning import batches, features, inputs, report, scoring, teacher
 from bertjax.finetuning.config import FinetuneConfig, Run
-from bertjax.finetuning.setup import ENCODER, Setup, Split, open_setup
+from bertjax.finetuning.setup import ENCODER, RANDOM, Setup, Split, open_setup
 from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.prediction import OF_KIND
 from bertjax.pretrained import Pretrained
 from bertjax.tasks import glue, submission
+from bertjax.tasks.registry import open_task
 from bertjax.tasks.rows import MissingFileError
+from bertjax.tasks.table import COLUMNS
 from bertjax.tasks.task import APART, Task
 
 
@@ -34,7 +37,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     Raises:
       UserError: bad data, a workdir of another sweep, or a loss that is not finite.
     """
-    with claimed(workdir, "another process trains here", "--workdir"):
+    with claimed(workdir, "another process trains here", "--workdir"), writing(workdir):
         return _finetune(config, workdir)
 
 
@@ -46,22 +49,27 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     train = made.split("train", config.train_examples)
     dev = [made.split(name) for name in made.task.dev]
     say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
-    examples = {split.name: split.batches.digest() for split in (train, *dev)}
-    _check_same_data(examples, workdir)
+    _check_different(dev)
+    used = {split.name: split.batches.digest() for split in (train, *dev)}
+    used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.digest()
     if config.features:  # of the encoder the runs see no more than these
         train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
         params = {}
-    read = teacher.reader(config, made, say) if config.distillation.teacher else None
-    sweep = Sweep(config, made, params, train, dev, teacher=read)
+    taught = None
+    if config.distillation.teacher:
+        *taught, used["teacher"] = teacher.reader(config, made, say)
+    _check_same_data(used, workdir)
+    sweep = Sweep(config, made, params, train, dev, teacher=taught)
     _write(workdir / "config.json", to_dict(config))
-    _write(workdir / "data.json", examples)
+    _write(workdir / "data.json", used)
 
     # -- the runs that are still to do
     done = _read_records(workdir)
     todo = [run for run in config.runs() if run.name not in done]
     with training.StopSignal() as stop:
+        last = len(done) + len(todo)
         for number, run in enumerate(todo, start=len(done) + 1):
-            say(f"run {number} of {len(config.runs())}: {run.name}")
+            say(f"run {number} of {last}: {run.name}")
             result = _run(sweep, run, stop, workdir)
             if result is None:
                 say(f"stopped; {len(done)} runs are finished, the same command goes on with {run.name}")
@@ -87,6 +95,8 @@ def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path) -> Result | None:
 
     try:
         return sweep.train(run, stop, writer.write, on_epoch, shown=True)
+    except UserError as error:
+        raise UserError(f"{run.name}: {error}") from error
     finally:
         writer.close()
 
@@ -119,6 +129,8 @@ def _keep(
     """Writes the best run so far as the workdir's only checkpoint."""
     task = {"name": made.task.name, "kind": made.task.kind, "labels": list(made.task.labels)}
     task |= {"limits": dataclasses.asdict(made.limits), "run": record}
+    if made.task.name.startswith("table/"):
+        task["columns"] = {name: getattr(config.table, name) for name in COLUMNS}
     chosen = result.scores[made.task.dev[0]]
     if "best_f1_thresh" in chosen:  # null_odds above it mean that there is no answer
         task["threshold"] = chosen["best_f1_thresh"]
@@ -150,7 +162,16 @@ def _check_splits(task: Task) -> None:
         raise UserError(f"{task.name}: there is no dev data to choose the best run by; give table.dev")
     for name in task.test:
         with contextlib.suppress(MissingFileError):
-            task.read(name)
+            inputs.check(task.read(name))
+
+
+def _check_different(splits: Sequence[Split]) -> None:
+    """Refuses numbers to predict of which none differs from the others: no score says anything of them."""
+    for split in splits:
+        labels = [getattr(example, "label", None) for example in split.examples]
+        if isinstance(labels[0], float) and len(set(labels)) == 1:
+            where = split.examples[0].where
+            raise UserError(f"{where}: all labels of {split.name} are {labels[0]:g}; correlations need different ones")
 
 
 def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
@@ -165,7 +186,8 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
     except ValueError as error:
         raise UserError(f"{path} cannot be read ({error}); use a new --workdir") from error
     now = json.loads(json.dumps(to_dict(config)))
-    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "data_dir", "features_memory"}
+    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "features_memory"}
+    free |= {"data_dir", "init_from"}  # what lies there is compared
     for key in sorted((before.keys() | now.keys()) - free):
         if before.get(key) != now.get(key):
             raise UserError(
@@ -175,20 +197,17 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
 
 
 def _check_same_data(now: dict[str, str], workdir: Path) -> None:
-    """Refuses a workdir whose runs had other examples; paths may change, and files under the same path too."""
+    """Refuses a workdir whose runs had other examples or models; what lies under a path may change."""
     path = workdir / "data.json"
     if path.is_file() and (before := json.loads(path.read_bytes())) != now:
-        changed = ", ".join(name for name in now if before.get(name) != now[name]) or "the splits"
+        changed = ", ".join(name for name in sorted(before | now) if before.get(name) != now.get(name))
         raise UserError(
-            f"the runs in {workdir} had other examples ({changed}); give a new --workdir, or the files as they were"
+            f"the runs in {workdir} had others ({changed}); give a new --workdir, or the files as they were"
         )
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    try:
-        write_text(path, json.dumps(values, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror}; choose another --workdir") from error
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
@@ -220,7 +239,13 @@ def _report(made: Setup, dev: list[Split], records: list[dict[str, Any]], workdi
 def finetune_all(config: FinetuneConfig, workdir: Path) -> None:
     """Every task of GLUE, each in a folder of its own, and the leaderboard's row."""
     columns: dict[str, float] = {}
-    for name in (name for name in glue.TASKS if name != "ax"):
+    names = [name for name in glue.TASKS if name != "ax"]
+    for name in names:  # what is missing is said before hours are spent
+        task = open_task(f"glue/{name}", config.data_dir, say=lambda line: None)
+        _check_splits(task)
+        for split in ("train", *task.dev):
+            inputs.check(task.read(split))
+    for name in names:
         folder = workdir / name
         results = finetune(dataclasses.replace(config, task=f"glue/{name}"), folder)
         if results is None:

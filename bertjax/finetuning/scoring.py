@@ -1,5 +1,6 @@
 """A fine-tuned model on the splits of its task, without training."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -12,6 +13,7 @@ import jax
 
 from bertjax import pretrained, sharding
 from bertjax.errors import UserError
+from bertjax.files import writing
 from bertjax.finetuning import report
 from bertjax.finetuning.config import FinetuneConfig, SentenceConfig
 from bertjax.finetuning.inputs import model_limits
@@ -58,35 +60,52 @@ def predict_all(
     setup: Setup,
     params: Any,
     dev: Sequence[Split],
-    workdir: Path,
+    output: Path | None,
     say: Callable[[str], None],
     threshold: float | None = None,
 ) -> dict[str, dict[str, float]]:
     """Predicts the dev splits, and the test splits whose files are there; the scores of the former.
 
-    Into the workdir go predictions/, for classifications confusion-SPLIT.png, for GLUE submission/. `threshold`: of no
-    answer to a question, by default the best one of the split.
+    Into `output` go predictions/, for classifications confusion-SPLIT.png, for GLUE submission/; without it only the
+    dev splits are predicted. `threshold`: of no answer to a question, by default the best one of the split.
+
+    Raises:
+      UserError: scores that are not finite, or `output` cannot be written.
     """
+    with writing(output) if output else contextlib.nullcontext():
+        return _predict_all(setup, params, dev, output, say, threshold)
+
+
+def _predict_all(
+    setup: Setup,
+    params: Any,
+    dev: Sequence[Split],
+    output: Path | None,
+    say: Callable[[str], None],
+    threshold: float | None,
+) -> dict[str, dict[str, float]]:
     task = setup.task
     params = jax.device_put(params, sharding.of_state(params, setup.mesh))
     scores = {}
     for split in dev:
         found = setup.predictions(params, split)
         scores[split.name] = setup.scores(split, found)
+        if output is None:
+            continue
         above = scores[split.name].get("best_f1_thresh", math.inf) if threshold is None else threshold
-        report.write_predictions(task, split, found, workdir / "predictions", above)
+        report.write_predictions(task, split, found, output / "predictions", above)
         if task.kind in ("classification", "comparison"):
-            report.draw_confusion(task, split, found, workdir / f"confusion-{split.name}.png")
-    for name in task.test:
+            report.draw_confusion(task, split, found, output / f"confusion-{split.name}.png")
+    for name in task.test if output else ():
         try:
             split = setup.split(name)
         except MissingFileError as error:
             say(f"no predictions of {name}: {error}")
             continue
         found = setup.predictions(params, split)
-        report.write_predictions(task, split, found, workdir / "predictions", math.inf)
+        report.write_predictions(task, split, found, output / "predictions", math.inf)
         if (task.name, name) in glue.COLUMNS:
-            report.write_submission(task, split, found, workdir / "submission")
+            report.write_submission(task, split, found, output / "submission")
     return scores
 
 
@@ -99,6 +118,6 @@ def predict_diagnostics(mnli: Path, config: FinetuneConfig, workdir: Path, say: 
 
 def gather_submissions(workdir: Path) -> None:
     """Copies the submission files of all tasks' folders into the one of `workdir`."""
-    (workdir / "submission").mkdir(exist_ok=True)
-    for path in sorted(workdir.glob("*/submission/*.tsv")):
-        shutil.copyfile(path, workdir / "submission" / path.name)
+    with writing(workdir / "submission"):
+        for path in sorted(workdir.glob("*/submission/*.tsv")):
+            shutil.copyfile(path, workdir / "submission" / path.name)

@@ -14,7 +14,7 @@ from bertjax import parallel, pretrained, sharding, training
 from bertjax.config import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import inputs, outputs
-from bertjax.finetuning.batches import Batches
+from bertjax.finetuning.batches import MULTIPLE, Batches
 from bertjax.finetuning.config import FinetuneConfig, SentenceConfig, TaskDistillation
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
@@ -87,7 +87,11 @@ class Setup:
         return training.make_predict_step(self.model, self.mesh)
 
     def predictions(self, params: Any, split: Split) -> list[outputs.Prediction]:
-        """A prediction for each example of a split."""
+        """A prediction for each example of a split.
+
+        Raises:
+          UserError: the model's scores are not finite.
+        """
         batches, scores = split.batches, [np.zeros(0)] * len(split.batches.rows)
         pending = []
         for units, batch in batches.sorted():
@@ -97,9 +101,11 @@ class Setup:
             vectors = np.zeros((len(split.examples), batches.choices, self.model.config.hidden_size), np.float32)
             for units, result in pending:
                 vectors[units] = jax.device_get(result["vectors"])[: len(units)]
-            return outputs.ranked(vectors)
+            _check_finite(vectors, split.name)
+            return outputs.ranked(vectors, split.examples)
         for units, result in pending:
             logits = jax.device_get(result["logits"])
+            _check_finite(logits, split.name)
             for place, unit in enumerate(units):
                 for choice in range(batches.choices):
                     scores[unit * batches.choices + choice] = logits[place * batches.choices + choice]
@@ -123,6 +129,12 @@ class Setup:
                     "not finite; train with a lower learning rate or other seeds"
                 )
         return scores
+
+
+def _check_finite(scores: np.ndarray, split: str) -> None:
+    """The classes of scores that are not finite would pass for predictions."""
+    if not np.isfinite(scores).all():
+        raise UserError(f"what the model says of {split} is not finite; train with a lower learning rate")
 
 
 def open_setup(
@@ -189,6 +201,11 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
     task = _apart(task, config)
     mesh = parallel.make_mesh(config.mesh)
     sharding.check_model(shape, mesh)
+    if MULTIPLE % config.mesh.sequence:
+        raise UserError(
+            f"config.mesh.sequence is {config.mesh.sequence}, but rows have any multiple of {MULTIPLE} tokens here; "
+            f"take 1, 2 or {MULTIPLE}"
+        )
     sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
     computed = {
         "dtype": parallel.compute_dtype(config.dtype),

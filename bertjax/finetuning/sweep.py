@@ -55,7 +55,7 @@ class Sweep:
 
         `teacher`: `teacher.reader`'s.
         """
-        self._read, *self._teacher = teacher or (None,)
+        self._read, self._teacher = teacher or (None, None)
         self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
         self._abstract = training.abstract_state(
             setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
@@ -83,7 +83,7 @@ class Sweep:
         settings = jax.device_put(self._settings(run), everywhere)
 
         def train_step(state: training.TrainState, batch: training.Batch) -> Any:
-            return self._step(state, batch, settings, *self._teacher)
+            return self._step(state, batch, settings, self._teacher)
 
         state = self._initial(self._params, settings["seed"])
         best: Result | None = None
@@ -107,7 +107,7 @@ class Sweep:
                     best = Result(params, scores, epoch, step, seconds, 0.0)
                 elif epoch - best.epoch >= config.patience:
                     break
-        speed = step * batches.batch / seconds
+        speed = step // batches.steps * batches.units / seconds
         return dataclasses.replace(best, steps=step, seconds=seconds, examples_per_second=speed)
 
     def chosen(self, scores: dict[str, dict[str, float]]) -> float:
@@ -139,7 +139,7 @@ class Sweep:
     def _step(self) -> training.TrainStep:
         setup, parts = self._setup, self._config.layout.accumulation
 
-        def step(state: training.TrainState, batch: training.Batch, settings: Settings, teacher: Any = None) -> Any:
+        def step(state: training.TrainState, batch: training.Batch, settings: Settings, teacher: Any) -> Any:
             optimizer, schedule = self._optimizer(settings)
             one = training.train_step_function(
                 setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts, self._read
@@ -165,8 +165,9 @@ class Sweep:
 
 def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> training.Hooks:
     def on_metrics(step: int, values: dict[str, float]) -> None:
-        if not math.isfinite(values["train/loss"]):
-            raise UserError(f"train/loss is {values['train/loss']} at step {step}; lower the learning rate")
+        for name in ("train/loss", "train/grad_norm"):
+            if not math.isfinite(values[name]):
+                raise UserError(f"{name} is {values[name]} at step {step}; lower the learning rate")
         progress.step(step)
         if step % log_every == 0:
             on_step(step, values)

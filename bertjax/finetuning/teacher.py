@@ -15,8 +15,10 @@ from bertjax.finetuning.setup import Setup
 from bertjax.model.finetuning import FinetuningModel
 
 
-def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> tuple[training.Read, Any]:
-    """(what adds `teacher_logits`, of the logits' shape, to a batch, within a train step; the parameters on the mesh).
+def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> tuple[training.Read, Any, str]:
+    """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; their digest).
+
+    The first is called within a train step.
 
     Raises:
       UserError: no such model, or one for another task, with other labels or another tokenizer.
@@ -49,4 +51,4 @@ def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> 
         return dict(batch) | {"teacher_logits": training.apply_model(model, params, batch)["logits"]}
 
     say(f"{path} teaches")
-    return read, params
+    return read, params, source.digest()

@@ -85,8 +85,8 @@ def export_model(
     With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A model that is fine-tuned for
     a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see `names.CLASSES`. The weights are f32
     and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only when it is whole.
-    `sentence` (`pooling`, `normalize`), by default the task's, is how texts become vectors; where that is known,
-    `sentence-transformers` loads the folder too.
+    `sentence` (`pooling`, `normalize`, `length`), by default the task's, is how texts become vectors; where that is
+    known, `sentence-transformers` loads the folder too.
 
     Raises:
       UserError: `output` is there already and not empty, or cannot be written, or `transformers` has no such model.
@@ -111,8 +111,8 @@ def export_model(
             how = sentence or (task or {}).get("sentence", {})
             if how or (task and task["kind"] in APART):
                 length = (task or {}).get("limits", {}).get("length", config.max_position_embeddings)
-                how = {"pooling": "mean", "normalize": False} | how
-                sentence_transformers.write(whole, config.hidden_size, length, how["pooling"], how["normalize"])
+                how = {"pooling": "mean", "normalize": False, "length": length} | how
+                sentence_transformers.write(whole, config.hidden_size, how["length"], how["pooling"], how["normalize"])
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):
                     if path.is_file():

@@ -30,7 +30,7 @@ def write(folder: Path, hidden_size: int, length: int, pooling: str, normalize: 
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """`pooling` and `normalize` of such a folder; {} of any other.
+    """`pooling` and `normalize` of such a folder, and where it says so `length`, tokens of a text; {} of any other.
 
     Raises:
       UserError: its files cannot be read, or make vectors in a way that bertjax has not.
@@ -41,6 +41,10 @@ def read(folder: Path) -> dict[str, Any]:
         modules = [module["type"].rpartition(".")[2] for module in json.loads((folder / "modules.json").read_bytes())]
         settings = json.loads((folder / "1_Pooling" / "config.json").read_bytes())
         chosen = [name for name in settings if name.startswith("pooling_mode_") and settings[name] is True]
+        texts = _optional(folder / "sentence_bert_config.json")
+        prompt = _optional(folder / "config_sentence_transformers.json").get("default_prompt_name")
+        length = texts.get("max_seq_length")
+        found = {} if length is None else {"length": int(length)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder}: modules.json or 1_Pooling/config.json cannot be read ({error}); get it again"
@@ -50,7 +54,14 @@ def read(folder: Path) -> dict[str, Any]:
     pooling = next((name for name, mode in _MODES.items() if chosen == [mode]), None)
     if pooling is None:
         raise UserError(f"{folder} pools by {', '.join(chosen) or 'nothing'}; bertjax has {', '.join(_MODES)}")
-    return {"pooling": pooling, "normalize": "Normalize" in modules}
+    if texts.get("do_lower_case") or prompt:
+        what = "a prompt before each text" if prompt else "texts that are lower-cased before they are tokenized"
+        raise UserError(f"{folder} makes vectors of {what}, which bertjax has not; take another model")
+    return found | {"pooling": pooling, "normalize": "Normalize" in modules}
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def _write(path: Path, content: object) -> None:

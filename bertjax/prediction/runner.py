@@ -31,9 +31,7 @@ class Options:
     weights: str = "float"  # float: kept in dtype; int8: kept as 8-bit integers (bertjax/quantization.py)
     tokens: int = 1024  # that are computed at once; a GPU or TPU is busy with 16 times as many
     top: int = 5  # fill-mask: tokens a mask; answer: answers in `best`
-    pooling: str = (
-        ""  # embed: of the tokens' last states, [CLS] and [SEP] included: mean, cls, max; "": the model's own
-    )
+    pooling: str = ""  # embed: of the tokens' last states, [CLS] and [SEP] included: mean, cls, max; the model's own
     normalize: bool = False  # embed: to length 1
     texts: Sequence[str] = ()  # search: in which the nearest are found
 
@@ -43,8 +41,11 @@ class Options:
             if getattr(self, name) not in known:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         for name in ("tokens", "top"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be 1 or larger")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} is {value!r}; it must be an integer, 1 or larger")
+        if isinstance(self.texts, str):
+            raise UserError("texts is a single text; give a list of texts to search in")
 
 
 def computation(source: Pretrained, options: Options) -> dict[str, Any]:

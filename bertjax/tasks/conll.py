@@ -93,7 +93,7 @@ def _conll2003(path: Path) -> Iterator[Sentence]:
     for block in rows.blocks(path):
         words = []
         for number, line in block:
-            cells = line.split()
+            cells = rows.columns(line)
             if cells[0] == "-DOCSTART-":
                 continue
             if len(cells) != 4:

@@ -1,10 +1,11 @@
 """Rows of files: tab-separated without quotes, CSV and TSV with quotes, JSON lines, columns of words.
 
-Rows are numbered from 1, the header included, as editors and spreadsheets number them.
+Rows are numbered from 1, the header included, as spreadsheets number them: a cell with line ends does not count twice.
 """
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,15 +91,25 @@ def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
         yield block
 
 
+def columns(line: str) -> list[str]:
+    """The cells of a line, between tabs or spaces; other white space, as in "5\u00a0000", is a word's own."""
+    return [cell for cell in re.split("[ \t]+", line.rstrip("\r")) if cell]
+
+
 def find(folders: Sequence[Path], names: Sequence[str], remedy: str) -> Path:
     """The first file that there is: any of `names`, which may be patterns, also with .gz, in any of `folders`.
 
     Raises:
       MissingFileError: there is none.
+      UserError: there are several for one pattern.
     """
     for folder in folders:
         for name in names:
-            if found := sorted(folder.glob(name)) or sorted(folder.glob(f"{name}.gz")):
+            found = sorted(folder.glob(name)) or sorted(folder.glob(f"{name}.gz"))
+            if len(found) > 1:
+                several = ", ".join(path.name for path in found)
+                raise UserError(f"{folder} has several files {name} ({several}); leave one there, or name one")
+            if found:
                 return found[0]
     where = " or ".join(map(str, folders))
     raise MissingFileError(f"no {' or '.join(names)} in {where}; {remedy}")

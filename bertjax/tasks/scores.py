@@ -23,6 +23,14 @@ def of_labels(score: Score) -> Score:
     return scored
 
 
+def in_order(score: Score, order: Sequence[str], labels: Sequence[str]) -> Score:
+    """The same score of classes that are numbered by `order` and not by `labels`: F1 is that of a certain class."""
+    places = [labels.index(label) for label in order]
+    if places == sorted(places):
+        return score
+    return lambda gold, predicted: score([places[i] for i in gold], [places[i] for i in predicted])
+
+
 def known(gold: list[Any], examples: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
     """`gold`, if there is something right for each example, and a prediction.
 

@@ -87,11 +87,13 @@ def _checked(questions: list[QuestionExample], unanswerable: bool, training: boo
     """Those that can be used: to train on an answer, it must stand where the file says."""
     kept = []
     for question in questions:
+        if question.answers is None:
+            raise UserError(f"{question.where}: it has no `answers`, without which nothing can be scored; add them")
         if question.answers == () and not unanswerable:
             raise UserError(f"{question.where}: there is no answer; take squad/v2.0, whose questions may have none")
         placed = all(
             question.passage.startswith(answer, start)
-            for answer, start in zip(question.answers or (), question.starts, strict=True)
+            for answer, start in zip(question.answers, question.starts, strict=True)
         )
         if placed or not training:
             kept.append(question)

@@ -1,6 +1,7 @@
 """The user's own data: files with named columns."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from bertjax.tasks.task import ChoiceExample, Task, TextExample, WordsExample
 from bertjax.tasks.text_task import number
 from bertjax.text import readers
 
+COLUMNS = ("text", "second", "negative", "label")  # the fields of Table that name one
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".conll")
 
 
@@ -47,7 +49,7 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
       UserError: what is wrong with the files' names or with the labels.
     """
     if table is None or not (table.train or table.dev or table.test):
-        raise UserError(f"table/{kind} needs to know its files; give table.train and table.dev")
+        raise UserError(f"table/{kind} needs to know its files; give table.train and table.dev, or to evaluate --dev")
     if kind == "retrieval":
         if not table.second:
             raise UserError("table/retrieval finds the text of a second column; give table.second")
@@ -72,7 +74,7 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
     def read(split: str) -> list[Any]:
         found = records(split)
         if split == "test" and kind != "retrieval":
-            found = (_labelled(record) for record in found) if scored else (replace(one, label=None) for one in found)
+            found = (_labelled(kind, one) for one in found) if scored else (replace(one, label=None) for one in found)
         examples = [parse(str(place), record, positions) for place, record in enumerate(found)]
         if not examples:
             raise UserError(f"{Path(data_dir) / getattr(table, split)}: there are no examples in it; add some")
@@ -92,8 +94,9 @@ def open_table(kind: str, data_dir: str, table: Table | None, labels: Sequence[s
     )
 
 
-def _labelled(record: _Record) -> _Record:
-    if record.label in (None, ""):
+def _labelled(kind: str, record: _Record) -> _Record:
+    # A row of several classes may also have none of them.
+    if record.label is None or (record.label == "" and kind != "multi_label"):
         raise UserError(f"{record.where}: there is no label, while other rows have one; give it one, or none to all")
     return record
 
@@ -119,9 +122,12 @@ def _collect(kind: str, records: Iterator[_Record]) -> list[str]:
             f"table/{kind}: the training file has {len(found)} different labels, too few to learn; check table.label"
         )
     try:
-        return sorted(found, key=lambda label: (float(label), label))
+        numbers = {label: float(label) for label in found}
     except ValueError:
         return sorted(found)
+    if not all(map(math.isfinite, numbers.values())):  # "nan" is a name that compares with nothing
+        return sorted(found)
+    return sorted(found, key=lambda label: (numbers[label], label))
 
 
 def _labels(kind: str, record: _Record) -> list[str] | None:
@@ -232,12 +238,16 @@ def _records(path: Path, table: Table, tagging: bool, labelled: bool) -> Iterato
     raise UserError(f"{path}: unknown kind of file; give one of {' '.join(SUFFIXES if tagging else SUFFIXES[:3])}")
 
 
+def _remedy(table: Table, column: str) -> str:
+    name = next(field for field in COLUMNS if getattr(table, field) == column)
+    return f"give table.{name}, or to evaluate --{name}"
+
+
 def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator[_Record]:
     sheet = rows.quoted(path, delimiter)
 
     def position(column: str) -> int:
-        name = next(field for field in ("text", "second", "label") if getattr(table, field) == column)
-        return sheet.position(column, f"give table.{name}")
+        return sheet.position(column, _remedy(table, column))
 
     text, second = position(table.text), position(table.second) if table.second else None
     label = position(table.label) if labelled or (table.label and table.label in sheet.columns) else None
@@ -252,7 +262,7 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
         for field in ("text", *(("second",) if table.second else ()), *(("label",) if labelled else ())):
             if (column := getattr(table, field)) not in record:
                 found = ", ".join(map(repr, record))
-                raise UserError(f"{where}: no field {column!r} (found: {found}); give table.{field}")
+                raise UserError(f"{where}: no field {column!r} (found: {found}); {_remedy(table, column)}")
         label = record.get(table.label) if table.label else None
         if labelled and label is None:  # null, which is none of the labels
             label = ""
@@ -262,7 +272,7 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
 def _columns(path: Path, labelled: bool) -> Iterator[_Record]:
     """A word a line, its label last; blank lines between sentences. One column only: there are no labels."""
     for block in rows.blocks(path):
-        cells = [(row, line.split()) for row, line in block if not line.startswith("-DOCSTART-")]
+        cells = [(row, rows.columns(line)) for row, line in block if not line.startswith("-DOCSTART-")]
         if not cells:
             continue
         width = len(cells[0][1])

@@ -70,7 +70,7 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
         kind="classification" if spec.labels else "regression",
         labels=order,
         read=read,
-        score=scores.of_labels(spec.score),
+        score=scores.of_labels(scores.in_order(spec.score, order, spec.labels)),
         metric=spec.metric,
         dev=spec.dev,
         test=spec.test,
@@ -99,6 +99,8 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...], sa
             continue
         value = None if label is None else _value(cells[label], classes, where)
         identity = str(len(examples)) if index is None else cells[index]
+        if split in spec.test and not identity.isdigit():
+            raise UserError(f"{where}: the index {identity!r} is no number, as submissions need; put the row right")
         examples.append(TextExample(identity, where, *_pair([cells[at] for at in texts]), value))
     if short or undecided:
         say(f"{sheet.path}: left out {short} rows with cells missing and {undecided} without an agreed label")

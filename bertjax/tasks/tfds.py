@@ -19,16 +19,21 @@ def read(builder: str, split: str, data_dir: str, splits: dict[str, str] = _SPLI
     """A split's records, in TFDS's order, and its name for messages.
 
     Raises:
-      UserError: TFDS does not have the task, is not installed, or cannot read it.
+      UserError: the task is not read from TFDS, or TFDS is not installed or cannot read it.
     """
     if not builder:
-        raise UserError(f"{data_dir}: TFDS does not have this task; give data_dir a folder with its files")
+        raise not_read(data_dir)
     split = splits.get(split, split)
     dataset, _ = readers.open_tfds(builder, split, data_dir.partition(":")[2])
     records = list(dataset.as_numpy_iterator())
     if not records:
         raise UserError(f"tfds:{builder}:{split}: there are no examples in it; prepare it again")
     return records, f"tfds:{builder}:{split}"
+
+
+def not_read(data_dir: str) -> UserError:
+    """What to say of a task that only its own files give."""
+    return UserError(f"{data_dir}: bertjax does not read this task from TFDS; give data_dir a folder with its files")
 
 
 def class_names(builder: str, feature: str, data_dir: str) -> tuple[str, ...]:

@@ -108,6 +108,27 @@ def test_a_passage_longer_than_the_window_finds_its_answer_at_its_end(tokenizer)
     assert found.value.null_odds == pytest.approx(18) and found.best[0][0] == ""
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_answer_is_the_best_stretch_of_any(tokenizer, seed):
+    """Also where no likely beginning stands before a likely end."""
+    example = question((), ())
+    made = rows("span", [example], tokenizer, length=64, stride=20)
+    rng = np.random.default_rng(seed)
+    scores = [rng.normal(size=(len(row.input_ids), 2)) for row in made]
+    if seed == 0:
+        for score in scores:
+            score[:, 0], score[:, 1] = np.arange(len(score)), -np.arange(len(score))
+    (found,) = outputs.predictions("span", [example], made, scores, Limits(64, 20, answer_length=5))
+    best = max(
+        score[row.places[first], 0] + score[row.places[last], 1]
+        for row, score in zip(made, scores, strict=True)
+        for first in range(*row.own)
+        for last in range(first, min(first + 5, len(row.places)))
+    )
+    nothing = min(score[0].sum() for score in scores)
+    assert found.value.text and found.value.null_odds == pytest.approx(nothing - best)
+
+
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_answers_are_without_the_spaces_that_pieces_hold(kind, text_file, tmp_path):
     tokenizer = vocabulary.train(f"new:{kind}:400", text_file.read_text().splitlines(), tmp_path)

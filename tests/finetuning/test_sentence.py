@@ -15,6 +15,7 @@ from bertjax.interop.huggingface import export_model
 from bertjax.model.sentence import pooled
 from bertjax.objectives.sentence import retrieval_losses, terms
 from bertjax.tasks.table import Table
+from bertjax.tasks.task import ChoiceExample
 from tests.conftest import run
 
 THINGS = ["list", "string", "class", "value"]
@@ -100,9 +101,14 @@ def test_ranks_count_what_stands_before_the_right_text():
     vectors = rng.normal(size=(50, 3, 6)).astype(np.float32)
     unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     others = unit[:, 1:].reshape(-1, 6)
-    for number, prediction in enumerate(ranked(vectors)):
+    examples = [ChoiceExample("", "", "a", (f"{number} b", f"{number} c"), 0) for number in range(50)]
+    for number, prediction in enumerate(ranked(vectors, examples)):
         order = np.argsort(-(others @ unit[number, 0]), kind="stable")
         assert prediction.value == 1 + list(order).index(2 * number)
+    # A model that says the same of all texts finds nothing, but the same text is as right where it stands elsewhere.
+    assert [prediction.value for prediction in ranked(np.ones((50, 3, 6)), examples)] == [100] * 50
+    alike = [ChoiceExample("", "", "a", ("b", "c"), 0)] * 50
+    assert [prediction.value for prediction in ranked(np.ones((50, 3, 6)), alike)] == [51] * 50
 
 
 def test_cosines_learn_what_is_alike(similar):
@@ -115,9 +121,7 @@ def test_cosines_learn_what_is_alike(similar):
         f"--checkpoint={workdir}",
         f"--data_dir={similar[0].data_dir}",
         "--dev=dev.jsonl",
-        "--second=second",
-        "--label=score",
-    )
+    )  # the columns are those of the training
     assert scored.returncode == 0, scored.stderr
     found = json.loads(scored.stdout)["dev"]["spearman"]
     assert found == pytest.approx(results["best"]["scores"]["dev"]["spearman"], abs=0.1)  # near ties
@@ -134,7 +138,10 @@ def test_partners_are_found_among_all(folder, trained, tmp_path):
     scores = results["best"]["scores"]["dev"]
     assert scores["recall@1"] <= scores["recall@5"] <= scores["recall@10"] and scores["mrr"] > 20
     records = [json.loads(line) for line in (tmp_path / "run/predictions/dev.jsonl").open()]
-    assert scores["mrr"] == pytest.approx(100 * np.mean([1 / record["prediction"] for record in records]))
+    assert scores["mrr"] == pytest.approx(100 * np.mean([1 / record["rank"] for record in records]))
+    again = run("evaluate", f"--checkpoint={tmp_path}/run", f"--data_dir={folder}", "--dev=dev.jsonl")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["dev"]["recall@10"] == pytest.approx(scores["recall@10"], abs=2)  # near ties
     others = [
         ({"layout": dataclasses.replace(config.layout, accumulation=2)}, "must be computed at once"),
         ({"features": "last"}, "config.features is not for texts that are read apart"),
@@ -189,12 +196,26 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
     # The folder says how: so does what is read from it.
     back = pretrained.load(tmp_path / "out", lambda message: None)
     np.testing.assert_allclose(predictor.make(back, "embed").array(texts), expected, atol=1e-5)
+    # Of a longer text than its settings read, what they read; and as its author had it, or not at all.
+    limits = tmp_path / "out/sentence_bert_config.json"
+    limits.write_text('{"max_seq_length": 8}')
+    back = pretrained.load(tmp_path / "out", lambda message: None)
+    long = tokenizer("the list is a name " * 3, truncation=True, max_length=8)["input_ids"]
+    with torch.no_grad():
+        states = theirs(torch.tensor([long])).last_hidden_state[0]
+    short = torch.nn.functional.normalize(states.max(dim=0).values, dim=0)
+    np.testing.assert_allclose(predictor.make(back, "embed").array(["the list is a name " * 3])[0], short, atol=1e-5)
+    limits.write_text('{"max_seq_length": 24, "do_lower_case": true}')
+    with pytest.raises(UserError, match="lower-cased before they are tokenized, which bertjax has not"):
+        pretrained.load(tmp_path / "out", lambda message: None)
+    limits.write_text('{"max_seq_length": 24}')
     # And so does what is made of that, in both formats.
     for name, flags in (("ours", ()), ("theirs", ("--format=huggingface",))):
         converted = run("convert", f"--from={tmp_path}/out", f"--to={tmp_path}/{name}", *flags)
         assert converted.returncode == 0, converted.stderr
         again = pretrained.load(tmp_path / name, lambda message: None)
         np.testing.assert_allclose(predictor.make(again, "embed").array(texts), expected, atol=1e-5)
+        assert again.sentence["length"] == 24
     # What is fine-tuned from it makes vectors as it was fine-tuned.
     tuned = dataclasses.replace(similar[0], init_from=str(tmp_path / "out"), seeds=(0,), epochs=(1,))
     finetune(tuned, tmp_path / "tuned")

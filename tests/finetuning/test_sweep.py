@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
 
 import jax
 import numpy as np
 import pytest
 
-from bertjax import training
+from bertjax import pretrained, training
 from bertjax.errors import UserError
 from bertjax.finetuning.config import FinetuneConfig, TaskDistillation, UpdateConfig, from_config_dict
 from bertjax.finetuning.running import finetune
@@ -17,7 +19,7 @@ from bertjax.finetuning.setup import open_setup
 from bertjax.finetuning.sweep import Sweep
 from bertjax.tasks.table import Table
 from bertjax.trees import named_leaves
-from tests.conftest import TINY_MODEL, overrides, run
+from tests.conftest import ROOT, TINY_MODEL, command, overrides, run
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function"]
 
@@ -100,10 +102,37 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, capsys
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
     again = finetune(config, tmp_path / "run")
     assert "run 4 of 4" in capsys.readouterr().err
+    # Without the run that is best: it is kept when it comes.
+    (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[2:]) + "\n")
+    again = finetune(config, tmp_path / "run")
+    by_name = {(one["learning_rate"], one["seed"]): one["scores"] for one in results["runs"]}
+    assert {(one["learning_rate"], one["seed"]): one["scores"] for one in again["runs"]} == by_name
+    kept = pretrained.load(tmp_path / "run", print).task["run"]
+    assert kept["learning_rate"] == 1e-2 and kept["scores"] == again["best"]["scores"]
+    (tmp_path / "run/runs.jsonl").write_text("\n".join(lines) + "\n")
+    again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")
     assert again["best"] == results["best"]
     assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
     with pytest.raises(UserError, match=r"config\.batch=16, not 8"):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
+
+
+def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews, trained, tmp_path):
+    settings = {"init_from": trained, "data_dir": reviews, "table.train": "train.jsonl", "table.dev": "dev.jsonl"}
+    settings |= {"seeds": "(0,1)", "length": 32, "log_every": 1, "batch": 8}
+    arguments = ["--config=configs/classify.py", f"--workdir={tmp_path}/run", *overrides(settings)]
+    process = subprocess.Popen(command("finetune", *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step "):
+            process.send_signal(signal.SIGTERM)
+            break
+    said = process.stderr.read()
+    assert process.wait() == 0, said
+    assert "stopped; 0 runs are finished, the same command goes on with" in said
+    assert not (tmp_path / "run/checkpoints").exists()
+    again = run("finetune", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert len(json.loads((tmp_path / "run/results.json").read_text())["runs"]) == 2
 
 
 def open_sweep(config: FinetuneConfig) -> Sweep:
@@ -136,6 +165,15 @@ def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
     for name, value in second.items():
         assert np.array_equal(alone[name], value), name
     assert not np.array_equal(first["task_head/kernel"], second["task_head/kernel"])
+
+
+def test_patience_ends_a_run_that_gets_no_better(config, tmp_path):
+    """At a rate of nothing every epoch scores alike."""
+    config = dataclasses.replace(config, learning_rates=(1e-9,), epochs=(6,), seeds=(0,), patience=2)
+    best = finetune(config, tmp_path / "run")["best"]
+    scored = [json.loads(line) for line in next((tmp_path / "run/runs").glob("*/metrics.jsonl")).open()]
+    assert sum("dev/accuracy" in record for record in scored) == 3
+    assert best["epoch"] == 1 and best["steps"] == 3 * 19
 
 
 def test_patience_takes_the_best_epoch(config, tmp_path):
@@ -190,7 +228,7 @@ def test_bad_settings_are_refused_before_anything_is_written(config, change, par
 
 def test_a_loss_that_is_not_finite_is_refused(config, tmp_path):
     config = dataclasses.replace(config, learning_rates=(1e30,))
-    with pytest.raises(UserError, match=r"train/loss is .* lower the learning rate"):
+    with pytest.raises(UserError, match=r"^rate-1e\+30-epochs-3-seed-0: train/loss is .* lower the learning rate"):
         finetune(config, tmp_path / "run")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import zipfile
 
 import jax
@@ -17,6 +18,7 @@ from bertjax.tasks import glue, squad_scores
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
 from bertjax.tasks.task import Answer
+from tests.conftest import assert_refused, run
 
 WORDS = ("the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list")
 HEADERS = {  # of the columns before texts and labels, which count
@@ -94,6 +96,14 @@ def test_all_of_glue_ends_in_the_leaderboard_s_row_and_a_submission(config, glue
     model = predictor.load(tmp_path / "run/mnli")
     label = model([("one list", "two")])[0]["label"]
     assert ax == ["index\tprediction", *(f"{number}\t{label}" for number in range(5))]
+
+
+def test_names_of_classes_are_drawn_as_they_are(table, tmp_path):
+    """A dollar sign begins a formula elsewhere."""
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_text("text,label\na list,under $5_$x\nthe list,100%_$x_$\n")
+    running.finetune(table, tmp_path / "run")
+    assert (tmp_path / "run/confusion-dev.png").is_file()
 
 
 def test_similarities_of_texts_read_apart_are_submitted_on_the_scale_of_the_labels(config, tmp_path):
@@ -185,6 +195,17 @@ def test_scores_that_are_not_numbers_are_refused(config, tmp_path):
     dev = setup.split("dev")
     with pytest.raises(UserError, match="glue/stsb: pearson on dev is nan"):
         setup.scores(dev, setup.predictions(jax.device_put(model.params), dev))
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
+    with pytest.raises(UserError, match="what the model says of dev is not finite"):
+        setup.predictions(broken, dev)
+
+
+def test_numbers_that_are_all_alike_are_no_dev_data(table, tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\na list,1\nthe list,2\n")
+    (tmp_path / "dev.csv").write_text("text,label\na list,1\nthe list,1\n")
+    with pytest.raises(UserError, match=r"dev\.csv, row 2: all labels of dev are 1; correlations need different ones"):
+        running.finetune(dataclasses.replace(table, task="table/regression"), tmp_path / "run")
+    assert not (tmp_path / "run/runs").exists()
 
 
 @pytest.fixture
@@ -214,12 +235,33 @@ def test_a_workdir_keeps_to_its_examples_and_no_model_is_overwritten(table, trai
     dev = tmp_path / "dev.csv"
     dev.write_text(dev.read_text().replace(",1\n", ",0\n", 1))
     again = dataclasses.replace(table, seeds=(0, 1))
-    with pytest.raises(UserError, match=r"had other examples \(dev\)"):
+    with pytest.raises(UserError, match=r"had others \(dev\)"):
         running.finetune(again, tmp_path / "run")
+    shutil.copyfile(tmp_path / "test.csv", dev)
+    model = pretrained.load(trained, print)
+    pretrained.save(tmp_path / "moved", model)  # the same model elsewhere is the same
+    moved = dataclasses.replace(again, init_from=str(tmp_path / "moved"))
+    assert len(running.finetune(moved, tmp_path / "run")["runs"]) == 2
+    twice = jax.tree.map(lambda leaf: 2 * leaf, model.params)
+    pretrained.save(tmp_path / "other", dataclasses.replace(model, params=twice))
+    with pytest.raises(UserError, match=r"had others \(init_from\)"):
+        running.finetune(dataclasses.replace(again, init_from=str(tmp_path / "other")), tmp_path / "run")
     pretrained.save(tmp_path / "model", pretrained.load(trained, print))
     with pytest.raises(UserError, match="holds a model that no sweep made; give a new --workdir"):
         running.finetune(dataclasses.replace(table, init_from=str(tmp_path / "model")), tmp_path / "model")
     assert pretrained.load(tmp_path / "model", print).step == 8
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_computed(table, tmp_path):
+    running.finetune(table, tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    flags = [f"--checkpoint={tmp_path}/run", f"--data_dir={tmp_path}", "--dev=dev.csv"]
+    assert_refused(run("evaluate", *flags, f"--output={tmp_path}/file/out"), "cannot write")
+    found = run("evaluate", *flags, f"--output={tmp_path}/out", "--length=40", "--task=table/classification")
+    assert found.returncode == 0, found.stderr
+    records = [json.loads(line) for line in (tmp_path / "out/predictions/dev.jsonl").open()]
+    right = np.mean([record["prediction"] == record["label"] for record in records])
+    assert json.loads(found.stdout)["dev"]["accuracy"] == pytest.approx(100 * right)
 
 
 def test_confusions_of_many_classes_are_still_a_picture(table, tmp_path):

@@ -108,6 +108,13 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
         open_task("conllu/upos", str(tmp_path), Table(dev="dev.conllu")).read("dev")
 
 
+def test_two_treebanks_in_a_folder_are_not_mixed(tmp_path):
+    for name in ("en_ewt", "en_gum"):
+        (tmp_path / f"{name}-ud-train.conllu").write_text("1\tgo" + "\t_" * 8 + "\n")
+    with pytest.raises(UserError, match=r"several files \*-ud-train\.conllu \(en_ewt-ud-train\.conllu, en_gum"):
+        open_task("conllu/upos", str(tmp_path)).read("train")
+
+
 def test_sick_has_a_number_and_a_class(tmp_path):
     head = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
     (tmp_path / "SICK_trial.txt").write_text(head + "4\tone\ttwo\t3.6\tCONTRADICTION\n")

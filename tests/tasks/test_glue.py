@@ -9,6 +9,7 @@ import pytest
 from bertjax.errors import UserError
 from bertjax.tasks import glue, submission
 from bertjax.tasks.registry import open_task
+from bertjax.tasks.task import TextExample
 
 QUOTE = 'He said " twice, and \u2028 once'  # a lone quotation mark, and what only Python takes for a line end
 
@@ -163,13 +164,14 @@ def test_other_files_are_refused(tmp_path, content, message):
         open_task("glue/sst2", str(tmp_path)).read("train")
     with pytest.raises(UserError, match="glue/ax has no train; it has test"):  # it is predicted with MNLI's model
         open_task("glue/ax", str(tmp_path)).read("train")
+    (tmp_path / "test.tsv").write_text(tsv("index|sentence", "x7|a"))
+    with pytest.raises(UserError, match="row 2: the index 'x7' is no number"):
+        open_task("glue/sst2", str(tmp_path)).read("test")
     with pytest.raises(UserError, match="did you mean 'glue/sst2'"):
         open_task("glue/sst-2", str(tmp_path))
 
 
 def scores(folder: Path, name: str, gold: list, predictions: list) -> dict[str, float]:
-    from bertjax.tasks.task import TextExample
-
     examples = [TextExample(str(place), "here", "text", None, label) for place, label in enumerate(gold)]
     return open_task(f"glue/{name}", str(folder)).score(examples, predictions)
 
@@ -180,13 +182,17 @@ def test_scores_are_the_published_ones_in_per_cent(folder):
     both = scores(folder, "mrpc", gold, predicted)
     assert both == pytest.approx({"accuracy": 62.5, "f1": 200 / 3, "score": (62.5 + 200 / 3) / 2})
     assert scores(folder, "qqp", gold, predicted) == both
+    # Of a model that has its classes the other way round, too.
+    turned = open_task("glue/mrpc", str(folder), labels=["equivalent", "not_equivalent"])
+    examples = [TextExample("0", "here", "text", None, 1 - label) for label in gold]
+    assert turned.score(examples, [1 - label for label in predicted]) == both
     matthews = 100 * (3 * 2 - 1 * 2) / np.sqrt(4 * 5 * 3 * 4)
     assert scores(folder, "cola", gold, predicted) == pytest.approx({"matthews": matthews, "accuracy": 62.5})
     assert scores(folder, "mnli", [0, 1, 2, 2], [0, 2, 2, 2]) == {"accuracy": 75.0}
-    # Ranks of 1 2 4 and 1 4 3: differences 0, 1, 1, so Spearman is 1 - 6 * 2 / 24 = 0.5.
-    similar = scores(folder, "stsb", [1.0, 2.0, 4.0], [1.0, 4.0, 3.0])
-    assert similar == pytest.approx({"pearson": 100 * 2 / np.sqrt(42 / 9 * 42 / 9), "spearman": 50.0} | similar)
-    assert similar["score"] == pytest.approx((similar["pearson"] + 50) / 2)
+    # Ranks of 1 2 6 and 1 4 3: differences 0, 1, 1, so Spearman is 1 - 6 * 2 / 24 = 0.5. Distances from the means 3
+    # and 8/3: -2 -1 3 and -5/3 4/3 1/3, so Pearson is (10 - 4 + 3) / 3 over the root of 14 * 42 / 9.
+    similar, pearson = scores(folder, "stsb", [1.0, 2.0, 6.0], [1.0, 4.0, 3.0]), 100 * 3 / np.sqrt(14 * 42 / 9)
+    assert similar == pytest.approx({"pearson": pearson, "spearman": 50.0, "score": (pearson + 50) / 2})
 
 
 def test_scores_of_constant_predictions(folder):

@@ -94,6 +94,10 @@ def test_questions_keep_passage_answers_and_starts(tmp_path):
             "question 7: there is no answer; take squad/v2.0",
         ),
         ('{"data": []}', "no questions"),
+        (
+            '{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "7", "question": "?"}]}]}]}',
+            "question 7: it has no `answers`",
+        ),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):

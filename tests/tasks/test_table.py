@@ -1,6 +1,7 @@
 """The user's own files."""
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def test_several_labels_at_a_time(tmp_path):
     assert scores == pytest.approx({"f1_micro": 75.0, "f1_macro": 250 / 3, "accuracy": 100 / 3})
 
 
+def test_rows_of_a_test_file_may_have_none_of_several_labels(tmp_path):
+    csv = "text,label\na,red\nc,\n"
+    task = open_task("table/multi_label", str(tmp_path), write(tmp_path, train=csv, test=csv))
+    assert task.dev == ("test",) and [example.label for example in task.read("test")] == [(0,), ()]
+
+
+def test_classes_stand_in_one_order(tmp_path):
+    """As numbers only where all of them are: "nan" compares with nothing."""
+    for cells, expected in ((["10", "9", "1.5"], ("1.5", "9", "10")), (["nan", "10", "9"], ("10", "9", "nan"))):
+        for order in itertools.permutations(cells):
+            csv = "text,label\n" + "".join(f"a,{label}\n" for label in order)
+            assert open_task("table/classification", str(tmp_path), write(tmp_path, train=csv)).labels == expected
+
+
 def test_numbers(tmp_path):
     csv = "text,label\na,1.5\nb,-2e3\n"
     task = open_task("table/regression", str(tmp_path), write(tmp_path, train=csv, dev=csv))
@@ -106,6 +121,9 @@ def test_tags_of_words(tmp_path, name, content):
     (tmp_path / "test.txt").write_text("New\nYork\n")
     [example] = open_task("table/tagging", str(tmp_path), Table(test="test.txt"), task.labels).read("test")
     assert example.words == ("New", "York") and example.labels is None
+    (tmp_path / "space.txt").write_text("5\u00a0000\tO\nYork B-LOC\n")
+    [example] = open_task("table/tagging", str(tmp_path), Table(dev="space.txt"), task.labels).read("dev")
+    assert example.words == ("5\u00a0000", "York")
     (tmp_path / "other.conll").write_text("go VERB\n\non ADP\n")
     assert open_task("table/tagging", str(tmp_path), Table(train="other.conll")).metric == "accuracy"
 

@@ -72,4 +72,4 @@ def test_tfds_gives_the_same_tasks():
     assert read == [*expected, "ax 0 1 premise hypothesis None"]
     assert mnli == "mnli test_mismatched mnli validation_matched"
     for refused in (sick, swag, conllu):
-        assert refused == "tfds: TFDS does not have this task; give data_dir a folder with its files"
+        assert refused == "tfds: bertjax does not read this task from TFDS; give data_dir a folder with its files"
