@@ -55,7 +55,7 @@ EXTRAS = {
 setup(
     name="bertjax",
     version=VERSION,
-    description="Pre-training of BERT-family encoders in JAX/Flax, TPU first",
+    description="Pre-training and fine-tuning of BERT-family encoders in JAX/Flax, TPU first",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

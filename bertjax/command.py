@@ -128,6 +128,9 @@ def _parse(argv: list[str]) -> list[str]:
         # ml_collections raises these for --config.KEY of an unknown key or of another type.
         if "--debug" in argv:
             raise
+        inner = error.args[0] if error.args else ""
+        if isinstance(inner, KeyError):  # 'KEY', and the nearest one where one is near
+            _fail(f"the config has no key {inner.args[0]}".replace("\n", "; "))
         _fail(f"the --config flags cannot be read: {error}")
 
 

@@ -2,8 +2,8 @@
 
 python -m bertjax.finetune --config=configs/squad.py:v1.1 --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
 
-BERT's recipe (Devlin et al. 2018, sections 4.2 and 4.3) with the windows of its code: 384 tokens, of which 128 are
-shared by two, and 64 of a question.
+BERT's recipe (Devlin et al. 2018, sections 4.2 and 4.3) with the windows of transformers' `run_qa`: 384 tokens, of
+which two share 128 of the passage, and 64 of a question. (BERT's own code steps by 128 tokens, and shares some 240.)
 """
 
 from bertjax.config import default_config
