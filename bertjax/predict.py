@@ -36,7 +36,7 @@ _TOP = flags.DEFINE_integer("top", 5, "fill-mask: tokens a mask; answer: answers
 _POOLING = flags.DEFINE_string(
     "pooling", "", "embed: mean, cls or max of the tokens' states; by default as the model was trained, else mean."
 )
-_NORMALIZE = flags.DEFINE_bool("normalize", False, "embed: vectors of length 1.")
+_NORMALIZE = flags.DEFINE_bool("normalize", None, "embed: vectors of length 1; by default as the model was trained.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
 _TOKENS = flags.DEFINE_integer("tokens", 1024, "That are computed at once; more for a GPU or TPU.", lower_bound=1)

@@ -22,7 +22,7 @@ class Embedder:
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._tokenizer, self._limits = source.tokenizer, model_limits(source)
         pooling = options.pooling or source.sentence.get("pooling", "mean")
-        normalize = options.normalize or source.sentence.get("normalize", False)
+        normalize = source.sentence.get("normalize", False) if options.normalize is None else options.normalize
         model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:

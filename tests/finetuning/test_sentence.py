@@ -196,6 +196,8 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
     # The folder says how: so does what is read from it.
     back = pretrained.load(tmp_path / "out", lambda message: None)
     np.testing.assert_allclose(predictor.make(back, "embed").array(texts), expected, atol=1e-5)
+    longer = predictor.make(back, "embed", predictor.Options(normalize=False)).array(texts)
+    np.testing.assert_allclose(longer, [one.max(dim=0).values for one in states], atol=1e-4)
     # Of a longer text than its settings read, what they read; and as its author had it, or not at all.
     limits = tmp_path / "out/sentence_bert_config.json"
     limits.write_text('{"max_seq_length": 8}')
