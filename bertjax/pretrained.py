@@ -5,18 +5,18 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 
 from bertjax import checkpoint
+from bertjax.checksums import checksums
 from bertjax.config import PAIR_TASKS, Config, to_dict
 from bertjax.config_dict import from_config_dict
 from bertjax.errors import UserError
 from bertjax.text import tokenizers
-from bertjax.trees import named_leaves
 
 _ROUNDED_UP = 128  # to a multiple of this the rows of a vocabulary may be rounded up
 
@@ -36,13 +36,14 @@ class Pretrained:
         default_factory=dict
     )  # how its texts become vectors, where that is known
 
-    def digest(self) -> str:
-        """Differs where the model, its parameters or its tokenizer do."""
-        content = hashlib.sha256(json.dumps([to_dict(self.config)["model"], self.tokenizer.hash()]).encode())
-        for path, leaf in sorted(named_leaves(self.params).items()):
-            content.update(path.encode())
-            content.update(np.ascontiguousarray(leaf))
-        return content.hexdigest()
+    def fingerprint(self, parts: Sequence[str] = ()) -> str:
+        """Of the parameters, or of these parts, and of what is computed with them: the same one, the same answers."""
+        params = {name: self.params[name] for name in parts or self.params}
+        sums = {name: int(value) for name, value in jax.device_get(checksums(params)).items()}
+        fields = dataclasses.asdict(self.config.model)
+        # Answers do not drop, and nothing begins anew; where they lie decides as whose model they count.
+        computed = {name: fields[name] for name in fields if not name.endswith(("_prob", "_range", "_type"))}
+        return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
 
 
 def is_imported(path: str | Path) -> bool:

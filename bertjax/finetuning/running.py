@@ -51,7 +51,7 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {batches.describe(train.batches)}")
     _check_different(dev)
     used = {split.name: split.batches.digest() for split in (train, *dev)}
-    used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.digest()
+    used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
     if config.features:  # of the encoder the runs see no more than these
         train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
         params = {}

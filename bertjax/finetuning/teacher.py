@@ -16,7 +16,7 @@ from bertjax.model.finetuning import FinetuningModel
 
 
 def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> tuple[training.Read, Any, str]:
-    """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; their digest).
+    """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
 
     The first is called within a train step.
 
@@ -51,4 +51,4 @@ def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> 
         return dict(batch) | {"teacher_logits": training.apply_model(model, params, batch)["logits"]}
 
     say(f"{path} teaches")
-    return read, params, source.digest()
+    return read, params, source.fingerprint()
