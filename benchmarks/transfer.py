@@ -1,6 +1,6 @@
 """What pre-training is worth: a small model pre-trained here, fine-tuned, beside the same model from random numbers.
 
-python benchmarks/transfer.py --data=DIR --workdir=DIR [--steps=5000] [--seeds=5] [--tasks=sst2,pos]
+python benchmarks/transfer.py --data=DIR --workdir=DIR [--steps=16000] [--seeds=5] [--tasks=sst2,pos]
 
 DIR of --data holds wiki/ (WikiExtractor's files), glue/ and ud_ewt/. Everything runs through the commands that users
 type; what is done already in --workdir is not done again. Both ways get the same learning rates, and the best one of
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=16000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tasks", default=",".join(TASKS))
     arguments = parser.parse_args()
@@ -74,6 +74,7 @@ def finetune(name: str, arguments: Any, way: str, init_from: str) -> dict[str, A
             f"--config.init_from={init_from}",
             f"--config.learning_rates={RATES!r}",
             f"--config.seeds={tuple(range(arguments.seeds))!r}",
+            "--config.train_examples=3000",
             "--config.length=64",
             *(flag.format(data=arguments.data) for flag in TASKS[name]),
         )

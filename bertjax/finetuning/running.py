@@ -52,13 +52,13 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     _check_different(dev)
     used = {split.name: split.batches.digest() for split in (train, *dev)}
     used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
-    if config.features:  # of the encoder the runs see no more than these
-        train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
-        params = {}
     taught = None
     if config.distillation.teacher:
         *taught, used["teacher"] = teacher.reader(config, made, say)
     _check_same_data(used, workdir)
+    if config.features:  # of the encoder the runs see no more than these
+        train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
+        params = {}
     sweep = Sweep(config, made, params, train, dev, teacher=taught)
     _write(workdir / "config.json", to_dict(config))
     _write(workdir / "data.json", used)
