@@ -44,7 +44,7 @@ def median(length: int, local: bool, rounds: int) -> float:
     config = ModelConfig(
         hidden_size=256, num_attention_heads=4, attention_probs_dropout_prob=0.0, local_attention=128, pre_norm=True
     )
-    layer = SelfAttention(config, jnp.float32, "xla", local)
+    layer = SelfAttention(config, jnp.float32, local=local)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, length, 256)), jnp.float32)
     mask = jnp.ones((1, length), jnp.int32)
     params = layer.init(jax.random.key(0), x[:, :8], x[:, :8], mask[:, :8], None, 0)

@@ -110,6 +110,7 @@ class SelfAttention(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype
     kernel: str = "xla"  # or what else config.layout.attention may be
+    platform: str = ""  # of `kernels.Request`; "": that of the devices in use
     local: bool = False  # whether it sees the config's window only
 
     @nn.compact
@@ -174,7 +175,7 @@ class SelfAttention(nn.Module):
     def _kernel(self, length: int, dropout: bool, window: int) -> str:
         split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
         size = self.config.head_size
-        request = kernels.Request(kernels.platform(), self.dtype, length, size, dropout, split, window)
+        request = kernels.Request(self.platform or kernels.platform(), self.dtype, length, size, dropout, split, window)
         return kernels.choose(self.kernel, request)
 
 

@@ -145,6 +145,7 @@ class Layer(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype
     kernel: str = "xla"  # of attention
+    platform: str = ""  # as of `SelfAttention`
     local: bool = False  # whether its attention is
     first: bool = False  # of all layers: what the embeddings give is normalised already
 
@@ -174,7 +175,7 @@ class Layer(nn.Module):
             norm = layer_norm(config, self.dtype, "attention_layer_norm")
             seen = norm(everywhere)
             asking = seen if positions is None else norm(x)
-        attention = SelfAttention(config, self.dtype, self.kernel, self.local, name="attention")
+        attention = SelfAttention(config, self.dtype, self.kernel, self.platform, self.local, name="attention")
         attended = attention(asking, seen, mask, dropout_keys, site + _ATTENTION, positions, position_ids)
         rate = config.attention_output_dropout_prob
         rate = config.hidden_dropout_prob if rate < 0 else rate
@@ -208,6 +209,7 @@ class Pattern(nn.Module):
     dtype: jnp.dtype
     local: tuple[bool, ...]  # as of `Segment`
     kernel: str = "xla"
+    platform: str = ""
     first: bool = False  # of all segments
 
     @nn.compact
@@ -229,7 +231,7 @@ class Pattern(nn.Module):
         for i, local in enumerate(self.local):
             chosen = positions if i == len(self.local) - 1 else None
             first = self.first and i == 0
-            layer = Layer(self.config, self.dtype, self.kernel, local, first, name=f"layer_{i}")
+            layer = Layer(self.config, self.dtype, self.kernel, self.platform, local, first, name=f"layer_{i}")
             x = layer(x, mask, dropout_keys, index + i, chosen, position_ids)
             if collect is not None:
                 collected.append(collect(x))
@@ -254,6 +256,7 @@ class Encoder(nn.Module):
     unroll: int = 1
     remat: str = "none"
     kernel: str = "xla"  # of attention
+    platform: str = ""  # as of `SelfAttention`
 
     @nn.compact
     def __call__(
@@ -274,8 +277,10 @@ class Encoder(nn.Module):
         read = _Read(mask, dropout_keys, collect, position_ids)
         first, collected = 0, []
         plan = segments(self.config)
+        # No parameter depends on the kernel, and cuDNN's fails under the `vmap` of the stacked initialiser.
+        kernel = "xla" if self.is_initializing() else self.kernel
         for i, segment in enumerate(plan):
-            pattern = Pattern(self.config, self.dtype, segment.local, self.kernel, first=i == 0, parent=None)
+            pattern = Pattern(self.config, self.dtype, segment.local, kernel, self.platform, first=i == 0, parent=None)
             params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
             index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
             # A pattern outside the scan is compiled once more, which for several layers is not worth a part of one.

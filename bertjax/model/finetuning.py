@@ -45,13 +45,14 @@ class FinetuningModel(nn.Module):
     unroll: int = 1
     remat: str = "none"
     attention: str = "xla"
+    platform: str = ""
     features: str = ""
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
-        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention)
+        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention, self.platform)
         if self.features == "weighted_sum":
             self.layer_mixture = LayerMixture()
         if config.prediction_head:

@@ -52,7 +52,8 @@ class PretrainingModel(nn.Module):
 
     Parameters are f32, computation is in `dtype`, logits are f32. `pairs` is "next_sentence", "sentence_order", or ""
     for neither a pooler nor a head behind it. `unroll` layers are compiled at once, `remat` says what of them the
-    backward pass computes again, and `attention` which kernel computes attention (the numbers are the same for any).
+    backward pass computes again, and `attention` which kernel computes attention (the numbers are the same for any) on
+    `platform`, by default that of the devices in use.
     """
 
     config: ModelConfig
@@ -61,13 +62,14 @@ class PretrainingModel(nn.Module):
     unroll: int = 1
     remat: str = "none"
     attention: str = "xla"
+    platform: str = ""
     states: bool = False
 
     def setup(self) -> None:
         """Makes encoder and heads."""
         config, dtype = self.config, self.dtype
         self.embeddings = Embeddings(config, dtype)
-        self.encoder = Encoder(config, dtype, self.unroll, self.remat, self.attention)
+        self.encoder = Encoder(config, dtype, self.unroll, self.remat, self.attention, self.platform)
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.pairs:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")

@@ -53,12 +53,13 @@ class SentenceModel(nn.Module):
     unroll: int = 1
     remat: str = "none"
     attention: str = "xla"
+    platform: str = ""
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
         self.embeddings = Embeddings(config, self.dtype)
-        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention)
+        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention, self.platform)
         if self.kind == "comparison":
             self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 

@@ -12,7 +12,9 @@ from jax.sharding import SingleDeviceSharding
 from bertjax.errors import UserError
 from bertjax.model import kernels
 from bertjax.model.attention import plain_attention
+from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.sentence import SentenceModel
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
 from bertjax.planning.step import matmul_flops
@@ -176,3 +178,18 @@ def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
     with pytest.raises(UserError, match=reason):
         kernels.choose(kernel, request_)
     assert kernels.choose("xla", request_) == "xla"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [PretrainingModel(SMALL), FinetuningModel(SMALL, "classification", 2), SentenceModel(SMALL, "similarity", 1)],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "gpu"])
+def test_parameters_are_initialised_alike_on_every_platform(model, platform):
+    """Initialisation batches a layer over its repeats, and cuDNN's attention cannot be batched."""
+    batch = random_batch(SMALL, 2, 16, 3)
+    model = model.clone(dtype=jnp.bfloat16, attention="auto", platform=platform)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
+    expected = jax.eval_shape(lambda: model.clone(attention="xla").init(jax.random.key(0), batch)["params"])
+    assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(lambda x: x.shape, expected)
