@@ -29,8 +29,10 @@ def run(main: Callable[[list[str]], Any]) -> None:
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output wants no more, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
+        _discard(sys.stdout.fileno())
         sys.exit(141)
 
 
@@ -79,9 +81,23 @@ def silence_native() -> None:
     """From now on only Python writes to stderr, not the C++ libraries, unless --debug is given."""
     if not _DEBUG.value:
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+        _discard(2)
+
+
+def _discard(descriptor: int) -> None:
+    """What is written there goes nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _stdout_is_closed() -> bool:
+    """Whether whoever read the output wants no more, as `| head` does; other pipes may break for other reasons."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def keep_memory() -> None:

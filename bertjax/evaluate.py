@@ -9,6 +9,7 @@ per cent; --output is where its predictions go, and files to submit. Of the user
 score, and --text, --second, --negative and --label its columns, where they are not those of the training.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ def _score_pretrained(model: "Pretrained") -> None:
 
 
 def _score_finetuned(model: "Pretrained") -> None:
+    from bertjax.files import writing
     from bertjax.finetuning import scoring
     from bertjax.finetuning.config import FinetuneConfig
     from bertjax.tasks.table import Table
@@ -77,7 +79,8 @@ def _score_finetuned(model: "Pretrained") -> None:
     setup = scoring.open_scoring(model, config, _LENGTH.value, command.say)
     splits = [setup.split(name) for name in setup.task.dev]
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
-    scores = scoring.predict_all(setup, model.params, splits, output, command.say, model.task.get("threshold"))
+    with writing(output) if output else contextlib.nullcontext():
+        scores = scoring.predict_all(setup, model.params, splits, output, command.say, model.task.get("threshold"))
     print(json.dumps({"checkpoint": str(model.path), "task": setup.task.name} | scores))
 
 

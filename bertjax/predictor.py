@@ -47,10 +47,10 @@ def load(path: str | Path, mode: str = "", say: Callable[[str], None] = print, *
     Raises:
       UserError: no such model, mode or option, or the model cannot do what `mode` says.
     """
-    if unknown := options.keys() - {field.name for field in dataclasses.fields(Options)}:
-        known = ", ".join(field.name for field in dataclasses.fields(Options))
-        raise UserError(f"{', '.join(sorted(unknown))}: no such option; there are {known}")
-    checked = Options(**options)
+    known = [field.name for field in dataclasses.fields(Options)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise UserError(f"{', '.join(unknown)}: no such option; there are {', '.join(known)}")
+    checked = Options(**options)  # before the model is read, which takes longer
     return make(pretrained.load(path, say), mode, checked)
 
 

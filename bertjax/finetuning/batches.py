@@ -51,11 +51,10 @@ class Batches:
         lengths = np.array([len(row.input_ids) for row in rows]).reshape(-1, choices)
         self._unit_lengths = lengths.max(axis=1)
         self.lengths = chosen_lengths(_in_batches(np.sort(self._unit_lengths), batch).max(axis=1))
-        self.packed = features is None  # which are no ids
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
         self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, self._sizes.max()) / _WIDTH_MULTIPLE)
-        # Several whole texts: those of one long example would make all rows wide, and attention is quadratic.
-        self.packed &= kind not in APART or self.width <= _WIDEST
+        # Features are no ids. One long example of several whole texts would make all rows wide; attention is quadratic.
+        self.packed = features is None and (kind not in APART or self.width <= _WIDEST)
         mean = self._sizes.mean()
         self._slots = min(batch, math.ceil(2 * self.width / mean))
         # A few numbers of rows, and so of programs, that are an eighth of the usual one apart.

@@ -31,7 +31,8 @@ class Limits:
 
 def model_limits(model: Pretrained) -> Limits:
     """How much of a text a model reads: as it was fine-tuned, else all that it can."""
-    longest = min(model.config.model.max_position_embeddings, model.sentence.get("length", MOST_CHARACTERS))
+    longest = model.config.model.max_position_embeddings
+    longest = min(longest, model.sentence.get("length", longest))
     told = (model.task or {}).get("limits")
     if told:
         return Limits(**told | {"length": min(told["length"], longest)})

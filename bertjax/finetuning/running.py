@@ -252,10 +252,10 @@ def finetune_all(config: FinetuneConfig, workdir: Path) -> None:
             return
         for split, scores in results["best"]["scores"].items():
             columns[glue.column(f"glue/{name}", split)] = scores[results["metric"]]
-    scoring.predict_diagnostics(workdir / "mnli", config, workdir / "ax", say)
-    scoring.gather_submissions(workdir)
-    path, missing = submission.archive(workdir / "submission")
-    results = {"scores": columns, "averages": glue.averages(columns)}
-    _write(workdir / "results.json", results)
+    with writing(workdir):
+        scoring.predict_diagnostics(workdir / "mnli", config, workdir / "ax", say)
+        scoring.gather_submissions(workdir)
+        path, missing = submission.archive(workdir / "submission")
+        _write(workdir / "results.json", {"scores": columns, "averages": glue.averages(columns)})
     print(report.leaderboard(columns))
     say(f"wrote {path}" + (f", in which {', '.join(missing)} are missing" if missing else ""))

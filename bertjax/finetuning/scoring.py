@@ -1,6 +1,5 @@
 """A fine-tuned model on the splits of its task, without training."""
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -13,7 +12,6 @@ import jax
 
 from bertjax import pretrained, sharding
 from bertjax.errors import UserError
-from bertjax.files import writing
 from bertjax.finetuning import report
 from bertjax.finetuning.config import FinetuneConfig, SentenceConfig
 from bertjax.finetuning.inputs import model_limits
@@ -70,20 +68,8 @@ def predict_all(
     dev splits are predicted. `threshold`: of no answer to a question, by default the best one of the split.
 
     Raises:
-      UserError: scores that are not finite, or `output` cannot be written.
+      UserError: scores that are not finite.
     """
-    with writing(output) if output else contextlib.nullcontext():
-        return _predict_all(setup, params, dev, output, say, threshold)
-
-
-def _predict_all(
-    setup: Setup,
-    params: Any,
-    dev: Sequence[Split],
-    output: Path | None,
-    say: Callable[[str], None],
-    threshold: float | None,
-) -> dict[str, dict[str, float]]:
     task = setup.task
     params = jax.device_put(params, sharding.of_state(params, setup.mesh))
     scores = {}
@@ -118,6 +104,6 @@ def predict_diagnostics(mnli: Path, config: FinetuneConfig, workdir: Path, say: 
 
 def gather_submissions(workdir: Path) -> None:
     """Copies the submission files of all tasks' folders into the one of `workdir`."""
-    with writing(workdir / "submission"):
-        for path in sorted(workdir.glob("*/submission/*.tsv")):
-            shutil.copyfile(path, workdir / "submission" / path.name)
+    (workdir / "submission").mkdir(exist_ok=True)
+    for path in sorted(workdir.glob("*/submission/*.tsv")):
+        shutil.copyfile(path, workdir / "submission" / path.name)

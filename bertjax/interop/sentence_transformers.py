@@ -47,7 +47,8 @@ def read(folder: Path) -> dict[str, Any]:
         found = {} if length is None else {"length": int(length)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{folder}: modules.json or 1_Pooling/config.json cannot be read ({error}); get it again"
+            f"{folder}: modules.json or what belongs to it (1_Pooling/config.json, …) cannot be read ({error}); "
+            "get it again"
         ) from error
     if unknown := [name for name in modules if name not in ("Transformer", "Pooling", "Normalize")]:
         raise UserError(f"{folder} makes vectors with {', '.join(unknown)}, which bertjax has not; take another model")

@@ -31,7 +31,7 @@ class Options:
     weights: str = "float"  # float: kept in dtype; int8: kept as 8-bit integers (bertjax/quantization.py)
     tokens: int = 1024  # that are computed at once; a GPU or TPU is busy with 16 times as many
     top: int = 5  # fill-mask: tokens a mask; answer: answers in `best`
-    pooling: str = ""  # embed: of the tokens' last states, [CLS] and [SEP] included: mean, cls, max; the model's own
+    pooling: str = ""  # embed: of all tokens' last states, [CLS] and [SEP] too: mean, cls, max; "": the model's own
     normalize: bool | None = None  # embed: to length 1; None: as the model was trained
     texts: Sequence[str] = ()  # search: in which the nearest are found
 

@@ -93,7 +93,7 @@ def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
 
 def columns(line: str) -> list[str]:
     """The cells of a line, between tabs or spaces; other white space, as in "5\u00a0000", is a word's own."""
-    return [cell for cell in re.split("[ \t]+", line.rstrip("\r")) if cell]
+    return re.findall("[^ \t]+", line.rstrip("\r"))
 
 
 def find(folders: Sequence[Path], names: Sequence[str], remedy: str) -> Path:
