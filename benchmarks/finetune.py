@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("finetune.jsonl"))
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from bertjax.command import keep_memory
+    from bertjax.cli import keep_memory
 
     keep_memory()  # as the command does
     print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio |")
@@ -81,12 +81,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, Any]]:
     """Runs seeds of a task on both sides; what was found, each as soon as it is there also in the results' file."""
-    from bertjax import training
+    from bertjax.config.finetuning import FinetuneConfig
     from bertjax.finetuning import outputs
-    from bertjax.finetuning.config import FinetuneConfig
-    from bertjax.finetuning.setup import open_setup
     from bertjax.finetuning.sweep import Sweep
+    from bertjax.finetuning.task_model import open_setup
     from bertjax.tasks.table import Table
+    from bertjax.trainer import loop
 
     spec = SPECS[name]
     config = FinetuneConfig(
@@ -106,7 +106,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     job = Job(config, kind, labels, train.batches, dev.batches)
     records = {}
     spawn = multiprocessing.get_context("spawn")
-    with training.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
+    with loop.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
         for run in config.runs():
             result = sweep.train(run, stop, lambda *_: None, lambda *_: None, shown=False)
             ours = result.scores[dev.name][setup.task.metric], result.examples_per_second
@@ -238,7 +238,7 @@ def recipe(job: Job, model: Any) -> tuple[Any, Any]:
     """AdamW without decay of biases and LayerNorm, and the same schedule."""
     import torch
 
-    from bertjax.finetuning.config import optimizer_config
+    from bertjax.config.finetuning import optimizer_config
     from bertjax.optimizers.schedules import stretch
 
     update, total = job.config.optimizer, job.steps

@@ -21,11 +21,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bertjax.config import Config, MaskingConfig, Phase
-from bertjax.data import corpus
-from bertjax.data.corpus import Corpus
+from bertjax.config.pretraining import Config, MaskingConfig, Phase
+from bertjax.corpus import format
+from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
-from bertjax.data.vocabulary import Vocabulary
+from bertjax.data.token_info import Vocabulary
 
 VOCAB_SIZE = 30_522
 BATCH = 256
@@ -42,8 +42,8 @@ def write_corpus(directory: Path, tokens: int) -> None:
         documents = np.cumsum([0, *rng.geometric(22 / 400, len(sentences) // 18)])
         documents = np.append(documents[documents < len(sentences) - 1], len(sentences) - 1)
         ids = rng.integers(1000, VOCAB_SIZE, sentences[-1], dtype=np.uint16)
-        shards.append(corpus.write_shard(directory / corpus.shard_name("train", number), documents, sentences, ids))
-    corpus.write_manifest(
+        shards.append(format.write_shard(directory / format.shard_name("train", number), documents, sentences, ids))
+    format.write_manifest(
         directory, shards={"train": shards}, vocab_size=VOCAB_SIZE, tokenizer_hash="random", statistics={}
     )
 

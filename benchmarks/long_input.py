@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from bertjax.command import keep_memory
+    from bertjax.cli import keep_memory
 
     keep_memory()
     print("| length | local, s | global, s | local, over the shortest | global |\n|---|---|---|---|---|")
@@ -38,7 +38,7 @@ def median(length: int, local: bool, rounds: int) -> float:
     import jax
     import jax.numpy as jnp
 
-    from bertjax.config import ModelConfig
+    from bertjax.config.pretraining import ModelConfig
     from bertjax.model.attention import SelfAttention
 
     config = ModelConfig(

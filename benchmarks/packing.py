@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from bertjax.command import keep_memory
+    from bertjax.cli import keep_memory
 
     keep_memory()
     print("| length | rows | padded | packed |\n|---|---|---|---|")
@@ -50,14 +50,14 @@ def main() -> None:
 
 def stream(corpus: str, pairs: str, length: int, layout: str) -> Any:
     """The rows of a layout, short sequences as in BERT."""
-    from bertjax.config import MaskingConfig, Sequencing
-    from bertjax.data.corpus import Corpus
+    from bertjax.config.pretraining import MaskingConfig, Sequencing
+    from bertjax.corpus.format import Corpus
     from bertjax.data.stream import Stream
-    from bertjax.data.vocabulary import Vocabulary
-    from bertjax.text import tokenizers
+    from bertjax.data.token_info import Vocabulary
+    from bertjax.text.tokenizer import load_tokenizer
 
     packing = max(4, length // 64) if LAYOUTS[layout] is None else 0
-    vocabulary = Vocabulary.of(tokenizers.load(Path(corpus) / "tokenizer"))
+    vocabulary = Vocabulary.of(load_tokenizer(Path(corpus) / "tokenizer"))
     return Stream(
         Corpus.open(corpus),
         vocabulary,
@@ -79,8 +79,10 @@ class Step:
     """A compiled train step and some of its batches."""
 
     def __init__(self, corpus: str, length: int, layout: str) -> None:
-        from bertjax import parallel, pretraining, training
-        from bertjax.config import Config, MeshConfig, ModelConfig, Phase
+        from bertjax.config.pretraining import Config, MeshConfig, ModelConfig, Phase
+        from bertjax.parallel.mesh import make_mesh
+        from bertjax.pretraining import build
+        from bertjax.trainer import loop
 
         rows = stream(corpus, "next_sentence", length, layout)
         model = ModelConfig(
@@ -92,24 +94,24 @@ class Step:
             max_position_embeddings=length,
         )
         config = dataclasses.replace(Config(), model=model, phases=(Phase(1, length, 8),), dtype="float32")
-        self._mesh = parallel.make_mesh(MeshConfig())
-        objective = pretraining.make_objective(config)
-        optimizer, schedule = pretraining.make_optimizer(config)
+        self._mesh = make_mesh(MeshConfig())
+        objective = build.make_objective(config)
+        optimizer, schedule = build.make_optimizer(config)
         self._batches = [rows.batch(np.arange(i * 8, i * 8 + 8)) for i in range(6)]
         self._tokens = sum(np.count_nonzero(batch["attention_mask"]) for batch in self._batches)
-        self._state = training.init_state(objective, optimizer, self._batches[0], self._mesh, 0)
-        self._step = training.make_train_step(objective, optimizer, schedule, self._mesh, 0)
+        self._state = loop.init_state(objective, optimizer, self._batches[0], self._mesh, 0)
+        self._step = loop.make_train_step(objective, optimizer, schedule, self._mesh, 0)
         self.tokens_per_second()  # compiles
 
     def tokens_per_second(self) -> float:
         """Over all batches once."""
         import jax
 
-        from bertjax import parallel
+        from bertjax.parallel.mesh import put_batch
 
         begin = time.perf_counter()
         for batch in self._batches:
-            self._state, metrics = self._step(self._state, parallel.put_batch(batch, self._mesh))
+            self._state, metrics = self._step(self._state, put_batch(batch, self._mesh))
         jax.block_until_ready(metrics)
         return self._tokens / (time.perf_counter() - begin)
 

@@ -77,7 +77,7 @@ def drawn(path: Path, count: int) -> list[str]:
 
 def export(model: str, mode: str, folder: Path) -> None:
     """Writes the encoder with a random head as `transformers` and bertjax load it."""
-    from bertjax import pretrained
+    from bertjax.checkpoints import pretrained
     from bertjax.interop.huggingface import export_model
 
     source = pretrained.load(model, lambda message: None)
@@ -161,12 +161,12 @@ Competitor = tuple[Callable[[list[str]], Any], Callable[[Any, list[str]], list[A
 
 def ours(mode: str, folder: str, setting: str) -> Competitor:
     """(sentences → answers, answers → numbers to compare, MB of weights) of bertjax."""
-    from bertjax.command import keep_memory
+    from bertjax.cli import keep_memory
 
     keep_memory()  # as the command does
     import jax
 
-    from bertjax.predictor import load
+    from bertjax.inference.predictor import load
 
     predict = load(folder, mode, **OURS[setting])
     labels = MODES[mode][1]
@@ -232,8 +232,8 @@ def _spread(labels: tuple[str, ...], label: str, probability: float) -> list[flo
 
 def accuracies(model: str, data_dir: str) -> None:
     """Prints the accuracy of a fine-tuned classifier in each of our settings, on the dev data of its task."""
-    from bertjax import pretrained
-    from bertjax.predictor import Options, make
+    from bertjax.checkpoints import pretrained
+    from bertjax.inference.predictor import Options, make
     from bertjax.tasks.registry import open_task
 
     source = pretrained.load(model, lambda message: None)

@@ -29,8 +29,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bertjax.data import corpus
-from bertjax.text import pydocs, sources
+from bertjax.corpus import format
+from bertjax.text import python_docs, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_CACHE = (
@@ -55,11 +55,11 @@ def write_text(path: Path, specs: list[str], megabytes: float) -> float:
 
 def installed_docstrings():
     """Of the standard library, then of every module that is installed beside bertjax."""
-    yield from pydocs.documents()
+    yield from python_docs.documents()
     for folder in site.getsitepackages():
         for path in sorted(Path(folder).rglob("*.py")):
             try:
-                text = pydocs.docstrings(path)
+                text = python_docs.docstrings(path)
             except RecursionError:
                 continue  # a generated module, deeper than the parser
             if "\0" not in text:  # which prepare would take for binary data
@@ -129,7 +129,7 @@ def measure_speed(text: Path, size: float, folder: Path) -> None:
 
 def check_equal(one: Path, other: Path) -> None:
     """The word cache, and the number of processes, must not change a bit."""
-    if corpus.Corpus.open(one).fingerprint != corpus.Corpus.open(other).fingerprint:
+    if format.Corpus.open(one).fingerprint != format.Corpus.open(other).fingerprint:
         raise SystemExit("the corpora differ")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bertjax.text import pydocs
+from bertjax.text import python_docs
 
 Splitter = Callable[[str], list[str]]
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--conllu", type=Path, nargs="*", default=[])
     parser.add_argument("--text", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
-    texts = [path.read_text(encoding="utf-8") for path in arguments.text] or list(pydocs.documents())
+    texts = [path.read_text(encoding="utf-8") for path in arguments.text] or list(python_docs.documents())
     paragraphs = [" ".join(part.split()) for text in texts for part in re.split(r"\n\s*\n", text) if part.strip()]
     gold = [document for path in arguments.conllu for document in gold_documents(path)]
     table = Table("library", f"right of {len(CASES)} cases", "precision", "recall", "F1", "MB/s")

@@ -3,7 +3,7 @@
 python benchmarks/train_step.py [--sizes=tiny,base] [--rounds=5] [--seconds=6]
 
 The competitors are `transformers`' BertForPreTraining, eager and sdpa, as users get it (its masked-LM head scores
-every position), with torch.optim.AdamW and gradient clipping. bertjax runs its own step, that of bertjax/training.py,
+every position), with torch.optim.AdamW and gradient clipping. bertjax runs the step of bertjax/trainer/loop.py,
 which scores the masked positions alone. All take the same batch and every core. Each is a process of its own; they run
 in turn, and in every round each is timed for as long; the table gives the median step of all rounds. All get their
 memory in huge pages, as the scripts in launch/ do; GLIBC_TUNABLES= (empty) leaves that out.
@@ -120,25 +120,27 @@ def make_batch(rows: int) -> dict[str, np.ndarray]:
 def bertjax_step(size: str):
     """A function that does one step and waits for its loss."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from bertjax.command import keep_memory
+    from bertjax.cli import keep_memory
 
     keep_memory()  # as the command does
-    from bertjax import parallel, pretraining, training
-    from bertjax.config import Config, LayoutConfig, MeshConfig, ModelConfig
+    from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, ModelConfig
+    from bertjax.parallel.mesh import make_mesh, put_batch
+    from bertjax.pretraining import build
+    from bertjax.trainer import loop
 
     layers, width, heads, inner, rows = SIZES[size]
     model = ModelConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
     config = Config(model=model, dtype="float32", layout=LayoutConfig(unroll=layers))
-    objective = pretraining.make_objective(config)
-    optimizer, schedule = pretraining.make_optimizer(config)
-    mesh = parallel.make_mesh(MeshConfig())
+    objective = build.make_objective(config)
+    optimizer, schedule = build.make_optimizer(config)
+    mesh = make_mesh(MeshConfig())
     batch = make_batch(rows)
-    train_step = training.make_train_step(objective, optimizer, schedule, mesh, seed=0)
-    state = training.init_state(objective, optimizer, batch, mesh, seed=0)
+    train_step = loop.make_train_step(objective, optimizer, schedule, mesh, seed=0)
+    state = loop.init_state(objective, optimizer, batch, mesh, seed=0)
 
     def step() -> None:
         nonlocal state
-        state, metrics = train_step(state, parallel.put_batch(batch, mesh))
+        state, metrics = train_step(state, put_batch(batch, mesh))
         float(metrics["train/loss"])
 
     return step

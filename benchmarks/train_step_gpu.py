@@ -5,7 +5,7 @@ python benchmarks/train_step_gpu.py [--sizes=base,large] [--lengths=128,512] [--
 
 The competitor is `transformers`' BertForPreTraining, compiled, with sdpa attention, bfloat16 by autocast, the fused
 torch.optim.AdamW and gradient clipping, as users get it: its masked-LM head scores every position. bertjax runs its own
-step, that of bertjax/training.py, which scores the masked positions alone. MFU counts for both what the mathematics
+step, that of bertjax/trainer/loop.py, which scores the masked positions alone. MFU counts for both what the mathematics
 needs (bertjax/model/flops.py). Parameters are float32, dropout outside attention is 0.1, batches are random and lie on
 the device. Each runs in a process of its own, one after the other.
 
@@ -124,7 +124,7 @@ def measure(runner: str, seconds: float, **row: Any) -> dict[str, Any]:
 
 
 def model_config(size: str, dropout: float) -> Any:
-    from bertjax.config import ModelConfig
+    from bertjax.config.pretraining import ModelConfig
 
     layers, width, heads, inner = SIZES[size]
     return ModelConfig(
@@ -140,21 +140,21 @@ def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[s
     """What the mathematics needs, and what the device can do."""
     import jax
 
-    from bertjax import parallel
-    from bertjax.config import MaskingConfig
+    from bertjax.config.pretraining import MaskingConfig
     from bertjax.model.flops import training_flops
+    from bertjax.parallel.mesh import peak_flops
 
     predictions = MaskingConfig().predictions(length)
     return {
         "model_flops": rows * training_flops(model_config(size, dropout), length, predictions),
-        "peak": parallel.peak_flops(jax.devices()[:1]),
+        "peak": peak_flops(jax.devices()[:1]),
         "bandwidth": BANDWIDTH.get(jax.devices()[0].device_kind),
     }
 
 
 def make_batch(rows: int, length: int) -> dict[str, np.ndarray]:
     """A batch as the input pipeline makes it, a quarter of the rows padded."""
-    from bertjax.config import MaskingConfig
+    from bertjax.config.pretraining import MaskingConfig
 
     rng = np.random.default_rng(0)
     mask = np.ones((rows, length), np.int32)
@@ -181,21 +181,23 @@ def bertjax_step(
     """A function that starts one step and returns its loss, and what the program says about itself."""
     import jax
 
-    from bertjax import parallel, pretraining, training
-    from bertjax.config import Config, LayoutConfig, MeshConfig, Phase
+    from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, Phase
+    from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.planning import hlo
     from bertjax.planning.step import matmul_flops
     from bertjax.planning.traffic import traffic
+    from bertjax.pretraining import build
+    from bertjax.trainer import loop
 
     phase = Phase(steps=1, length=length, batch=rows)
     layout = LayoutConfig(remat=remat, unroll=unroll)
     config = Config(model=model_config(size, dropout), layout=layout, phases=(phase,))
-    mesh = parallel.make_mesh(MeshConfig(), jax.devices()[:1])
-    objective = pretraining.make_objective(config)
-    optimizer, schedule = pretraining.make_optimizer(config)
-    batch = parallel.put_batch(make_batch(rows, length), mesh)
-    state = training.init_state(objective, optimizer, batch, mesh, seed=0)
-    traced = training.make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    objective = build.make_objective(config)
+    optimizer, schedule = build.make_optimizer(config)
+    batch = put_batch(make_batch(rows, length), mesh)
+    state = loop.init_state(objective, optimizer, batch, mesh, seed=0)
+    traced = loop.make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
     compiled = traced.lower().compile()
 
     def step() -> jax.Array:
@@ -204,7 +206,7 @@ def bertjax_step(
         return metrics["train/loss"]
 
     return step, {
-        "attention": pretraining.attention_kernel(config, phase, mesh),
+        "attention": build.attention_kernel(config, phase, mesh),
         "program_flops": matmul_flops(traced.jaxpr.jaxpr),
         "moved": traffic(hlo.parse(compiled.as_text())),
     }

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from bertjax import command
-from bertjax.command import say
+from bertjax import cli
+from bertjax.cli import say
 from bertjax.errors import UserError
-from bertjax.files import write_text
+from bertjax.storage.files import write_text
 
 if TYPE_CHECKING:
-    from bertjax.config import Config
-    from bertjax.pretrained import Pretrained
+    from bertjax.checkpoints.pretrained import Pretrained
+    from bertjax.config.pretraining import Config
 
 _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a folder of another framework.")
 _SOURCE = flags.DEFINE_multi_string("source", [], "Text of the domain, as bertjax.prepare takes it; several times.")
@@ -46,14 +46,15 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the training.", lower_bound=0)
 
 def main(args: list[str]) -> None:
     """Prepares, trains further, reports and exports."""
-    command.keep_memory()
+    cli.keep_memory()
     if args or not (_FROM.value and _SOURCE.value and _WORKDIR.value):
         raise UserError("usage: python -m bertjax.adapt --from=DIR --source=SPEC --workdir=DIR [--words=N]")
     if _WORDS.value and _TOKENIZER.value:
         raise UserError("--words adds to the model's vocabulary and --tokenizer replaces it; give one of them")
     workdir = Path(_WORKDIR.value).absolute()
 
-    from bertjax import pretrained, pretraining_run
+    from bertjax.checkpoints import pretrained
+    from bertjax.pretraining import run
 
     # -- text, and the model before, with the vocabulary that it gets
     model = pretrained.load(_FROM.value, say)
@@ -69,7 +70,7 @@ def main(args: list[str]) -> None:
     report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
 
     # -- training, and the model after
-    pretraining_run.train(_config(start, workdir), workdir / "run")
+    run.train(_config(start, workdir), workdir / "run")
     after = pretrained.load(workdir / "run", say)
     if after.step < _STEPS.value:
         return
@@ -83,7 +84,7 @@ def main(args: list[str]) -> None:
 
 def _claim(model: "Pretrained", workdir: Path) -> None:
     """Refuses a workdir in which another model was adapted."""
-    from bertjax import distillation
+    from bertjax.pretraining import distillation
 
     path, now = workdir / "from.json", {"parameters": distillation.fingerprint(model)}
     if not path.is_file():
@@ -127,21 +128,21 @@ def _run_prepare(output: Path, sources: list[str], tokenizer: str, heldout: floa
 
 def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
     """The model with the vocabulary of the corpus."""
-    from bertjax import vocabulary_change
-    from bertjax.text import tokenizers
+    from bertjax.checkpoints import embedding_transfer
+    from bertjax.text.tokenizer import load_tokenizer
 
     files = workdir / "corpus/tokenizer"
-    tokenizer = tokenizers.load(files)
+    tokenizer = load_tokenizer(files)
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, corpus=""), step=0)
     if tokenizer.hash() == model.tokenizer.hash():
         return model
-    return vocabulary_change.change(model, tokenizer, files)
+    return embedding_transfer.change(model, tokenizer, files)
 
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":
     """The further training: the model's own task and rows, without BERT's long warm-up."""
-    from bertjax.config import DistillationConfig, LayoutConfig, MeshConfig, OptimizerConfig, Phase, to_dict
-    from bertjax.config_dict import from_config_dict
+    from bertjax.config.parse import from_config_dict
+    from bertjax.config.pretraining import DistillationConfig, LayoutConfig, MeshConfig, OptimizerConfig, Phase, to_dict
 
     config = dataclasses.replace(
         start.config,
@@ -164,9 +165,9 @@ def _config(start: "Pretrained", workdir: Path) -> "Config":
 
 def _score(model: "Pretrained", corpus: Path) -> dict[str, float]:
     """Held-out scores; always on the same masks."""
-    from bertjax import held_out
+    from bertjax.pretraining import evaluation
 
-    return held_out.score(model, corpus, _LENGTH.value, _BATCH.value, say)
+    return evaluation.score(model, corpus, _LENGTH.value, _BATCH.value, say)
 
 
 def _table(report: dict[str, Any]) -> str:
@@ -178,4 +179,4 @@ def _table(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

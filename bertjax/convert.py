@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
 
 _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a folder of another framework.")
@@ -33,9 +33,9 @@ def main(args: list[str]) -> None:
         )
     if _VERIFY.value:
         _need_transformers()
-    from bertjax import checkpoint, pretrained
+    from bertjax.checkpoints import pretrained, store
     from bertjax.interop import huggingface, verification
-    from bertjax.tasks.task import APART
+    from bertjax.tasks.examples import APART
 
     source, target = Path(_FROM.value), Path(_TO.value)
     is_imported = pretrained.is_imported(source)
@@ -46,7 +46,7 @@ def main(args: list[str]) -> None:
     is_same = is_huggingface and not _TOKENIZER.value
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
-    model = pretrained.load(source, command.say)
+    model = pretrained.load(source, cli.say)
     if _VERIFY.value and model.task and model.task["kind"] in APART:
         raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:
@@ -56,28 +56,28 @@ def main(args: list[str]) -> None:
     else:
         written = target
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint.write_tokenizer({"tokenizer": {"files": model.tokenizer_files}}, Path(folder))
+            store.write_tokenizer({"tokenizer": {"files": model.tokenizer_files}}, Path(folder))
             huggingface.export_model(
                 model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task, model.sentence
             )
-    command.say(f"wrote {written}")
+    cli.say(f"wrote {written}")
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
-        ours, theirs = (pretrained.load(target, command.say), source) if is_same else (model, target)
+        ours, theirs = (pretrained.load(target, cli.say), source) if is_same else (model, target)
         print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
-    command.say(f"next: {_next(target, to_bertjax, model)}")
+    cli.say(f"next: {_next(target, to_bertjax, model)}")
 
 
 def _with_tokenizer(model: Any, folder: Path) -> Any:
-    from bertjax import vocabulary_change
-    from bertjax.text import tokenizers
+    from bertjax.checkpoints import embedding_transfer
+    from bertjax.text.tokenizer import load_tokenizer
 
-    tokenizer = tokenizers.load(folder)
+    tokenizer = load_tokenizer(folder)
     with tempfile.TemporaryDirectory() as files:
         tokenizer.save(files)
-        changed = vocabulary_change.change(model, tokenizer, Path(files))
+        changed = embedding_transfer.change(model, tokenizer, Path(files))
     before, after = (set(map(one.tokenizer.id_to_token, range(one.tokenizer.vocab_size))) for one in (model, changed))
-    command.say(
+    cli.say(
         f"the vocabulary goes from {len(before):,} pieces to {len(after):,}, of which {len(after - before):,} are new"
     )
     return changed
@@ -85,11 +85,11 @@ def _with_tokenizer(model: Any, folder: Path) -> Any:
 
 def _next(target: Path, to_bertjax: bool, model: Any) -> str:
     """What to do with the result."""
-    from bertjax.interop import names
+    from bertjax.interop import parameter_map
 
     if not to_bertjax:
         name = (
-            "AutoModel" + names.CLASSES[model.task["kind"]].removesuffix("Model")
+            "AutoModel" + parameter_map.CLASSES[model.task["kind"]].removesuffix("Model")
             if model.task
             else "AutoModelForMaskedLM"
         )
@@ -110,4 +110,4 @@ def _need_transformers() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
 
 if TYPE_CHECKING:
-    from bertjax.pretrained import Pretrained
+    from bertjax.checkpoints.pretrained import Pretrained
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A workdir, one of its checkpoints, or a Hugging Face folder.")
 _CORPUS = flags.DEFINE_string("corpus", None, "A prepared corpus; by default the one that the run was trained on.")
@@ -43,12 +43,12 @@ _COLUMNS = {  # as bertjax.tasks.table.Table describes them
 
 def main(args: list[str]) -> None:
     """Restores the checkpoint, scores it and prints the scores."""
-    command.keep_memory()
+    cli.keep_memory()
     if args or _CHECKPOINT.value is None:
         raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
-    from bertjax import pretrained
+    from bertjax.checkpoints import pretrained
 
-    model = pretrained.load(_CHECKPOINT.value, command.say)
+    model = pretrained.load(_CHECKPOINT.value, cli.say)
     if model.task is None and not _TASK.value:
         _score_pretrained(model)
     else:
@@ -56,33 +56,33 @@ def main(args: list[str]) -> None:
 
 
 def _score_pretrained(model: "Pretrained") -> None:
-    from bertjax import held_out
+    from bertjax.pretraining import evaluation
 
     corpus = _CORPUS.value or model.config.corpus
     if not corpus:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
     length = _LENGTH.value or model.config.phases[-1].length
-    scores = held_out.score(model, corpus, length, _BATCH.value, command.say)
-    command.say(f"step {model.step} of {model.path}: {held_out.describe_scores(scores)}")
+    scores = evaluation.score(model, corpus, length, _BATCH.value, cli.say)
+    cli.say(f"step {model.step} of {model.path}: {evaluation.describe_scores(scores)}")
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
 
 
 def _score_finetuned(model: "Pretrained") -> None:
-    from bertjax.files import writing
-    from bertjax.finetuning import scoring
-    from bertjax.finetuning.config import FinetuneConfig
+    from bertjax.config.finetuning import FinetuneConfig
+    from bertjax.finetuning import evaluation
+    from bertjax.storage.files import writing
     from bertjax.tasks.table import Table
 
     columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     table = Table(dev=_DEV.value, **(model.task or {}).get("columns", {}) | columns)
     config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
-    setup = scoring.open_scoring(model, config, _LENGTH.value, command.say)
+    setup = evaluation.open_scoring(model, config, _LENGTH.value, cli.say)
     splits = [setup.split(name) for name in setup.task.dev]
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
     with writing(output) if output else contextlib.nullcontext():
-        scores = scoring.predict_all(setup, model.params, splits, output, command.say, model.task.get("threshold"))
+        scores = evaluation.predict_all(setup, model.params, splits, output, cli.say, model.task.get("threshold"))
     print(json.dumps({"checkpoint": str(model.path), "task": setup.task.name} | scores))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,28 +10,28 @@ from pathlib import Path
 
 from absl import flags
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
 
-_CONFIG = command.define_config_flag()
+_CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep's files go; it is continued if it is there already.")
 
 
 def main(args: list[str]) -> None:
     """Reads the flags and fine-tunes, on one task or all of GLUE."""
-    command.keep_memory()
-    values = command.config_value(_CONFIG)
+    cli.keep_memory()
+    values = cli.config_value(_CONFIG)
     if args or values is None or _WORKDIR.value is None:
         raise UserError("usage: python -m bertjax.finetune --config=FILE --workdir=DIR [--config.KEY=VALUE …]")
-    from bertjax.finetuning import running
-    from bertjax.finetuning.config import from_config_dict
+    from bertjax.config.finetuning import from_config_dict
+    from bertjax.finetuning import run
 
     config = from_config_dict(values)
     if config.task == "glue/all":
-        running.finetune_all(config, Path(_WORKDIR.value))
+        run.finetune_all(config, Path(_WORKDIR.value))
     else:
-        running.finetune(config, Path(_WORKDIR.value))
+        run.finetune(config, Path(_WORKDIR.value))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from bertjax import command
-from bertjax.command import say
+from bertjax import cli
+from bertjax.cli import say
 from bertjax.errors import UserError
 
 if TYPE_CHECKING:
-    from bertjax.config import Config
+    from bertjax.config.pretraining import Config
     from bertjax.planning.step import DoesNotFit, Plan
     from bertjax.planning.topology import Topology
 
-_CONFIG = command.define_config_flag()
+_CONFIG = cli.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Devices to plan for, e.g. v5e:16x16 or cpu:8.")
 _PHASE = flags.DEFINE_integer("phase", 0, "Plan only this phase, counted from 1; 0: all.")
 _FIT = flags.DEFINE_bool("fit", False, "Also search the largest batch that fits.")
@@ -33,11 +33,11 @@ _GIB = 2**30
 
 def main(args: list[str]) -> None:
     """Plans the phases."""
-    values = command.config_value(_CONFIG)
+    values = cli.config_value(_CONFIG)
     if args or values is None or _TOPOLOGY.value is None:
         raise UserError("usage: python -m bertjax.plan --config=FILE --topology=v5e:16x16")
-    from bertjax.config import DistillationConfig
-    from bertjax.config_dict import from_config_dict
+    from bertjax.config.parse import from_config_dict
+    from bertjax.config.pretraining import DistillationConfig
 
     config = from_config_dict(values)
     if not 0 <= _PHASE.value <= len(config.phases):
@@ -50,12 +50,12 @@ def main(args: list[str]) -> None:
     if config.distillation.teacher:
         say("planned without the teacher: its parameters, answers and time come on top")
         config = dataclasses.replace(config, distillation=DistillationConfig())
-    command.silence_native()
-    from bertjax import parallel
+    cli.silence_native()
+    from bertjax.parallel.mesh import compute_dtype
     from bertjax.planning import topology
 
     devices = topology.describe(_TOPOLOGY.value)
-    dtype = parallel.compute_dtype(config.dtype, devices.devices[0].platform)
+    dtype = compute_dtype(config.dtype, devices.devices[0].platform)
     config = dataclasses.replace(config, dtype=dtype.name)
     chosen = [_PHASE.value - 1] if _PHASE.value else range(len(config.phases))
     if not all([_plan_phase(config, index, devices) for index in chosen]):
@@ -143,4 +143,4 @@ def _collective_lines(plan: "Plan") -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

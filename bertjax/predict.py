@@ -22,9 +22,9 @@ from typing import Any
 
 from absl import flags
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
-from bertjax.prediction import MODES
+from bertjax.inference.modes import MODES
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A workdir, one of its checkpoints, or a model of another framework (docs/interop.md)."
@@ -46,7 +46,7 @@ _CHUNK = 2048  # inputs that are sorted by length together; their answers appear
 
 def main(args: list[str]) -> None:
     """Restores the model and prints its predictions, a JSON line an input."""
-    command.keep_memory()
+    cli.keep_memory()
     if not args or args[0] not in MODES or _CHECKPOINT.value is None:
         raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')
     mode, *words = args
@@ -54,12 +54,13 @@ def main(args: list[str]) -> None:
         raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")
     places, inputs = zip(*_inputs(mode, words), strict=True)
 
-    from bertjax import predictor, pretrained
+    from bertjax.checkpoints import pretrained
+    from bertjax.inference import predictor
 
     options = predictor.Options(
         _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value, _texts(mode)
     )
-    predict = predictor.make(pretrained.load(_CHECKPOINT.value, command.say), mode, options)
+    predict = predictor.make(pretrained.load(_CHECKPOINT.value, cli.say), mode, options)
     if _OUTPUT.value:
         _write_array(Path(_OUTPUT.value), predict.array(inputs, places))
         return
@@ -75,10 +76,10 @@ def _texts(mode: str) -> tuple[str, ...]:
         raise UserError("--texts=FILE is what search looks in, and for search only")
     if not _TEXTS.value:
         return ()
-    from bertjax.prediction import asking
+    from bertjax.inference.inputs import read_texts
 
     places, found = zip(*_of_file(_TEXTS.value, "--texts"), strict=True)
-    return tuple(example.text for example in asking.texts(found, places))
+    return tuple(example.text for example in read_texts(found, places))
 
 
 def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
@@ -143,15 +144,15 @@ def _lines(path: str, flag: str) -> list[str]:
 def _write_array(path: Path, array: Any) -> None:
     import numpy as np
 
-    from bertjax.files import written_whole
+    from bertjax.storage.files import written_whole
 
     try:
         with written_whole(path) as temporary, temporary.open("wb") as file:
             np.save(file, array)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; check --output") from error
-    command.say(f"{array.shape[0]:,} embeddings of {array.shape[1]} numbers are in {path}")
+    cli.say(f"{array.shape[0]:,} embeddings of {array.shape[1]} numbers are in {path}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

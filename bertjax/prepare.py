@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
 
 _SOURCE = flags.DEFINE_multi_string(
@@ -45,7 +45,7 @@ _VERIFY = flags.DEFINE_bool(
 
 def main(args: list[str]) -> None:
     """Parses sources, builds, reports."""
-    from bertjax.data import build
+    from bertjax.corpus import build
     from bertjax.text import sources
 
     if args:
@@ -58,12 +58,12 @@ def main(args: list[str]) -> None:
     shard_characters = round(_SHARD.value * 1e6)
     options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    processes = _PROCESSES.value or command.cores()
+    processes = _PROCESSES.value or cli.cores()
     try:
         with _Progress() as progress:
             summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
     except KeyboardInterrupt:
-        command.say("stopped; run the same command again to go on")
+        cli.say("stopped; run the same command again to go on")
         sys.exit(130)
     if _VERIFY.value:
         _verify(output)
@@ -71,10 +71,10 @@ def main(args: list[str]) -> None:
 
 
 def _verify(output: Path) -> None:
-    from bertjax.data import corpus
+    from bertjax.corpus import format
 
-    corpus.verify(output)
-    command.say(f"{output}: every shard is as it was written")
+    format.verify(output)
+    cli.say(f"{output}: every shard is as it was written")
 
 
 class _Progress:
@@ -95,7 +95,7 @@ class _Progress:
         return self._megabytes / ((self._end or time.monotonic()) - self._start)
 
     def __enter__(self) -> "_Progress":
-        if command.show_progress():
+        if cli.show_progress():
             from rich import progress
             from rich.console import Console
 
@@ -123,7 +123,7 @@ class _Progress:
         self._last = now
         speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
         if self._bar is None:
-            command.say(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
+            cli.say(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
         elif stage != self._stage:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
@@ -162,4 +162,4 @@ def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # no
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

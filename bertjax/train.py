@@ -10,10 +10,10 @@ from pathlib import Path
 
 from absl import flags
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
 
-_CONFIG = command.define_config_flag()
+_CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; it is made, or continued.")
 _START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "Seconds for all processes of a run to come together.")
 _LOST_TIMEOUT = flags.DEFINE_integer("lost_timeout", 100, "Seconds of silence after which a process counts as lost.")
@@ -21,25 +21,25 @@ _LOST_TIMEOUT = flags.DEFINE_integer("lost_timeout", 100, "Seconds of silence af
 
 def main(args: list[str]) -> None:
     """Reads the flags and trains."""
-    command.keep_memory()
+    cli.keep_memory()
     if args:
         raise UserError(f"unexpected argument {args[0]}; settings are given as --config.KEY=VALUE")
-    values = command.config_value(_CONFIG)
+    values = cli.config_value(_CONFIG)
     if values is None or _WORKDIR.value is None:
         raise UserError("--config=FILE and --workdir=DIR are needed, e.g. --config=configs/tiny.py --workdir=runs/tiny")
-    from bertjax.config_dict import from_config_dict
+    from bertjax.config.parse import from_config_dict
 
     config = from_config_dict(values)
     if not config.corpus:
         raise UserError(
             "config.corpus is not set; make a corpus with python -m bertjax.prepare, give --config.corpus=DIR"
         )
-    from bertjax import distributed
-    from bertjax.pretraining_run import train
+    from bertjax.parallel import processes
+    from bertjax.pretraining.run import train
 
-    with distributed.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value):
+    with processes.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value):
         train(config, Path(_WORKDIR.value).absolute())
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

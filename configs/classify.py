@@ -6,8 +6,8 @@ python -m bertjax.finetune --config=configs/classify.py --workdir=DIR --config.i
 For other kinds set config.task to table/multi_label, table/regression or table/tagging.
 """
 
-from bertjax.config import default_config
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.pretraining import default_config
 
 
 def get_config():

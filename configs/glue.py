@@ -7,8 +7,8 @@ BERT's recipe: 3 epochs of batches of 32, the best of four rates on dev (Devlin 
 sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, and all.
 """
 
-from bertjax.config import default_config
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.pretraining import default_config
 
 
 def get_config(task: str = "all"):

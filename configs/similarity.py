@@ -9,8 +9,8 @@ table/retrieval finds each text's partner among all of the batch; `--config.tabl
 are not to be found.
 """
 
-from bertjax.config import default_config
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.pretraining import default_config
 
 
 def get_config(task: str = "glue/stsb"):

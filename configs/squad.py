@@ -6,8 +6,8 @@ BERT's recipe (Devlin et al. 2018, sections 4.2 and 4.3) with the windows of tra
 which two share 128 of the passage, and 64 of a question. (BERT's own code steps by 128 tokens, and shares some 240.)
 """
 
-from bertjax.config import default_config
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.pretraining import default_config
 
 
 def get_config(version: str = "v1.1"):

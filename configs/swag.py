@@ -3,8 +3,8 @@
 python -m bertjax.finetune --config=configs/swag.py --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
 """
 
-from bertjax.config import default_config
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.pretraining import default_config
 
 
 def get_config():

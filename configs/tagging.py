@@ -8,8 +8,8 @@ python -m bertjax.finetune --config=configs/tagging.py:conllu/upos --workdir=DIR
 One's own labels are task table/tagging: see docs/finetuning.md.
 """
 
-from bertjax.config import default_config
-from bertjax.finetuning.config import FinetuneConfig
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.pretraining import default_config
 
 
 def get_config(task: str = "conll2003/ner"):

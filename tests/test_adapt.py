@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from bertjax import pretrained, vocabulary_change
+from bertjax.checkpoints import embedding_transfer, pretrained
 from bertjax.errors import UserError
-from bertjax.text import tokenizers, vocabulary
-from tests.conftest import assert_refused, run
+from bertjax.text import tokenizer_training
+from bertjax.text.tokenizer import load_tokenizer
+from tests.support.commands import assert_refused, run
 
 SENTENCES = ["Tromethamine dissolves the zirconium.", "the zirconium of the list is tromethamine!"] * 3
 
@@ -23,11 +24,11 @@ def model(trained):
 def extended(corpus, tmp_path_factory):
     """The corpus's vocabulary with words of SENTENCES."""
     folder = tmp_path_factory.mktemp("extended")
-    return folder, vocabulary.train(f"extend:2:{corpus / 'tokenizer'}", SENTENCES, folder)
+    return folder, tokenizer_training.train(f"extend:2:{corpus / 'tokenizer'}", SENTENCES, folder)
 
 
 def test_words_that_save_the_most_pieces_are_added_and_nothing_else_changes(corpus, extended):
-    before, after = tokenizers.load(corpus / "tokenizer"), extended[1]
+    before, after = load_tokenizer(corpus / "tokenizer"), extended[1]
     assert after.vocab_size == before.vocab_size + 2
     words = [after.id_to_token(i) for i in range(before.vocab_size, after.vocab_size)]
     assert words == ["tromethamine", "zirconium"]
@@ -41,7 +42,7 @@ def test_words_that_save_the_most_pieces_are_added_and_nothing_else_changes(corp
 
 def test_known_pieces_keep_their_embeddings_and_new_words_start_from_their_pieces(model, extended):
     folder, tokenizer = extended
-    changed = vocabulary_change.change(model, tokenizer, folder)
+    changed = embedding_transfer.change(model, tokenizer, folder)
     size = model.tokenizer.vocab_size
     assert changed.config.model.vocab_size == size + 2
     for name in ("embeddings", "masked_lm_head"):
@@ -60,8 +61,10 @@ def test_known_pieces_keep_their_embeddings_and_new_words_start_from_their_piece
 
 
 def test_a_new_vocabulary_of_another_kind_finds_its_special_tokens_and_words(model, tmp_path):
-    tokenizer = vocabulary.train("new:bpe:400", ["It is a list of values.", " The list is a value."] * 20, tmp_path)
-    origins = vocabulary_change.origins(model.tokenizer, tokenizer)
+    tokenizer = tokenizer_training.train(
+        "new:bpe:400", ["It is a list of values.", " The list is a value."] * 20, tmp_path
+    )
+    origins = embedding_transfer.origins(model.tokenizer, tokenizer)
     old = model.tokenizer
     for role in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
         assert origins[getattr(tokenizer, role)] == [getattr(old, role)]
@@ -71,7 +74,7 @@ def test_a_new_vocabulary_of_another_kind_finds_its_special_tokens_and_words(mod
     assert len(inside) > 10
     for index in inside:
         assert origins[index] == [old.token_to_id(f"##{tokenizer.id_to_token(index)}")]
-    back = vocabulary_change.origins(tokenizer, old)
+    back = embedding_transfer.origins(tokenizer, old)
     assert back[old.token_to_id("a")] == [tokenizer.token_to_id("Ġa")]
 
 
@@ -90,7 +93,7 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
         before, after = (report[when][name]["eval/mlm_loss"] for when in ("before", "after"))
         assert f"{before:.3f}" in first.stdout and f"{after - before:+.3f}" in first.stdout
     exported = pretrained.load(tmp_path / "adapted/exported", print)
-    assert exported.tokenizer.vocab_size == tokenizers.load(trained / "tokenizer").vocab_size + 5
+    assert exported.tokenizer.vocab_size == load_tokenizer(trained / "tokenizer").vocab_size + 5
     run_params = pretrained.load(tmp_path / "adapted/run", print).params
     table = exported.params["embeddings"]["word_embeddings"]["embedding"]
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
@@ -107,7 +110,7 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
 
 
 def test_what_cannot_be_adapted_is_refused(model, trained, text_file, tmp_path):
-    vocabulary.train("new:bpe:400", SENTENCES, tmp_path / "bpe")
+    tokenizer_training.train("new:bpe:400", SENTENCES, tmp_path / "bpe")
     flags = [f"--source=text:{text_file}", f"--workdir={tmp_path}/run"]
     assert_refused(run("adapt", *flags), "usage")
     extended = (f"--source=text:{text_file}", f"--tokenizer=extend:5:{tmp_path}/bpe", f"--output={tmp_path}/c")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bertjax import pretrained
+from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model
 from bertjax.model.pretraining import PretrainingModel
-from tests.conftest import assert_refused, run
-from tests.model.batches import SMALL, random_batch
+from tests.support.batches import SMALL, random_batch
+from tests.support.commands import assert_refused, run
 
 VOCABULARY = [
     "[PAD]",

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from bertjax import metrics
-from tests.conftest import assert_refused, run
+from bertjax.trainer import metrics
+from tests.support.commands import assert_refused, run
 
 
 def test_scores_are_those_of_the_run(trained, tiny_config):

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from bertjax.config import MeshConfig
-from bertjax.parallel import make_mesh
+from bertjax.config.pretraining import MeshConfig
+from bertjax.parallel.mesh import make_mesh
 from bertjax.planning import topology
-from tests.conftest import assert_refused, overrides, run
+from tests.support.commands import assert_refused, overrides, run
 
 # libtpu 0.0.42 crashes at smaller sizes.
 SMALL = {

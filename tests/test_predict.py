@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import pretrained
+from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
+from bertjax.inference.predictor import Options, load, make
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.predictor import Options, load, make
-from tests.conftest import ROOT, assert_refused, command, run
-from tests.model.batches import FAMILIES
+from tests.support.batches import FAMILIES
+from tests.support.commands import ROOT, assert_refused, command, run
 
 TEXTS = [
     "a list",

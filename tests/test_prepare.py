@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertjax.data import build, corpus, selection
+from bertjax.corpus import build, format, selection
 from bertjax.errors import UserError
-from bertjax.files import claimed
-from bertjax.text import sources, tokenizers
-from tests import conftest
+from bertjax.storage.files import claimed
+from bertjax.text import sources
+from bertjax.text.tokenizer import load_tokenizer
+from tests.support import commands
 
 
 def documents_of(folder: Path, split: str) -> list[str]:
     """The text of each document of a corpus, decoded."""
-    opened = corpus.Corpus.open(folder, split)
-    tokenizer = tokenizers.load(folder / "tokenizer")
+    opened = format.Corpus.open(folder, split)
+    tokenizer = load_tokenizer(folder / "tokenizer")
     return [
         tokenizer.decode(shard.tokens[shard.sentence_offsets[start] : shard.sentence_offsets[end]])
         for shard in opened.shards
@@ -47,8 +48,8 @@ def make(folder: Path, *specs: str, processes: int = 1, **options) -> build.Summ
 
 
 @pytest.fixture(scope="module")
-def tokenizer(corpus) -> str:
-    return str(corpus / "tokenizer")
+def tokenizer(request) -> str:
+    return str(request.getfixturevalue("corpus") / "tokenizer")
 
 
 def numbered(path: Path, numbers, words: str = "is a document of some words, to be found again") -> str:
@@ -64,7 +65,7 @@ def numbers_of(folder: Path, split: str) -> list[int]:
 
 def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text_file, tmp_path):
     out = tmp_path / "corpus"
-    result = conftest.run(
+    result = commands.run(
         "prepare", f"--source=text:{text_file}", f"--output={out}", "--tokenizer=new:wordpiece:1000", "--verify"
     )
     assert result.returncode == 0, result.stderr
@@ -74,12 +75,12 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
         f"python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={out}" in result.stdout
     )
     assert "tokenising" in result.stderr
-    train, heldout = corpus.Corpus.open(out), corpus.Corpus.open(out, "heldout")
+    train, heldout = format.Corpus.open(out), format.Corpus.open(out, "heldout")
     assert train.documents + heldout.documents == 50
     assert heldout.documents == 8
-    found = collections.Counter("".join("".join(documents_of(out, split)).split()) for split in corpus.SPLITS)
+    found = collections.Counter("".join("".join(documents_of(out, split)).split()) for split in format.SPLITS)
     assert sum(map(len, found)) > 0.9 * len("".join(text_file.read_text().split()))
-    again = conftest.run("prepare", f"--source=text:{text_file}", f"--output={out}", "--tokenizer=new:wordpiece:1000")
+    again = commands.run("prepare", f"--source=text:{text_file}", f"--output={out}", "--tokenizer=new:wordpiece:1000")
     assert again.returncode == 0
     assert "was complete" in again.stdout
 
@@ -88,21 +89,21 @@ def test_a_corpus_holds_the_ids_of_its_sentences(tmp_path, tokenizer):
     path = tmp_path / "a.txt"
     path.write_text("Dr. Smith came. He was late!\n\n\u200b\n\nThe [MASK] of x.")
     make(tmp_path / "out", f"text:{path}", tokenizer=tokenizer, heldout=0)
-    [shard] = corpus.Corpus.open(tmp_path / "out").shards
-    loaded = tokenizers.load(tokenizer)
+    [shard] = format.Corpus.open(tmp_path / "out").shards
+    loaded = load_tokenizer(tokenizer)
     expected = loaded.encode_batch(["Dr. Smith came.", "He was late!", "The [MASK] of x."])
     assert np.split(shard.tokens, shard.sentence_offsets[1:-1])[0].tolist() == expected[0]
     assert shard.tokens.tolist() == [*itertools.chain.from_iterable(expected)]
     assert shard.document_offsets.tolist() == [0, 2, 3]
-    assert corpus.Corpus.open(tmp_path / "out").tokenizer_hash == loaded.hash()
+    assert format.Corpus.open(tmp_path / "out").tokenizer_hash == loaded.hash()
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram", "bpe"])
 def test_every_sentence_begins_a_word(kind, text_file, tmp_path):
     """Behind a document's first one, that is; whole words are masked, and words end with their sentence."""
     make(tmp_path / "out", f"text:{text_file}", tokenizer=f"new:{kind}:600")
-    starts = tokenizers.load(tmp_path / "out/tokenizer").word_starts()
-    for shard in corpus.Corpus.open(tmp_path / "out").shards:
+    starts = load_tokenizer(tmp_path / "out/tokenizer").word_starts()
+    for shard in format.Corpus.open(tmp_path / "out").shards:
         within = np.setdiff1d(np.arange(len(shard.sentence_offsets) - 1), shard.document_offsets)
         assert len(within) > 10
         assert starts[shard.tokens[shard.sentence_offsets[within]]].all()
@@ -112,20 +113,20 @@ def test_the_corpus_is_the_same_for_any_number_of_processes(text_file, tmp_path)
     make(tmp_path / "one", f"text:{text_file}")
     make(tmp_path / "three", f"text:{text_file}", processes=3)
     assert tree(tmp_path / "one") == tree(tmp_path / "three")
-    assert len(corpus.Corpus.open(tmp_path / "one").shards) > 5
+    assert len(format.Corpus.open(tmp_path / "one").shards) > 5
 
 
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, tokenizer):
     psutil = pytest.importorskip("psutil")
     spec = numbered(tmp_path / "a.txt", range(4_000), "is a document. " + "It says much about many things. " * 12)
     arguments = [f"--source={spec}", f"--tokenizer={tokenizer}", "--processes=2", "--shard_megabytes=0.05"]
-    whole = conftest.run("prepare", *arguments, f"--output={tmp_path / 'whole'}")
+    whole = commands.run("prepare", *arguments, f"--output={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     killed = tmp_path / "killed"
     kept = []
     for shards in (0, 3, 12):
         process = subprocess.Popen(
-            conftest.command("prepare", *arguments, f"--output={killed}"), cwd=conftest.ROOT, stderr=subprocess.DEVNULL
+            commands.command("prepare", *arguments, f"--output={killed}"), cwd=commands.ROOT, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 120
         while not (killed / "build").is_dir() or len(list(killed.glob("train-*.arrow"))) < shards:
@@ -139,8 +140,8 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, 
         assert not (killed / "corpus.json").exists()
         kept.append({path: path.stat().st_mtime_ns for path in killed.glob("train-*.arrow")})
         with pytest.raises(UserError, match="not a corpus"):
-            corpus.Corpus.open(killed)
-    result = conftest.run("prepare", *arguments, f"--output={killed}")
+            format.Corpus.open(killed)
+    result = commands.run("prepare", *arguments, f"--output={killed}")
     assert result.returncode == 0, result.stderr
     assert "going on" in result.stderr
     assert tree(killed) == tree(tmp_path / "whole")
@@ -154,8 +155,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, tokenizer):
     spec = numbered(tmp_path / "a.txt", range(4_000), "is a document. " + "It says much about many things. " * 12)
     arguments = [f"--source={spec}", f"--tokenizer={tokenizer}", "--processes=2", "--shard_megabytes=0.05"]
     process = subprocess.Popen(
-        conftest.command("prepare", *arguments, f"--output={tmp_path / 'out'}"),
-        cwd=conftest.ROOT,
+        commands.command("prepare", *arguments, f"--output={tmp_path / 'out'}"),
+        cwd=commands.ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -203,9 +204,9 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
     make(out, f"text:{text_file}")
     before = tree(out)
     shard = out / "train-00001.arrow"
-    conftest.flip_a_bit(shard)
+    commands.flip_a_bit(shard)
     with pytest.raises(UserError, match=r"train-00001.arrow.*delete train-00001.arrow"):
-        corpus.verify(out)
+        format.verify(out)
     shard.unlink()
     (out / "corpus.json").unlink()
     others = {path: path.stat().st_mtime_ns for path in out.glob("*.arrow")}
@@ -217,10 +218,10 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
 def test_verify_needs_no_sources(text_file, tmp_path):
     out = tmp_path / "out"
     make(out, f"text:{text_file}")
-    result = conftest.run("prepare", f"--output={out}", "--verify")
+    result = commands.run("prepare", f"--output={out}", "--verify")
     assert result.returncode == 0 and "every shard is as it was written" in result.stderr
     (out / "heldout-00000.arrow").write_bytes(b"\0" * (out / "heldout-00000.arrow").stat().st_size)
-    conftest.assert_refused(conftest.run("prepare", f"--output={out}", "--verify"), "heldout-00000.arrow: damaged")
+    commands.assert_refused(commands.run("prepare", f"--output={out}", "--verify"), "heldout-00000.arrow: damaged")
 
 
 def test_duplicates_are_dropped_and_the_first_one_stays(tmp_path, tokenizer):
@@ -292,8 +293,8 @@ def test_bad_files_end_in_one_line_and_leave_no_output(kind, tmp_path):
     content, message = BAD_FILES[kind]
     path = tmp_path / "a.txt"
     path.write_bytes(content)
-    result = conftest.run("prepare", f"--source=text:{path}", f"--output={tmp_path / 'out'}")
-    conftest.assert_refused(result, path, message)
+    result = commands.run("prepare", f"--source=text:{path}", f"--output={tmp_path / 'out'}")
+    commands.assert_refused(result, path, message)
     assert not (tmp_path / "out").exists()
 
 
@@ -312,7 +313,7 @@ def test_bad_files_end_in_one_line_and_leave_no_output(kind, tmp_path):
 )
 def test_bad_flags_end_in_one_line(arguments, message, tmp_path):
     arguments = [argument.format(out=tmp_path / "out") for argument in arguments]
-    conftest.assert_refused(conftest.run("prepare", *arguments), message)
+    commands.assert_refused(commands.run("prepare", *arguments), message)
     assert not (tmp_path / "out").exists()
 
 
@@ -343,7 +344,7 @@ def test_a_manifest_that_cannot_be_written_ends_in_a_message_and_the_build_goes_
         make(tmp_path / "out", f"text:{text_file}")
     (tmp_path / "out/corpus.json").rmdir()
     make(tmp_path / "out", f"text:{text_file}")
-    corpus.Corpus.open(tmp_path / "out")
+    format.Corpus.open(tmp_path / "out")
 
 
 def test_two_builds_do_not_write_into_one_folder(text_file, tmp_path):

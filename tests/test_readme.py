@@ -4,7 +4,7 @@ import re
 import shlex
 import shutil
 
-from tests.conftest import ROOT, TINY_MODEL, overrides, run
+from tests.support.commands import ROOT, TINY_MODEL, overrides, run
 
 # Added behind train's own arguments in the README, so that it ends within seconds.
 SHRUNK = overrides(

@@ -16,16 +16,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from bertjax import checkpoint, cpu_tensorflow, metrics, pretrained
-from bertjax.config import LayoutConfig, OptimizerConfig, Phase, to_dict
-from bertjax.config_dict import from_config_dict
+from bertjax import host_tensorflow
+from bertjax.checkpoints import pretrained, store
+from bertjax.config.parse import from_config_dict
+from bertjax.config.pretraining import LayoutConfig, OptimizerConfig, Phase, to_dict
 from bertjax.errors import UserError
-from bertjax.files import claimed
-from bertjax.pretraining_run import train
-from bertjax.text import tokenizers
-from tests.conftest import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
-from tests.data import synthetic
-from tests.model.batches import FAMILIES
+from bertjax.pretraining.run import train
+from bertjax.storage.files import claimed
+from bertjax.text.tokenizer import load_tokenizer
+from bertjax.trainer import metrics
+from tests.support import synthetic
+from tests.support.batches import FAMILIES
+from tests.support.commands import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
 
 
 def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
@@ -108,7 +110,7 @@ def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, capf
     workdir = shutil.copytree(trained, tmp_path / "run")
     train(dataclasses.replace(tiny_config, phases=(Phase(10, 32, 8),), log_every=2), workdir)
     assert "continuing at step 8 of 10" in capfd.readouterr().err
-    assert checkpoint.steps(workdir / "checkpoints")[-1] == 10
+    assert store.steps(workdir / "checkpoints")[-1] == 10
     before = (trained / "metrics.jsonl").read_text()
     assert (workdir / "metrics.jsonl").read_text().startswith(before)
 
@@ -129,7 +131,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tiny
     )
     with pytest.raises(UserError) as error:
         train(config, tmp_path / "run")
-    steps = checkpoint.steps(tmp_path / "run/checkpoints")
+    steps = store.steps(tmp_path / "run/checkpoints")
     assert "at step" in str(error.value) and f"the last good checkpoint is step {steps[-1]}" in str(error.value)
     for record in metrics.read(tmp_path / "run/metrics.jsonl"):
         assert np.isfinite(list(record.values())).all()
@@ -208,8 +210,8 @@ def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tm
     )
     train(config, tmp_path / "run")
     assert "starting from the parameters of" in capfd.readouterr().err
-    start, _ = checkpoint.read_params(trained / "checkpoints/8")
-    end, _ = checkpoint.read_params(tmp_path / "run/checkpoints/1")
+    start, _ = store.read_params(trained / "checkpoints/8")
+    end, _ = store.read_params(tmp_path / "run/checkpoints/1")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), end, start)
 
 
@@ -234,7 +236,7 @@ def test_a_kernel_without_dropout_is_refused_before_the_first_step(tiny_config, 
 def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(corpus, tmp_path):
     """Of the same size, so that every id exists and means something else."""
     folder = shutil.copytree(corpus, tmp_path / "corpus")
-    vocabulary = tokenizers.load(corpus / "tokenizer")
+    vocabulary = load_tokenizer(corpus / "tokenizer")
     pieces = [vocabulary.id_to_token(index) for index in range(vocabulary.vocab_size)]
     shutil.rmtree(folder / "tokenizer")
     (folder / "tokenizer").mkdir()
@@ -290,7 +292,7 @@ def test_one_held_out_document_is_refused_before_the_first_step(tiny_config, tmp
     synthetic.write(folder, {"train": [[[[5, 6, 7]], [[8, 9]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=600)
     shutil.copytree(f"{tiny_config.corpus}/tokenizer", folder / "tokenizer")
     manifest = json.loads((folder / "corpus.json").read_text())
-    manifest["tokenizer_hash"] = tokenizers.load(folder / "tokenizer").hash()
+    manifest["tokenizer_hash"] = load_tokenizer(folder / "tokenizer").hash()
     (folder / "corpus.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="two heldout documents"):
         train(dataclasses.replace(tiny_config, corpus=str(folder)), tmp_path / "run")
@@ -330,7 +332,7 @@ def test_files_that_cannot_be_written_are_named_with_the_reason(tiny_config, tra
 
 def _events(folder):
     """The events of a TensorBoard folder in order."""
-    tf = cpu_tensorflow.load()
+    tf = host_tensorflow.load()
     for record in tf.data.TFRecordDataset(sorted(map(str, folder.iterdir()))).as_numpy_iterator():
         yield tf.compat.v1.Event.FromString(record)
 

@@ -1,1 +1,1 @@
-"""The corpus on disk and the input pipeline: batch(seed, step)."""
+"""The input pipeline: batch(seed, step) as a pure function of corpus, seed and step."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.config import Config
-from bertjax.data.corpus import Corpus
+from bertjax.config.pretraining import Config
+from bertjax.corpus.format import Corpus
 from bertjax.data.stream import Batch, Stream
-from bertjax.data.vocabulary import Vocabulary
+from bertjax.data.token_info import Vocabulary
 
 # Not the run's seed: runs with different seeds are scored on the same masks.
 _SEED = 0

@@ -11,12 +11,12 @@ import dataclasses
 
 import numpy as np
 
-from bertjax.config import Sequencing
+from bertjax.config.pretraining import Sequencing
+from bertjax.corpus.format import Corpus
 from bertjax.data import rng
-from bertjax.data.corpus import Corpus
-from bertjax.data.examples import EXAMPLE, cut
-from bertjax.data.masks import Predictions
-from bertjax.data.pairs import Sequences
+from bertjax.data.masking import Predictions
+from bertjax.data.sequences import Sequences
+from bertjax.data.spans import EXAMPLE, cut
 
 Batch = dict[str, np.ndarray]
 

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bertjax import cpu_tensorflow
-from bertjax.config import Config
-from bertjax.data.corpus import Corpus
+from bertjax import host_tensorflow
+from bertjax.config.pretraining import Config
+from bertjax.corpus.format import Corpus
 from bertjax.data.stream import Batch, Stream
-from bertjax.data.vocabulary import Vocabulary
+from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 
 # NumPy's calls are cheap from about this many tokens on, so a tf.data element holds several batches that are smaller.
@@ -120,7 +120,7 @@ class BatchSource:
             numbers = self._numbers(phase, int(step), min(int(step) + steps, last), rows)
             return list(stream.batch(numbers).values())
 
-        tf = cpu_tensorflow.load()
+        tf = host_tensorflow.load()
         types = [array.dtype for array in example.values()]
         dataset = tf.data.Dataset.range(first + 1, last, steps).map(
             lambda step: tf.numpy_function(compute, [step], types),

@@ -4,15 +4,15 @@ import functools
 
 import numpy as np
 
-from bertjax.config import MaskingConfig, Sequencing
+from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.corpus.format import Corpus
 from bertjax.data import rng
-from bertjax.data.corpus import Corpus
-from bertjax.data.examples import EXAMPLE
-from bertjax.data.masks import mask
+from bertjax.data.epochs import Plans
+from bertjax.data.masking import mask
 from bertjax.data.packing import Part, joined, widths
-from bertjax.data.pairs import sequences
-from bertjax.data.plans import Plans
-from bertjax.data.vocabulary import Vocabulary
+from bertjax.data.sequences import sequences
+from bertjax.data.spans import EXAMPLE
+from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 
 Batch = dict[str, np.ndarray]

@@ -11,10 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax import parallel, sharding, training
 from bertjax.errors import UserError
-from bertjax.finetuning.setup import Setup, Split
+from bertjax.finetuning.task_model import Setup, Split
 from bertjax.model.finetuning import POOLED
+from bertjax.parallel import sharding
+from bertjax.parallel.mesh import put_batch
+from bertjax.trainer import loop
 
 
 def computed(
@@ -25,7 +27,7 @@ def computed(
     Raises:
       UserError: they would take more than `most` GB.
     """
-    encode = training.make_predict_step(setup.model, setup.mesh, method="encode")
+    encode = loop.make_predict_step(setup.model, setup.mesh, method="encode")
     params = jax.device_put(params, sharding.of_state(params, setup.mesh))
     shape = jax.eval_shape(encode, params, next(splits[0].batches.sorted())[1]).shape[-2:]
     size = sum(_vectors(setup, split) for split in splits) * math.prod(shape) * np.float32().nbytes / 1e9
@@ -45,11 +47,11 @@ def _vectors(setup: Setup, split: Split) -> int:
     return len(rows) if setup.task.kind in POOLED else sum(len(row.input_ids) for row in rows)
 
 
-def _computed(setup: Setup, params: Any, split: Split, encode: Callable[[Any, training.Batch], jax.Array]) -> Split:
+def _computed(setup: Setup, params: Any, split: Split, encode: Callable[[Any, loop.Batch], jax.Array]) -> Split:
     rows, choices, pooled = split.batches.rows, split.batches.choices, setup.task.kind in POOLED
     features: list[Any] = [None] * len(rows)
     for units, batch in split.batches.sorted():
-        found = np.asarray(jax.device_get(encode(params, parallel.put_batch(batch, setup.mesh))), np.float32)
+        found = np.asarray(jax.device_get(encode(params, put_batch(batch, setup.mesh))), np.float32)
         for place, number in enumerate(unit * choices + choice for unit in units for choice in range(choices)):
             # A copy: the whole batch with its padding would be kept.
             features[number] = (found[place] if pooled else found[place, : len(rows[number].input_ids)]).copy()

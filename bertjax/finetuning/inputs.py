@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
-from bertjax.pretrained import Pretrained
-from bertjax.tasks.task import APART, ChoiceExample, QuestionExample, TextExample, WordsExample
-from bertjax.text.tokenizers import Tokenizer
+from bertjax.tasks.examples import APART, ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.text.tokenizer import Tokenizer
 
 # A text of more characters is a mistake of its file, such as a quotation mark that is never closed.
 MOST_CHARACTERS = 200_000

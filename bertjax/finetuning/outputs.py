@@ -1,4 +1,4 @@
-"""From a model's scores to predictions, as `bertjax.tasks.task` defines them for each kind."""
+"""From a model's scores to predictions, as `bertjax.tasks.examples` defines them for each kind."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bertjax.finetuning.inputs import Limits, Row
-from bertjax.tasks.task import Answer, ChoiceExample
+from bertjax.tasks.examples import Answer, ChoiceExample
 
 _ASKED = 1024  # texts that are compared with all others at once
 _BEST = 20  # answers that are kept

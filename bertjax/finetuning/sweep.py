@@ -13,16 +13,16 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bertjax import training
+from bertjax.config.finetuning import FinetuneConfig, Run, optimizer_config
 from bertjax.errors import UserError
-from bertjax.finetuning.config import FinetuneConfig, Run, optimizer_config
-from bertjax.finetuning.setup import Setup, Split
+from bertjax.finetuning.task_model import Setup, Split
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.layerwise import scale_by_layer
 from bertjax.optimizers.schedules import stretch
-from bertjax.parallel import compiler_options
-from bertjax.progress import Progress
-from bertjax.speed import Clock
+from bertjax.parallel.mesh import compiler_options
+from bertjax.trainer import loop
+from bertjax.trainer.progress import Progress
+from bertjax.trainer.throughput import Clock
 
 Settings = dict[str, jax.Array]  # of a run: learning_rate, warmup_steps, total_steps, seed
 
@@ -49,7 +49,7 @@ class Sweep:
         params: Any,
         train: Split,
         dev: list[Split],
-        teacher: tuple[training.Read, Any] | None = None,
+        teacher: tuple[loop.Read, Any] | None = None,
     ):
         """`params` are those to start from; what the model has beside them starts afresh, by the run's seed.
 
@@ -57,14 +57,14 @@ class Sweep:
         """
         self._read, self._teacher = teacher or (None, None)
         self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
-        self._abstract = training.abstract_state(
+        self._abstract = loop.abstract_state(
             setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
         )
 
     def train(
         self,
         run: Run,
-        stop: training.StopSignal,
+        stop: loop.StopSignal,
         on_step: Callable[[int, dict[str, float]], None],
         on_epoch: Callable[[int, int, dict[str, dict[str, float]]], None],
         shown: bool,
@@ -82,7 +82,7 @@ class Sweep:
         everywhere = NamedSharding(self._setup.mesh, PartitionSpec())
         settings = jax.device_put(self._settings(run), everywhere)
 
-        def train_step(state: training.TrainState, batch: training.Batch) -> Any:
+        def train_step(state: loop.TrainState, batch: loop.Batch) -> Any:
             return self._step(state, batch, settings, self._teacher)
 
         state = self._initial(self._params, settings["seed"])
@@ -91,7 +91,7 @@ class Sweep:
             hooks = _hooks(on_step, progress, config.log_every)
             for epoch in range(1, run.epochs + 1):
                 begin, first = time.perf_counter(), step
-                step, state = training.fit(
+                step, state = loop.fit(
                     state, batches.epoch(run.seed, epoch), train_step, self._setup.mesh, hooks, stop, Clock(), step
                 )
                 seconds += time.perf_counter() - begin
@@ -136,12 +136,12 @@ class Sweep:
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
-    def _step(self) -> training.TrainStep:
+    def _step(self) -> loop.TrainStep:
         setup, parts = self._setup, self._config.layout.accumulation
 
-        def step(state: training.TrainState, batch: training.Batch, settings: Settings, teacher: Any) -> Any:
+        def step(state: loop.TrainState, batch: loop.Batch, settings: Settings, teacher: Any) -> Any:
             optimizer, schedule = self._optimizer(settings)
-            one = training.train_step_function(
+            one = loop.train_step_function(
                 setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts, self._read
             )
             return one(state, batch, teacher)
@@ -149,21 +149,21 @@ class Sweep:
         return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(setup.mesh))
 
     @functools.cached_property
-    def _initial(self) -> Callable[[Any, jax.Array], training.TrainState]:
+    def _initial(self) -> Callable[[Any, jax.Array], loop.TrainState]:
         example = self._train.batches.example()
         first = self._settings(self._config.runs()[0])
 
-        def make(params: Any, seed: jax.Array) -> training.TrainState:
+        def make(params: Any, seed: jax.Array) -> loop.TrainState:
             # Zeros: the program would hold the example's numbers, and features are many.
             batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
             fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
             params = fresh | params
-            return training.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
+            return loop.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
 
         return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))
 
 
-def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> training.Hooks:
+def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> loop.Hooks:
     def on_metrics(step: int, values: dict[str, float]) -> None:
         for name in ("train/loss", "train/grad_norm"):
             if not math.isfinite(values[name]):
@@ -173,7 +173,7 @@ def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress,
             on_step(step, values)
             progress.report(step, f"loss {values['train/loss']:.3f}")
 
-    return training.Hooks(
+    return loop.Hooks(
         on_metrics=on_metrics,
         evaluation_due=lambda step: False,
         on_evaluation=lambda step, state: None,

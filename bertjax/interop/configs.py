@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertjax.config import ACTIVATIONS, ModelConfig
+from bertjax.config.pretraining import ACTIVATIONS, ModelConfig
+from bertjax.config.validation import validate_model
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
-from bertjax.interop.names import CLASSES, class_name, position_offset
-from bertjax.tasks.task import APART
-from bertjax.validation import validate_model
+from bertjax.interop.parameter_map import CLASSES, class_name, position_offset
+from bertjax.tasks.examples import APART
 
 _LABELLED = ("classification", "multi_label", "tagging")
 # What a …ForSequenceClassification is trained for.

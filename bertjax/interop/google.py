@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bertjax import cpu_tensorflow
+from bertjax import host_tensorflow
 from bertjax.errors import UserError, first_line
 
 # What training keeps beside the weights: the optimizer's moments, its step, and the state of loss scaling.
@@ -33,7 +33,7 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: a file is missing or damaged.
     """
-    tf = cpu_tensorflow.load()
+    tf = host_tensorflow.load()
     tensors = {}
     try:
         reader = tf.train.load_checkpoint(str(prefix))

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config import PAIR_TASKS, ModelConfig
+from bertjax.config.pretraining import PAIR_TASKS, ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
-from bertjax.interop.names import Name, fine_tuned_names, position_offset, pretraining_names
+from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offset, pretraining_names
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
-from bertjax.tasks.task import APART
+from bertjax.tasks.examples import APART
 
 
 def import_model(

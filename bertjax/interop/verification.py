@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
-from bertjax.interop.names import class_name
+from bertjax.interop.parameter_map import class_name
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
-from bertjax.text.tokenizers import Tokenizer
+from bertjax.text.tokenizer import Tokenizer
 
 # The parity law's bound on a score, absolute, in f32.
 TOLERANCE = 1e-4

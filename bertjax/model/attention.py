@@ -1,6 +1,6 @@
 """Attention: one function from queries, keys and values to contexts, and the layer around it.
 
-`plain_attention` is the reference and works everywhere, with dropout. Where a kernel of `bertjax.model.kernels` can
+`plain_attention` is the reference and works everywhere, with dropout. Where one of `bertjax.model.fused_attention` can
 do the same, the layer takes that. In layers of local attention a token sees only those that stand near it in the row;
 `local_attention` computes that in time and memory that grow with the length, not with its square.
 """
@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from bertjax.config import ModelConfig
-from bertjax.model import kernels
+from bertjax.config.pretraining import ModelConfig
+from bertjax.model import fused_attention
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import Dense, output_init
 from bertjax.model.rotary import rotate
-from bertjax.sharding import constrain
+from bertjax.parallel.sharding import constrain
 
 # In blocks every row meets two windows of keys, which are copied for that. From so many windows of rows on that is less
 # work than to meet all keys: forward and backward of 3,072 tokens on a CPU at 2, 3, 4 and 8 windows of 128 take 1.3,
@@ -153,12 +153,12 @@ class SelfAttention(nn.Module):
             near = _near(jnp.arange(length)[None] if chosen is None else chosen, length, window)
             context = plain_attention(query, key, value, mask, segments, near=near, **dropping)
         else:
-            context = kernels.run(kernel, query, key, value, mask, segments, window)
+            context = fused_attention.run(kernel, query, key, value, mask, segments, window)
         if blocks and positions is not None:
             context = jnp.take_along_axis(context, positions[..., None, None], axis=1)
         context = context.reshape(x.shape)
         if kernel == "xla":  # kernels name theirs
-            context = checkpoint_name(context, kernels.CONTEXT)
+            context = checkpoint_name(context, fused_attention.CONTEXT)
         return Dense(config.hidden_size, config, self.dtype, output_init, name="output")(context)
 
     def _heads(
@@ -175,8 +175,10 @@ class SelfAttention(nn.Module):
     def _kernel(self, length: int, dropout: bool, window: int) -> str:
         split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
         size = self.config.head_size
-        request = kernels.Request(self.platform or kernels.platform(), self.dtype, length, size, dropout, split, window)
-        return kernels.choose(self.kernel, request)
+        request = fused_attention.Request(
+            self.platform or fused_attention.platform(), self.dtype, length, size, dropout, split, window
+        )
+        return fused_attention.choose(self.kernel, request)
 
 
 def _near(rows: jax.Array, length: int, window: int) -> jax.Array | None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.hashing import element_index
+from bertjax.arrays.hashing import element_index
 
 _BITS = 16
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

@@ -21,8 +21,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config import ModelConfig
-from bertjax.model import kernels
+from bertjax.config.pretraining import ModelConfig
+from bertjax.model import fused_attention
 from bertjax.model.attention import SelfAttention
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import (
@@ -36,7 +36,7 @@ from bertjax.model.layers import (
     word_init,
 )
 from bertjax.model.lookup import lookup
-from bertjax.sharding import constrain, gathered_layer
+from bertjax.parallel.sharding import constrain, gathered_layer
 
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
 SITES = 4
@@ -358,7 +358,7 @@ def _remat_policy(name: str) -> Callable:
         "full": policies.nothing_saveable,
         "dots": policies.dots_with_no_batch_dims_saveable,
         "bert": policies.save_from_both_policies(
-            policies.save_only_these_names(PRODUCT, kernels.CONTEXT), kernels.saves
+            policies.save_only_these_names(PRODUCT, fused_attention.CONTEXT), fused_attention.saves
         ),
     }[name]
 

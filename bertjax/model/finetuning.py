@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.model.dropout import dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
 from bertjax.model.layers import Dense, PredictionHead, activation, head_init
@@ -30,7 +30,7 @@ class LayerMixture(nn.Module):
 class FinetuningModel(nn.Module):
     """Encoder and `task_head`; the other fields are those of `PretrainingModel`.
 
-    `kind` is one of `bertjax.tasks.task.KINDS`; `outputs` is the number of labels, 1 for regression and choice, and 2
+    `kind` is one of `bertjax.tasks.examples.KINDS`; `outputs` is the number of labels, 1 for regression and choice, 2
     for span (where the answer begins and ends).
 
     With `features` the encoder is a frozen one, that never drops, and the head reads of each token the output of its

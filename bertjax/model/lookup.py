@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from bertjax.sharding import RULES, spec
+from bertjax.parallel.sharding import RULES, spec
 
 
 @jax.custom_vjp

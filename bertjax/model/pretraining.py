@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config import PAIR_TASKS, ModelConfig
+from bertjax.config.pretraining import PAIR_TASKS, ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, activation, add_bias, head_transform, matmul_precision
-from bertjax.sharding import constrain
+from bertjax.parallel.sharding import constrain
 
 
 def pairs_of(params: Mapping[str, Any]) -> str:

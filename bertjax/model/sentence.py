@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, head_init
 
@@ -41,7 +41,7 @@ def normalized(vectors: jax.Array) -> jax.Array:
 class SentenceModel(nn.Module):
     """Encoder, pooling, and for comparisons a `task_head`; the other fields are those of `FinetuningModel`.
 
-    `kind` is one of `bertjax.tasks.task.APART`; `texts` neighbouring rows belong to one example.
+    `kind` is one of `bertjax.tasks.examples.APART`; `texts` neighbouring rows belong to one example.
     """
 
     config: ModelConfig

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config import OptimizerConfig
+from bertjax.config.pretraining import OptimizerConfig
+from bertjax.optimizers.bf16_moments import stored_in_bfloat16
 from bertjax.optimizers.decay import decay_mask
-from bertjax.optimizers.rounding import stored_in_bfloat16
 
 
 def adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

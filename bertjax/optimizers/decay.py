@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from bertjax.trees import path_name
+from bertjax.arrays.trees import path_name
 
 # As in google-research/bert: matrices and embedding tables decay, LayerNorm and biases do not. Neither does a mixture
 # of layers, whose scale has no reason to be small.

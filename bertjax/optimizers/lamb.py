@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config import OptimizerConfig
+from bertjax.arrays.trees import path_name
+from bertjax.config.pretraining import OptimizerConfig
 from bertjax.optimizers.adamw import direction
 from bertjax.optimizers.decay import decay_mask
-from bertjax.sharding import is_stacked
-from bertjax.trees import path_name
+from bertjax.parallel.sharding import is_stacked
 
 
 def lamb(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

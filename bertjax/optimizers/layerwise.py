@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config import ModelConfig
+from bertjax.arrays.trees import path_name
+from bertjax.config.pretraining import ModelConfig
 from bertjax.model.encoder import segments
-from bertjax.trees import path_name
 
 
 def scale_by_layer(decay: float, config: ModelConfig) -> optax.GradientTransformation:

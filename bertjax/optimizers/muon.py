@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config import OptimizerConfig
+from bertjax.arrays.trees import path_name
+from bertjax.config.pretraining import OptimizerConfig
 from bertjax.optimizers.adamw import clip_by_global_norm, scale_by_uncorrected_adam
 from bertjax.optimizers.decay import decay_mask
-from bertjax.trees import path_name
 
 _MOMENTUM = 0.95
 _ITERATIONS = 5

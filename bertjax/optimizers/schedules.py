@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config import OptimizerConfig, Phase
+from bertjax.config.pretraining import OptimizerConfig, Phase
 
 
 def learning_rate(config: OptimizerConfig, phases: Sequence[Phase]) -> optax.Schedule:

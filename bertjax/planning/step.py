@@ -11,14 +11,17 @@ import jax
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
-from bertjax import parallel, pretraining, sharding, training
-from bertjax.config import Config, Phase
+from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError, first_line
 from bertjax.model.flops import training_flops
+from bertjax.parallel import sharding
+from bertjax.parallel.mesh import make_mesh, peak_flops
 from bertjax.planning import hlo
 from bertjax.planning.collectives import Collective, collectives
 from bertjax.planning.topology import Topology
 from bertjax.planning.traffic import traffic
+from bertjax.pretraining import build
+from bertjax.trainer import loop
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
       DoesNotFit: the compiler says so, or its program takes more than there is.
       UserError: the mesh does not fit the devices or the model.
     """
-    mesh = parallel.make_mesh(config.mesh, topology.devices)
+    mesh = make_mesh(config.mesh, topology.devices)
     traced, state = _trace(config, phase, mesh)
     compiled = _compile(traced)
     memory = compiled.memory_analysis()
@@ -79,11 +82,11 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     sent = collectives(program, dict(mesh.shape))
     predictions = config.masking.predictions(phase.length, config.packing)
     program_flops, moved = matmul_flops(traced.jaxpr.jaxpr) / mesh.size, traffic(program)
-    peak_flops = parallel.peak_flops(topology.devices[:1])
+    peak = peak_flops(topology.devices[:1])
     made = Plan(
         phase=phase,
         mesh=dict(mesh.shape),
-        attention=pretraining.attention_kernel(config, phase, mesh),
+        attention=build.attention_kernel(config, phase, mesh),
         parameters=_bytes(state.params),
         optimizer=_bytes(state.optimizer),
         total=(
@@ -100,8 +103,8 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
         program_flops=program_flops,
         moved=moved,
         collectives=sent,
-        seconds=_seconds(program_flops / peak_flops, moved, sent, topology) if topology.chip else {},
-        peak_flops=peak_flops,
+        seconds=_seconds(program_flops / peak, moved, sent, topology) if topology.chip else {},
+        peak_flops=peak,
         unread_loops=[name for name, trips in program.trips.items() if trips is None],
     )
     if made.limit is not None and made.total > made.limit:
@@ -109,16 +112,16 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     return made
 
 
-def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, training.TrainState]:
+def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, loop.TrainState]:
     """The train step as JAX sees it, and the shapes of its state."""
     sharding.check(dataclasses.replace(config, phases=(phase,)), mesh)
-    objective = pretraining.make_objective(pretraining.in_phase(config, phase))
-    optimizer, schedule = pretraining.make_optimizer(config)
-    batch = pretraining.abstract_batch(config, phase)
+    objective = build.make_objective(build.in_phase(config, phase))
+    optimizer, schedule = build.make_optimizer(config)
+    batch = build.abstract_batch(config, phase)
     places = sharding.of_batch(batch, mesh)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in batch.items()}
-    state = training.abstract_state(objective, optimizer, batch, mesh)
-    step = training.make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
+    state = loop.abstract_state(objective, optimizer, batch, mesh)
+    step = loop.make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
     return step.trace(state, batch), state
 
 
@@ -202,7 +205,7 @@ def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callabl
     """The largest global batch that fits, in steps of an eighth of what does; 0 where none does."""
     if topology.chip is None:
         raise UserError("--fit needs a topology whose memory is known: a TPU's")
-    shape = parallel.make_mesh(config.mesh, topology.devices).shape
+    shape = make_mesh(config.mesh, topology.devices).shape
     unit = shape["data"] * shape["fsdp"] * config.layout.accumulation
 
     def fits(rows: int) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertjax.errors import UserError
-from bertjax.tasks import rows, scores, tfds
+from bertjax.tasks import line_formats, scores, tfds
+from bertjax.tasks.examples import Task, WordsExample
 from bertjax.tasks.table import Table
-from bertjax.tasks.task import Task, WordsExample
 
 Sentence = tuple[str, list[tuple[int, str, str]]]  # (its name in the file or "", (row, word, label) of each word)
 
@@ -41,9 +41,9 @@ def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, l
 
     def find(split: str) -> Path:
         if not any(named.values()):
-            return rows.find([Path(data_dir)], spec.files[split], "give data_dir the folder with it")
+            return line_formats.find([Path(data_dir)], spec.files[split], "give data_dir the folder with it")
         if not named[split]:
-            raise rows.MissingFileError(f"{name}: there is no file for {split}; give table.{split}")
+            raise line_formats.MissingFileError(f"{name}: there is no file for {split}; give table.{split}")
         return Path(data_dir) / named[split]
 
     def read(split: str) -> list[WordsExample]:
@@ -70,7 +70,7 @@ def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, l
 def _is_there(find: Callable[[str], Path], split: str) -> bool:
     try:
         find(split)
-    except rows.MissingFileError:
+    except line_formats.MissingFileError:
         return False
     return True
 
@@ -79,10 +79,12 @@ def _example(path: Path, count: int, sentence: Sentence, positions: Mapping[str,
     name, words = sentence
     for number, _, label in words:
         if label not in positions:
-            raise UserError(f"{rows.place(path, number)}: unknown label {label!r}; is this the task's own file?")
+            raise UserError(
+                f"{line_formats.place(path, number)}: unknown label {label!r}; is this the task's own file?"
+            )
     return WordsExample(
         id=name or str(count),
-        where=rows.place(path, words[0][0]),
+        where=line_formats.place(path, words[0][0]),
         words=tuple(word for _, word, _ in words),
         labels=tuple(positions[label] for *_, label in words),
     )
@@ -90,14 +92,16 @@ def _example(path: Path, count: int, sentence: Sentence, positions: Mapping[str,
 
 def _conll2003(path: Path) -> Iterator[Sentence]:
     """Sentences of `word POS chunk entity`; -DOCSTART- lines are no words. IOB1 becomes IOB2."""
-    for block in rows.blocks(path):
+    for block in line_formats.blocks(path):
         words = []
         for number, line in block:
-            cells = rows.columns(line)
+            cells = line_formats.columns(line)
             if cells[0] == "-DOCSTART-":
                 continue
             if len(cells) != 4:
-                raise UserError(f"{rows.place(path, number)}: {len(cells)} columns instead of 4; get the file again")
+                raise UserError(
+                    f"{line_formats.place(path, number)}: {len(cells)} columns instead of 4; get the file again"
+                )
             words.append((number, cells[0], cells[3]))
         if words:
             labels = iob2([label for *_, label in words])
@@ -116,7 +120,7 @@ def iob2(labels: Sequence[str]) -> list[str]:
 
 def _conllu(path: Path) -> Iterator[Sentence]:
     """Words and universal parts of speech; ranges (1-2) and empty nodes (1.1) are no words."""
-    for block in rows.blocks(path):
+    for block in line_formats.blocks(path):
         name, words = "", []
         for number, line in block:
             if line.startswith("#"):
@@ -125,7 +129,9 @@ def _conllu(path: Path) -> Iterator[Sentence]:
                 continue
             cells = line.split("\t")
             if len(cells) != 10:
-                raise UserError(f"{rows.place(path, number)}: {len(cells)} fields instead of 10; get the file again")
+                raise UserError(
+                    f"{line_formats.place(path, number)}: {len(cells)} fields instead of 10; get the file again"
+                )
             if cells[0].isdigit():
                 words.append((number, cells[1], cells[3]))
         if words:

@@ -6,7 +6,7 @@ The classes stand in the order of Hugging Face's and TFDS's `glue`.
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bertjax.tasks import rows, scores
+from bertjax.tasks import line_formats, scores
 from bertjax.tasks.text_task import TextTask
 
 _FILES = {"train": ("train.tsv",), "dev": ("dev.tsv",), "test": ("test.tsv",)}
@@ -16,18 +16,18 @@ _INTEGERS = ("0", "1")
 _SENTENCES = ("sentence1", "sentence2")
 
 
-def _original_mrpc(folder: Path, split: str) -> rows.Sheet | None:
+def _original_mrpc(folder: Path, split: str) -> line_formats.Sheet | None:
     """MRPC as Microsoft gives it: dev are the training file's rows whose two IDs are in dev_ids.tsv."""
     test = split == "test"
     path = folder / f"msr_paraphrase_{'test' if test else 'train'}.txt"
     if not path.is_file():
         return None
-    sheet = rows.unquoted(path)
+    sheet = line_formats.unquoted(path)
     if test:
         return sheet
     remedy = "it says which rows of msr_paraphrase_train.txt are dev; get it where you got GLUE"
-    ids = rows.find([folder], ["dev_ids.tsv", "mrpc_dev_ids.tsv"], remedy)
-    dev = {tuple(cells[:2]) for _, cells in rows.unquoted(ids, columns={}).rows}
+    ids = line_formats.find([folder], ["dev_ids.tsv", "mrpc_dev_ids.tsv"], remedy)
+    dev = {tuple(cells[:2]) for _, cells in line_formats.unquoted(ids, columns={}).rows}
     first, second = (sheet.position(column, "is this the original file?") for column in ("#1 ID", "#2 ID"))
 
     def chosen() -> Iterator[tuple[int, list[str]]]:
@@ -35,7 +35,7 @@ def _original_mrpc(folder: Path, split: str) -> rows.Sheet | None:
             if (tuple(cells[at] for at in (first, second) if at < len(cells)) in dev) == (split == "dev"):
                 yield number, cells
 
-    return rows.Sheet(path, sheet.columns, chosen())
+    return line_formats.Sheet(path, sheet.columns, chosen())
 
 
 TASKS = {

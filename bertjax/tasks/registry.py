@@ -3,12 +3,12 @@
 import difflib
 from collections.abc import Callable, Sequence
 
-from bertjax import command
+from bertjax import cli
 from bertjax.errors import UserError
 from bertjax.tasks import conll, glue, sick, squad, swag
 from bertjax.tasks.conll import open_conll
+from bertjax.tasks.examples import Task
 from bertjax.tasks.table import Table, open_table
-from bertjax.tasks.task import Task
 from bertjax.tasks.text_task import open_text_task
 
 _TEXT_TASKS = {f"glue/{name}": spec for name, spec in glue.TASKS.items()} | {
@@ -27,7 +27,7 @@ def open_task(
     data_dir: str,
     table: Table | None = None,
     labels: Sequence[str] | None = None,
-    say: Callable[[str], None] = command.say,
+    say: Callable[[str], None] = cli.say,
 ) -> Task:
     """Binds a task to its data.
 

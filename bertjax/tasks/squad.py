@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import UserError
-from bertjax.tasks import rows, squad_scores, tfds
-from bertjax.tasks.task import QuestionExample, Task
+from bertjax.tasks import line_formats, squad_scores, tfds
+from bertjax.tasks.examples import QuestionExample, Task
 from bertjax.tasks.text_task import Say
 from bertjax.text import readers
 
@@ -27,7 +27,7 @@ def open_squad(name: str, data_dir: str, say: Say) -> Task:
             found = [_from_tfds(record, place) for record in records]
         else:
             remedy = "give data_dir the folder with it"
-            path = rows.find([Path(data_dir)], [f"{split}-{version}.json"], remedy)
+            path = line_formats.find([Path(data_dir)], [f"{split}-{version}.json"], remedy)
             found = list(_questions(path))
         kept = _checked(found, unanswerable, split == "train", say)
         if not kept:

@@ -10,7 +10,7 @@ import string
 from collections.abc import Sequence
 
 from bertjax.tasks import scores
-from bertjax.tasks.task import Answer, QuestionExample
+from bertjax.tasks.examples import Answer, QuestionExample
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)  # ASCII only

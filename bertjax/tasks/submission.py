@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bertjax import files
 from bertjax.errors import UserError
+from bertjax.storage import files
 from bertjax.tasks import glue
-from bertjax.tasks.task import Task, TextExample
+from bertjax.tasks.examples import Task, TextExample
 
 
 def write(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bertjax.errors import UserError
-from bertjax.tasks import rows, scores, tfds
-from bertjax.tasks.task import ChoiceExample, Task
+from bertjax.tasks import line_formats, scores, tfds
+from bertjax.tasks.examples import ChoiceExample, Task
 
 _FILES = {"train": ("train.csv",), "dev": ("val.csv",), "test": ("test.csv",)}
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")
@@ -17,7 +17,9 @@ def open_swag(name: str, data_dir: str) -> Task:
     def read(split: str) -> list[ChoiceExample]:
         if tfds.named(data_dir):
             raise tfds.not_read(data_dir)
-        return _read(rows.find([Path(data_dir)], _FILES[split], "give data_dir the folder with it"), split != "test")
+        return _read(
+            line_formats.find([Path(data_dir)], _FILES[split], "give data_dir the folder with it"), split != "test"
+        )
 
     return Task(
         name=name,
@@ -31,7 +33,7 @@ def open_swag(name: str, data_dir: str) -> Task:
 
 
 def _read(path: Path, labelled: bool) -> list[ChoiceExample]:
-    sheet = rows.quoted(path, ",")
+    sheet = line_formats.quoted(path, ",")
     first, second, *endings = (
         sheet.position(column, "is this SWAG's own file?") for column in ("sent1", "sent2", *_ENDINGS)
     )
@@ -39,7 +41,7 @@ def _read(path: Path, labelled: bool) -> list[ChoiceExample]:
     index = sheet.columns.get("")  # the first column has no name
     examples = []
     for number, cells in sheet.rows:
-        where = rows.place(path, number)
+        where = line_formats.place(path, number)
         choices = tuple(f"{cells[second]} {cells[ending]}".strip() for ending in endings)
         identity = str(len(examples)) if index is None else cells[index]
         examples.append(ChoiceExample(identity, where, cells[first], choices, _label(cells, label, where)))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import UserError
-from bertjax.tasks import rows, scores
-from bertjax.tasks.task import ChoiceExample, Task, TextExample, WordsExample
+from bertjax.tasks import line_formats, scores
+from bertjax.tasks.examples import ChoiceExample, Task, TextExample, WordsExample
 from bertjax.tasks.text_task import number
 from bertjax.text import readers
 
@@ -244,7 +244,7 @@ def _remedy(table: Table, column: str) -> str:
 
 
 def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator[_Record]:
-    sheet = rows.quoted(path, delimiter)
+    sheet = line_formats.quoted(path, delimiter)
 
     def position(column: str) -> int:
         return sheet.position(column, _remedy(table, column))
@@ -253,12 +253,12 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
     label = position(table.label) if labelled or (table.label and table.label in sheet.columns) else None
     for row, cells in sheet.rows:
         values = [None if at is None else cells[at] for at in (text, second, label)]
-        yield _Record(rows.place(path, row), *values)
+        yield _Record(line_formats.place(path, row), *values)
 
 
 def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
-    for row, record in rows.json_lines(path):
-        where = rows.place(path, row)
+    for row, record in line_formats.json_lines(path):
+        where = line_formats.place(path, row)
         for field in ("text", *(("second",) if table.second else ()), *(("label",) if labelled else ())):
             if (column := getattr(table, field)) not in record:
                 found = ", ".join(map(repr, record))
@@ -271,8 +271,8 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[_Record]:
 
 def _columns(path: Path, labelled: bool) -> Iterator[_Record]:
     """A word a line, its label last; blank lines between sentences. One column only: there are no labels."""
-    for block in rows.blocks(path):
-        cells = [(row, rows.columns(line)) for row, line in block if not line.startswith("-DOCSTART-")]
+    for block in line_formats.blocks(path):
+        cells = [(row, line_formats.columns(line)) for row, line in block if not line.startswith("-DOCSTART-")]
         if not cells:
             continue
         width = len(cells[0][1])
@@ -280,10 +280,10 @@ def _columns(path: Path, labelled: bool) -> Iterator[_Record]:
             if len(line) != width or (labelled and width < 2):
                 expected = max(width, 2) if labelled else width
                 raise UserError(
-                    f"{rows.place(path, row)}: {len(line)} columns instead of {expected}; put the row right"
+                    f"{line_formats.place(path, row)}: {len(line)} columns instead of {expected}; put the row right"
                 )
         yield _Record(
-            rows.place(path, cells[0][0]),
+            line_formats.place(path, cells[0][0]),
             [line[0] for _, line in cells],
             None,
             [line[-1] for _, line in cells] if width > 1 else None,

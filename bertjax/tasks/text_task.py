@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bertjax.errors import UserError
-from bertjax.tasks import rows, scores, tfds
-from bertjax.tasks.task import Task, TextExample
+from bertjax.tasks import line_formats, scores, tfds
+from bertjax.tasks.examples import Task, TextExample
 
 Say = Callable[[str], None]
 
@@ -29,7 +29,9 @@ class TextTask:
     headless: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split → positions, without a header
     undecided: str | None = None  # label of rows that are left out
     skip_short: bool = False  # whether labelled rows with cells missing are left out
-    original: Callable[[Path, str], rows.Sheet | None] | None = None  # (folder, split) → another format of the files
+    original: Callable[[Path, str], line_formats.Sheet | None] | None = (
+        None  # (folder, split) → another format of the files
+    )
     builder: str = ""  # the TFDS builder; "" where there is none
     features: tuple[str, ...] = ()  # that builder's names of the texts, where they are not the columns'
 
@@ -87,7 +89,7 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...], sa
     examples, short, undecided = [], 0, 0
     for number, cells in sheet.rows:
         missing = max([*texts, label or 0]) + 1 - len(cells)
-        where = rows.place(sheet.path, number)
+        where = line_formats.place(sheet.path, number)
         if missing > 0 and label is not None and spec.skip_short:
             short += 1
             continue
@@ -109,14 +111,14 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...], sa
     return examples
 
 
-def _open(spec: TextTask, data_dir: Path, split: str) -> rows.Sheet:
+def _open(spec: TextTask, data_dir: Path, split: str) -> line_formats.Sheet:
     folders = [folder for name in spec.folders if (folder := data_dir / name).is_dir()] or [data_dir]
     if spec.original and not any((folder / name).is_file() for folder in folders for name in spec.files[split]):
         for folder in folders:
             if sheet := spec.original(folder, split):
                 return sheet
     remedy = f"give the folder with {' or '.join(spec.folders)} in it, or that folder itself"
-    return rows.unquoted(rows.find(folders, spec.files[split], remedy), spec.headless.get(split))
+    return line_formats.unquoted(line_formats.find(folders, spec.files[split], remedy), spec.headless.get(split))
 
 
 def _value(cell: str, classes: Mapping[str, int], where: str) -> int | float:

@@ -1,4 +1,4 @@
-"""The two tokenizer libraries behind one interface, for `bertjax.text.tokenizers`."""
+"""The two tokenizer libraries behind one interface, for `bertjax.text.tokenizer`."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import tokenizers as library
 
 from bertjax.errors import UserError
-from bertjax.text import cache
+from bertjax.text import word_cache
 
 
 class Backend(Protocol):
@@ -90,7 +90,7 @@ class LibraryBackend:
         BERT's normaliser does nothing to them but lower them, and its pre-tokenizer leaves them whole and drops the
         spaces before them, so they can go to the model at once. Most words that the cache does not know are such ones.
         """
-        if self.word_rule() != cache.BERT:
+        if self.word_rule() != word_cache.BERT:
             return self.encode_batch(words)
         lowercase, model = self._content["normalizer"]["lowercase"], self._tokenizer.model
         words = [word.strip(" ") for word in words]
@@ -147,7 +147,7 @@ class LibraryBackend:
 
     def word_rule(self) -> str | None:
         """See `cache.word_rule`."""
-        return cache.word_rule(self._content)
+        return word_cache.word_rule(self._content)
 
     def words(self, text: str) -> list[str]:
         """A text's words, before the model cuts them into pieces."""
@@ -263,7 +263,7 @@ class SentencePieceBackend:
         return 1
 
     def word_rule(self) -> None:
-        """None: see bertjax/text/cache.py."""
+        """None: see bertjax/text/word_cache.py."""
         return None
 
     def save(self, directory: Path) -> None:

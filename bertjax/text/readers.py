@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bertjax import cpu_tensorflow
+from bertjax import host_tensorflow
 from bertjax.errors import UserError
 
 # A longer document is cut at a line end or a space. A thick novel is longer; it bounds the memory of a reader.
@@ -167,7 +167,7 @@ def tfds_builder(name: str, directory: str = "") -> Any:
     Raises:
       UserError: TFDS is not installed, or does not know the name.
     """
-    cpu_tensorflow.load()
+    host_tensorflow.load()
     try:
         import tensorflow_datasets
     except ImportError as error:

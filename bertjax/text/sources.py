@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import UserError
-from bertjax.text import pydocs, readers, wikipedia
+from bertjax.text import python_docs, readers, wikipedia
 
 MAX_WEIGHT = 100.0
 
@@ -43,7 +43,7 @@ KINDS = {
     "jsonl": Kind("jsonl:PATH[:FIELD], one JSON object a line", readers.jsonl, argument="text"),
     "parquet": Kind("parquet:PATH[:COLUMN]", readers.parquet, argument="text"),
     "tfds": Kind("tfds:NAME[:SPLIT[:FEATURE]]", readers.tfds, files=False),
-    "pydoc": Kind("pydoc:, the documentation that Python carries", lambda where: pydocs.documents(), files=False),
+    "pydoc": Kind("pydoc:, the documentation that Python carries", lambda where: python_docs.documents(), files=False),
 }
 
 

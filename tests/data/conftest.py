@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import synthetic
+from tests.support import synthetic
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertjax.config import Config, Sequencing
-from bertjax.data import corpus
-from bertjax.data.corpus import Corpus
-from bertjax.data.examples import examples
+from bertjax.config.pretraining import Config, Sequencing
+from bertjax.corpus import format
+from bertjax.corpus.format import Corpus
 from bertjax.data.heldout import heldout_batches, unigram_entropy
+from bertjax.data.spans import examples
 from bertjax.errors import UserError
-from tests.data import synthetic
+from tests.support import synthetic
 
 VOCABULARY = synthetic.vocabulary()
 CONFIG = Config()
@@ -55,8 +55,8 @@ def test_pairs_need_two_documents(tmp_path):
     with pytest.raises(UserError, match="two heldout documents"):
         heldout_batches(Corpus.open(tmp_path, "heldout"), VOCABULARY, CONFIG, length=16, batch=2)
     single = dataclasses.replace(CONFIG, next_sentence=False)
-    corpus = Corpus.open(tmp_path, "heldout")
-    assert len(list(heldout_batches(corpus, VOCABULARY, single, length=16, batch=2))) == 1
+    split = Corpus.open(tmp_path, "heldout")
+    assert len(list(heldout_batches(split, VOCABULARY, single, length=16, batch=2))) == 1
 
 
 def test_unigram_entropy(tmp_path):
@@ -70,8 +70,8 @@ def test_unigram_entropy(tmp_path):
 def test_unigram_entropy_of_a_large_corpus_is_that_of_a_sample(tmp_path):
     """More than the tokens that are counted: the answer is that of all of them, but for chance."""
     ids = np.random.default_rng(0).choice(np.arange(5, 8), 70 * 2**20, p=[0.7, 0.2, 0.1]).astype(np.uint16)
-    shard = corpus.write_shard(tmp_path / "train-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids)
-    corpus.write_manifest(
+    shard = format.write_shard(tmp_path / "train-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids)
+    format.write_manifest(
         tmp_path, shards={"train": [shard], "heldout": [shard]}, vocab_size=8, tokenizer_hash="x", statistics={}
     )
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))

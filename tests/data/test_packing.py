@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config import MaskingConfig, Sequencing
+from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.corpus.format import Corpus
 from bertjax.data import rng
-from bertjax.data.corpus import Corpus
-from bertjax.data.examples import examples
 from bertjax.data.packing import packed, strategy
-from bertjax.data.pairs import sequences
+from bertjax.data.sequences import sequences
+from bertjax.data.spans import examples
 from bertjax.data.stream import Stream
-from tests.data import synthetic
+from tests.support import synthetic
 
 VOCABULARY = synthetic.vocabulary()
 SEQUENCINGS = {

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from bertjax.config import Config, MaskingConfig, Phase
-from bertjax.data.corpus import Corpus
+from bertjax.config.pretraining import Config, MaskingConfig, Phase
+from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.errors import UserError
-from tests.data import synthetic
+from tests.support import synthetic
 
 VOCABULARY = synthetic.vocabulary()
 CONFIG = Config(phases=(Phase(steps=50, length=128, batch=64), Phase(steps=5, length=512, batch=16)))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bertjax.data import rng
-from tests.data.statistics import assert_frequencies, assert_share, assert_uncorrelated
+from tests.support.statistics import assert_frequencies, assert_share, assert_uncorrelated
 
 SIZES = [*range(1, 70), 1000, 65_536, 65_537]
 

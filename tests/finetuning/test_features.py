@@ -7,19 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import predictor, pretrained
+from bertjax.arrays.trees import named_leaves
+from bertjax.checkpoints import pretrained
+from bertjax.config.finetuning import FEATURES, FinetuneConfig, from_config_dict
 from bertjax.errors import UserError
-from bertjax.finetuning import features, scoring
-from bertjax.finetuning.config import FEATURES, FinetuneConfig, from_config_dict
-from bertjax.finetuning.running import finetune
-from bertjax.finetuning.setup import ENCODER, make_setup
+from bertjax.finetuning import evaluation, features
+from bertjax.finetuning.run import finetune
+from bertjax.finetuning.task_model import ENCODER, make_setup
+from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.tasks.examples import ChoiceExample, Task
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
-from bertjax.tasks.task import ChoiceExample, Task
-from bertjax.trees import named_leaves
-from tests.model.batches import SMALL, random_batch
+from tests.support.batches import SMALL, random_batch
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list", "string"]
 
@@ -105,7 +106,7 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
             assert np.array_equal(named_leaves(kept.params[part])[name], value), name
     assert np.abs(kept.params["layer_mixture"]["weights"]).min() > 0
     # Without features at hand, by the path alone.
-    setup = scoring.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None, print)
+    setup = evaluation.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None, print)
     dev = setup.split("dev")
     found = setup.predictions(kept.params, dev)
     assert setup.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])

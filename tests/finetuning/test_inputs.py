@@ -6,13 +6,14 @@ import pytest
 from bertjax.errors import UserError
 from bertjax.finetuning import inputs, outputs
 from bertjax.finetuning.inputs import Limits
-from bertjax.tasks.task import ChoiceExample, QuestionExample, TextExample, WordsExample
-from bertjax.text import tokenizers, vocabulary
+from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.text import tokenizer_training
+from bertjax.text.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(corpus):
-    return tokenizers.load(corpus / "tokenizer")
+    return load_tokenizer(corpus / "tokenizer")
 
 
 def rows(kind, examples, tokenizer, labels=2, **limits):
@@ -39,7 +40,7 @@ def test_rows_of_byte_level_models_are_those_of_transformers(tmp_path):
     """RoBERTa: two separators between texts, and words that keep their spaces."""
     transformers = pytest.importorskip("transformers")
     text = ["It is a list.", " The list of a dictionary is a list."] * 50
-    tokenizer = vocabulary.train("new:bpe:400", text, tmp_path)
+    tokenizer = tokenizer_training.train("new:bpe:400", text, tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     (row,) = rows("classification", [TextExample("0", "", "The list is", "a dictionary.", 1)], tokenizer)
     assert row.input_ids == theirs("The list is", "a dictionary.")["input_ids"]
@@ -131,7 +132,7 @@ def test_the_answer_is_the_best_stretch_of_any(tokenizer, seed):
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_answers_are_without_the_spaces_that_pieces_hold(kind, text_file, tmp_path):
-    tokenizer = vocabulary.train(f"new:{kind}:400", text_file.read_text().splitlines(), tmp_path)
+    tokenizer = tokenizer_training.train(f"new:{kind}:400", text_file.read_text().splitlines(), tmp_path)
     passage = "It is the list  of zzz lists."
     example = QuestionExample("0", "", "What is it?", passage)
     made = rows("span", [example], tokenizer)

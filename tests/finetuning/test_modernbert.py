@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.finetuning.config import FinetuneConfig
-from bertjax.finetuning.running import finetune
-from bertjax.finetuning.setup import open_setup
+from bertjax.arrays.trees import named_leaves
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.finetuning.run import finetune
+from bertjax.finetuning.task_model import open_setup
 from bertjax.interop.huggingface import export_model
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.tasks.table import Table
-from bertjax.trees import named_leaves
-from tests.model.batches import FAMILIES, random_batch
+from tests.support.batches import FAMILIES, random_batch
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(20)), "good", "bad"]
 

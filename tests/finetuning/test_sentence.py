@@ -6,17 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from bertjax import predictor, pretrained
+from bertjax.checkpoints import pretrained
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TaskDistillation
 from bertjax.errors import UserError
-from bertjax.finetuning.config import FinetuneConfig, SentenceConfig, TaskDistillation
 from bertjax.finetuning.outputs import ranked
-from bertjax.finetuning.running import finetune
+from bertjax.finetuning.run import finetune
+from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.model.sentence import pooled
 from bertjax.objectives.sentence import retrieval_losses, terms
+from bertjax.tasks.examples import ChoiceExample
 from bertjax.tasks.table import Table
-from bertjax.tasks.task import ChoiceExample
-from tests.conftest import run
+from tests.support.commands import run
 
 THINGS = ["list", "string", "class", "value"]
 VERBS = ["returns", "is", "has", "takes"]

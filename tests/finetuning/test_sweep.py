@@ -11,15 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import pretrained, training
+from bertjax.arrays.trees import named_leaves
+from bertjax.checkpoints import pretrained
+from bertjax.config.finetuning import FinetuneConfig, TaskDistillation, UpdateConfig, from_config_dict
 from bertjax.errors import UserError
-from bertjax.finetuning.config import FinetuneConfig, TaskDistillation, UpdateConfig, from_config_dict
-from bertjax.finetuning.running import finetune
-from bertjax.finetuning.setup import open_setup
+from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
+from bertjax.finetuning.task_model import open_setup
 from bertjax.tasks.table import Table
-from bertjax.trees import named_leaves
-from tests.conftest import ROOT, TINY_MODEL, command, overrides, run
+from bertjax.trainer import loop
+from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function"]
 
@@ -142,7 +143,7 @@ def open_sweep(config: FinetuneConfig) -> Sweep:
 
 def params_after(config: FinetuneConfig) -> list[dict]:
     sweep = open_sweep(config)
-    with training.StopSignal() as stop:
+    with loop.StopSignal() as stop:
         runs = [sweep.train(one, stop, lambda *_: None, lambda *_: None, shown=False) for one in config.runs()]
     return [jax.device_get(named_leaves(result.params)) for result in runs]
 

@@ -9,16 +9,18 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import predictor, pretrained
+from bertjax.checkpoints import pretrained
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
 from bertjax.errors import UserError
-from bertjax.finetuning import running, scoring
-from bertjax.finetuning.config import FinetuneConfig, SentenceConfig
+from bertjax.finetuning import evaluation
+from bertjax.finetuning.run import finetune, finetune_all
+from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.tasks import glue, squad_scores
+from bertjax.tasks.examples import Answer
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import Table
-from bertjax.tasks.task import Answer
-from tests.conftest import assert_refused, run
+from tests.support.commands import assert_refused, run
 
 WORDS = ("the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list")
 HEADERS = {  # of the columns before texts and labels, which count
@@ -81,7 +83,7 @@ def config(glue_folder, trained) -> FinetuneConfig:
 
 
 def test_all_of_glue_ends_in_the_leaderboard_s_row_and_a_submission(config, glue_folder, tmp_path, capsys):
-    running.finetune_all(config, tmp_path / "run")
+    finetune_all(config, tmp_path / "run")
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["scores"].keys() == {*glue.AVERAGED, "WNLI"}
     matched = json.loads((tmp_path / "run/mnli/results.json").read_text())["best"]["scores"]["dev_matched"]
@@ -102,13 +104,13 @@ def test_names_of_classes_are_drawn_as_they_are(table, tmp_path):
     """A dollar sign begins a formula elsewhere."""
     for name in ("train", "dev"):
         (tmp_path / f"{name}.csv").write_text("text,label\na list,under $5_$x\nthe list,100%_$x_$\n")
-    running.finetune(table, tmp_path / "run")
+    finetune(table, tmp_path / "run")
     assert (tmp_path / "run/confusion-dev.png").is_file()
 
 
 def test_similarities_of_texts_read_apart_are_submitted_on_the_scale_of_the_labels(config, tmp_path):
     apart = SentenceConfig(apart=True, lowest=1.0, highest=4.0)
-    results = running.finetune(dataclasses.replace(config, task="glue/stsb", sentence=apart), tmp_path / "run")
+    results = finetune(dataclasses.replace(config, task="glue/stsb", sentence=apart), tmp_path / "run")
     model = predictor.load(tmp_path / "run")
     examples = open_task("glue/stsb", config.data_dir).read("test")
     vectors = [model.array([getattr(one, name) for one in examples]) for name in ("text", "second")]
@@ -116,7 +118,7 @@ def test_similarities_of_texts_read_apart_are_submitted_on_the_scale_of_the_labe
     expected = 1 + 3 * np.sum(first * second, axis=1)
     lines = (tmp_path / "run/submission/STS-B.tsv").read_text().splitlines()[1:]
     np.testing.assert_allclose([float(line.split("\t")[1]) for line in lines], np.clip(expected, 0, 5), atol=2e-3)
-    again = scoring.open_scoring(pretrained.load(tmp_path / "run", print), config_of(config), None, print)
+    again = evaluation.open_scoring(pretrained.load(tmp_path / "run", print), config_of(config), None, print)
     found = again.predictions(pretrained.load(tmp_path / "run", print).params, again.split("dev"))
     assert again.scores(again.split("dev"), found) == pytest.approx(results["best"]["scores"]["dev"])
     lines = [json.loads(line) for line in (tmp_path / "run/predictions/dev.jsonl").read_text().splitlines()]
@@ -145,7 +147,7 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     write_questions(tmp_path / "train-v2.0.json", 12, 0)
     write_questions(tmp_path / "dev-v2.0.json", 15, 1)
     config = dataclasses.replace(config, task="squad/v2.0", data_dir=str(tmp_path), length=48, stride=16)
-    results = running.finetune(config, tmp_path / "run")
+    results = finetune(config, tmp_path / "run")
     scores, written = results["best"]["scores"]["dev"], tmp_path / "run/predictions"
     examples = open_task("squad/v2.0", str(tmp_path)).read("dev")
     answers, odds = (json.loads((written / f"dev.{name}").read_text()) for name in ("json", "null_odds.json"))
@@ -169,7 +171,7 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     kept = pretrained.load(tmp_path / "run", print)
     assert kept.task["threshold"] == scores["best_f1_thresh"]
     moved = dataclasses.replace(kept, task=kept.task | {"threshold": 1e9})
-    setup = scoring.open_scoring(moved, config_of(config), None, print)
+    setup = evaluation.open_scoring(moved, config_of(config), None, print)
     assert setup.scores(setup.split("dev"), setup.predictions(kept.params, setup.split("dev"))) == pytest.approx(
         squad_scores.score_v2(examples, found, threshold=1e9)
     )
@@ -181,8 +183,8 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     )
     there = pretrained.load(tmp_path / "out", print)
     asks = dataclasses.replace(config_of(config), task="squad/v2.0")
-    assert scoring.open_scoring(there, asks, None, print).limits.length == 64
-    assert scoring.open_scoring(there, asks, 40, print).limits.length == 40
+    assert evaluation.open_scoring(there, asks, None, print).limits.length == 64
+    assert evaluation.open_scoring(there, asks, 40, print).limits.length == 40
 
 
 def test_scores_that_are_not_numbers_are_refused(config, tmp_path):
@@ -191,7 +193,7 @@ def test_scores_that_are_not_numbers_are_refused(config, tmp_path):
     head = {"kernel": np.zeros((32, 1), np.float32), "bias": np.ones(1, np.float32)}  # always says the same
     task = {"name": "glue/stsb", "kind": "regression", "labels": []}
     model = dataclasses.replace(model, params=parts | {"task_head": head}, task=task)
-    setup = scoring.open_scoring(model, config_of(config), 32, print)
+    setup = evaluation.open_scoring(model, config_of(config), 32, print)
     dev = setup.split("dev")
     with pytest.raises(UserError, match="glue/stsb: pearson on dev is nan"):
         setup.scores(dev, setup.predictions(jax.device_put(model.params), dev))
@@ -204,7 +206,7 @@ def test_numbers_that_are_all_alike_are_no_dev_data(table, tmp_path):
     (tmp_path / "train.csv").write_text("text,label\na list,1\nthe list,2\n")
     (tmp_path / "dev.csv").write_text("text,label\na list,1\nthe list,1\n")
     with pytest.raises(UserError, match=r"dev\.csv, row 2: all labels of dev are 1; correlations need different ones"):
-        running.finetune(dataclasses.replace(table, task="table/regression"), tmp_path / "run")
+        finetune(dataclasses.replace(table, task="table/regression"), tmp_path / "run")
     assert not (tmp_path / "run/runs").exists()
 
 
@@ -221,39 +223,37 @@ def table(config, tmp_path) -> FinetuneConfig:
 def test_without_dev_data_nothing_is_trained(table, tmp_path):
     for names in (Table(train="train.csv"), Table(train="train.csv", test="test.csv")):
         with pytest.raises(UserError, match=r"no dev data to choose the best run by; give table\.dev"):
-            running.finetune(dataclasses.replace(table, table=names), tmp_path / "run")
+            finetune(dataclasses.replace(table, table=names), tmp_path / "run")
     (tmp_path / "test.csv").write_text("text,label\na list,\nthe list\n")
     with pytest.raises(UserError, match=r"test\.csv, row 3: 1 cells"):
-        running.finetune(
-            dataclasses.replace(table, table=dataclasses.replace(table.table, test="test.csv")), tmp_path / "run"
-        )
+        finetune(dataclasses.replace(table, table=dataclasses.replace(table.table, test="test.csv")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_keeps_to_its_examples_and_no_model_is_overwritten(table, trained, tmp_path):
-    running.finetune(table, tmp_path / "run")
+    finetune(table, tmp_path / "run")
     dev = tmp_path / "dev.csv"
     dev.write_text(dev.read_text().replace(",1\n", ",0\n", 1))
     again = dataclasses.replace(table, seeds=(0, 1))
     with pytest.raises(UserError, match=r"had others \(dev\)"):
-        running.finetune(again, tmp_path / "run")
+        finetune(again, tmp_path / "run")
     shutil.copyfile(tmp_path / "test.csv", dev)
     model = pretrained.load(trained, print)
     pretrained.save(tmp_path / "moved", model)  # the same model elsewhere is the same
     moved = dataclasses.replace(again, init_from=str(tmp_path / "moved"))
-    assert len(running.finetune(moved, tmp_path / "run")["runs"]) == 2
+    assert len(finetune(moved, tmp_path / "run")["runs"]) == 2
     twice = jax.tree.map(lambda leaf: 2 * leaf, model.params)
     pretrained.save(tmp_path / "other", dataclasses.replace(model, params=twice))
     with pytest.raises(UserError, match=r"had others \(init_from\)"):
-        running.finetune(dataclasses.replace(again, init_from=str(tmp_path / "other")), tmp_path / "run")
+        finetune(dataclasses.replace(again, init_from=str(tmp_path / "other")), tmp_path / "run")
     pretrained.save(tmp_path / "model", pretrained.load(trained, print))
     with pytest.raises(UserError, match="holds a model that no sweep made; give a new --workdir"):
-        running.finetune(dataclasses.replace(table, init_from=str(tmp_path / "model")), tmp_path / "model")
+        finetune(dataclasses.replace(table, init_from=str(tmp_path / "model")), tmp_path / "model")
     assert pretrained.load(tmp_path / "model", print).step == 8
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_computed(table, tmp_path):
-    running.finetune(table, tmp_path / "run")
+    finetune(table, tmp_path / "run")
     (tmp_path / "file").write_text("")
     flags = [f"--checkpoint={tmp_path}/run", f"--data_dir={tmp_path}", "--dev=dev.csv"]
     assert_refused(run("evaluate", *flags, f"--output={tmp_path}/file/out"), "cannot write")
@@ -268,6 +268,6 @@ def test_confusions_of_many_classes_are_still_a_picture(table, tmp_path):
     for name in ("train", "dev"):
         rows = "".join(f"{text(np.random.default_rng(i))},{i}\n" for i in range(300))
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
-    running.finetune(dataclasses.replace(table, batch=100), tmp_path / "run")
+    finetune(dataclasses.replace(table, batch=100), tmp_path / "run")
     picture = (tmp_path / "run/confusion-dev.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and int.from_bytes(picture[16:20], "big") < 4000

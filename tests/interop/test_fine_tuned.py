@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from bertjax import pretrained, pretraining
-from bertjax.config import ModelConfig
+from bertjax.checkpoints import pretrained
+from bertjax.config.pretraining import ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop import configs, names, verification
+from bertjax.inference.fill_mask import FillMask
+from bertjax.inference.runner import Options
+from bertjax.interop import configs, parameter_map, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.prediction.fill_mask import FillMask
-from bertjax.prediction.runner import Options
-from bertjax.tasks.task import KINDS
-from tests.model.batches import FAMILIES, SMALL, random_batch
+from bertjax.pretraining import build
+from bertjax.tasks.examples import KINDS
+from tests.support.batches import FAMILIES, SMALL, random_batch
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a"]
 TASKS = {
@@ -82,7 +83,9 @@ def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(family,
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
     folder = export(kind, shape)
-    model, info = getattr(transformers, names.class_name(shape, kind)).from_pretrained(folder, output_loading_info=True)
+    model, info = getattr(transformers, parameter_map.class_name(shape, kind)).from_pretrained(
+        folder, output_loading_info=True
+    )
     assert not any(info.values()), info
     if TASKS[kind]:
         assert model.config.id2label == dict(enumerate(TASKS[kind]))
@@ -180,4 +183,4 @@ def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(exp
         FillMask(model, Options())
     config = dataclasses.replace(model.config, init_from=str(model.path))
     with pytest.raises(UserError, match="has no heads of pre-training"):
-        pretraining.with_params_of(config, None, model.tokenizer, silent)
+        build.with_params_of(config, None, model.tokenizer, silent)

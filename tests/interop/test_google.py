@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import cpu_tensorflow, pretrained
+from bertjax import host_tensorflow
+from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
 from bertjax.interop import verification
-from tests.conftest import flip_a_bit, run
-from tests.model.batches import SMALL
+from tests.support.batches import SMALL
+from tests.support.commands import flip_a_bit, run
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,!0123456789", "##a", "##e"]
 PREFIX = "bert_model.ckpt"
@@ -57,7 +58,7 @@ def googles_variables(model) -> dict[str, np.ndarray]:
 
 def write_checkpoint(prefix, variables: dict[str, np.ndarray]) -> None:
     """A TensorFlow 1 checkpoint of these variables."""
-    tf = cpu_tensorflow.load()
+    tf = host_tensorflow.load()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         for name, value in variables.items():
             tf.compat.v1.get_variable(name, initializer=tf.constant(value))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
-from tests.model.batches import FAMILIES, SMALL, random_batch
+from tests.support.batches import FAMILIES, SMALL, random_batch
 
 
 def random_params(pairs: str = "next_sentence", config: ModelConfig = SMALL) -> dict:

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.config import ModelConfig
-from bertjax.config_dict import from_config_dict
+from bertjax.config.parse import from_config_dict
+from bertjax.config.pretraining import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from configs import modern_base
-from tests.model.batches import FAMILIES, random_batch
+from tests.support.batches import FAMILIES, random_batch
 
 SMALL = FAMILIES["modernbert"]
 # As published, but for what says nothing of the mathematics.

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers of a pod run Linux")
 

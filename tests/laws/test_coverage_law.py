@@ -7,27 +7,25 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bertjax import pretraining
-from bertjax.config import Config, ModelConfig, Phase
+from bertjax.arrays.trees import named_leaves
+from bertjax.config.pretraining import Config, ModelConfig, Phase
 from bertjax.interop import families
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.optimizers.decay import RULES, decay_mask
-from bertjax.sharding import PARAMETERS, logical_axes
-from bertjax.sharding import RULES as SHARDING_RULES
-from bertjax.trees import named_leaves
-from tests.model.batches import FAMILIES
+from bertjax.parallel.sharding import PARAMETERS, logical_axes
+from bertjax.parallel.sharding import RULES as SHARDING_RULES
+from bertjax.pretraining import build
+from tests.support.batches import FAMILIES
 
 CONFIG = Config(
     model=ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16),
     phases=(Phase(1, 16, 2),),
 )
 VARIANTS = {
-    "pre-training": pretraining.make_objective(CONFIG).model,
-    "pre-training without next_sentence": pretraining.make_objective(
-        dataclasses.replace(CONFIG, next_sentence=False)
-    ).model,
+    "pre-training": build.make_objective(CONFIG).model,
+    "pre-training without next_sentence": build.make_objective(dataclasses.replace(CONFIG, next_sentence=False)).model,
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
     "texts apart": SentenceModel(CONFIG.model, "comparison", 3),
@@ -39,7 +37,7 @@ VARIANTS = {
 
 
 def abstract_params(variant: str) -> dict:
-    batch = pretraining.abstract_batch(CONFIG, CONFIG.phases[0])
+    batch = build.abstract_batch(CONFIG, CONFIG.phases[0])
     return jax.eval_shape(lambda b: VARIANTS[variant].init(jax.random.key(0), b)["params"], batch)
 
 

@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from bertjax.config import Config, MaskingConfig, Phase, Sequencing
-from bertjax.data.corpus import Corpus
+from bertjax.config.pretraining import Config, MaskingConfig, Phase, Sequencing
+from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.stream import Stream
-from tests.data import synthetic
-from tests.data.statistics import assert_share, assert_uncorrelated
+from tests.support import synthetic
+from tests.support.statistics import assert_share, assert_uncorrelated
 
 VOCABULARY = synthetic.vocabulary()
 # The first phase crosses the ends of epochs: 64 rows a step, of about 900 examples an epoch.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bertjax.objectives.pretraining import terms
-from tests.objectives.test_pretraining import example
+from tests.support.objectives import example
 
 
 def test_sums_add_over_microbatches_of_unequal_weight():

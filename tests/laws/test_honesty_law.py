@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from bertjax.config import Config, Phase, resume_conflict
-from bertjax.config_dict import from_config_dict
+from bertjax.config.parse import from_config_dict
+from bertjax.config.pretraining import Config, Phase, resume_conflict
 from bertjax.errors import UserError
-from bertjax.pretraining_run import train
-from tests.conftest import run
+from bertjax.pretraining.run import train
+from tests.support.commands import run
 
 
 @pytest.mark.parametrize(

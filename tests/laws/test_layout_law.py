@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
-from tests.laws import layouts
+from tests.support import layouts
+from tests.support.commands import ROOT
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What tests/laws/layouts.py found, as {layout: {key: array}}."""
+    """What tests/support/layouts.py found, as {layout: {key: array}}."""
     path = tmp_path_factory.mktemp("layouts") / "results.npz"
-    command = [sys.executable, "-m", "tests.laws.layouts", path]
+    command = [sys.executable, "-m", "tests.support.layouts", path]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found = {}

@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.config import MaskingConfig, Sequencing
-from bertjax.data.corpus import Corpus
+from bertjax.arrays.trees import named_leaves
+from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.corpus.format import Corpus
 from bertjax.data.stream import Stream
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms, weights
 from bertjax.objectives.terms import total
-from bertjax.trees import named_leaves
-from tests.data import synthetic
-from tests.model.batches import FAMILIES
+from tests.support import synthetic
+from tests.support.batches import FAMILIES
 
 LENGTH = 96
 TASKS = {"bert": "next_sentence", "albert": "sentence_order"}

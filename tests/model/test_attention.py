@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from bertjax.errors import UserError
-from bertjax.model import kernels
+from bertjax.model import fused_attention
 from bertjax.model.attention import plain_attention
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
@@ -19,7 +19,7 @@ from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
 from bertjax.planning.step import matmul_flops
 from bertjax.planning.topology import describe
-from tests.model.batches import SMALL, random_batch
+from tests.support.batches import SMALL, random_batch
 
 BATCH, LENGTH, HEADS, HEAD_SIZE = 3, 128, 2, 16
 
@@ -51,16 +51,16 @@ def contexts_and_gradients(attend, dtype, segments):
 
 
 def splash(*operands):
-    return kernels.splash_attention(*operands, interpret=True)
+    return fused_attention.splash_attention(*operands, interpret=True)
 
 
 def splash_with_window(*operands):
-    return kernels.splash_attention(*operands, window=20, interpret=True)
+    return fused_attention.splash_attention(*operands, window=20, interpret=True)
 
 
 def masks_of_cudnn(*operands):
     """cuDNN itself needs a GPU; the masks that it is given do not."""
-    return kernels.cudnn_attention(*operands, implementation="xla")
+    return fused_attention.cudnn_attention(*operands, implementation="xla")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_splash_compiles_for_tpus(segments, window):
     rows = jax.ShapeDtypeStruct((2, 512), jnp.int32, sharding=chip)
 
     def total(*operands):
-        return jnp.sum(kernels.splash_attention(*operands, window=window).astype(jnp.float32))
+        return jnp.sum(fused_attention.splash_attention(*operands, window=window).astype(jnp.float32))
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     program = gradients.lower(shape, shape, shape, *[rows] * segments).compile()
@@ -133,7 +133,7 @@ def test_splash_computes_nothing_twice():
     assert products("splash", "bert") - products("splash", "none") < scores
 
 
-TPU = kernels.Request("tpu", jnp.bfloat16, length=512, head_size=64, dropout=False, split=False)
+TPU = fused_attention.Request("tpu", jnp.bfloat16, length=512, head_size=64, dropout=False, split=False)
 GPU = dataclasses.replace(TPU, platform="cuda", length=128)
 
 
@@ -157,7 +157,7 @@ GPU = dataclasses.replace(TPU, platform="cuda", length=128)
     ],
 )
 def test_auto_takes_a_kernel_where_it_can(request_, expected):
-    assert kernels.choose("auto", request_) == expected
+    assert fused_attention.choose("auto", request_) == expected
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_auto_takes_a_kernel_where_it_can(request_, expected):
 )
 def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
     with pytest.raises(UserError, match=reason):
-        kernels.choose(kernel, request_)
-    assert kernels.choose("xla", request_) == "xla"
+        fused_attention.choose(kernel, request_)
+    assert fused_attention.choose("xla", request_) == "xla"
 
 
 @pytest.mark.parametrize(

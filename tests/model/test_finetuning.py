@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from bertjax.model.finetuning import FinetuningModel
-from tests.model.batches import SMALL
+from tests.support.batches import SMALL
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging"])

@@ -5,11 +5,10 @@ import dataclasses
 import jax
 import pytest
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.model.flops import training_flops
 from bertjax.model.pretraining import PretrainingModel
-
-from .batches import random_batch
+from tests.support.batches import random_batch
 
 
 def test_large_costs_what_is_known():

@@ -9,17 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.config_dict import from_config_dict
-from bertjax.interop.names import pretraining_names
+from bertjax.arrays.trees import named_leaves
+from bertjax.config.parse import from_config_dict
+from bertjax.interop.parameter_map import pretraining_names
 from bertjax.model import attention
 from bertjax.model.encoder import segments
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.rotary import rotate
-from bertjax.pretraining import count_parameters
-from bertjax.trees import named_leaves
-
-from .batches import FAMILIES, random_batch
+from bertjax.pretraining.build import count_parameters
+from tests.support.batches import FAMILIES, random_batch
 
 SMALL = FAMILIES["modernbert"]
 DROPPING = dataclasses.replace(

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.config import ModelConfig
+from bertjax.config.pretraining import ModelConfig
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
-from bertjax.pretraining import count_parameters
-
-from .batches import SMALL, random_batch
+from bertjax.pretraining.build import count_parameters
+from tests.support.batches import SMALL, random_batch
 
 
 def init(model: PretrainingModel, batch: dict) -> dict:

@@ -7,7 +7,7 @@ import optax
 import pytest
 import torch
 
-from bertjax.config import OptimizerConfig, Phase
+from bertjax.config.pretraining import OptimizerConfig, Phase
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.schedules import learning_rate
 

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from bertjax.config import OptimizerConfig
+from bertjax.arrays.trees import named_leaves
+from bertjax.config.pretraining import OptimizerConfig
 from bertjax.optimizers.adamw import direction
 from bertjax.optimizers.lamb import lamb
-from bertjax.trees import named_leaves
 
 LAYERS = 3
 SHAPES = {"intermediate/kernel": (4, 5), "intermediate/bias": (5,), "output_layer_norm/scale": (4,)}

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
+from bertjax.arrays.trees import named_leaves
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.optimizers.layerwise import layers_above, scale_by_layer
-from bertjax.trees import named_leaves
-from tests.model.batches import FAMILIES, SMALL, random_batch
+from tests.support.batches import FAMILIES, SMALL, random_batch
 
 
 def test_each_layer_has_its_share_of_the_rate():

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from bertjax.config import OptimizerConfig
+from bertjax.arrays.trees import named_leaves
+from bertjax.config.pretraining import OptimizerConfig
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.muon import kinds, muon, orthogonal
-from bertjax.trees import named_leaves
 
 CONFIG = OptimizerConfig(name="muon", weight_decay=0.0, clip_norm=0.0)
 

@@ -8,8 +8,8 @@ import pytest
 
 from bertjax.errors import UserError
 from bertjax.tasks import glue, submission
+from bertjax.tasks.examples import TextExample
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.task import TextExample
 
 QUOTE = 'He said " twice, and \u2028 once'  # a lone quotation mark, and what only Python takes for a line end
 

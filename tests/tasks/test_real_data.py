@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bertjax.tasks.registry import open_task
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 DATA = Path(os.environ.get("BERTJAX_DATA", ROOT.parent / "shared/data"))
 

@@ -5,9 +5,9 @@ import pytest
 
 from bertjax.errors import UserError
 from bertjax.tasks import squad_scores
+from bertjax.tasks.examples import Answer
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.task import Answer
-from tests.tasks.squad_cases import cases, dataset
+from tests.support.squad_cases import cases, dataset
 
 OFFICIAL = json.loads(Path(__file__).with_name("squad_official.json").read_text())
 

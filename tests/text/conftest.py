@@ -2,15 +2,14 @@ import itertools
 
 import pytest
 
-from bertjax.text import pydocs, sentences, vocabulary
-
-KINDS = ("wordpiece", "wordpiece-cased", "unigram", "bpe")
+from bertjax.text import python_docs, sentences, tokenizer_training
+from tests.support.tokenizers import KINDS
 
 
 @pytest.fixture(scope="session")
 def documents() -> list[str]:
     """Some real English text: the language reference, 0.5 MB."""
-    return list(itertools.islice(pydocs.documents(), 70))
+    return list(itertools.islice(python_docs.documents(), 70))
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +26,7 @@ def training_text(real_sentences) -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizers_of_each_kind(training_text, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("tokenizers")
-    return {kind: vocabulary.train(f"new:{kind}:2000", training_text, folder / kind) for kind in KINDS}
+    return {kind: tokenizer_training.train(f"new:{kind}:2000", training_text, folder / kind) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")

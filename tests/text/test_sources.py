@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bertjax.errors import UserError
-from bertjax.text import pydocs, readers, sources
+from bertjax.text import python_docs, readers, sources
 
 DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11">
 <siteinfo><sitename>Wikipedia</sitename></siteinfo>
@@ -203,11 +203,11 @@ def test_tfds_reads_the_text_feature():
 
 def test_pydoc_is_large_the_same_each_time_and_runs_nothing():
     before = set(sys.modules)
-    documents = list(pydocs.documents())
+    documents = list(python_docs.documents())
     assert not {"this", "antigravity", "turtle"} & (set(sys.modules) - before)
     assert len(documents) >= 380
     assert sum(map(len, documents)) > 1_900_000
-    assert documents == list(pydocs.documents())
+    assert documents == list(python_docs.documents())
     assert any("Mersenne Twister" in document for document in documents)
 
 

@@ -1,0 +1,1 @@
+"""Trained parameters on disk: checkpoints of a run, and models made from them."""

@@ -1,0 +1,1 @@
+"""The corpus on disk: the format, and how prepare writes it."""

@@ -1,0 +1,385 @@
+"""The corpus on disk: Arrow shards of documents → sentences → token ids, and the manifest that vouches for them.
+
+A corpus is a directory with `tokenizer/`, `train-00000.arrow` …, `heldout-00000.arrow` … and `corpus.json`, which
+is written last and atomically: a directory without it is not a corpus. A shard is an Arrow IPC file,
+uncompressed, one record batch, one column `sentences: list<list<uint16>>` (uint32 where the vocabulary is larger
+than 65,536), one row a document. Memory-mapped it gives read-only NumPy views without a copy. The ids hold no special
+tokens.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bertjax.errors import UserError
+from bertjax.storage.files import write_text, written_whole
+
+FORMAT = "bertjax corpus"
+VERSION = 1
+MANIFEST = "corpus.json"
+SPLITS = ("train", "heldout")
+# Arrow's list offsets are int32.
+MAX_SHARD_TOKENS = 2**31 - 1
+# What opening has found whole: shard name -> `_state` of the file and its SHA-256.
+_VERIFIED = Path("cache", "verified.json")
+_SHARD_TYPES = {pa.list_(pa.list_(pa.uint16())), pa.list_(pa.list_(pa.uint32()))}
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardInfo:
+    """What the manifest says of one shard: file name, size in bytes, SHA-256 of the file (hex) and its counts."""
+
+    name: str
+    bytes: int
+    sha256: str
+    documents: int
+    sentences: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Read-only, memory-mapped views of one shard; all offsets are local to it.
+
+    Attributes:
+      document_offsets: int32 [documents + 1], the first sentence of each document.
+      sentence_offsets: int32 [sentences + 1], the first token of each sentence.
+      tokens: uint16 or uint32 [tokens].
+    """
+
+    document_offsets: np.ndarray
+    sentence_offsets: np.ndarray
+    tokens: np.ndarray
+
+
+def shard_name(split: str, index: int) -> str:
+    """File name of a shard, `train-00000.arrow`."""
+    return f"{split}-{index:05d}.arrow"
+
+
+def write_shard(
+    path: Path, document_offsets: np.ndarray, sentence_offsets: np.ndarray, tokens: np.ndarray
+) -> ShardInfo:
+    """Writes a shard, whole or not at all.
+
+    Args:
+      path: the file to write; its name goes into the result.
+      document_offsets: integers [documents + 1] into the sentences, from 0, strictly rising.
+      sentence_offsets: integers [sentences + 1] into the tokens, from 0, strictly rising.
+      tokens: uint16 or uint32 [tokens].
+
+    Raises:
+      ValueError: offsets that do not fit the data, an empty document or sentence, or more than 2^31 - 1 tokens.
+    """
+    path = Path(path)
+    tokens = np.asarray(tokens)
+    _check_offsets("document_offsets", document_offsets, len(sentence_offsets) - 1)
+    _check_offsets("sentence_offsets", sentence_offsets, len(tokens))
+    if len(tokens) > MAX_SHARD_TOKENS:
+        raise ValueError(f"{path.name}: {len(tokens)} tokens; a shard holds at most {MAX_SHARD_TOKENS}")
+    sentences = pa.ListArray.from_arrays(_int32(sentence_offsets), pa.array(tokens))
+    documents = pa.ListArray.from_arrays(_int32(document_offsets), sentences)
+    if documents.type not in _SHARD_TYPES:
+        raise ValueError(f"{path.name}: tokens must be uint16 or uint32, not {tokens.dtype}")
+    with written_whole(path) as temporary:
+        batch = pa.record_batch([documents], names=["sentences"])
+        with temporary.open("wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        return ShardInfo(
+            name=path.name,
+            bytes=temporary.stat().st_size,
+            sha256=file_sha256(temporary),
+            documents=len(documents),
+            sentences=len(sentences),
+            tokens=len(tokens),
+        )
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    shards: Mapping[str, Sequence[ShardInfo]],
+    vocab_size: int,
+    tokenizer_hash: str,
+    statistics: Mapping[str, Any],
+) -> None:
+    """Writes `corpus.json`, the last act of preparing: from here on the directory is a corpus.
+
+    Args:
+      directory: the corpus; all shards lie in it already.
+      shards: for each split ("train", "heldout") its shards in order.
+      vocab_size: number of ids of the tokenizer.
+      tokenizer_hash: identity of the tokenizer that made the ids.
+      statistics: anything JSON; kept as it is, not part of the fingerprint.
+    """
+    directory = Path(directory)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "vocab_size": int(vocab_size),
+        "tokenizer_hash": tokenizer_hash,
+        "shards": {split: [dataclasses.asdict(info) for info in infos] for split, infos in shards.items()},
+    }
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    counts = {
+        split: {
+            "documents": sum(info.documents for info in infos),
+            "sentences": sum(info.sentences for info in infos),
+            "tokens": sum(info.tokens for info in infos),
+        }
+        for split, infos in shards.items()
+    }
+    manifest = {**content, "counts": counts, "fingerprint": fingerprint, "statistics": dict(statistics)}
+    write_text(directory / MANIFEST, json.dumps(manifest, indent=1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """One split of a corpus, memory-mapped. Open it with `Corpus.open`.
+
+    The `*_bases` place a shard's local numbers in the split: token `i` of shard `s` is token `token_bases[s] + i`.
+
+    Attributes:
+      directory: where it lies.
+      split: "train" or "heldout".
+      fingerprint: identity of the corpus (format, tokenizer, contents of all shards).
+      tokenizer_hash: identity of the tokenizer that made the ids.
+      vocab_size: number of ids.
+      statistics: what prepare counted.
+      shards: the shards in order.
+      document_bases, sentence_bases, token_bases: int64 [shards + 1].
+    """
+
+    directory: Path
+    split: str
+    fingerprint: str
+    tokenizer_hash: str
+    vocab_size: int
+    statistics: Mapping[str, Any]
+    shards: tuple[Shard, ...]
+    document_bases: np.ndarray
+    sentence_bases: np.ndarray
+    token_bases: np.ndarray
+
+    @classmethod
+    def open(cls, directory: str | Path, split: str = "train") -> "Corpus":
+        """Opens a split: reads the manifest, checks that every shard is there and as it was written, maps it.
+
+        The first time that reads every file to compare its hash, as a flipped bit passes all other checks. What was
+        found whole is remembered in the corpus's `cache/`, and read again only once its size or times have changed.
+
+        Args:
+          directory: the corpus.
+          split: "train" or "heldout".
+
+        Raises:
+          UserError: not a corpus, another format version, a split without documents, a shard that is missing,
+            truncated or changed.
+        """
+        directory = Path(directory)
+        manifest = _read_manifest(directory)
+        infos = _shard_infos(manifest, split)
+        if not infos or not sum(info.documents for info in infos):
+            remedy = "with --heldout above 0, " if split == "heldout" else ""
+            raise UserError(
+                f"{directory}: the corpus has no {split} documents; prepare it again {remedy}from 4 documents or more"
+            )
+        for info in infos:
+            _check_size(directory, info)
+        _check_hashes_once(directory, infos)
+        shards = tuple(_map_shard(directory, info) for info in infos)
+        return cls(
+            directory=directory,
+            split=split,
+            fingerprint=manifest["fingerprint"],
+            tokenizer_hash=manifest["tokenizer_hash"],
+            vocab_size=manifest["vocab_size"],
+            statistics=manifest["statistics"],
+            shards=shards,
+            document_bases=_bases(info.documents for info in infos),
+            sentence_bases=_bases(info.sentences for info in infos),
+            token_bases=_bases(info.tokens for info in infos),
+        )
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return int(self.document_bases[-1])
+
+    @property
+    def sentences(self) -> int:
+        """Number of sentences."""
+        return int(self.sentence_bases[-1])
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, special ones not counted (there are none)."""
+        return int(self.token_bases[-1])
+
+    @functools.cached_property
+    def document_sentences(self) -> np.ndarray:
+        """int64 [documents + 1]: the first sentence of each document, numbered through the split."""
+        parts = [shard.document_offsets[:-1] + base for shard, base in self._shards_with(self.sentence_bases)]
+        return np.concatenate([*parts, self.sentence_bases[-1:]])
+
+    @functools.cached_property
+    def document_tokens(self) -> np.ndarray:
+        """int64 [documents + 1]: the first token of each document, numbered through the split."""
+        parts = [
+            shard.sentence_offsets[shard.document_offsets[:-1]] + base
+            for shard, base in self._shards_with(self.token_bases)
+        ]
+        return np.concatenate([*parts, self.token_bases[-1:]])
+
+    def _shards_with(self, bases: np.ndarray) -> Iterator[tuple[Shard, np.int64]]:
+        return zip(self.shards, bases[:-1], strict=True)
+
+
+def verify(directory: str | Path) -> None:
+    """Reads every shard of every split and compares its size and hash with the manifest, whatever is remembered.
+
+    Raises:
+      UserError: names the first shard that is missing, truncated or changed, and what to do.
+    """
+    directory = Path(directory)
+    manifest = _read_manifest(directory)
+    infos = [info for split in manifest["shards"] for info in _shard_infos(manifest, split)]
+    for info in infos:
+        _check_size(directory, info)
+    _check_hashes(directory, infos)
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; make a corpus with python -m bertjax.prepare")
+    if not path.is_file():
+        raise UserError(
+            f"{directory}: not a corpus, or one whose preparation has not ended ({MANIFEST} is missing); "
+            f"run python -m bertjax.prepare --output={directory}"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged ({error}); prepare the corpus again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: not the manifest of a corpus; make one with python -m bertjax.prepare")
+    if manifest.get("version") != VERSION:
+        raise UserError(
+            f"{path}: format version {manifest.get('version')}, but this bertjax reads version {VERSION}; "
+            "prepare the corpus again, or use the bertjax that made it"
+        )
+    missing = {"fingerprint", "tokenizer_hash", "vocab_size", "statistics", "shards"} - manifest.keys()
+    if missing:
+        raise UserError(f"{path}: damaged (no {', '.join(sorted(missing))}); prepare the corpus again")
+    return manifest
+
+
+def _shard_infos(manifest: dict[str, Any], split: str) -> list[ShardInfo]:
+    return [ShardInfo(**entry) for entry in manifest["shards"].get(split, [])]
+
+
+def _check_size(directory: Path, info: ShardInfo) -> None:
+    path = directory / info.name
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: this shard of the corpus is missing; {_repair(directory, info)}") from error
+    if size != info.bytes:
+        raise UserError(
+            f"{path}: truncated or changed, {size:,} bytes instead of {info.bytes:,}; {_repair(directory, info)}"
+        )
+
+
+def _check_hashes_once(directory: Path, infos: Sequence[ShardInfo]) -> None:
+    """`_check_hashes` of the shards that were not found whole before, or have changed since."""
+    path = directory / _VERIFIED
+    try:
+        remembered = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        remembered = {}  # none, or damaged
+    # Taken before reading, so that a change meanwhile shows next time.
+    states = {info.name: [*_state(directory / info.name), info.sha256] for info in infos}
+    unknown = [info for info in infos if remembered.get(info.name) != states[info.name]]
+    if not unknown:
+        return
+    _check_hashes(directory, unknown)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps(remembered | states))
+    except OSError:
+        pass  # no permission or no room: the next one reads again
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes with a file: size, and its times in nanoseconds; a copy's `ctime` is its own even with `cp -p`."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _check_hashes(directory: Path, infos: Sequence[ShardInfo]) -> None:
+    # hashlib releases the GIL, so threads read and hash on every core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda info: file_sha256(directory / info.name), infos))
+    for info, sha256 in zip(infos, found, strict=True):
+        if sha256 != info.sha256:
+            raise UserError(
+                f"{directory / info.name}: damaged, its SHA-256 is {sha256[:12]}… instead of {info.sha256[:12]}…; "
+                f"{_repair(directory, info)}"
+            )
+
+
+def _repair(directory: Path, info: ShardInfo) -> str:
+    return f"copy it again, or delete {info.name} and {MANIFEST} there and run the same bertjax.prepare again"
+
+
+def _map_shard(directory: Path, info: ShardInfo) -> Shard:
+    path = directory / info.name
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: no Arrow file ({error}); {_repair(directory, info)}") from error
+    documents = batch.column(0)
+    if documents.type not in _SHARD_TYPES:
+        raise UserError(f"{path}: holds {documents.type}, not sentences of ids; {_repair(directory, info)}")
+    sentences = documents.values
+    shard = Shard(_view(documents.offsets), _view(sentences.offsets), _view(sentences.values))
+    counts = (len(documents), len(sentences), len(shard.tokens))
+    if counts != (info.documents, info.sentences, info.tokens):
+        raise UserError(f"{path}: its counts are not those of {MANIFEST}; {_repair(directory, info)}")
+    return shard
+
+
+def _view(array: pa.Array) -> np.ndarray:
+    return array.to_numpy(zero_copy_only=True)
+
+
+def _bases(counts: Iterator[int]) -> np.ndarray:
+    return np.cumsum([0, *counts], dtype=np.int64)
+
+
+def _int32(offsets: np.ndarray) -> pa.Array:
+    return pa.array(np.ascontiguousarray(offsets, dtype=np.int32))
+
+
+def _check_offsets(name: str, offsets: np.ndarray, end: int) -> None:
+    offsets = np.asarray(offsets)
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != end:
+        raise ValueError(f"{name} must run from 0 to {end}")
+    if not np.all(offsets[1:] > offsets[:-1]):
+        raise ValueError(f"{name} must rise strictly: documents and sentences are never empty")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

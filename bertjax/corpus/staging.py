@@ -1,0 +1,91 @@
+"""A corpus that lies elsewhere (gs://…, s3://…, whatever fsspec knows), brought to this machine once.
+
+It goes to a folder named by the corpus's fingerprint in `$BERTJAX_CACHE`, else in `~/.cache/bertjax`. All processes of
+a machine share it. Every shard is compared with its hash before it gets its name; `corpus.json` comes last, so that a
+folder with it is whole.
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bertjax.corpus.format import MANIFEST, file_sha256
+from bertjax.errors import UserError, first_line
+from bertjax.storage.files import locked, written_whole
+
+
+def local(corpus: str, say: Callable[[str], None]) -> Path:
+    """The folder of `corpus` on this machine: itself, or where it was staged to.
+
+    Args:
+      corpus: a folder, or the URL of one.
+      say: told before a shard is copied.
+
+    Raises:
+      UserError: it cannot be read, is damaged there, or cannot be written here.
+    """
+    if "://" not in corpus:
+        return Path(corpus)
+    import fsspec
+
+    with _errors_explained(corpus):
+        files, root = fsspec.url_to_fs(corpus)
+        manifest = files.cat_file(f"{root}/{MANIFEST}")
+        content = json.loads(manifest)
+        fingerprint, shards = content["fingerprint"], content["shards"]
+    if not re.fullmatch("[0-9a-f]{64}", fingerprint):
+        raise UserError(f"{corpus}/{MANIFEST}: damaged (no fingerprint); prepare the corpus again")
+    folder = Path(os.environ.get("BERTJAX_CACHE") or Path.home() / ".cache/bertjax") / "corpora" / fingerprint[:16]
+    with _errors_explained(corpus, folder):
+        (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):  # one process of the machine copies, the others wait for it
+            if not (folder / MANIFEST).exists():
+                for leftover in folder.glob(".*.tmp"):  # of a staging that was killed
+                    leftover.unlink()
+                for shard in (shard for split in shards.values() for shard in split):
+                    _copy_shard(files, root, folder, shard, say)
+                for source in files.ls(f"{root}/tokenizer", detail=False):
+                    _copy(files, source, folder / "tokenizer" / PurePosixPath(source).name)
+                with written_whole(folder / MANIFEST) as temporary:
+                    temporary.write_bytes(manifest)
+    return folder
+
+
+def _copy_shard(files: Any, root: str, folder: Path, shard: dict[str, Any], say: Callable[[str], None]) -> None:
+    target = folder / PurePosixPath(shard["name"]).name
+    if target.exists():
+        return  # from a staging that was ended
+    say(f"staging {shard['name']} ({shard['bytes'] / 1e6:,.1f} MB) in {folder}")
+    with written_whole(target) as temporary:
+        files.get_file(f"{root}/{shard['name']}", str(temporary))
+        if file_sha256(temporary) != shard["sha256"]:
+            raise UserError(
+                f"{root}/{shard['name']}: damaged, there or on its way: it fails its checksum; "
+                "run the same command again, or copy the corpus there again"
+            )
+
+
+def _copy(files: Any, source: str, target: Path) -> None:
+    with written_whole(target) as temporary:
+        files.get_file(source, str(temporary))
+
+
+@contextlib.contextmanager
+def _errors_explained(corpus: str, folder: Path | None = None) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:  # fsspec says which package knows this kind of URL
+        raise UserError(f"cannot read {corpus}: {error}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{corpus}: no corpus there ({error.filename or error} is missing)") from error
+    except Exception as error:  # every kind of storage has errors of its own
+        where = f" or write it to {folder} (BERTJAX_CACHE names another place)" if folder else ""
+        raise UserError(
+            f"cannot read {corpus}{where}: {first_line(error)}; once that is put right, run the same command"
+        ) from error

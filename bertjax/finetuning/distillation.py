@@ -1,0 +1,57 @@
+"""A teacher for a task: a model that is fine-tuned for it, frozen, and reads each batch before the student does.
+
+Task-specific distillation, as DistilBERT on SQuAD (Sanh et al. 2019, arXiv:1910.01108, section 4.1).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from bertjax.checkpoints import pretrained
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.errors import UserError
+from bertjax.finetuning.task_model import Setup
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.parallel import sharding
+from bertjax.parallel.mesh import put
+from bertjax.trainer import loop
+
+
+def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> tuple[loop.Read, Any, str]:
+    """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
+
+    The first is called within a train step.
+
+    Raises:
+      UserError: no such model, or one for another task, with other labels or another tokenizer.
+    """
+    path = config.distillation.teacher
+    source = pretrained.load(path, say)
+    theirs = source.task or {"kind": "pre-training", "labels": []}
+    for name, ours in (("kind", setup.task.kind), ("labels", list(setup.task.labels))):
+        if theirs[name] != ours:
+            raise UserError(
+                f"the teacher {path} has {name} {theirs[name]!r}, {setup.task.name} has {ours!r}; fine-tune a teacher "
+                "for this task"
+            )
+    if theirs.get("features", "last") != "last":
+        raise UserError(f"the teacher {path} is feature-based ({theirs['features']}); fine-tune one whole")
+    if source.tokenizer.hash() != setup.tokenizer.hash():
+        raise UserError(f"the teacher {path} has another tokenizer than {config.init_from}; take one with the same")
+    if source.config.model.max_position_embeddings < config.length:
+        raise UserError(
+            f"the teacher {path} reads {source.config.model.max_position_embeddings} tokens at most and config.length "
+            f"is {config.length}; lower it"
+        )
+    model = FinetuningModel(
+        source.config.model, setup.task.kind, setup.model.outputs, setup.model.dtype, config.layout.unroll
+    )
+    sharding.check_model(source.config.model, setup.mesh)
+    params = jax.tree.map(put, source.params, sharding.of_state(source.params, setup.mesh))
+
+    def read(params: Any, batch: loop.Batch) -> dict[str, Any]:
+        return dict(batch) | {"teacher_logits": loop.apply_model(model, params, batch)["logits"]}
+
+    say(f"{path} teaches")
+    return read, params, source.fingerprint()

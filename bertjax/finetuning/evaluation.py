@@ -1,0 +1,110 @@
+"""A fine-tuned model on the splits of its task, without training."""
+
+import dataclasses
+import functools
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bertjax.checkpoints import pretrained
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
+from bertjax.errors import UserError
+from bertjax.finetuning import report
+from bertjax.finetuning.inputs import model_limits
+from bertjax.finetuning.task_model import Setup, Split, make_setup
+from bertjax.parallel import sharding
+from bertjax.tasks import glue
+from bertjax.tasks.examples import APART
+from bertjax.tasks.line_formats import MissingFileError
+from bertjax.tasks.registry import open_task
+from bertjax.tasks.squad_scores import score_v2
+
+
+def open_scoring(
+    model: pretrained.Pretrained, config: FinetuneConfig, length: int | None, say: Callable[[str], None]
+) -> Setup:
+    """The setup of a fine-tuned model on data.
+
+    Of `config` count the task, by default the one that the model was fine-tuned for, the data, the batch and the
+    machine. `length`: tokens a row, by default as the model was fine-tuned, else all that it reads.
+
+    Raises:
+      UserError: the model is not fine-tuned, or for another kind of task or other labels.
+    """
+    if model.task is None:
+        raise UserError(f"{model.path} is not fine-tuned; use python -m bertjax.finetune first")
+    name = config.task or model.task["name"]
+    if not name:
+        raise UserError(f"{model.path} does not say which task it is for; give --task")
+    opened = open_task(name, config.data_dir, config.table, labels=model.task["labels"] or None, say=say)
+    kind, told = model.task["kind"], model.task.get("sentence", {})
+    read = {"similarity": "regression", "comparison": "classification"}.get(kind, kind)
+    if opened.kind != read:
+        raise UserError(f"{model.path} is fine-tuned for {kind}, but {name} is {opened.kind}")
+    if "threshold" in model.task:  # not one that is tuned on the data to score
+        opened = dataclasses.replace(opened, score=functools.partial(score_v2, threshold=model.task["threshold"]))
+    limits = model_limits(model)
+    limits = dataclasses.replace(limits, length=length or limits.length)
+    sentence = SentenceConfig(apart=kind in APART, **told)
+    features = model.task.get("features", "")
+    config = dataclasses.replace(config, features=features, sentence=sentence, **dataclasses.asdict(limits))
+    return make_setup(config, opened, model.config.model, model.tokenizer)
+
+
+def predict_all(
+    setup: Setup,
+    params: Any,
+    dev: Sequence[Split],
+    output: Path | None,
+    say: Callable[[str], None],
+    threshold: float | None = None,
+) -> dict[str, dict[str, float]]:
+    """Predicts the dev splits, and the test splits whose files are there; the scores of the former.
+
+    Into `output` go predictions/, for classifications confusion-SPLIT.png, for GLUE submission/; without it only the
+    dev splits are predicted. `threshold`: of no answer to a question, by default the best one of the split.
+
+    Raises:
+      UserError: scores that are not finite.
+    """
+    task = setup.task
+    params = jax.device_put(params, sharding.of_state(params, setup.mesh))
+    scores = {}
+    for split in dev:
+        found = setup.predictions(params, split)
+        scores[split.name] = setup.scores(split, found)
+        if output is None:
+            continue
+        above = scores[split.name].get("best_f1_thresh", math.inf) if threshold is None else threshold
+        report.write_predictions(task, split, found, output / "predictions", above)
+        if task.kind in ("classification", "comparison"):
+            report.draw_confusion(task, split, found, output / f"confusion-{split.name}.png")
+    for name in task.test if output else ():
+        try:
+            split = setup.split(name)
+        except MissingFileError as error:
+            say(f"no predictions of {name}: {error}")
+            continue
+        found = setup.predictions(params, split)
+        report.write_predictions(task, split, found, output / "predictions", math.inf)
+        if (task.name, name) in glue.COLUMNS:
+            report.write_submission(task, split, found, output / "submission")
+    return scores
+
+
+def predict_diagnostics(mnli: Path, config: FinetuneConfig, workdir: Path, say: Callable[[str], None]) -> None:
+    """Predicts GLUE's diagnostic examples (AX) with the model that was fine-tuned on MNLI."""
+    model = pretrained.load(mnli, say)
+    setup = open_scoring(model, dataclasses.replace(config, task="glue/ax"), None, say)
+    predict_all(setup, model.params, [], workdir, say)
+
+
+def gather_submissions(workdir: Path) -> None:
+    """Copies the submission files of all tasks' folders into the one of `workdir`."""
+    (workdir / "submission").mkdir(exist_ok=True)
+    for path in sorted(workdir.glob("*/submission/*.tsv")):
+        shutil.copyfile(path, workdir / "submission" / path.name)

@@ -1,0 +1,262 @@
+"""A fine-tuning from beginning to end: its workdir, the runs that are still to do, and what they leave.
+
+A workdir holds config.json, data.json (digests of examples and models), runs.jsonl with the scores of every finished
+run, the best run's checkpoint, and in the end results.json, predictions/, pictures, and for GLUE submission/.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bertjax.checkpoints import pretrained
+from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.cli import say
+from bertjax.config.finetuning import FinetuneConfig, Run
+from bertjax.config.pretraining import Config, Phase, to_dict
+from bertjax.errors import UserError
+from bertjax.finetuning import dataset, distillation, evaluation, features, inputs, report
+from bertjax.finetuning.sweep import Result, Sweep
+from bertjax.finetuning.task_model import ENCODER, RANDOM, Setup, Split, open_setup
+from bertjax.inference.modes import OF_KIND
+from bertjax.storage.files import claimed, write_text, writing
+from bertjax.tasks import glue, submission
+from bertjax.tasks.examples import APART, Task
+from bertjax.tasks.line_formats import MissingFileError
+from bertjax.tasks.registry import open_task
+from bertjax.tasks.table import COLUMNS
+from bertjax.trainer import loop, metrics
+
+
+def finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
+    """Runs the sweep and returns what results.json holds; None where a signal stopped it.
+
+    Raises:
+      UserError: bad data, a workdir of another sweep, or a loss that is not finite.
+    """
+    with claimed(workdir, "another process trains here", "--workdir"), writing(workdir):
+        return _finetune(config, workdir)
+
+
+def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
+    # -- task, data, model
+    _check_same_sweep(config, workdir)
+    made, source, params = open_setup(config, say)
+    _check_splits(made.task)
+    train = made.split("train", config.train_examples)
+    dev = [made.split(name) for name in made.task.dev]
+    say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}")
+    _check_different(dev)
+    used = {split.name: split.batches.digest() for split in (train, *dev)}
+    used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
+    taught = None
+    if config.distillation.teacher:
+        *taught, used["teacher"] = distillation.reader(config, made, say)
+    _check_same_data(used, workdir)
+    if config.features:  # of the encoder the runs see no more than these
+        train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
+        params = {}
+    sweep = Sweep(config, made, params, train, dev, teacher=taught)
+    _write(workdir / "config.json", to_dict(config))
+    _write(workdir / "data.json", used)
+
+    # -- the runs that are still to do
+    done = _read_records(workdir)
+    todo = [run for run in config.runs() if run.name not in done]
+    with loop.StopSignal() as stop:
+        last = len(done) + len(todo)
+        for number, run in enumerate(todo, start=len(done) + 1):
+            say(f"run {number} of {last}: {run.name}")
+            result = _run(sweep, run, stop, workdir)
+            if result is None:
+                say(f"stopped; {len(done)} runs are finished, the same command goes on with {run.name}")
+                return None
+            record = _record(run, result)
+            if all(sweep.chosen(result.scores) > sweep.chosen(other["scores"]) for other in done.values()):
+                _keep(config, made, source, result, record | {"number": number}, workdir)
+            done[run.name] = record
+            _write_records(workdir, done)
+            say(f"{run.name}: {_describe(record)}")
+    return _report(made, dev, list(done.values()), workdir)
+
+
+def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path) -> Result | None:
+    folder = workdir / "runs" / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = metrics.MetricsWriter(folder, 0)
+
+    def on_epoch(epoch: int, step: int, scores: dict[str, dict[str, float]]) -> None:
+        writer.write(
+            step, {f"{split}/{name}": value for split, found in scores.items() for name, value in found.items()}
+        )
+
+    try:
+        return sweep.train(run, stop, writer.write, on_epoch, shown=True)
+    except UserError as error:
+        raise UserError(f"{run.name}: {error}") from error
+    finally:
+        writer.close()
+
+
+def _record(run: Run, result: Result) -> dict[str, Any]:
+    return dataclasses.asdict(run) | {
+        "scores": result.scores,
+        "epoch": result.epoch,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "examples_per_second": round(result.examples_per_second, 2),
+    }
+
+
+def _describe(record: dict[str, Any]) -> str:
+    scores = [
+        f"{split} {name} {value:.2f}" for split, found in record["scores"].items() for name, value in found.items()
+    ]
+    return f"{', '.join(scores)}; {record['examples_per_second']:,.0f} examples/s"
+
+
+def _keep(
+    config: FinetuneConfig,
+    made: Setup,
+    source: Pretrained,
+    result: Result,
+    record: dict[str, Any],
+    workdir: Path,
+) -> None:
+    """Writes the best run so far as the workdir's only checkpoint."""
+    task = {"name": made.task.name, "kind": made.task.kind, "labels": list(made.task.labels)}
+    task |= {"limits": dataclasses.asdict(made.limits), "run": record}
+    if made.task.name.startswith("table/"):
+        task["columns"] = {name: getattr(config.table, name) for name in COLUMNS}
+    chosen = result.scores[made.task.dev[0]]
+    if "best_f1_thresh" in chosen:  # null_odds above it mean that there is no answer
+        task["threshold"] = chosen["best_f1_thresh"]
+    shape = Config(model=made.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
+    if config.features:
+        task["features"] = config.features
+    if made.task.kind in APART:
+        kept = ("pooling", "normalize", "lowest", "highest")
+        task["sentence"] = {name: getattr(config.sentence, name) for name in kept}
+    frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
+    model = dataclasses.replace(
+        source,
+        config=shape,
+        params=frozen | jax.device_get(result.params),
+        step=record["number"],
+        task=json.loads(json.dumps(task)),
+        sentence=task.get("sentence", {}),  # not how the model that it started from made its vectors
+    )
+    pretrained.replace(workdir, model)
+
+
+def _name(record: dict[str, Any]) -> str:
+    return Run(record["learning_rate"], record["epochs"], record["seed"]).name
+
+
+def _check_splits(task: Task) -> None:
+    """Refuses a task without data to choose by, and test files that cannot be read, before anything is trained."""
+    if not task.dev or task.dev[0] == "test":
+        raise UserError(f"{task.name}: there is no dev data to choose the best run by; give table.dev")
+    for name in task.test:
+        with contextlib.suppress(MissingFileError):
+            inputs.check(task.read(name))
+
+
+def _check_different(splits: Sequence[Split]) -> None:
+    """Refuses numbers to predict of which none differs from the others: no score says anything of them."""
+    for split in splits:
+        labels = [getattr(example, "label", None) for example in split.examples]
+        if isinstance(labels[0], float) and len(set(labels)) == 1:
+            where = split.examples[0].where
+            raise UserError(f"{where}: all labels of {split.name} are {labels[0]:g}; correlations need different ones")
+
+
+def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
+    """Refuses a workdir of a sweep whose runs would not be comparable with those to come."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        if (workdir / "checkpoints").is_dir():  # which the best run's checkpoint would replace
+            raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
+        return
+    try:
+        before = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); use a new --workdir") from error
+    now = json.loads(json.dumps(to_dict(config)))
+    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "features_memory"}
+    free |= {"data_dir", "init_from"}  # what lies there is compared
+    for key in sorted((before.keys() | now.keys()) - free):
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{workdir} holds a sweep with config.{key}={before.get(key)!r}, not {now.get(key)!r}; "
+                "give that value again, or a new --workdir"
+            )
+
+
+def _check_same_data(now: dict[str, str], workdir: Path) -> None:
+    """Refuses a workdir whose runs had other examples or models; what lies under a path may change."""
+    path = workdir / "data.json"
+    if path.is_file() and (before := json.loads(path.read_bytes())) != now:
+        changed = ", ".join(name for name in sorted(before | now) if before.get(name) != now.get(name))
+        raise UserError(
+            f"the runs in {workdir} had others ({changed}); give a new --workdir, or the files as they were"
+        )
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
+    """The finished runs, by name."""
+    path = workdir / "runs.jsonl"
+    return {_name(record): record for record in metrics.read(path)} if path.is_file() else {}
+
+
+def _write_records(workdir: Path, records: dict[str, dict[str, Any]]) -> None:
+    write_text(workdir / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in records.values()))
+
+
+def _report(made: Setup, dev: list[Split], records: list[dict[str, Any]], workdir: Path) -> dict[str, Any]:
+    """Writes results, predictions of the best run, pictures and files to submit; prints the table."""
+    best = max(records, key=lambda record: record["scores"][dev[0].name][made.task.metric])
+    summary = {split.name: report.summary(made.task, split.name, records) for split in dev}
+    results = {"task": made.task.name, "metric": made.task.metric, "best": best, "summary": summary, "runs": records}
+    _write(workdir / "results.json", results)
+    model = pretrained.load(workdir, say)
+    evaluation.predict_all(made, model.params, dev, workdir, say)
+    for split in dev:
+        print(report.table(made.task, split.name, summary[split.name]))
+    say(f"best: {_name(best)}: {_describe(best)}")
+    say(f"wrote {workdir}/results.json, predictions/ and checkpoints/")
+    say(f"next: python -m bertjax.predict {OF_KIND[made.task.kind]} --checkpoint={workdir} …")
+    return results
+
+
+def finetune_all(config: FinetuneConfig, workdir: Path) -> None:
+    """Every task of GLUE, each in a folder of its own, and the leaderboard's row."""
+    columns: dict[str, float] = {}
+    names = [name for name in glue.TASKS if name != "ax"]
+    for name in names:  # what is missing is said before hours are spent
+        task = open_task(f"glue/{name}", config.data_dir, say=lambda line: None)
+        _check_splits(task)
+        for split in ("train", *task.dev):
+            inputs.check(task.read(split))
+    for name in names:
+        folder = workdir / name
+        results = finetune(dataclasses.replace(config, task=f"glue/{name}"), folder)
+        if results is None:
+            return
+        for split, scores in results["best"]["scores"].items():
+            columns[glue.column(f"glue/{name}", split)] = scores[results["metric"]]
+    with writing(workdir):
+        evaluation.predict_diagnostics(workdir / "mnli", config, workdir / "ax", say)
+        evaluation.gather_submissions(workdir)
+        path, missing = submission.archive(workdir / "submission")
+        _write(workdir / "results.json", {"scores": columns, "averages": glue.averages(columns)})
+    print(report.leaderboard(columns))
+    say(f"wrote {path}" + (f", in which {', '.join(missing)} are missing" if missing else ""))

@@ -1,0 +1,51 @@
+"""Turns texts into vectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.finetuning.inputs import model_limits, rows
+from bertjax.inference.inputs import asked, read_texts, rounded
+from bertjax.inference.runner import Options, Runner, computation
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.model.sentence import normalized, pooled
+from bertjax.tasks.examples import TextExample
+
+
+class Embedder:
+    """A vector for each text, from the states of the encoder's last layer."""
+
+    def __init__(self, source: Pretrained, options: Options) -> None:
+        self._tokenizer, self._limits = source.tokenizer, model_limits(source)
+        pooling = options.pooling or source.sentence.get("pooling", "mean")
+        normalize = source.sentence.get("normalize", False) if options.normalize is None else options.normalize
+        model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
+
+        def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+            """f32 [rows, hidden]."""
+            first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32) if pooling == "cls" else None
+            hidden = model.apply({"params": params}, batch, None, first, method="encode")
+            vectors = pooled(hidden, batch["attention_mask"], pooling)
+            return normalized(vectors) if normalize else vectors
+
+        self._run = Runner(embed, source, options)
+
+    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """For each text its `embedding`, a list of numbers."""
+        examples = read_texts(inputs, where)
+        vectors = self._embed(examples)
+        return [
+            asked(example) | {"embedding": rounded(vector)} for example, vector in zip(examples, vectors, strict=True)
+        ]
+
+    def array(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> np.ndarray:
+        """The embeddings of all texts, f32 [texts, hidden]; of no texts [0, 0]."""
+        return self._embed(read_texts(inputs, where))
+
+    def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
+        found = self._run(rows("classification", examples, self._tokenizer, self._limits, 0))
+        return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)

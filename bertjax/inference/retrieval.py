@@ -1,0 +1,40 @@
+"""Finds the texts that are nearest to a query."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.errors import UserError
+from bertjax.inference.embedding import Embedder
+from bertjax.inference.inputs import asked, read_texts, rounded
+from bertjax.inference.runner import Options
+
+
+class Searcher:
+    """The nearest of `options.texts` for each query, by the cosine of their vectors."""
+
+    def __init__(self, source: Pretrained, options: Options) -> None:
+        """Embeds the texts.
+
+        Raises:
+          UserError: there are none.
+        """
+        if not options.texts:
+            raise UserError("there is nothing to search in; give --texts=FILE, or texts=[…]")
+        self._embed = Embedder(source, dataclasses.replace(options, normalize=True))
+        self._texts, self._top = list(options.texts), options.top
+        self._vectors = self._embed.array(self._texts)
+
+    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """For each query `found`: the nearest texts, each with its place from 0 and its cosine, the nearest first."""
+        examples, queries = read_texts(inputs, where), self._embed.array(inputs, where)
+        answers = []
+        for example, query in zip(examples, queries, strict=True):
+            scores = self._vectors @ query
+            best = np.argsort(-scores, kind="stable")[: self._top]
+            found = [{"text": self._texts[i], "place": int(i), "score": rounded(scores[i])} for i in best]
+            answers.append(asked(example) | {"found": found})
+        return answers

@@ -1,0 +1,1 @@
+"""Devices and processes: the mesh, shardings, collective agreement."""

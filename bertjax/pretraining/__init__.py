@@ -1,0 +1,1 @@
+"""A pre-training run, from config and corpus to its last checkpoint."""

@@ -1,0 +1,260 @@
+"""A pre-training run put together: its objective, optimizer, batches and state, from a config and a corpus."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from bertjax.arrays.trees import named_leaves
+from bertjax.checkpoints import pretrained, store
+from bertjax.config.parse import from_config_dict
+from bertjax.config.pretraining import Config, ModelConfig, Phase, resume_conflict, to_dict
+from bertjax.corpus.format import Corpus
+from bertjax.errors import UserError
+from bertjax.model import fused_attention
+from bertjax.model.pretraining import PretrainingModel
+from bertjax.objectives import pretraining as losses
+from bertjax.optimizers.adamw import adamw
+from bertjax.optimizers.lamb import lamb
+from bertjax.optimizers.muon import muon
+from bertjax.optimizers.schedules import learning_rate
+from bertjax.optimizers.stable_adamw import stable_adamw
+from bertjax.parallel.mesh import compute_dtype, put
+from bertjax.pretraining import distillation
+from bertjax.text.tokenizer import Tokenizer
+from bertjax.trainer import loop
+
+
+def make_objective(config: Config) -> loop.Objective:
+    """The model of `config` with the pre-training objective."""
+    model = PretrainingModel(
+        config.model,
+        pairs=config.pairs,
+        dtype=compute_dtype(config.dtype),
+        unroll=config.layout.unroll,
+        remat=config.layout.remat,
+        attention=config.layout.attention,
+    )
+    if config.distillation.teacher:
+        return distillation.objective(config, model)
+    return loop.Objective(model, losses.terms, losses.weights)
+
+
+def in_phase(config: Config, phase: Phase) -> Config:
+    """`config` with the model as it is trained in a phase."""
+    theta = phase.global_rope_theta or config.model.global_rope_theta
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
+
+
+def make_train_step(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    start: int,
+    teacher: tuple[loop.Read, Any] | None = None,
+) -> loop.TrainStep:
+    """The compiled step, to be called for step `start` first and then for each that follows.
+
+    Phases that train the model in different ways have programs of their own. `teacher`: `distillation.reader`'s.
+    """
+    parts = config.layout.accumulation
+    read, *params = teacher or (None,)
+    steps = {
+        one.model: loop.make_train_step(make_objective(one), optimizer, schedule, mesh, config.seed, parts, read)
+        for one in (in_phase(config, phase) for phase in config.phases)
+    }
+    numbers = itertools.count(start)
+
+    def step(state: loop.TrainState, batch: loop.Batch) -> Any:
+        phase = config.phases[config.locate(next(numbers))[0]]
+        return steps[in_phase(config, phase).model](state, batch, *params)
+
+    return step
+
+
+def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
+    """What computes attention in a phase's train step: "xla" (the plain path), "cudnn" or "splash".
+
+    Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
+
+    Raises:
+      UserError: config.layout.attention asks for one that cannot.
+    """
+    request = fused_attention.Request(
+        platform=fused_attention.platform(mesh.devices.flat[0]),
+        dtype=compute_dtype(config.dtype),
+        length=phase.length,
+        head_size=config.model.head_size,
+        dropout=config.model.attention_probs_dropout_prob > 0,
+        split=mesh.shape["sequence"] > 1,
+    )
+    model = config.model
+    windows = {model.attention_window if model.is_local(layer) else 0 for layer in range(model.num_hidden_layers)}
+    asked = [dataclasses.replace(request, window=window) for window in windows]
+    return " and ".join(sorted({fused_attention.choose(config.layout.attention, one) for one in asked}))
+
+
+def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a run and its learning rate as a function of the step."""
+    schedule = learning_rate(config.optimizer, config.phases)
+    make = {"adamw": adamw, "lamb": lamb, "stable_adamw": stable_adamw, "muon": muon}[config.optimizer.name]
+    return make(config.optimizer, schedule), schedule
+
+
+def with_vocabulary(config: Config, tokenizer: Tokenizer, where: Path) -> Config:
+    """`config` with the vocabulary size settled: 0 becomes the tokenizer's.
+
+    Raises:
+      UserError: the model's vocabulary is too small for the tokenizer at `where`.
+    """
+    size = config.model.vocab_size or tokenizer.vocab_size
+    if size < tokenizer.vocab_size:
+        raise UserError(
+            f"config.model.vocab_size is {size}, but the tokenizer of {where} has {tokenizer.vocab_size} entries; "
+            "set it to that, or to 0 to take the tokenizer's"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+
+
+def check_tokenizer(corpus: Corpus, tokenizer: Tokenizer, where: Path, remedy: str) -> None:
+    """Refuses a tokenizer under which the corpus's ids mean something else, even if it is of the same size.
+
+    Raises:
+      UserError: the corpus was made with another tokenizer than the one of `where`; ends with `remedy`.
+    """
+    if corpus.tokenizer_hash != tokenizer.hash():
+        raise UserError(f"the corpus {corpus.directory} was made with another tokenizer than {where}; {remedy}")
+
+
+def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the global batch of a phase, as `data/pipeline.py` makes it."""
+    predictions = config.masking.predictions(phase.length, config.packing)
+    sequence, slots = (phase.batch, phase.length), (phase.batch, predictions)
+    batch = {
+        "input_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
+        "token_type_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
+        "attention_mask": jax.ShapeDtypeStruct(sequence, jnp.int32),
+        "masked_lm_positions": jax.ShapeDtypeStruct(slots, jnp.int32),
+        "masked_lm_ids": jax.ShapeDtypeStruct(slots, jnp.int32),
+        "masked_lm_weights": jax.ShapeDtypeStruct(slots, jnp.float32),
+    }
+    if config.packing:
+        batch["position_ids"] = jax.ShapeDtypeStruct(sequence, jnp.int32)
+    if config.pairs:
+        several = (phase.batch, config.packing) if config.packing else (phase.batch,)
+        batch[f"{config.pairs}_labels"] = jax.ShapeDtypeStruct(several, jnp.int32)
+        if config.packing:
+            batch["cls_positions"] = jax.ShapeDtypeStruct(several, jnp.int32)
+            batch["sequence_weights"] = jax.ShapeDtypeStruct(several, jnp.float32)
+    return batch
+
+
+def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teacher: str) -> dict[str, Any]:
+    """What a checkpoint of this run says about itself, beside its step and checksums; `teacher` is a fingerprint."""
+    return {
+        "seed": config.seed,
+        "config": json.loads(json.dumps(to_dict(config))),
+        "corpus": corpus.fingerprint,
+        "teacher": teacher,
+        "tokenizer": {
+            "hash": tokenizer.hash(),
+            "files": store.tokenizer_files(corpus.directory / "tokenizer"),
+        },
+    }
+
+
+def restore_run(
+    config: Config,
+    workdir: Path,
+    corpus: Corpus,
+    teacher: str,
+    abstract: loop.TrainState,
+    say: Callable[[str], None],
+) -> loop.TrainState | None:
+    """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
+
+    Raises:
+      UserError: the run was made with another corpus, tokenizer or teacher, or with settings of other mathematics.
+    """
+    directory = workdir / "checkpoints"
+    _refuse_other_run(config, workdir, corpus, teacher, store.latest_meta(directory))
+    restored = store.restore_latest(directory, abstract.params, abstract.optimizer, say)
+    if restored is None:
+        return None
+    params, optimizer, meta = restored
+    step = put(np.int32(meta["step"]), abstract.step.sharding)
+    return loop.TrainState(step=step, params=params, optimizer=optimizer)
+
+
+def with_params_of(
+    config: Config, state: loop.TrainState, tokenizer: Tokenizer, say: Callable[[str], None]
+) -> loop.TrainState:
+    """`state` with the parameters of `config.init_from`; the optimizer starts anew.
+
+    Raises:
+      UserError: that model is fine-tuned, has another tokenizer, or parameters of another shape.
+    """
+    source = pretrained.load(config.init_from, say)
+    pretrained.check_pretraining(source)
+    if source.tokenizer.hash() != tokenizer.hash():
+        raise UserError(
+            f"{config.init_from} has another tokenizer than the corpus {config.corpus}; "
+            "prepare the corpus with --tokenizer of that model"
+        )
+    mine, theirs = _shapes(state.params), _shapes(source.params)
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            raise UserError(
+                f"{config.init_from} does not fit config.model: {name} is {theirs.get(name, 'missing')} there and "
+                f"{mine.get(name, 'missing')} here; set config.model as in that model"
+            )
+    params = jax.tree.map(lambda new, old: put(new, old.sharding), source.params, state.params)
+    say(f"starting from the parameters of {source.path}")
+    return dataclasses.replace(state, params=params)
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    return {name: x.shape for name, x in named_leaves(params).items()}
+
+
+def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, meta: dict[str, Any] | None) -> None:
+    if meta is None:
+        return
+    conflict = resume_conflict(from_config_dict(meta["config"]), config, meta["step"])
+    if conflict:
+        raise UserError(
+            f"{workdir} holds a run with another config.{conflict}; give that value again, or a new --workdir"
+        )
+    if meta["tokenizer"]["hash"] != corpus.tokenizer_hash:
+        raise UserError(f"{workdir} holds a run with another tokenizer than {corpus.directory}; use a new --workdir")
+    if not _same_teacher(meta, config, teacher):
+        raise UserError(
+            f"{workdir} holds a run with another teacher than config.distillation.teacher "
+            f"({config.distillation.teacher or 'none'}); give that one again, or a new --workdir"
+        )
+    if meta["corpus"] != corpus.fingerprint:
+        raise UserError(
+            f"{workdir} holds a run on another corpus than {corpus.directory}; give that one, or a new --workdir"
+        )
+
+
+def _same_teacher(meta: dict[str, Any], config: Config, teacher: str) -> bool:
+    if "teacher" in meta:
+        return meta["teacher"] == teacher
+    # Checkpoints from before there was this fingerprint know only where the teacher lay.
+    return meta["config"].get("distillation", {}).get("teacher", "") == config.distillation.teacher
+
+
+def count_parameters(config: ModelConfig, params: Any) -> int:
+    """Numbers in a tree of parameters (arrays or their shapes), without the padding of the vocabulary."""
+    padding = (config.padded_vocab_size - config.vocab_size) * (config.embedding_width + 1)
+    return sum(x.size for x in jax.tree.leaves(params)) - padding

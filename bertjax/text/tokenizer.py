@@ -1,0 +1,295 @@
+"""One tokenizer class over the libraries `tokenizers` (WordPiece, byte-level BPE, …) and `sentencepiece`.
+
+A folder holds what the ecosystem reads: `tokenizer.json`, for WordPiece `vocab.txt` too, or a SentencePiece `.model`;
+beside them `tokenizer_config.json`. `transformers` loads the folder as it is.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers as library
+
+from bertjax.errors import UserError
+from bertjax.text import backends
+from bertjax.text.word_cache import WordCache
+
+# The names that a role goes by, where tokenizer_config.json does not say: BERT and ALBERT, then RoBERTa.
+_ROLES = {
+    "pad_token": ("[PAD]", "<pad>"),
+    "unk_token": ("[UNK]", "<unk>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+# What reads vocab.txt as BERT does.
+_OF_VOCABULARIES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+_HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Special tokens are never read out of text: a document that speaks of "[MASK]" gets the ids of those characters.
+    `encode(text, special_tokens=True)` is for prompts.
+
+    Attributes:
+      vocab_size: number of ids.
+      cls_id, sep_id, mask_id, pad_id, unk_id: ids of the special tokens.
+      special_ids: all ids that stand for no text, rising (control and `[unused…]` tokens).
+      dtype: `token_type` of the vocabulary.
+      pair_separators: how many [SEP] stand between two texts: one in BERT, two in RoBERTa.
+    """
+
+    def __init__(self, backend: backends.Backend, config: dict[str, Any]):
+        """Use `load` or `bertjax.text.vocabulary.train`."""
+        self._backend = backend
+        self._config = config
+        self._pieces = backend.pieces()
+        self._ids = {piece: index for index, piece in enumerate(self._pieces)}
+        self.vocab_size = len(self._pieces)
+        self.dtype = token_type(self.vocab_size)
+        self.pair_separators = backend.pair_separators()
+        self._roles = {role: self._role(role) for role in _ROLES}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            self._ids[self._roles[role]] for role in _ROLES
+        )
+        unused = {piece for piece in self._pieces if piece.startswith("[unused") and piece.endswith("]")}
+        special = backend.special_pieces() | unused | set(self._roles.values())
+        self.special_ids = tuple(sorted(self._ids[piece] for piece in special if piece in self._ids))
+        rule = backend.word_rule()
+        with_end = token_type(self.vocab_size + 1)  # one more than there are ids, for the end of a text
+        self._cache = WordCache(backend.encode_words, rule, with_end) if rule else None
+
+    def encode(self, text: str, special_tokens: bool = False) -> list[int]:
+        """Ids of a text, without [CLS] and [SEP] around them.
+
+        Args:
+          text: any text.
+          special_tokens: read the names of special tokens ("[MASK]") as those tokens.
+        """
+        if not special_tokens:
+            # For one text a call of the cache costs more than it saves.
+            return self.encode_batch([text], word_cache=False)[0]
+        ids = []
+        for part in self._special_pattern.split(text):
+            name = part.strip()
+            if name in self._special_names:
+                ids.append(self._ids[name])
+            elif part:
+                ids += self.encode_batch([part], word_cache=False)[0]
+        return ids
+
+    def encode_batch(self, texts: Sequence[str], word_cache: bool = True) -> list[list[int]]:
+        """Ids of each text; `word_cache=False` asks the library for every text, which is faster for a few words."""
+        if not (word_cache and self._cache):
+            return [list(ids) for ids in self._backend.encode_batch(texts)]
+        lengths, tokens = self._cache.encode(texts)
+        return [ids.tolist() for ids in np.split(tokens, np.cumsum(lengths)[:-1])] if len(texts) else []
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """Ids of each word of a sentence, as within it: in a byte-level vocabulary with the space before it."""
+        space = " " if self._backend.is_byte_level() else ""
+        return self.encode_batch([space + word for word in words], word_cache=False)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """(ids, the characters [first, last + 1) of the text that each stands for), without special tokens."""
+        return self._backend.encode_with_offsets(text)
+
+    def encode_ragged(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all texts in one array.
+
+        Returns:
+          lengths: int64 [texts], the number of ids of each text.
+          tokens: `dtype` [sum of lengths].
+        """
+        if self._cache:
+            lengths, tokens = self._cache.encode(texts)
+            return lengths, tokens.astype(self.dtype, copy=False)
+        encoded = [np.array(ids, self.dtype) for ids in self._backend.encode_batch(texts)]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return lengths, np.concatenate([np.zeros(0, self.dtype), *encoded])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special tokens appear by name."""
+        return self._backend.decode([int(index) for index in ids])
+
+    def id_to_token(self, index: int) -> str:
+        """The piece of an id. IndexError where there is none."""
+        return self._pieces[index]
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a piece, or None."""
+        return self._ids.get(token)
+
+    def word_starts(self) -> np.ndarray:
+        """Which pieces begin a word: bool [vocab_size].
+
+        WordPiece: those without "##", so every punctuation mark is a word. Unigram: those with "▁". Byte-level: those
+        with "Ġ" (a space). Special tokens begin one. In unigram and byte-level vocabularies punctuation belongs to
+        the word before it, and byte-level text has no space before its first word: a corpus puts one before every
+        sentence but a document's first, which [CLS] or [SEP] stands before.
+        """
+        starts = np.array(self._backend.word_starts(self._pieces), bool)
+        starts[list(self.special_ids)] = True
+        return starts
+
+    def words(self, text: str) -> list[str]:
+        """A text's words as the normaliser and the rule for words leave them. UserError where it is not WordPiece."""
+        return self._backend.words(text)
+
+    def extended(self, words: Sequence[str]) -> "Tokenizer":
+        """A tokenizer with more words behind the pieces of this one. UserError where it is not WordPiece."""
+        return Tokenizer(self._backend.extended(words), self._config)
+
+    def hash(self) -> str:
+        """Identity of vocabulary, normalisation and special tokens (hex SHA-256), whatever files it came from."""
+        content = hashlib.sha256(self._backend.fingerprint())
+        content.update(json.dumps(self._roles, sort_keys=True).encode())
+        return content.hexdigest()
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the files that `load` and `transformers` read into a directory, made where it is missing."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._backend.save(directory)
+        config = json.dumps({**self._config, **self._roles}, indent=1, ensure_ascii=False)
+        (directory / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
+
+    @functools.cached_property
+    def _special_names(self) -> set[str]:
+        return {self._pieces[index] for index in self.special_ids}
+
+    @functools.cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        """Finds names of special tokens, with the space before those that stand for it too (RoBERTa's mask)."""
+        with_space = self._backend.pieces_with_space()
+        names = sorted(self._special_names, key=len, reverse=True)
+        alternatives = [("\\s*" if name in with_space else "") + re.escape(name) for name in names]
+        return re.compile("(" + "|".join(alternatives) + ")")
+
+    def _role(self, role: str) -> str:
+        configured = self._config.get(role)
+        if isinstance(configured, dict):  # an AddedToken, written out
+            configured = configured.get("content")
+        for name in (configured, *_ROLES[role]):
+            if name in self._ids:
+                return name
+        expected = " or ".join(_ROLES[role])
+        raise UserError(
+            f"the tokenizer has no {role} ({expected}); add it to the vocabulary or name it in tokenizer_config.json"
+        )
+
+
+def token_type(vocab_size: int) -> np.dtype:
+    """The integer type of the ids of a vocabulary: uint16, or uint32 above 65,536 ids."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Loads a tokenizer.
+
+    Args:
+      path: a folder, or the file itself: tokenizer.json, vocab.txt (as tokenizer_config.json says; without it, text is
+        lower-cased where the vocabulary looks so) or a SentencePiece .model. In a folder with
+        several of them the first of this list is taken.
+
+    Raises:
+      UserError: there is no tokenizer, it cannot be read, or it lacks a special token.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such tokenizer; {_HINT}")
+    file = _tokenizer_file(path) if path.is_dir() else path
+    try:
+        return Tokenizer(_backend(file), _read_config(file.parent))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file}: cannot be read as a tokenizer ({error}); {_HINT}") from error
+
+
+def _tokenizer_file(directory: Path) -> Path:
+    for candidate in (
+        directory / "tokenizer.json",
+        directory / "vocab.txt",
+        *sorted(directory.glob("*.model")),
+    ):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
+
+
+def _backend(file: Path) -> backends.Backend:
+    if file.suffix == ".json":
+        return backends.LibraryBackend(
+            _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
+        )
+    if file.suffix == ".txt":
+        pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
+        if len(vocabulary) != len(pieces) or "" in vocabulary:
+            raise UserError("a vocabulary holds one piece a line, none empty or twice; put the file right")
+        if "[UNK]" not in vocabulary:
+            raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
+        added = _read_json(file.parent / "added_tokens.json")
+        if unknown := sorted(added.keys() - vocabulary.keys()):
+            raise UserError(
+                f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; save it as tokenizer.json first "
+                "(save_pretrained of a fast tokenizer of transformers)"
+            )
+        return backends.LibraryBackend(_wordpiece(vocabulary, _read_config(file.parent)))
+    if file.suffix == ".model":
+        _check_sentencepiece(file.parent)
+        return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
+    raise UserError("not a tokenizer file; " + _HINT)
+
+
+def _wordpiece(vocabulary: dict[str, int], config: Mapping[str, Any]) -> backends.library.Tokenizer:
+    """The tokenizer of a vocabulary, as tokenizer_config.json says where it is there."""
+    name = config.get("tokenizer_class") or _OF_VOCABULARIES[0]
+    if name.removesuffix("Fast") not in _OF_VOCABULARIES or config.get("do_basic_tokenize") is False:
+        raise UserError(
+            f"tokenizer_config.json asks for {name}, which cuts words in another way than BERT's basic tokenizer; "
+            "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
+        )
+    lowercase = config.get("do_lower_case", _looks_lowercase(vocabulary))
+    return backends.wordpiece(
+        vocabulary, lowercase, config.get("tokenize_chinese_chars", True), config.get("strip_accents")
+    )
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Refuses a model of ALBERT that counts on text that is changed before it is cut, as it does unless told not to."""
+    config = _read_config(folder)
+    is_albert = str(config.get("tokenizer_class", "")).startswith("Albert")
+    if is_albert and (config.get("do_lower_case", True) or not config.get("keep_accents", False)):
+        raise UserError(
+            "tokenizer_config.json asks for lower case or for letters without accents, which a SentencePiece .model "
+            "alone does not give; save it as tokenizer.json first (save_pretrained of transformers)"
+        )
+
+
+def _parse(what: str, parser: Any, content: Any) -> Any:
+    try:
+        return parser(content)
+    except Exception as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
+        raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    return _read_json(directory / "tokenizer_config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _looks_lowercase(pieces: Iterable[str]) -> bool:
+    words = [piece for piece in pieces if not re.fullmatch(r"\[.*\]|<.*>", piece)]
+    return not any(character.isupper() for piece in words for character in piece)

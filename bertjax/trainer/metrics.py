@@ -1,0 +1,161 @@
+"""Where a run's numbers go: JSON lines and TensorBoard.
+
+`metrics.jsonl` is what the mathematics says and is the same for every run of the same config; `perf.jsonl` is what the
+clock says.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bertjax import host_tensorflow
+from bertjax.errors import UserError
+from bertjax.storage.files import write_text
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class MetricsWriter:
+    """Writes the metrics of one run into its workdir, continuing after `resume_step`."""
+
+    def __init__(self, workdir: Path, resume_step: int) -> None:
+        """Opens the files.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        self._workdir = workdir
+        with self._errors_explained():
+            self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
+            self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
+            self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl.
+
+        Raises:
+          UserError: the disk is full, or the files may not be written any more.
+        """
+        with self._errors_explained():
+            self._write(step, values)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        for file, of_clock in ((self._metrics, False), (self._perf, True)):
+            chosen = {name: value for name, value in values.items() if name.startswith("perf/") == of_clock}
+            if chosen:
+                file.write(json.dumps({"step": step} | chosen) + "\n")
+                file.flush()
+        self._tensorboard.write(step, values)
+
+    def sync(self) -> None:
+        """Puts everything written so far on disk, as a checkpoint must not know more than the metrics.
+
+        Raises:
+          UserError: it does not get there, the disk being full for instance.
+        """
+        with self._errors_explained():
+            for file in (self._metrics, self._perf):
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Closes the files.
+
+        Raises:
+          UserError: what was still to be written cannot be.
+        """
+        with self._errors_explained():
+            self._metrics.close()
+            self._perf.close()
+            self._tensorboard.close()
+
+    @contextlib.contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the metrics in {self._workdir}: {error.strerror}; "
+                "put that right and run the same command again, it continues from the last checkpoint"
+            ) from error
+
+
+class NoWriter:
+    """In place of a MetricsWriter in processes whose metrics another one writes."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes nothing."""
+
+    def sync(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class _TensorBoard:
+    """An event file, written in the calling thread, so that a failed write is seen where it happens.
+
+    It is opened, and TensorFlow imported, at the first write: nothing of that need be done before the first step.
+    """
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        self._folder, self._resume_step = folder, resume_step
+        self._tf = self._writer = None
+
+    def _open(self) -> None:
+        self._tf = host_tensorflow.load()
+        self._folder.mkdir(exist_ok=True)
+        continues = any(self._folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
+        with self._as_os_errors():
+            self._writer = self._tf.io.TFRecordWriter(str(self._folder / f"events.out.tfevents.{time.time_ns()}"))
+            self._event(file_version="brain.Event:2")
+            if continues:  # TensorBoard forgets what an earlier file says of later steps
+                start = self._tf.compat.v1.SessionLog(status="START")
+                self._event(step=self._resume_step + 1, session_log=start)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if not self._writer:
+            self._open()
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        with self._as_os_errors():
+            self._event(step=step, summary=self._tf.compat.v1.Summary(value=scalars))
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer:
+            with self._as_os_errors():
+                self._writer.close()
+
+    def _event(self, **content: Any) -> None:
+        self._writer.write(self._tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
+
+    @contextlib.contextmanager
+    def _as_os_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._tf.errors.OpError as error:
+            raise OSError(errno.EIO, error.message) from error
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file; a last line that was cut off is left out."""
+    records = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def _open_continued(path: Path, resume_step: int) -> Any:
+    """The file, cut back to what lies at or before `resume_step`, open for appending."""
+    if path.exists():
+        kept = [record for record in read(path) if record["step"] <= resume_step]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return path.open("a")

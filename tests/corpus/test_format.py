@@ -1,0 +1,167 @@
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bertjax.corpus import format
+from bertjax.corpus.format import Corpus
+from bertjax.errors import UserError
+from tests.support import synthetic
+from tests.support.commands import flip_a_bit
+
+DOCUMENTS = [[[5, 6, 7], [8, 9]], [[10, 11, 12, 13]], [[14]]]
+
+
+@pytest.fixture
+def small(tmp_path):
+    return synthetic.write(tmp_path / "small", {"train": [DOCUMENTS[:2], DOCUMENTS[2:]], "heldout": [DOCUMENTS[:1]]})
+
+
+def test_opens_what_was_written(small):
+    train = Corpus.open(small)
+    assert (train.documents, train.sentences, train.tokens) == (3, 4, 10)
+    assert train.document_sentences.tolist() == [0, 2, 3, 4]
+    assert train.document_tokens.tolist() == [0, 5, 9, 10]
+    assert synthetic.all_tokens(train).tolist() == list(range(5, 15))
+    assert Corpus.open(small, "heldout").tokens == 5
+
+
+def test_views_are_mapped_and_read_only(small):
+    shard = Corpus.open(small).shards[0]
+    for view in (shard.document_offsets, shard.sentence_offsets, shard.tokens):
+        assert not view.flags.writeable and not view.flags.owndata
+
+
+def test_anyone_reads_a_shard_with_pyarrow(small):
+    table = pa.ipc.open_file(small / "train-00000.arrow").read_all()
+    assert table.to_pydict() == {"sentences": DOCUMENTS[:2]}
+    assert table.schema.field("sentences").type == pa.list_(pa.list_(pa.uint16()))
+
+
+def test_large_vocabularies_take_uint32(tmp_path):
+    synthetic.write(tmp_path, {"train": [[[[100_000, 5]]]]}, vocab_size=120_000)
+    assert Corpus.open(tmp_path).shards[0].tokens.tolist() == [100_000, 5]
+
+
+def test_fingerprint_is_of_the_contents(small, tmp_path):
+    same = synthetic.write(tmp_path / "same", {"train": [DOCUMENTS[:2], DOCUMENTS[2:]], "heldout": [DOCUMENTS[:1]]})
+    other = synthetic.write(tmp_path / "other", {"train": [DOCUMENTS[:2], [[[15]]]], "heldout": [DOCUMENTS[:1]]})
+    assert Corpus.open(small).fingerprint == Corpus.open(same).fingerprint == Corpus.open(small, "heldout").fingerprint
+    assert Corpus.open(small).fingerprint != Corpus.open(other).fingerprint
+
+
+@pytest.mark.parametrize("offsets", [[0, 1, 1, 2], [0, 1], [1, 2], []])
+def test_empty_or_ill_fitting_documents_are_refused(tmp_path, offsets):
+    with pytest.raises(ValueError, match="document_offsets"):
+        format.write_shard(tmp_path / "s.arrow", np.array(offsets), np.array([0, 1, 2]), np.zeros(2, np.uint16))
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_shard_is_named_at_open(small):
+    path = small / "train-00001.arrow"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"train-00001.arrow: truncated.*prepare"):
+        Corpus.open(small)
+
+
+def test_missing_shard_is_named_at_open(small):
+    (small / "train-00000.arrow").unlink()
+    with pytest.raises(UserError, match=r"train-00000.arrow.*missing.*prepare"):
+        Corpus.open(small)
+
+
+def test_flipped_bit_is_named_at_open_and_by_verify(small):
+    flip_a_bit(small / "heldout-00000.arrow")
+    Corpus.open(small, "train")
+    for check in (format.verify, lambda directory: Corpus.open(directory, "heldout")):
+        with pytest.raises(UserError, match=r"heldout-00000.arrow: damaged.*copy it again.*prepare"):
+            check(small)
+
+
+@pytest.mark.parametrize("split", format.SPLITS)
+def test_what_was_found_whole_is_remembered_until_it_changes(small, split):
+    for opened in format.SPLITS:
+        Corpus.open(small, opened)
+    memory = small / "cache/verified.json"
+    remembered = json.loads(memory.read_text())
+    assert remembered.keys() == {"train-00000.arrow", "train-00001.arrow", "heldout-00000.arrow"}
+    written = memory.stat().st_mtime_ns
+    Corpus.open(small, split)
+    assert memory.stat().st_mtime_ns == written, "verified anew"
+    path = small / f"{split}-00000.arrow"
+    times = path.stat()
+    flip_a_bit(path)
+    # As a tool does that keeps times.
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(UserError, match="damaged"):
+        Corpus.open(small, split)
+    assert json.loads(memory.read_text()) == remembered
+
+
+def test_an_unchanged_shard_is_not_read_again(small):
+    """Told of a damaged shard that it was found whole, opening believes it; `verify` believes nothing."""
+    Corpus.open(small)
+    memory, path = small / "cache/verified.json", small / "train-00001.arrow"
+    flip_a_bit(path)
+    remembered, now = json.loads(memory.read_text()), path.stat()
+    remembered[path.name][:3] = now.st_size, now.st_mtime_ns, now.st_ctime_ns
+    memory.write_text(json.dumps(remembered))
+    Corpus.open(small)
+    with pytest.raises(UserError, match="damaged"):
+        format.verify(small)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7", '{"train-00000.arrow": 1}'])
+def test_a_damaged_memory_costs_a_reading(small, content):
+    (small / "cache").mkdir()
+    (small / "cache/verified.json").write_text(content)
+    Corpus.open(small)
+    assert "train-00001.arrow" in json.loads((small / "cache/verified.json").read_text())
+
+
+def test_a_corpus_without_room_for_its_memory_opens(small):
+    """A file stands where the folder should be: no writing for root either, whom permissions do not stop."""
+    (small / "cache").write_text("")
+    Corpus.open(small)
+    flip_a_bit(small / "train-00000.arrow")
+    with pytest.raises(UserError, match="damaged"):
+        Corpus.open(small)
+
+
+def test_shard_of_noise_is_no_traceback(small):
+    path = small / "train-00000.arrow"
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(UserError, match=r"train-00000\.arrow"):
+        Corpus.open(small)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (None, "not a corpus"),
+        ("{", "damaged"),
+        ("[]", "not the manifest"),
+        ('{"format": "bertjax corpus", "version": 99}', "version 99"),
+        ('{"format": "bertjax corpus", "version": 1}', "damaged"),
+    ],
+)
+def test_what_is_no_corpus_is_refused(small, manifest, message):
+    (small / "corpus.json").unlink()
+    if manifest is not None:
+        (small / "corpus.json").write_text(manifest)
+    for read in (Corpus.open, format.verify):
+        with pytest.raises(UserError, match=message) as error:
+            read(small)
+        assert "\n" not in str(error.value)
+
+
+def test_missing_directory_and_split(tmp_path, small):
+    with pytest.raises(UserError, match="no such directory"):
+        Corpus.open(tmp_path / "nowhere")
+    manifest = json.loads((small / "corpus.json").read_text())
+    del manifest["shards"]["heldout"]
+    (small / "corpus.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="no heldout documents"):
+        Corpus.open(small, "heldout")
