@@ -21,7 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bertjax.config.pretraining import Config, MaskingConfig, Phase
+from bertjax.config.data import MaskingConfig
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource

@@ -38,7 +38,7 @@ def median(length: int, local: bool, rounds: int) -> float:
     import jax
     import jax.numpy as jnp
 
-    from bertjax.config.pretraining import ModelConfig
+    from bertjax.config.model import ModelConfig
     from bertjax.model.attention import SelfAttention
 
     config = ModelConfig(

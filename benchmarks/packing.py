@@ -50,7 +50,7 @@ def main() -> None:
 
 def stream(corpus: str, pairs: str, length: int, layout: str) -> Any:
     """The rows of a layout, short sequences as in BERT."""
-    from bertjax.config.pretraining import MaskingConfig, Sequencing
+    from bertjax.config.data import MaskingConfig, Sequencing
     from bertjax.corpus.format import Corpus
     from bertjax.data.stream import Stream
     from bertjax.data.token_info import Vocabulary
@@ -79,7 +79,9 @@ class Step:
     """A compiled train step and some of its batches."""
 
     def __init__(self, corpus: str, length: int, layout: str) -> None:
-        from bertjax.config.pretraining import Config, MeshConfig, ModelConfig, Phase
+        from bertjax.config.layout import MeshConfig
+        from bertjax.config.model import ModelConfig
+        from bertjax.config.pretraining import Config, Phase
         from bertjax.parallel.mesh import make_mesh
         from bertjax.pretraining import build
         from bertjax.trainer import loop

@@ -123,7 +123,9 @@ def bertjax_step(size: str):
     from bertjax.cli import keep_memory
 
     keep_memory()  # as the command does
-    from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, ModelConfig
+    from bertjax.config.layout import LayoutConfig, MeshConfig
+    from bertjax.config.model import ModelConfig
+    from bertjax.config.pretraining import Config
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
     from bertjax.trainer import loop

@@ -124,7 +124,7 @@ def measure(runner: str, seconds: float, **row: Any) -> dict[str, Any]:
 
 
 def model_config(size: str, dropout: float) -> Any:
-    from bertjax.config.pretraining import ModelConfig
+    from bertjax.config.model import ModelConfig
 
     layers, width, heads, inner = SIZES[size]
     return ModelConfig(
@@ -140,7 +140,7 @@ def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[s
     """What the mathematics needs, and what the device can do."""
     import jax
 
-    from bertjax.config.pretraining import MaskingConfig
+    from bertjax.config.data import MaskingConfig
     from bertjax.model.flops import training_flops
     from bertjax.parallel.mesh import peak_flops
 
@@ -154,7 +154,7 @@ def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[s
 
 def make_batch(rows: int, length: int) -> dict[str, np.ndarray]:
     """A batch as the input pipeline makes it, a quarter of the rows padded."""
-    from bertjax.config.pretraining import MaskingConfig
+    from bertjax.config.data import MaskingConfig
 
     rng = np.random.default_rng(0)
     mask = np.ones((rows, length), np.int32)
@@ -181,7 +181,8 @@ def bertjax_step(
     """A function that starts one step and returns its loss, and what the program says about itself."""
     import jax
 
-    from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, Phase
+    from bertjax.config.layout import LayoutConfig, MeshConfig
+    from bertjax.config.pretraining import Config, Phase
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.planning import hlo
     from bertjax.planning.step import matmul_flops

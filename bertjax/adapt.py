@@ -141,8 +141,10 @@ def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":
     """The further training: the model's own task and rows, without BERT's long warm-up."""
-    from bertjax.config.parse import from_config_dict
-    from bertjax.config.pretraining import DistillationConfig, LayoutConfig, MeshConfig, OptimizerConfig, Phase, to_dict
+    from bertjax.config.layout import LayoutConfig, MeshConfig
+    from bertjax.config.optimizer import OptimizerConfig
+    from bertjax.config.parse import from_config_dict, to_dict
+    from bertjax.config.pretraining import DistillationConfig, Phase
 
     config = dataclasses.replace(
         start.config,

@@ -9,7 +9,7 @@ Published: 125K steps on 64 to 512 TPU v3 chips; MNLI 81.6, SST-2 90.3 (dev, tab
 Nobody has run it with bertjax yet.
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

@@ -5,7 +5,7 @@ python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.co
 Published: 1M steps of 256 sequences in 4 days on 16 TPU v2 chips; held-out masked-LM perplexity 3.99 (table 6).
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

@@ -7,7 +7,7 @@ For other kinds set config.task to table/multi_label, table/regression or table/
 """
 
 from bertjax.config.finetuning import FinetuneConfig
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

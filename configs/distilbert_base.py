@@ -11,7 +11,7 @@ Published: about 90 hours on 8 V100; 97 % of BERT-Base's GLUE score (77.0 of 79.
 Nobody has run it with bertjax yet.
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

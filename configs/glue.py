@@ -8,7 +8,7 @@ sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, and all.
 """
 
 from bertjax.config.finetuning import FinetuneConfig
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config(task: str = "all"):

@@ -5,7 +5,7 @@ python -m bertjax.train --config=configs/large.py --workdir=runs/large --config.
 Published: 1M steps of 256 sequences in 4 days on 64 TPU v2 chips; held-out masked-LM perplexity 3.23 (table 6).
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

@@ -11,7 +11,7 @@ Published: 76 minutes on 1,024 TPU v3 chips, SQuAD F1 90.58 (the paper); 1.2 hou
 Nobody has run it with bertjax yet.
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

@@ -5,7 +5,7 @@ python -m bertjax.train --config=configs/mini.py --workdir=runs/mini --config.co
 The size is one of Google's small models (Turc et al. 2019, arXiv:1908.08962).
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

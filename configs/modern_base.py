@@ -8,7 +8,7 @@ Published: 1.7T tokens at 1,024, then 300B at 8,192, in 245.6 hours on 8 H100; G
 thirtieth of that. Nobody has run it with bertjax yet.
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

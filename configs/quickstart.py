@@ -3,7 +3,7 @@
 bash launch/quickstart.sh
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

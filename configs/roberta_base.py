@@ -9,7 +9,7 @@ Published: 500K steps on 160 GB of text (table 9), a day on 1,024 V100 for 100K 
 Nobody has run it with bertjax yet.
 """
 
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

@@ -10,7 +10,7 @@ are not to be found.
 """
 
 from bertjax.config.finetuning import FinetuneConfig
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config(task: str = "glue/stsb"):

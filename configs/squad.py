@@ -7,7 +7,7 @@ which two share 128 of the passage, and 64 of a question. (BERT's own code steps
 """
 
 from bertjax.config.finetuning import FinetuneConfig
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config(version: str = "v1.1"):

@@ -4,7 +4,7 @@ python -m bertjax.finetune --config=configs/swag.py --workdir=DIR --config.init_
 """
 
 from bertjax.config.finetuning import FinetuneConfig
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config():

@@ -9,7 +9,7 @@ One's own labels are task table/tagging: see docs/finetuning.md.
 """
 
 from bertjax.config.finetuning import FinetuneConfig
-from bertjax.config.pretraining import default_config
+from bertjax.config.parse import default_config
 
 
 def get_config(task: str = "conll2003/ner"):

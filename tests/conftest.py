@@ -42,7 +42,9 @@ def corpus(text_file, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_config(corpus):
     """A Config of a run of a few steps, for tests that call Python instead of a command."""
-    from bertjax.config.pretraining import Config, ModelConfig, OptimizerConfig, Phase
+    from bertjax.config.model import ModelConfig
+    from bertjax.config.optimizer import OptimizerConfig
+    from bertjax.config.pretraining import Config, Phase
 
     model = ModelConfig(**{key.removeprefix("model."): value for key, value in TINY_MODEL.items()})
     return Config(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bertjax.config.pretraining import MeshConfig
+from bertjax.config.layout import MeshConfig
 from bertjax.parallel.mesh import make_mesh
 from bertjax.planning import topology
 from tests.support.commands import assert_refused, overrides, run

@@ -18,8 +18,10 @@ import pytest
 
 from bertjax import host_tensorflow
 from bertjax.checkpoints import pretrained, store
-from bertjax.config.parse import from_config_dict
-from bertjax.config.pretraining import LayoutConfig, OptimizerConfig, Phase, to_dict
+from bertjax.config.layout import LayoutConfig
+from bertjax.config.optimizer import OptimizerConfig
+from bertjax.config.parse import from_config_dict, to_dict
+from bertjax.config.pretraining import Phase
 from bertjax.errors import UserError
 from bertjax.pretraining.run import train
 from bertjax.storage.files import claimed

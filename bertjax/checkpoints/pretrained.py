@@ -13,8 +13,9 @@ import jax
 
 from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
-from bertjax.config.parse import from_config_dict
-from bertjax.config.pretraining import PAIR_TASKS, Config, to_dict
+from bertjax.config.data import PAIR_TASKS
+from bertjax.config.parse import from_config_dict, to_dict
+from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 

@@ -7,8 +7,10 @@ import dataclasses
 import itertools
 from typing import Any
 
+from bertjax.config.layout import DTYPES, LayoutConfig, MeshConfig
+from bertjax.config.model import POOLINGS
+from bertjax.config.optimizer import SCHEDULES, OptimizerConfig
 from bertjax.config.parse import checked
-from bertjax.config.pretraining import DTYPES, POOLINGS, SCHEDULES, LayoutConfig, MeshConfig, OptimizerConfig
 from bertjax.config.validation import one_of, require, validate_machine, validate_optimizer
 from bertjax.tasks.table import Table
 

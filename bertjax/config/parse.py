@@ -81,3 +81,15 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 
 def _names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def default_config(kind: type | None = None) -> Any:
+    """Every key of a Config, or of `kind`, with its default: a locked ConfigDict for config files to start from."""
+    from ml_collections import ConfigDict
+
+    return ConfigDict(to_dict((kind or Config)())).lock()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain nested dict of a config (tuples stay tuples), as `config.json` holds it."""
+    return dataclasses.asdict(config)

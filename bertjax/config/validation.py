@@ -3,25 +3,11 @@
 import dataclasses
 from typing import Any
 
-from bertjax.config.pretraining import (
-    ACTIVATIONS,
-    ATTENTION,
-    DTYPES,
-    MASKING_UNITS,
-    MODEL_TYPES,
-    OPTIMIZERS,
-    PAIR_TASKS,
-    POOLER_ACTIVATIONS,
-    REMAT,
-    SCHEDULES,
-    STATE_DTYPES,
-    Config,
-    LayoutConfig,
-    MaskingConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-)
+from bertjax.config.data import MASKING_UNITS, PAIR_TASKS, MaskingConfig
+from bertjax.config.layout import ATTENTION, DTYPES, REMAT, LayoutConfig, MeshConfig
+from bertjax.config.model import ACTIVATIONS, MODEL_TYPES, POOLER_ACTIVATIONS, ModelConfig
+from bertjax.config.optimizer import OPTIMIZERS, SCHEDULES, STATE_DTYPES, OptimizerConfig
+from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 
 

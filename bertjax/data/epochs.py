@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bertjax.config.pretraining import Sequencing
+from bertjax.config.data import Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.packing import packed

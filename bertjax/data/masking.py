@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from bertjax.config.pretraining import MaskingConfig
+from bertjax.config.data import MaskingConfig
 from bertjax.data import rng
 from bertjax.data.sequences import Sequences
 from bertjax.data.token_info import Vocabulary

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from bertjax.config.pretraining import Sequencing
+from bertjax.config.data import Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.masking import Predictions

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from bertjax.config.pretraining import Sequencing
+from bertjax.config.data import Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.token_info import Vocabulary

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from bertjax.config.pretraining import Sequencing
+from bertjax.config.data import Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.epochs import Plans

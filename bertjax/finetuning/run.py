@@ -17,7 +17,8 @@ from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.cli import say
 from bertjax.config.finetuning import FinetuneConfig, Run
-from bertjax.config.pretraining import Config, Phase, to_dict
+from bertjax.config.parse import to_dict
+from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, inputs, report
 from bertjax.finetuning.sweep import Result, Sweep

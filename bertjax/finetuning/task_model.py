@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bertjax.checkpoints import pretrained
 from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TaskDistillation
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import inputs, outputs
 from bertjax.finetuning.dataset import MULTIPLE, Batches

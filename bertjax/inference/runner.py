@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.pretraining import POOLINGS
+from bertjax.config.model import POOLINGS
 from bertjax.errors import UserError
 from bertjax.finetuning.inputs import Row, empty_inputs
 from bertjax.model import quantization

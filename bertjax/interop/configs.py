@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertjax.config.pretraining import ACTIVATIONS, ModelConfig
+from bertjax.config.model import ACTIVATIONS, ModelConfig
 from bertjax.config.validation import validate_model
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES

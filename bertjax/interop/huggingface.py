@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config.pretraining import PAIR_TASKS, ModelConfig
+from bertjax.config.data import PAIR_TASKS
+from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family

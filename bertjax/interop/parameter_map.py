@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.model.encoder import segments
 from bertjax.model.finetuning import POOLED

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.model import fused_attention
 from bertjax.model.dropout import dropout
 from bertjax.model.layers import Dense, output_init

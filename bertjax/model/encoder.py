@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.model import fused_attention
 from bertjax.model.attention import SelfAttention
 from bertjax.model.dropout import dropout

@@ -1,6 +1,6 @@
 """Model FLOPs: what the mathematics needs, whatever a machine does for it."""
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 
 
 def training_flops(config: ModelConfig, length: int, predictions: int, pairs: bool = True) -> float:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 
 PRODUCT = "product"  # the name of a dense layer's result before its bias, for remat
 

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config.pretraining import PAIR_TASKS, ModelConfig
+from bertjax.config.data import PAIR_TASKS
+from bertjax.config.model import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, activation, add_bias, head_transform, matmul_precision
 from bertjax.parallel.sharding import constrain

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, head_init
 

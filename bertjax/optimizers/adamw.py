@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config.pretraining import OptimizerConfig
+from bertjax.config.optimizer import OptimizerConfig
 from bertjax.optimizers.bf16_moments import stored_in_bfloat16
 from bertjax.optimizers.decay import decay_mask
 

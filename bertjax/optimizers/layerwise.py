@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from bertjax.arrays.trees import path_name
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.model.encoder import segments
 
 

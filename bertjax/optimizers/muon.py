@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from bertjax.arrays.trees import path_name
-from bertjax.config.pretraining import OptimizerConfig
+from bertjax.config.optimizer import OptimizerConfig
 from bertjax.optimizers.adamw import clip_by_global_norm, scale_by_uncorrected_adam
 from bertjax.optimizers.decay import decay_mask
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax.config.pretraining import OptimizerConfig, Phase
+from bertjax.config.optimizer import OptimizerConfig
+from bertjax.config.pretraining import Phase
 
 
 def learning_rate(config: OptimizerConfig, phases: Sequence[Phase]) -> optax.Schedule:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from bertjax.arrays.trees import path_name
-from bertjax.config.pretraining import OptimizerConfig
+from bertjax.config.optimizer import OptimizerConfig
 from bertjax.optimizers.adamw import direction
 from bertjax.parallel.sharding import is_stacked
 

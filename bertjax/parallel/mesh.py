@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from bertjax.config.pretraining import MeshConfig
+from bertjax.config.layout import MeshConfig
 from bertjax.errors import UserError
 from bertjax.parallel import sharding
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.arrays.trees import path_name
-from bertjax.config.pretraining import Config, ModelConfig
+from bertjax.config.model import ModelConfig
+from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.model.quantization import Quantized
 

@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 
 from bertjax.arrays.trees import named_leaves
 from bertjax.checkpoints import pretrained, store
-from bertjax.config.parse import from_config_dict
-from bertjax.config.pretraining import Config, ModelConfig, Phase, resume_conflict, to_dict
+from bertjax.config.model import ModelConfig
+from bertjax.config.parse import from_config_dict, to_dict
+from bertjax.config.pretraining import Config, Phase, resume_conflict
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.model import fused_attention

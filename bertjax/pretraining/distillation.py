@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from bertjax.arrays.trees import named_leaves, path_name
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.pretraining import Config, ModelConfig
+from bertjax.config.model import ModelConfig
+from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.model.encoder import segments
 from bertjax.model.pretraining import PretrainingModel

@@ -11,7 +11,9 @@ import jax
 from jax.sharding import Mesh
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, ModelConfig, Phase
+from bertjax.config.layout import LayoutConfig, MeshConfig
+from bertjax.config.model import ModelConfig
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data import heldout

@@ -181,7 +181,7 @@ def _describe_step(values: dict[str, float]) -> str:
 
 
 def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
-    from bertjax.config.pretraining import to_dict
+    from bertjax.config.parse import to_dict
 
     try:
         write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from bertjax.config.data import MaskingConfig
 from bertjax.config.finetuning import from_config_dict as finetuning_config
-from bertjax.config.parse import from_config_dict
-from bertjax.config.pretraining import Config, MaskingConfig, Phase, default_config, to_dict
+from bertjax.config.parse import default_config, from_config_dict, to_dict
+from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError
 from bertjax.optimizers.schedules import learning_rate
 from tests.support.commands import ROOT

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import Sequencing
+from bertjax.config.data import Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data.epochs import Plans
 from bertjax.data.spans import examples

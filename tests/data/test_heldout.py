@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import Config, Sequencing
+from bertjax.config.data import Sequencing
+from bertjax.config.pretraining import Config
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
 from bertjax.data.heldout import heldout_batches, unigram_entropy

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.masking import mask

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.packing import packed, strategy

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import Config, MaskingConfig, Phase
+from bertjax.config.data import MaskingConfig
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.errors import UserError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertjax.config.pretraining import PAIR_TASKS, MaskingConfig, Sequencing
+from bertjax.config.data import PAIR_TASKS, MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.masking import mask

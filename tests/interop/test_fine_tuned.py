@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.inference.fill_mask import FillMask
 from bertjax.inference.runner import Options

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from bertjax.config.model import ModelConfig
 from bertjax.config.parse import from_config_dict
-from bertjax.config.pretraining import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.huggingface import export_model, import_model

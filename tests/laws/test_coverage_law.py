@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.pretraining import Config, ModelConfig, Phase
+from bertjax.config.model import ModelConfig
+from bertjax.config.pretraining import Config, Phase
 from bertjax.interop import families
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import Config, MaskingConfig, Phase, Sequencing
+from bertjax.config.data import MaskingConfig, Sequencing
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.stream import Stream

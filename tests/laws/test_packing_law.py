@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.pretraining import MaskingConfig, Sequencing
+from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data.stream import Stream
 from bertjax.model.pretraining import PretrainingModel

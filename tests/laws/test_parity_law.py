@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.interop import configs, verification
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.huggingface import import_model

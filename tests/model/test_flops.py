@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.model.flops import training_flops
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import random_batch

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total

@@ -7,7 +7,8 @@ import optax
 import pytest
 import torch
 
-from bertjax.config.pretraining import OptimizerConfig, Phase
+from bertjax.config.optimizer import OptimizerConfig
+from bertjax.config.pretraining import Phase
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.schedules import learning_rate
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.pretraining import OptimizerConfig
+from bertjax.config.optimizer import OptimizerConfig
 from bertjax.optimizers.adamw import direction
 from bertjax.optimizers.lamb import lamb
 

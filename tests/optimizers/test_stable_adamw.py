@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bertjax.config.pretraining import OptimizerConfig
+from bertjax.config.optimizer import OptimizerConfig
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.stable_adamw import stable_adamw
 

@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from bertjax.config.pretraining import Config, MeshConfig
+from bertjax.config.layout import MeshConfig
+from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import make_mesh

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from bertjax.checkpoints import store
-from bertjax.config.pretraining import LayoutConfig, OptimizerConfig, Phase
+from bertjax.config.layout import LayoutConfig
+from bertjax.config.optimizer import OptimizerConfig
+from bertjax.config.pretraining import Phase
 from bertjax.errors import UserError
 from bertjax.parallel import output_filter
 from bertjax.parallel.processes import find_cluster

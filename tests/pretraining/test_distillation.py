@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.pretraining import DistillationConfig, LayoutConfig, Phase
+from bertjax.config.layout import LayoutConfig
+from bertjax.config.pretraining import DistillationConfig, Phase
 from bertjax.errors import UserError
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.distillation import angle, divergence

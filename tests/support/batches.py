@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 
 # Sizes that are no multiples of each other, so that mixed-up axes cannot go unnoticed.
 SMALL = ModelConfig(

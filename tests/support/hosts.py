@@ -14,7 +14,10 @@ import numpy as np
 
 from bertjax import cli
 from bertjax.checkpoints import store
-from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase
+from bertjax.config.layout import LayoutConfig, MeshConfig
+from bertjax.config.model import ModelConfig
+from bertjax.config.optimizer import OptimizerConfig
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary

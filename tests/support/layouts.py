@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 
-from bertjax.config.pretraining import ModelConfig
+from bertjax.config.model import ModelConfig
 
 STEPS = 10
 ROWS, LENGTH, PREDICTIONS = 8, 32, 6
@@ -88,7 +88,9 @@ def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | Non
     import numpy as np
 
     from bertjax.arrays.trees import named_leaves
-    from bertjax.config.pretraining import Config, LayoutConfig, MeshConfig, OptimizerConfig, Phase
+    from bertjax.config.layout import LayoutConfig, MeshConfig
+    from bertjax.config.optimizer import OptimizerConfig
+    from bertjax.config.pretraining import Config, Phase
     from bertjax.parallel import sharding
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
