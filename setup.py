@@ -41,6 +41,7 @@ EXTRAS = {
     "tfds": ["tensorflow-datasets>=4.9,<5"],
     "test": [
         "hypothesis>=6,<7",
+        "import-linter>=2.5,<3",
         "jax[tpu]",  # its compiler, for tests/test_plan.py
         "psutil>=5,<8",
         "pytest>=8,<10",

@@ -81,11 +81,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, Any]]:
     """Runs seeds of a task on both sides; what was found, each as soon as it is there also in the results' file."""
-    from bertjax.config.finetuning import FinetuneConfig
-    from bertjax.finetuning import outputs
+    from bertjax.config.finetuning import FinetuneConfig, Table
     from bertjax.finetuning.sweep import Sweep
     from bertjax.finetuning.task_model import open_setup
-    from bertjax.tasks.table import Table
+    from bertjax.tasks import outputs
     from bertjax.trainer import loop
 
     spec = SPECS[name]
@@ -99,7 +98,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
         seeds=tuple(seeds),
         dtype="float32",
     )
-    setup, _, params = open_setup(config, lambda message: None)
+    setup, _, params = open_setup(config)
     train, dev = setup.split("train", arguments.examples), setup.split(spec.get("split", setup.task.dev[0]))
     sweep = Sweep(config, setup, params, train, [dev])
     kind, labels = setup.task.kind, len(setup.task.labels)
@@ -108,7 +107,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     spawn = multiprocessing.get_context("spawn")
     with loop.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
         for run in config.runs():
-            result = sweep.train(run, stop, lambda *_: None, lambda *_: None, shown=False)
+            result = sweep.train(run, stop, shown=False)
             ours = result.scores[dev.name][setup.task.metric], result.examples_per_second
             scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
             found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)

@@ -77,10 +77,10 @@ def drawn(path: Path, count: int) -> list[str]:
 
 def export(model: str, mode: str, folder: Path) -> None:
     """Writes the encoder with a random head as `transformers` and bertjax load it."""
-    from bertjax.checkpoints import pretrained
     from bertjax.interop.huggingface import export_model
+    from bertjax.interop.loading import load_model
 
-    source = pretrained.load(model, lambda message: None)
+    source = load_model(model)
     kind, labels, _ = MODES[mode]
     parts = ("embeddings", "encoder", "pooler") if kind == "classification" else ("embeddings", "encoder")
     params = {name: source.params[name] for name in parts}
@@ -232,11 +232,11 @@ def _spread(labels: tuple[str, ...], label: str, probability: float) -> list[flo
 
 def accuracies(model: str, data_dir: str) -> None:
     """Prints the accuracy of a fine-tuned classifier in each of our settings, on the dev data of its task."""
-    from bertjax.checkpoints import pretrained
     from bertjax.inference.predictor import Options, make
+    from bertjax.interop.loading import load_model
     from bertjax.tasks.registry import open_task
 
-    source = pretrained.load(model, lambda message: None)
+    source = load_model(model)
     task = open_task(source.task["name"], data_dir, labels=source.task["labels"])
     examples = task.read(task.dev[0])
     asked = [one.text if one.second is None else (one.text, one.second) for one in examples]

@@ -60,8 +60,7 @@ def spearman(vectors: np.ndarray, labels: list[float]) -> float:
 def bertjax_vectors(model: str, texts: list[str]) -> np.ndarray:
     from bertjax.inference.predictor import load
 
-    say = lambda message: print(message, file=sys.stderr)  # noqa: E731
-    return normalized(load(model, "embed", say, dtype="float32").array(texts))
+    return normalized(load(model, "embed", dtype="float32").array(texts))
 
 
 def pytorch_vectors(model: str, texts: list[str]) -> np.ndarray:

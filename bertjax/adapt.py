@@ -13,6 +13,7 @@ and exported/, which transformers loads. The same command goes on where it was s
 
 import dataclasses
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from bertjax import cli
-from bertjax.cli import say
 from bertjax.errors import UserError
 from bertjax.storage.files import write_text
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bertjax.checkpoints.pretrained import Pretrained
@@ -54,10 +56,11 @@ def main(args: list[str]) -> None:
     workdir = Path(_WORKDIR.value).absolute()
 
     from bertjax.checkpoints import pretrained
+    from bertjax.interop.loading import load_model
     from bertjax.pretraining import run
 
     # -- text, and the model before, with the vocabulary that it gets
-    model = pretrained.load(_FROM.value, say)
+    model = load_model(_FROM.value)
     pretrained.check_pretraining(model)
     _claim(model, workdir)
     model.tokenizer.save(workdir / "tokenizer")
@@ -66,20 +69,20 @@ def main(args: list[str]) -> None:
         shutil.rmtree(workdir / ".start", ignore_errors=True)  # what a killed process left
         pretrained.save(workdir / ".start", _start(model, workdir))
         (workdir / ".start").rename(workdir / "start")
-    start = pretrained.load(workdir / "start", say)
+    start = load_model(workdir / "start")
     report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
 
     # -- training, and the model after
     run.train(_config(start, workdir), workdir / "run")
-    after = pretrained.load(workdir / "run", say)
+    after = load_model(workdir / "run")
     if after.step < _STEPS.value:
         return
     report["after"] = {name: _score(after, corpus) for name, corpus in corpora.items()}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     _export(after, workdir)
     print(_table(report))
-    say(f"wrote {workdir}/report.json and exported/, which transformers loads")
-    say(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir}/exported "A sentence with a mask."')
+    _LOG.info(f"wrote {workdir}/report.json and exported/, which transformers loads")
+    _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir}/exported "A sentence with a mask."')
 
 
 def _claim(model: "Pretrained", workdir: Path) -> None:
@@ -169,7 +172,7 @@ def _score(model: "Pretrained", corpus: Path) -> dict[str, float]:
     """Held-out scores; always on the same masks."""
     from bertjax.pretraining import evaluation
 
-    return evaluation.score(model, corpus, _LENGTH.value, _BATCH.value, say)
+    return evaluation.score(model, corpus, _LENGTH.value, _BATCH.value)
 
 
 def _table(report: dict[str, Any]) -> str:

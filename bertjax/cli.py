@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from bertjax.errors import UserError
+from bertjax.errors import UserError, print_error
 
 _CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks and the messages of third-party libraries.")
@@ -27,7 +26,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
     try:
         app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
     except KeyboardInterrupt:
-        say("interrupted")
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         if not _stdout_is_closed():
@@ -72,11 +71,6 @@ def show_progress() -> bool:
     return sys.stderr.isatty()
 
 
-def say(message: str) -> None:
-    """A line for the user, without wrapping or markup, on stderr, where it cannot mix with results."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def silence_native() -> None:
     """From now on only Python writes to stderr, not the C++ libraries, unless --debug is given."""
     if not _DEBUG.value:
@@ -115,24 +109,6 @@ def keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end is not given back
 
 
-def leave(error: BaseException) -> NoReturn:
-    """Ends the process at once with what `run` would print and return: no waiting for threads or other processes."""
-    if isinstance(error, KeyboardInterrupt):
-        say("interrupted")
-        code = 130
-    elif isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 1
-    elif isinstance(error, UserError) and not _DEBUG.value:
-        _print_error(str(error))
-        code = 2
-    else:
-        traceback.print_exception(error)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
@@ -151,6 +127,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(main: Callable[[list[str]], Any], args: list[str]) -> None:
+    _show_log()
     if not _DEBUG.value:
         _quiet()
     _keep_compiled_programs()
@@ -163,17 +140,27 @@ def _guarded(main: Callable[[list[str]], Any], args: list[str]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _print_error(message)
+    print_error(message)
     sys.exit(2)
 
 
-def _print_error(message: str) -> None:
-    line = " ".join(message.split())
-    say(f"error: {line}")
+class _StderrHandler(logging.Handler):
+    """Prints messages to whatever stderr is at the time: a progress bar takes its place while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+def _show_log() -> None:
+    """Prints bertjax's own messages to stderr, where they cannot mix with results."""
+    log = logging.getLogger("bertjax")
+    log.addHandler(_StderrHandler())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _quiet() -> None:
-    """Keeps third-party noise off the terminal; what bertjax itself has to say is printed."""
+    """Keeps third-party noise off the terminal."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

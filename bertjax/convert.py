@@ -9,6 +9,7 @@ must be installed) and compares its scores with ours. --tokenizer moves the mode
 knows keep their embeddings, new ones start as the mean of the pieces that their text had before.
 """
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, or a folder of another framework.")
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
@@ -35,10 +38,11 @@ def main(args: list[str]) -> None:
         _need_transformers()
     from bertjax.checkpoints import pretrained, store
     from bertjax.interop import huggingface, verification
+    from bertjax.interop.loading import is_imported, load_model
     from bertjax.tasks.examples import APART
 
     source, target = Path(_FROM.value), Path(_TO.value)
-    is_imported = pretrained.is_imported(source)
+    is_imported = is_imported(source)
     is_huggingface = is_imported and (source / "config.json").is_file()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another folder for --to")
@@ -46,7 +50,7 @@ def main(args: list[str]) -> None:
     is_same = is_huggingface and not _TOKENIZER.value
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
-    model = pretrained.load(source, cli.say)
+    model = load_model(source)
     if _VERIFY.value and model.task and model.task["kind"] in APART:
         raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:
@@ -60,12 +64,12 @@ def main(args: list[str]) -> None:
             huggingface.export_model(
                 model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task, model.sentence
             )
-    cli.say(f"wrote {written}")
+    _LOG.info(f"wrote {written}")
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
-        ours, theirs = (pretrained.load(target, cli.say), source) if is_same else (model, target)
+        ours, theirs = (load_model(target), source) if is_same else (model, target)
         print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
-    cli.say(f"next: {_next(target, to_bertjax, model)}")
+    _LOG.info(f"next: {_next(target, to_bertjax, model)}")
 
 
 def _with_tokenizer(model: Any, folder: Path) -> Any:
@@ -77,7 +81,7 @@ def _with_tokenizer(model: Any, folder: Path) -> Any:
         tokenizer.save(files)
         changed = embedding_transfer.change(model, tokenizer, Path(files))
     before, after = (set(map(one.tokenizer.id_to_token, range(one.tokenizer.vocab_size))) for one in (model, changed))
-    cli.say(
+    _LOG.info(
         f"the vocabulary goes from {len(before):,} pieces to {len(after):,}, of which {len(after - before):,} are new"
     )
     return changed

@@ -1,4 +1,9 @@
-"""The one exception that a user's mistake ends in, and what it tells of errors of others."""
+"""The one exception that a user's mistake ends in, and how errors end a process."""
+
+import os
+import sys
+import traceback
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -12,3 +17,29 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """What an error of a library says first, at most 160 characters; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def print_error(message: str) -> None:
+    """Prints an error as the one line on stderr that ends a command."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def exit_now(error: BaseException, debug: bool = False) -> NoReturn:
+    """Ends the process at once, with the message and exit code of a command that ends in `error`.
+
+    It waits for no thread and no other process. `debug` prints the traceback of a UserError, too.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        code = 130
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 1
+    elif isinstance(error, UserError) and not debug:
+        print_error(str(error))
+        code = 2
+    else:
+        traceback.print_exception(error)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -11,6 +11,7 @@ score, and --text, --second, --negative and --label its columns, where they are 
 
 import contextlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bertjax.checkpoints.pretrained import Pretrained
@@ -46,9 +49,9 @@ def main(args: list[str]) -> None:
     cli.keep_memory()
     if args or _CHECKPOINT.value is None:
         raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
-    from bertjax.checkpoints import pretrained
+    from bertjax.interop.loading import load_model
 
-    model = pretrained.load(_CHECKPOINT.value, cli.say)
+    model = load_model(_CHECKPOINT.value)
     if model.task is None and not _TASK.value:
         _score_pretrained(model)
     else:
@@ -62,25 +65,24 @@ def _score_pretrained(model: "Pretrained") -> None:
     if not corpus:
         raise UserError(f"{model.path} does not say what it was trained on; give --corpus=DIR")
     length = _LENGTH.value or model.config.phases[-1].length
-    scores = evaluation.score(model, corpus, length, _BATCH.value, cli.say)
-    cli.say(f"step {model.step} of {model.path}: {evaluation.describe_scores(scores)}")
+    scores = evaluation.score(model, corpus, length, _BATCH.value)
+    _LOG.info(f"step {model.step} of {model.path}: {evaluation.describe_scores(scores)}")
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
 
 
 def _score_finetuned(model: "Pretrained") -> None:
-    from bertjax.config.finetuning import FinetuneConfig
+    from bertjax.config.finetuning import FinetuneConfig, Table
     from bertjax.finetuning import evaluation
     from bertjax.storage.files import writing
-    from bertjax.tasks.table import Table
 
     columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     table = Table(dev=_DEV.value, **(model.task or {}).get("columns", {}) | columns)
     config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
-    setup = evaluation.open_scoring(model, config, _LENGTH.value, cli.say)
+    setup = evaluation.open_scoring(model, config, _LENGTH.value)
     splits = [setup.split(name) for name in setup.task.dev]
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
     with writing(output) if output else contextlib.nullcontext():
-        scores = evaluation.predict_all(setup, model.params, splits, output, cli.say, model.task.get("threshold"))
+        scores = evaluation.predict_all(setup, model.params, splits, output, model.task.get("threshold"))
     print(json.dumps({"checkpoint": str(model.path), "task": setup.task.name} | scores))
 
 

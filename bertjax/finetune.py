@@ -28,9 +28,9 @@ def main(args: list[str]) -> None:
 
     config = from_config_dict(values)
     if config.task == "glue/all":
-        run.finetune_all(config, Path(_WORKDIR.value))
+        run.finetune_all(config, Path(_WORKDIR.value), cli.show_progress())
     else:
-        run.finetune(config, Path(_WORKDIR.value))
+        run.finetune(config, Path(_WORKDIR.value), cli.show_progress())
 
 
 if __name__ == "__main__":

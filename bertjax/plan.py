@@ -8,6 +8,7 @@ compiler), cpu:8, and gpu for those that are here. Ends with 0 where every phase
 
 import dataclasses
 import json
+import logging
 import math
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from bertjax import cli
-from bertjax.cli import say
 from bertjax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bertjax.config.pretraining import Config
@@ -48,7 +50,7 @@ def main(args: list[str]) -> None:
             "--config.model.vocab_size=30522"
         )
     if config.distillation.teacher:
-        say("planned without the teacher: its parameters, answers and time come on top")
+        _LOG.info("planned without the teacher: its parameters, answers and time come on top")
         config = dataclasses.replace(config, distillation=DistillationConfig())
     cli.silence_native()
     from bertjax.parallel.mesh import compute_dtype
@@ -67,7 +69,7 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
     from bertjax.planning import step
 
     phase = config.phases[index]
-    say(f"compiling phase {index + 1} of {len(config.phases)}: {phase.batch} × {phase.length} on {devices.name}")
+    _LOG.info(f"compiling phase {index + 1} of {len(config.phases)}: {phase.batch} × {phase.length} on {devices.name}")
     try:
         plan = step.plan(config, phase, devices)
     except step.DoesNotFit as error:
@@ -80,7 +82,7 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
     else:
         print(json.dumps(_values(index, plan)) if _JSON.value else _text(index, plan, devices), flush=True)
     if _FIT.value:
-        largest = step.largest_batch(config, phase, devices, say)
+        largest = step.largest_batch(config, phase, devices)
         print(
             json.dumps({"phase": index + 1, "largest_batch": largest}) if _JSON.value else f"  largest batch: {largest}"
         )

@@ -15,6 +15,7 @@ that begins with { is a JSON object, for what has more than one part: {"text": â
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from absl import flags
 from bertjax import cli
 from bertjax.errors import UserError
 from bertjax.inference.modes import MODES
+
+_LOG = logging.getLogger(__name__)
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A workdir, one of its checkpoints, or a model of another framework (docs/interop.md)."
@@ -54,13 +57,13 @@ def main(args: list[str]) -> None:
         raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")
     places, inputs = zip(*_inputs(mode, words), strict=True)
 
-    from bertjax.checkpoints import pretrained
     from bertjax.inference import predictor
+    from bertjax.interop.loading import load_model
 
     options = predictor.Options(
         _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value, _texts(mode)
     )
-    predict = predictor.make(pretrained.load(_CHECKPOINT.value, cli.say), mode, options)
+    predict = predictor.make(load_model(_CHECKPOINT.value), mode, options)
     if _OUTPUT.value:
         _write_array(Path(_OUTPUT.value), predict.array(inputs, places))
         return
@@ -151,7 +154,7 @@ def _write_array(path: Path, array: Any) -> None:
             np.save(file, array)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; check --output") from error
-    cli.say(f"{array.shape[0]:,} embeddings of {array.shape[1]} numbers are in {path}")
+    _LOG.info(f"{array.shape[0]:,} embeddings of {array.shape[1]} numbers are in {path}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The same command goes on where it was stopped, and leaves a finished corpus as i
 reads a finished corpus and compares it with its hashes; its sources are not needed.
 """
 
+import logging
 import signal
 import sys
 import time
@@ -18,6 +19,8 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 _SOURCE = flags.DEFINE_multi_string(
     "source",
@@ -63,7 +66,7 @@ def main(args: list[str]) -> None:
         with _Progress() as progress:
             summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
     except KeyboardInterrupt:
-        cli.say("stopped; run the same command again to go on")
+        _LOG.info("stopped; run the same command again to go on")
         sys.exit(130)
     if _VERIFY.value:
         _verify(output)
@@ -74,7 +77,7 @@ def _verify(output: Path) -> None:
     from bertjax.corpus import format
 
     format.verify(output)
-    cli.say(f"{output}: every shard is as it was written")
+    _LOG.info(f"{output}: every shard is as it was written")
 
 
 class _Progress:
@@ -123,7 +126,7 @@ class _Progress:
         self._last = now
         speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
         if self._bar is None:
-            cli.say(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
+            _LOG.info(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
         elif stage != self._stage:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)

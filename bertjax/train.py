@@ -37,8 +37,8 @@ def main(args: list[str]) -> None:
     from bertjax.parallel import processes
     from bertjax.pretraining.run import train
 
-    with processes.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value):
-        train(config, Path(_WORKDIR.value).absolute())
+    with processes.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value, cli.debug()):
+        train(config, Path(_WORKDIR.value).absolute(), cli.show_progress())
 
 
 if __name__ == "__main__":

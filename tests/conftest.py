@@ -1,5 +1,6 @@
 """What the tests share: a small real corpus and a trained model."""
 
+import logging
 import os
 import pydoc_data.topics
 import tempfile
@@ -67,3 +68,17 @@ def trained(tiny_config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("trained") / "run"
     train(tiny_config, workdir)
     return workdir
+
+
+@pytest.fixture
+def said(request) -> list[str]:
+    """What bertjax logs while the test runs, as far as its commands would print it."""
+    messages, log = [], logging.getLogger("bertjax")
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield messages
+    log.removeHandler(handler)
+    log.setLevel(level)

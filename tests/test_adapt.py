@@ -8,6 +8,7 @@ import pytest
 
 from bertjax.checkpoints import embedding_transfer, pretrained
 from bertjax.errors import UserError
+from bertjax.interop.loading import load_model
 from bertjax.text import tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer
 from tests.support.commands import assert_refused, run
@@ -17,7 +18,7 @@ SENTENCES = ["Tromethamine dissolves the zirconium.", "the zirconium of the list
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return pretrained.load(trained, print)
+    return load_model(trained)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,9 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
     for name in ("domain", "general"):
         before, after = (report[when][name]["eval/mlm_loss"] for when in ("before", "after"))
         assert f"{before:.3f}" in first.stdout and f"{after - before:+.3f}" in first.stdout
-    exported = pretrained.load(tmp_path / "adapted/exported", print)
+    exported = load_model(tmp_path / "adapted/exported")
     assert exported.tokenizer.vocab_size == load_tokenizer(trained / "tokenizer").vocab_size + 5
-    run_params = pretrained.load(tmp_path / "adapted/run", print).params
+    run_params = load_model(tmp_path / "adapted/run").params
     table = exported.params["embeddings"]["word_embeddings"]["embedding"]
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
     again = run("adapt", *flags)
@@ -102,7 +103,7 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
     # More steps change all that is left behind; another model is another adaptation.
     more = run("adapt", *(flag.replace("--steps=6", "--steps=8") for flag in flags))
     assert more.returncode == 0, more.stderr
-    run_params, exported = (pretrained.load(tmp_path / f"adapted/{name}", print).params for name in ("run", "exported"))
+    run_params, exported = (load_model(tmp_path / f"adapted/{name}").params for name in ("run", "exported"))
     table = exported["embeddings"]["word_embeddings"]["embedding"]
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
     other = [flag.replace(f"--from={trained}", f"--from={tmp_path}/adapted/exported") for flag in flags]
@@ -130,4 +131,4 @@ def test_convert_moves_a_model_to_another_vocabulary(trained, extended, tmp_path
     )
     assert result.returncode == 0, result.stderr
     assert "of which 2 are new" in result.stderr
-    assert pretrained.load(tmp_path / "moved", print).tokenizer.hash() == extended[1].hash()
+    assert load_model(tmp_path / "moved").tokenizer.hash() == extended[1].hash()

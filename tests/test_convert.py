@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model
+from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import SMALL, random_batch
 from tests.support.commands import assert_refused, run
@@ -61,19 +62,19 @@ def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
     assert (tmp_path / "back" / "vocab.txt").read_text().split() == VOCABULARY
 
 
-def test_a_reader_is_told_what_a_folder_lacks(huggingface, tmp_path):
+def test_a_reader_is_told_what_a_folder_lacks(huggingface, tmp_path, said):
     folder = shutil.copytree(huggingface, tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
     save_file(headless, folder / "model.safetensors")
-    said = []
-    pretrained.load(folder, said.append)
+    said.clear()
+    load_model(folder)
     assert len(said) == 1 and "initialised afresh" in said[0]
 
 
 def test_what_cannot_be_written_to_its_end_is_taken_away_again(huggingface, tmp_path):
     """The last file of the tokenizer has a name that no file system takes."""
-    model = pretrained.load(huggingface, print)
+    model = load_model(huggingface)
     broken = dataclasses.replace(model, tokenizer_files=model.tokenizer_files | {"x" * 300: ""})
     with pytest.raises(UserError, match="File name too long"):
         pretrained.save(tmp_path / "run", broken)

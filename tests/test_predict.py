@@ -12,6 +12,7 @@ import pytest
 from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
 from bertjax.inference.predictor import Options, load, make
+from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES
@@ -28,7 +29,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model(trained):
-    return pretrained.load(trained, print)
+    return load_model(trained)
 
 
 @pytest.fixture(scope="module")

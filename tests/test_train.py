@@ -17,12 +17,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from bertjax import host_tensorflow
-from bertjax.checkpoints import pretrained, store
+from bertjax.checkpoints import store
 from bertjax.config.layout import LayoutConfig
 from bertjax.config.optimizer import OptimizerConfig
 from bertjax.config.parse import from_config_dict, to_dict
 from bertjax.config.pretraining import Phase
 from bertjax.errors import UserError
+from bertjax.interop.loading import load_model
 from bertjax.pretraining.run import train
 from bertjax.storage.files import claimed
 from bertjax.text.tokenizer import load_tokenizer
@@ -102,7 +103,7 @@ def test_a_phase_may_have_a_rotary_base_of_its_own(tiny_config, tmp_path):
     assert ours[:3] == theirs[:3] and ours[3] != theirs[3]
     # A checkpoint is used as it was trained, also one of the first phase.
     for step, theta in ((3, 20.0), (5, 2_000.0)):
-        found = pretrained.load(tmp_path / f"own/checkpoints/{step}", print)
+        found = load_model(tmp_path / f"own/checkpoints/{step}")
         assert found.config.model.global_rope_theta == theta
     with pytest.raises(UserError, match="what the last phase trains"):
         from_config_dict(to_dict(dataclasses.replace(own, phases=own.phases[:1])))

@@ -1,11 +1,12 @@
-"""A trained model from wherever it lies: a run's workdir, one checkpoint of it, a Hugging Face folder or Google's."""
+"""A trained model with all that is needed to use it, read from checkpoints and written as one."""
 
 import dataclasses
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import jax
 
 from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
-from bertjax.config.data import PAIR_TASKS
 from bertjax.config.parse import from_config_dict, to_dict
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
+
+_LOG = logging.getLogger(__name__)
 
 _ROUNDED_UP = 128  # to a multiple of this the rows of a vocabulary may be rounded up
 
@@ -45,37 +47,6 @@ class Pretrained:
         # Answers do not drop, and nothing begins anew; where they lie decides as whose model they count.
         computed = {name: fields[name] for name in fields if not name.endswith(("_prob", "_range", "_type"))}
         return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
-
-
-def is_imported(path: str | Path) -> bool:
-    """Whether a folder looks like a model of another framework: Hugging Face's, or a TensorFlow checkpoint."""
-    path = Path(path)
-    config = any((path / name).is_file() for name in ("config.json", "bert_config.json"))
-    return not (path / "checkpoints").is_dir() and (config or any(path.glob("*.index")))
-
-
-def load(path: str | Path, say: Callable[[str], None]) -> Pretrained:
-    """The model at `path`; of a workdir the last checkpoint that can be read.
-
-    `say` is told of broken checkpoints, and of what a model of another framework lacks.
-
-    Raises:
-      UserError: there is no model, or none that can be read.
-    """
-    path = Path(path).absolute()
-    if (path / "checkpoints").is_dir():
-        return _from_workdir(path, say)
-    if (path / "meta").is_dir() and (path / "params").is_dir():
-        try:
-            return _from_checkpoint(path)
-        except store.BrokenCheckpoint as error:
-            raise UserError(f"checkpoint {path} is broken ({error}); take another one") from error
-    if is_imported(path):
-        return _imported(path, say)
-    raise UserError(
-        f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, "
-        "a Hugging Face folder, or the folder of a TensorFlow checkpoint"
-    )
 
 
 def check_pretraining(model: Pretrained) -> None:
@@ -116,7 +87,7 @@ def save(directory: str | Path, model: Pretrained) -> Path:
     return target
 
 
-def replace(directory: str | Path, model: Pretrained) -> Path:
+def overwrite(directory: str | Path, model: Pretrained) -> Path:
     """Writes the checkpoint of step `model.step` into a workdir, in place of all that are there; returns its path.
 
     Raises:
@@ -143,16 +114,26 @@ def _meta(model: Pretrained) -> dict[str, Any]:
     return meta | ({"sentence": model.sentence} if model.sentence else {})
 
 
-def _from_workdir(workdir: Path, say: Callable[[str], None]) -> Pretrained:
+def from_workdir(workdir: Path) -> Pretrained:
+    """The model of the last readable checkpoint of a run.
+
+    Raises:
+      UserError: there is none.
+    """
     for step in reversed(store.steps(workdir / "checkpoints")):
         try:
-            return _from_checkpoint(workdir / "checkpoints" / str(step))
+            return from_checkpoint(workdir / "checkpoints" / str(step))
         except store.BrokenCheckpoint as error:
-            say(f"checkpoint {step} is broken ({error}), the one before is taken")
+            _LOG.info(f"checkpoint {step} is broken ({error}), the one before is taken")
     raise UserError(f"there is no checkpoint that can be read in {workdir}/checkpoints; train further, or take another")
 
 
-def _from_checkpoint(path: Path) -> Pretrained:
+def from_checkpoint(path: Path) -> Pretrained:
+    """The model of one checkpoint, `DIR/STEP`.
+
+    Raises:
+      BrokenCheckpoint: it cannot be read back as it was written.
+    """
     params, meta = store.read_params(path)
     with tempfile.TemporaryDirectory() as folder:
         store.write_tokenizer(meta, Path(folder))
@@ -178,43 +159,3 @@ def _as_trained(config: Config, step: int) -> Config:
     phases = tuple(dataclasses.replace(phase, global_rope_theta=0.0) for phase in config.phases)
     model = dataclasses.replace(config.model, global_rope_theta=theta)
     return dataclasses.replace(config, model=model, phases=phases)
-
-
-def _imported(folder: Path, say: Callable[[str], None]) -> Pretrained:
-    from bertjax.interop import huggingface, sentence_transformers
-
-    model, params, task = huggingface.import_model(folder, say)
-    tokenizer = load_tokenizer(folder)
-    _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder, say)
-    with tempfile.TemporaryDirectory() as written:
-        tokenizer.save(written)
-        files = store.tokenizer_files(Path(written))
-    pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
-    longest = model.max_position_embeddings
-    phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
-    return Pretrained(
-        path=folder,
-        config=dataclasses.replace(Config(), model=model, phases=phases, **pairs),
-        params=params,
-        tokenizer=tokenizer,
-        tokenizer_files=files,
-        step=0,
-        task=task,
-        sentence=sentence_transformers.read(folder),
-    )
-
-
-def _check_tokenizer(words: int, pieces: int, folder: Path, say: Callable[[str], None]) -> None:
-    """Refuses a tokenizer that is surely another model's, and tells of one that may be."""
-    if pieces > words:
-        raise UserError(
-            f"{folder}: the tokenizer has {pieces} entries, the model only {words}; put the model's own tokenizer there"
-        )
-    if words - pieces < _ROUNDED_UP:
-        return
-    if 2 * pieces < words:
-        raise UserError(
-            f"{folder}: the tokenizer has {pieces} entries, less than half of the model's {words}; put the model's own "
-            "tokenizer there"
-        )
-    say(f"{folder}: the tokenizer has {pieces} entries, the model {words}; is it the model's own?")

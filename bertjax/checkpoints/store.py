@@ -9,7 +9,7 @@ import base64
 import errno
 import hashlib
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import orbax.checkpoint as ocp
 from bertjax.checkpoints.checksums import checksums
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
+
+_LOG = logging.getLogger(__name__)
 
 
 class BrokenCheckpoint(Exception):  # noqa: N818 - it names what is there, not what went wrong
@@ -113,13 +115,11 @@ def latest_meta(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def restore_latest(
-    directory: Path, params: Any, optimizer: Any, say: Callable[[str], None]
-) -> tuple[Any, Any, dict[str, Any]] | None:
+def restore_latest(directory: Path, params: Any, optimizer: Any) -> tuple[Any, Any, dict[str, Any]] | None:
     """(params, optimizer, meta) of the last readable checkpoint, or None where there never was one.
 
     `params` and `optimizer` are trees of `jax.ShapeDtypeStruct` with the shardings to restore to. Broken checkpoints
-    are set aside and `say` is told.
+    are set aside, which is logged.
 
     Raises:
       UserError: every checkpoint is broken, or the processes of a run do not see the same ones.
@@ -138,7 +138,7 @@ def restore_latest(
         except BrokenCheckpoint as error:
             if processes.is_first():
                 aside = _set_aside(directory, step)
-                say(f"checkpoint {step} is broken ({error}); it was moved to {aside}, the one before is taken")
+                _LOG.info(f"checkpoint {step} is broken ({error}); it was moved to {aside}, the one before is taken")
             processes.everywhere(True)  # nobody looks at the folder before it is moved
     aside = _aside(directory)
     if aside.is_dir():

@@ -12,7 +12,6 @@ from bertjax.config.model import POOLINGS
 from bertjax.config.optimizer import SCHEDULES, OptimizerConfig
 from bertjax.config.parse import checked
 from bertjax.config.validation import one_of, require, validate_machine, validate_optimizer
-from bertjax.tasks.table import Table
 
 FEATURES = ("last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetuning.py describes them
 
@@ -51,6 +50,19 @@ class TaskDistillation:
     teacher: str = ""  # its workdir, checkpoint or exported folder; none: no distillation
     temperature: float = 2.0  # of both models' scores
     soft_weight: float = 0.5  # of the divergence from the teacher's scores; the rest is the task's own loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Files (.csv, .tsv, .jsonl; for tagging also .txt and .conll; each also .gz) and their columns."""
+
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    text: str = "text"
+    second: str = ""  # column of a second text; "": there is one text only; for retrieval of the text to be found
+    negative: str = ""  # retrieval: column of a text that is not to be found; "": there are only those of other rows
+    label: str = "label"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ folder with it is whole.
 
 import contextlib
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,13 +18,14 @@ from bertjax.corpus.format import MANIFEST, file_sha256
 from bertjax.errors import UserError, first_line
 from bertjax.storage.files import locked, written_whole
 
+_LOG = logging.getLogger(__name__)
 
-def local(corpus: str, say: Callable[[str], None]) -> Path:
+
+def local(corpus: str) -> Path:
     """The folder of `corpus` on this machine: itself, or where it was staged to.
 
     Args:
       corpus: a folder, or the URL of one.
-      say: told before a shard is copied.
 
     Raises:
       UserError: it cannot be read, is damaged there, or cannot be written here.
@@ -47,7 +49,7 @@ def local(corpus: str, say: Callable[[str], None]) -> Path:
                 for leftover in folder.glob(".*.tmp"):  # of a staging that was killed
                     leftover.unlink()
                 for shard in (shard for split in shards.values() for shard in split):
-                    _copy_shard(files, root, folder, shard, say)
+                    _copy_shard(files, root, folder, shard)
                 for source in files.ls(f"{root}/tokenizer", detail=False):
                     _copy(files, source, folder / "tokenizer" / PurePosixPath(source).name)
                 with written_whole(folder / MANIFEST) as temporary:
@@ -55,11 +57,11 @@ def local(corpus: str, say: Callable[[str], None]) -> Path:
     return folder
 
 
-def _copy_shard(files: Any, root: str, folder: Path, shard: dict[str, Any], say: Callable[[str], None]) -> None:
+def _copy_shard(files: Any, root: str, folder: Path, shard: dict[str, Any]) -> None:
     target = folder / PurePosixPath(shard["name"]).name
     if target.exists():
         return  # from a staging that was ended
-    say(f"staging {shard['name']} ({shard['bytes'] / 1e6:,.1f} MB) in {folder}")
+    _LOG.info(f"staging {shard['name']} ({shard['bytes'] / 1e6:,.1f} MB) in {folder}")
     with written_whole(target) as temporary:
         files.get_file(f"{root}/{shard['name']}", str(temporary))
         if file_sha256(temporary) != shard["sha256"]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from bertjax.data import rng
-from bertjax.finetuning.inputs import Row, empty_inputs
 from bertjax.tasks.examples import APART
+from bertjax.tasks.inputs import Row, empty_inputs
 from bertjax.text.tokenizer import Tokenizer
 
 _LENGTHS = 8  # compiled programs of a prediction

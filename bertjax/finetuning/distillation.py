@@ -3,22 +3,25 @@
 Task-specific distillation, as DistilBERT on SQuAD (Sanh et al. 2019, arXiv:1910.01108, section 4.1).
 """
 
-from collections.abc import Callable
+import logging
 from typing import Any
 
 import jax
 
-from bertjax.checkpoints import pretrained
 from bertjax.config.finetuning import FinetuneConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import Setup
+from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import put
 from bertjax.trainer import loop
 
+_LOG = logging.getLogger(__name__)
 
-def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> tuple[loop.Read, Any, str]:
+
+def reader(config: FinetuneConfig, setup: Setup) -> tuple[loop.Read, Any, str]:
     """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
 
     The first is called within a train step.
@@ -27,7 +30,7 @@ def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> 
       UserError: no such model, or one for another task, with other labels or another tokenizer.
     """
     path = config.distillation.teacher
-    source = pretrained.load(path, say)
+    source = load_model(path)
     theirs = source.task or {"kind": "pre-training", "labels": []}
     for name, ours in (("kind", setup.task.kind), ("labels", list(setup.task.labels))):
         if theirs[name] != ours:
@@ -48,10 +51,10 @@ def reader(config: FinetuneConfig, setup: Setup, say: Callable[[str], None]) -> 
         source.config.model, setup.task.kind, setup.model.outputs, setup.model.dtype, config.layout.unroll
     )
     sharding.check_model(source.config.model, setup.mesh)
-    params = jax.tree.map(put, source.params, sharding.of_state(source.params, setup.mesh))
+    params = jax.tree.map(put, source.params, state_shardings(source.params, setup.mesh))
 
     def read(params: Any, batch: loop.Batch) -> dict[str, Any]:
         return dict(batch) | {"teacher_logits": loop.apply_model(model, params, batch)["logits"]}
 
-    say(f"{path} teaches")
+    _LOG.info(f"{path} teaches")
     return read, params, source.fingerprint()

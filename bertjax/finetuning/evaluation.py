@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,20 @@ from bertjax.checkpoints import pretrained
 from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import report
-from bertjax.finetuning.inputs import model_limits
 from bertjax.finetuning.task_model import Setup, Split, make_setup
-from bertjax.parallel import sharding
+from bertjax.inference.model_limits import model_limits
+from bertjax.interop.loading import load_model
+from bertjax.model.partitioning import state_shardings
 from bertjax.tasks import glue
 from bertjax.tasks.examples import APART
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.squad_scores import score_v2
 
+_LOG = logging.getLogger(__name__)
 
-def open_scoring(
-    model: pretrained.Pretrained, config: FinetuneConfig, length: int | None, say: Callable[[str], None]
-) -> Setup:
+
+def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: int | None) -> Setup:
     """The setup of a fine-tuned model on data.
 
     Of `config` count the task, by default the one that the model was fine-tuned for, the data, the batch and the
@@ -40,7 +42,7 @@ def open_scoring(
     name = config.task or model.task["name"]
     if not name:
         raise UserError(f"{model.path} does not say which task it is for; give --task")
-    opened = open_task(name, config.data_dir, config.table, labels=model.task["labels"] or None, say=say)
+    opened = open_task(name, config.data_dir, config.table, labels=model.task["labels"] or None)
     kind, told = model.task["kind"], model.task.get("sentence", {})
     read = {"similarity": "regression", "comparison": "classification"}.get(kind, kind)
     if opened.kind != read:
@@ -56,12 +58,7 @@ def open_scoring(
 
 
 def predict_all(
-    setup: Setup,
-    params: Any,
-    dev: Sequence[Split],
-    output: Path | None,
-    say: Callable[[str], None],
-    threshold: float | None = None,
+    setup: Setup, params: Any, dev: Sequence[Split], output: Path | None, threshold: float | None = None
 ) -> dict[str, dict[str, float]]:
     """Predicts the dev splits, and the test splits whose files are there; the scores of the former.
 
@@ -72,7 +69,7 @@ def predict_all(
       UserError: scores that are not finite.
     """
     task = setup.task
-    params = jax.device_put(params, sharding.of_state(params, setup.mesh))
+    params = jax.device_put(params, state_shardings(params, setup.mesh))
     scores = {}
     for split in dev:
         found = setup.predictions(params, split)
@@ -87,7 +84,7 @@ def predict_all(
         try:
             split = setup.split(name)
         except MissingFileError as error:
-            say(f"no predictions of {name}: {error}")
+            _LOG.info(f"no predictions of {name}: {error}")
             continue
         found = setup.predictions(params, split)
         report.write_predictions(task, split, found, output / "predictions", math.inf)
@@ -96,11 +93,11 @@ def predict_all(
     return scores
 
 
-def predict_diagnostics(mnli: Path, config: FinetuneConfig, workdir: Path, say: Callable[[str], None]) -> None:
+def predict_diagnostics(mnli: Path, config: FinetuneConfig, workdir: Path) -> None:
     """Predicts GLUE's diagnostic examples (AX) with the model that was fine-tuned on MNLI."""
-    model = pretrained.load(mnli, say)
-    setup = open_scoring(model, dataclasses.replace(config, task="glue/ax"), None, say)
-    predict_all(setup, model.params, [], workdir, say)
+    model = load_model(mnli)
+    setup = open_scoring(model, dataclasses.replace(config, task="glue/ax"), None)
+    predict_all(setup, model.params, [], workdir)
 
 
 def gather_submissions(workdir: Path) -> None:

@@ -4,6 +4,7 @@ Devlin et al. 2018 (arXiv:1810.04805), section 5.3.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,21 +15,21 @@ import numpy as np
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import Setup, Split
 from bertjax.model.finetuning import POOLED
-from bertjax.parallel import sharding
+from bertjax.model.partitioning import state_shardings
 from bertjax.parallel.mesh import put_batch
 from bertjax.trainer import loop
 
+_LOG = logging.getLogger(__name__)
 
-def computed(
-    setup: Setup, params: Any, splits: Sequence[Split], most: float, say: Callable[[str], None]
-) -> list[Split]:
+
+def computed(setup: Setup, params: Any, splits: Sequence[Split], most: float) -> list[Split]:
     """The splits with features in place of ids, f32 in the host's memory; `params` are the encoder's.
 
     Raises:
       UserError: they would take more than `most` GB.
     """
     encode = loop.make_predict_step(setup.model, setup.mesh, method="encode")
-    params = jax.device_put(params, sharding.of_state(params, setup.mesh))
+    params = jax.device_put(params, state_shardings(params, setup.mesh))
     shape = jax.eval_shape(encode, params, next(splits[0].batches.sorted())[1]).shape[-2:]
     size = sum(_vectors(setup, split) for split in splits) * math.prod(shape) * np.float32().nbytes / 1e9
     name = setup.model.features
@@ -37,7 +38,7 @@ def computed(
             f"features of config.features={name} take {size:.3g} GB, config.features_memory allows {most:g}; "
             "raise it, or take fewer examples, shorter rows or last"
         )
-    say(f"computing features ({name}): {size:.3g} GB of memory")
+    _LOG.info(f"computing features ({name}): {size:.3g} GB of memory")
     return [_computed(setup, params, split, encode) for split in splits]
 
 

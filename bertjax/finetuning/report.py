@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.finetuning.outputs import Prediction
 from bertjax.finetuning.task_model import Split
 from bertjax.storage.files import write_text, written_whole
 from bertjax.tasks import glue, submission
 from bertjax.tasks.examples import Task
+from bertjax.tasks.outputs import Prediction
 from bertjax.tasks.squad_scores import decide
 
 _WIDEST = 24  # inches of a picture's side

@@ -7,6 +7,7 @@ run, the best run's checkpoint, and in the end results.json, predictions/, pictu
 import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,51 +16,55 @@ import jax
 
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.cli import say
 from bertjax.config.finetuning import FinetuneConfig, Run
 from bertjax.config.parse import to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError
-from bertjax.finetuning import dataset, distillation, evaluation, features, inputs, report
+from bertjax.finetuning import dataset, distillation, evaluation, features, report
 from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.finetuning.task_model import ENCODER, RANDOM, Setup, Split, open_setup
 from bertjax.inference.modes import OF_KIND
+from bertjax.interop.loading import load_model
 from bertjax.storage.files import claimed, write_text, writing
-from bertjax.tasks import glue, submission
+from bertjax.tasks import glue, inputs, submission
 from bertjax.tasks.examples import APART, Task
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
 from bertjax.trainer import loop, metrics
 
+_LOG = logging.getLogger(__name__)
 
-def finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
+
+def finetune(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> dict[str, Any] | None:
     """Runs the sweep and returns what results.json holds; None where a signal stopped it.
+
+    `show_progress` draws a progress bar instead of logging lines.
 
     Raises:
       UserError: bad data, a workdir of another sweep, or a loss that is not finite.
     """
     with claimed(workdir, "another process trains here", "--workdir"), writing(workdir):
-        return _finetune(config, workdir)
+        return _finetune(config, workdir, show_progress)
 
 
-def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
+def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dict[str, Any] | None:
     # -- task, data, model
     _check_same_sweep(config, workdir)
-    made, source, params = open_setup(config, say)
+    made, source, params = open_setup(config)
     _check_splits(made.task)
     train = made.split("train", config.train_examples)
     dev = [made.split(name) for name in made.task.dev]
-    say(f"{made.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}")
+    _LOG.info(f"{made.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}")
     _check_different(dev)
     used = {split.name: split.batches.digest() for split in (train, *dev)}
     used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
     taught = None
     if config.distillation.teacher:
-        *taught, used["teacher"] = distillation.reader(config, made, say)
+        *taught, used["teacher"] = distillation.reader(config, made)
     _check_same_data(used, workdir)
     if config.features:  # of the encoder the runs see no more than these
-        train, *dev = features.computed(made, params, [train, *dev], config.features_memory, say)
+        train, *dev = features.computed(made, params, [train, *dev], config.features_memory)
         params = {}
     sweep = Sweep(config, made, params, train, dev, teacher=taught)
     _write(workdir / "config.json", to_dict(config))
@@ -71,21 +76,21 @@ def _finetune(config: FinetuneConfig, workdir: Path) -> dict[str, Any] | None:
     with loop.StopSignal() as stop:
         last = len(done) + len(todo)
         for number, run in enumerate(todo, start=len(done) + 1):
-            say(f"run {number} of {last}: {run.name}")
-            result = _run(sweep, run, stop, workdir)
+            _LOG.info(f"run {number} of {last}: {run.name}")
+            result = _run(sweep, run, stop, workdir, show_progress)
             if result is None:
-                say(f"stopped; {len(done)} runs are finished, the same command goes on with {run.name}")
+                _LOG.info(f"stopped; {len(done)} runs are finished, the same command goes on with {run.name}")
                 return None
             record = _record(run, result)
             if all(sweep.chosen(result.scores) > sweep.chosen(other["scores"]) for other in done.values()):
                 _keep(config, made, source, result, record | {"number": number}, workdir)
             done[run.name] = record
             _write_records(workdir, done)
-            say(f"{run.name}: {_describe(record)}")
+            _LOG.info(f"{run.name}: {_describe(record)}")
     return _report(made, dev, list(done.values()), workdir)
 
 
-def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path) -> Result | None:
+def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path, show_progress: bool) -> Result | None:
     folder = workdir / "runs" / run.name
     folder.mkdir(parents=True, exist_ok=True)
     writer = metrics.MetricsWriter(folder, 0)
@@ -96,7 +101,7 @@ def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path) -> Result | None:
         )
 
     try:
-        return sweep.train(run, stop, writer.write, on_epoch, shown=True)
+        return sweep.train(run, stop, writer.write, on_epoch, show_progress)
     except UserError as error:
         raise UserError(f"{run.name}: {error}") from error
     finally:
@@ -151,7 +156,7 @@ def _keep(
         task=json.loads(json.dumps(task)),
         sentence=task.get("sentence", {}),  # not how the model that it started from made its vectors
     )
-    pretrained.replace(workdir, model)
+    pretrained.overwrite(workdir, model)
 
 
 def _name(record: dict[str, Any]) -> str:
@@ -228,36 +233,36 @@ def _report(made: Setup, dev: list[Split], records: list[dict[str, Any]], workdi
     summary = {split.name: report.summary(made.task, split.name, records) for split in dev}
     results = {"task": made.task.name, "metric": made.task.metric, "best": best, "summary": summary, "runs": records}
     _write(workdir / "results.json", results)
-    model = pretrained.load(workdir, say)
-    evaluation.predict_all(made, model.params, dev, workdir, say)
+    model = load_model(workdir)
+    evaluation.predict_all(made, model.params, dev, workdir)
     for split in dev:
         print(report.table(made.task, split.name, summary[split.name]))
-    say(f"best: {_name(best)}: {_describe(best)}")
-    say(f"wrote {workdir}/results.json, predictions/ and checkpoints/")
-    say(f"next: python -m bertjax.predict {OF_KIND[made.task.kind]} --checkpoint={workdir} …")
+    _LOG.info(f"best: {_name(best)}: {_describe(best)}")
+    _LOG.info(f"wrote {workdir}/results.json, predictions/ and checkpoints/")
+    _LOG.info(f"next: python -m bertjax.predict {OF_KIND[made.task.kind]} --checkpoint={workdir} …")
     return results
 
 
-def finetune_all(config: FinetuneConfig, workdir: Path) -> None:
+def finetune_all(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> None:
     """Every task of GLUE, each in a folder of its own, and the leaderboard's row."""
     columns: dict[str, float] = {}
     names = [name for name in glue.TASKS if name != "ax"]
     for name in names:  # what is missing is said before hours are spent
-        task = open_task(f"glue/{name}", config.data_dir, say=lambda line: None)
+        task = open_task(f"glue/{name}", config.data_dir)
         _check_splits(task)
         for split in ("train", *task.dev):
             inputs.check(task.read(split))
     for name in names:
         folder = workdir / name
-        results = finetune(dataclasses.replace(config, task=f"glue/{name}"), folder)
+        results = finetune(dataclasses.replace(config, task=f"glue/{name}"), folder, show_progress)
         if results is None:
             return
         for split, scores in results["best"]["scores"].items():
             columns[glue.column(f"glue/{name}", split)] = scores[results["metric"]]
     with writing(workdir):
-        evaluation.predict_diagnostics(workdir / "mnli", config, workdir / "ax", say)
+        evaluation.predict_diagnostics(workdir / "mnli", config, workdir / "ax")
         evaluation.gather_submissions(workdir)
         path, missing = submission.archive(workdir / "submission")
         _write(workdir / "results.json", {"scores": columns, "averages": glue.averages(columns)})
     print(report.leaderboard(columns))
-    say(f"wrote {path}" + (f", in which {', '.join(missing)} are missing" if missing else ""))
+    _LOG.info(f"wrote {path}" + (f", in which {', '.join(missing)} are missing" if missing else ""))

@@ -67,7 +67,7 @@ class Sweep:
         stop: loop.StopSignal,
         on_step: Callable[[int, dict[str, float]], None],
         on_epoch: Callable[[int, int, dict[str, dict[str, float]]], None],
-        shown: bool,
+        show_progress: bool,
     ) -> Result | None:
         """One run; None where `stop` ended it early.
 
@@ -87,7 +87,7 @@ class Sweep:
 
         state = self._initial(self._params, settings["seed"])
         best: Result | None = None
-        with Progress(total, 0, shown=shown) as progress:
+        with Progress(total, 0, show_progress) as progress:
             hooks = _hooks(on_step, progress, config.log_every)
             for epoch in range(1, run.epochs + 1):
                 begin, first = time.perf_counter(), step

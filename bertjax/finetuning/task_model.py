@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,18 +15,21 @@ from bertjax.checkpoints import pretrained
 from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TaskDistillation
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
-from bertjax.finetuning import inputs, outputs
 from bertjax.finetuning.dataset import MULTIPLE, Batches
+from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.objectives import finetuning as losses
 from bertjax.objectives import sentence
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import compute_dtype, make_mesh, put_batch
+from bertjax.tasks import inputs, outputs
 from bertjax.tasks.examples import APART, Task
 from bertjax.tasks.registry import open_task
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer import loop
+
+_LOG = logging.getLogger(__name__)
 
 RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
 ENCODER = ("embeddings", "encoder")  # its parameters
@@ -140,16 +144,14 @@ def _check_finite(scores: np.ndarray, split: str) -> None:
         raise UserError(f"what the model says of {split} is not finite; train with a lower learning rate")
 
 
-def open_setup(
-    config: FinetuneConfig, say: Callable[[str], None]
-) -> tuple[Setup, pretrained.Pretrained, dict[str, Any]]:
+def open_setup(config: FinetuneConfig) -> tuple[Setup, pretrained.Pretrained, dict[str, Any]]:
     """(the setup, the model that it starts from, the parameters to start from, which lack at least the new head).
 
     Raises:
       UserError: no such task, data or model, or a mesh that does not fit.
     """
-    source = pretrained.load(config.init_from.removeprefix(RANDOM), say)
-    task = open_task(config.task, config.data_dir, config.table, say=say)
+    source = load_model(config.init_from.removeprefix(RANDOM))
+    task = open_task(config.task, config.data_dir, config.table)
     shape = dataclasses.replace(
         source.config.model,
         hidden_dropout_prob=config.hidden_dropout_prob,
@@ -162,15 +164,15 @@ def open_setup(
             raise UserError(
                 f"config.features={config.features} needs a trained encoder; config.init_from is {config.init_from}"
             )
-        say(f"starting from random parameters of the shape of {source.path}")
+        _LOG.info(f"starting from random parameters of the shape of {source.path}")
         return setup, source, {}
     params = {name: source.params[name] for name in ENCODER}
     if config.features:
         return setup, source, params
-    return setup, source, params | _started_head(source, _shapes(setup), say)
+    return setup, source, params | _started_head(source, _shapes(setup))
 
 
-def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any], say: Callable[[str], None]) -> dict:
+def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any]) -> dict:
     """What of a head does not start afresh: the pooler, or ModernBERT's prediction head."""
     reads_others = source.task is not None and source.task.get("features", "last") != "last"
     if "prediction_head" in shapes:
@@ -182,7 +184,7 @@ def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any], say:
     elif "pooler" in shapes:
         if "pooler" in source.params and not reads_others:
             return {"pooler": source.params["pooler"]}
-        say(f"{source.path} has no pooler, which reads the last layer's [CLS]: it starts afresh")
+        _LOG.info(f"{source.path} has no pooler, which reads the last layer's [CLS]: it starts afresh")
     return {}
 
 

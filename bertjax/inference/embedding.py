@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.finetuning.inputs import model_limits, rows
 from bertjax.inference.inputs import asked, read_texts, rounded
+from bertjax.inference.model_limits import model_limits
 from bertjax.inference.runner import Options, Runner, computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
 from bertjax.tasks.examples import TextExample
+from bertjax.tasks.inputs import rows
 
 
 class Embedder:

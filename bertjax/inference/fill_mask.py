@@ -9,11 +9,11 @@ import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained, check_pretraining
 from bertjax.errors import UserError
-from bertjax.finetuning.inputs import Row
 from bertjax.inference.inputs import asked, read_texts, rounded
 from bertjax.inference.runner import Options, Runner, computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.tasks.examples import TextExample
+from bertjax.tasks.inputs import Row
 
 
 class FillMask:

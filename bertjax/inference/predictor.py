@@ -10,11 +10,10 @@ answers come in the order of the inputs.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
@@ -23,6 +22,7 @@ from bertjax.inference.modes import MODES, OF_KIND
 from bertjax.inference.retrieval import Searcher
 from bertjax.inference.runner import Options
 from bertjax.inference.task_predictor import TaskPredictor
+from bertjax.interop.loading import load_model
 
 
 class Predictor(Protocol):
@@ -39,7 +39,7 @@ class Predictor(Protocol):
         """
 
 
-def load(path: str | Path, mode: str = "", say: Callable[[str], None] = print, **options: Any) -> Predictor:
+def load(path: str | Path, mode: str = "", **options: Any) -> Predictor:
     """The predictor of the model in a folder, any that `pretrained.load` takes.
 
     mode: one of MODES; by default what the model is fine-tuned for, else fill-mask. options: those of `Options`.
@@ -51,7 +51,7 @@ def load(path: str | Path, mode: str = "", say: Callable[[str], None] = print, *
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"{', '.join(unknown)}: no such option; there are {', '.join(known)}")
     checked = Options(**options)  # before the model is read, which takes longer
-    return make(pretrained.load(path, say), mode, checked)
+    return make(load_model(path), mode, checked)
 
 
 def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:

@@ -11,8 +11,8 @@ import numpy as np
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import POOLINGS
 from bertjax.errors import UserError
-from bertjax.finetuning.inputs import Row, empty_inputs
 from bertjax.model import quantization
+from bertjax.tasks.inputs import Row, empty_inputs
 
 DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")

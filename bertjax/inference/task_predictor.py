@@ -7,11 +7,12 @@ from typing import Any
 import jax
 
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.finetuning.inputs import model_limits, rows
-from bertjax.finetuning.outputs import Prediction, predictions
 from bertjax.inference.inputs import asked, examples, rounded
+from bertjax.inference.model_limits import model_limits
 from bertjax.inference.runner import Options, Runner, computation
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.tasks.inputs import rows
+from bertjax.tasks.outputs import Prediction, predictions
 from bertjax.tasks.squad_scores import decide
 
 

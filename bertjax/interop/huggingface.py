@@ -5,10 +5,11 @@ Other weights (`pytorch_model.bin`, Google's TensorFlow checkpoints) are only re
 
 import functools
 import json
+import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.tasks.examples import APART
 
+_LOG = logging.getLogger(__name__)
 
-def import_model(
-    folder: str | Path, say: Callable[[str], None]
-) -> tuple[ModelConfig, dict[str, Any], dict[str, Any] | None]:
+
+def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Any] | None]:
     """The config, the f32 parameters (NumPy) and the task of the model in a folder.
 
     Takes the encoder of a family alone (BertModel, RobertaModel, …), with heads of pre-training and what is built on
@@ -40,7 +41,7 @@ def import_model(
     The classes of `names.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown), `kind` and
     `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
 
-    Tensors that have no place in the model are left out; `say` is told of these and of fresh heads.
+    Tensors that have no place in the model are left out, which is logged, as fresh heads are.
 
     Raises:
       UserError: no such model, one with other mathematics, or damaged files.
@@ -65,10 +66,10 @@ def import_model(
         heads = jax.jit(lambda: {head: new_params()[head] for head in fresh})()
         params |= jax.tree.map(np.array, heads)
         missing = [name.theirs for name in names if name.path[0] in fresh]
-        say(f"{folder} lacks {_list(missing)}: initialised afresh, train before use")
+        _LOG.info(f"{folder} lacks {_list(missing)}: initialised afresh, train before use")
     unused = sorted(tensors.keys() - {name.theirs for name in names})
     if unused:
-        say(f"{folder}: left out {_list(unused)}, which the model has no place for")
+        _LOG.info(f"{folder}: left out {_list(unused)}, which the model has no place for")
     return config, params, task
 
 

@@ -36,7 +36,8 @@ from bertjax.model.layers import (
     word_init,
 )
 from bertjax.model.lookup import lookup
-from bertjax.parallel.sharding import constrain, gathered_layer
+from bertjax.model.partitioning import all_gather_layer_params
+from bertjax.parallel.sharding import constrain
 
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
 SITES = 4
@@ -325,7 +326,7 @@ class Encoder(nn.Module):
         def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
             params, index = repeat
             params = shared if params is None else params
-            params = gathered_layer(params, self.dtype, f"encoder/{name}/")
+            params = all_gather_layer_params(params, self.dtype, f"encoder/{name}/")
             others = (positions, read.collect, read.position_ids)
             return pattern.apply({"params": params}, x, read.mask, read.dropout_keys, index, *others)
 

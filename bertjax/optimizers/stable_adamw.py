@@ -8,8 +8,8 @@ import optax
 
 from bertjax.arrays.trees import path_name
 from bertjax.config.optimizer import OptimizerConfig
+from bertjax.model.partitioning import is_stacked
 from bertjax.optimizers.adamw import direction
-from bertjax.parallel.sharding import is_stacked
 
 
 def stable_adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

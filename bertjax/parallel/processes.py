@@ -7,6 +7,7 @@ with one line; the same command on all hosts then goes on from the last checkpoi
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
 import socket
@@ -14,8 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bertjax import cli
-from bertjax.errors import UserError, first_line
+from bertjax.errors import UserError, exit_now, first_line
 from bertjax.parallel import output_filter
 
 
@@ -36,7 +36,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def joined(start_timeout: int, lost_timeout: int) -> Iterator[None]:
+def joined(start_timeout: int, lost_timeout: int, debug: bool = False) -> Iterator[None]:
     """Joins the other processes of the run, where there are others, before the devices are used for the first time.
 
     An exception within ends the process at once, with its message, and so ends the others too.
@@ -44,6 +44,7 @@ def joined(start_timeout: int, lost_timeout: int) -> Iterator[None]:
     Args:
       start_timeout: seconds that all processes have to come together.
       lost_timeout: seconds without a sign of life after which a process counts as lost.
+      debug: whether everything is printed, tracebacks and the messages of libraries included.
 
     Raises:
       UserError: the environment is contradictory, or a process did not come.
@@ -54,11 +55,15 @@ def joined(start_timeout: int, lost_timeout: int) -> Iterator[None]:
         return
     _call_roll(cluster, start_timeout)
     try:
+        if not debug:
+            output_filter.start()
+        if cluster.process != 0:  # the first process logs for all; the others log errors only
+            logging.getLogger("bertjax").setLevel(logging.ERROR)
         _start(cluster, start_timeout, lost_timeout)
         yield
         _shut_down()
     except BaseException as error:  # no wait for the others: they wait for this process
-        cli.leave(_explained(error))
+        exit_now(_explained(error), debug)
 
 
 def is_first() -> bool:
@@ -238,8 +243,6 @@ def _send(connection: socket.socket, content: Any) -> None:
 
 
 def _start(cluster: Cluster, start_timeout: int, lost_timeout: int) -> None:
-    if not cli.debug():
-        output_filter.start()
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -1,23 +1,19 @@
-"""Where arrays lie on the mesh: one table gives every parameter its logical axes, a few rules lay these on the mesh.
+"""From logical axes to mesh axes: a few rules that models, parameters and batches share.
 
-A new layout is a change of RULES; the model names logical axes only. Without a mesh in force (see `on`) `constrain` and
-`gathered` move nothing, so that a model runs as it is on one device.
+A new layout is a change of RULES; the model names logical axes only. Without a mesh in force (see `use_mesh`)
+`constrain` and `all_gather` move nothing, so that a model runs unchanged on one device.
 """
 
 import math
-import re
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bertjax.arrays.trees import path_name
 from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
-from bertjax.model.quantization import Quantized
 
 # Where each logical axis lies; of one that lies nowhere every device holds all.
 RULES: dict[str, tuple[str, ...]] = {
@@ -37,63 +33,11 @@ RULES: dict[str, tuple[str, ...]] = {
 # The arrays of a batch that are [batch, length]; all others are split by rows alone.
 _SEQUENCES = ("input_ids", "token_type_ids", "attention_mask", "position_ids")
 
-_LAYER = r"encoder/segment_\d+/layer_\d+/"
-# Parameter path → logical axes; a path has exactly one rule.
-PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"embeddings/word_embeddings/embedding", ("vocab", "embed")),
-    (r"embeddings/(position|token_type)_embeddings/embedding", ("small", "embed")),
-    (r"embeddings/projection/kernel", ("small", "embed")),
-    (r"(embeddings|masked_lm_head|prediction_head)/layer_norm/(scale|bias)", ("small",)),
-    (r"encoder/final_layer_norm/(scale|bias)", ("small",)),
-    (_LAYER + r"attention/(query|key|value)/kernel", ("layers", "embed", "heads")),
-    (_LAYER + r"attention/(query|key|value)/bias", ("layers", "heads")),
-    (_LAYER + r"attention/output/kernel", ("layers", "heads", "embed")),
-    (_LAYER + r"(intermediate|gate)/kernel", ("layers", "embed", "mlp")),
-    (_LAYER + r"(intermediate|gate)/bias", ("layers", "mlp")),
-    (_LAYER + r"output/kernel", ("layers", "mlp", "embed")),
-    (_LAYER + r"(attention/)?output/bias", ("layers", "small")),
-    (_LAYER + r"(attention|mlp|output)_layer_norm/(scale|bias)", ("layers", "small")),
-    (r"((masked_lm|prediction)_head/dense|pooler)/kernel", ("embed", "small")),
-    (r"(next_sentence|sentence_order|task)_head/kernel", ("small", "small")),
-    (r"((masked_lm|prediction)_head/dense|(next_sentence|sentence_order|task)_head)/bias", ("small",)),
-    (r"(embeddings/projection|pooler)/bias", ("small",)),
-    (r"masked_lm_head/bias", ("vocab",)),
-    (r"layer_mixture/weights", ("small",)),
-    (r"layer_mixture/scale", ()),
-)
-
-
-def logical_axes(name: str) -> tuple[str, ...]:
-    """The logical axes of the parameter at path `name`, also where the path stands within an optimizer's state.
-
-    Raises:
-      ValueError: a path that no rule, or more than one, names.
-    """
-    found = [axes for pattern, axes in PARAMETERS if re.search(rf"(^|/){pattern}$", name)]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} sharding rules name {name}; it must be exactly one")
-    return found[0]
-
-
-def is_stacked(name: str) -> bool:
-    """Whether the first axis of the parameter at path `name` counts layers."""
-    return "layers" in logical_axes(name)
-
 
 def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
     """Logical axes as mesh axes, those of `without` left out."""
     laid = [tuple(axis for axis in RULES[name] if axis not in without) for name in axes]
     return PartitionSpec(*(axes or None for axes in laid))
-
-
-def of_state(tree: Any, mesh: Mesh) -> Any:
-    """A sharding for each array of a tree of parameters or optimizer state (arrays or their shapes)."""
-
-    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        axes = logical_axes(path_name(path)) if leaf.ndim else ()
-        return NamedSharding(mesh, spec(axes))
-
-    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def of_batch(batch: Any, mesh: Mesh) -> dict[str, NamedSharding]:
@@ -102,7 +46,7 @@ def of_batch(batch: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     return {name: sequences if name in _SEQUENCES else rows for name in batch}
 
 
-def on(mesh: Mesh) -> AbstractContextManager[Any]:
+def use_mesh(mesh: Mesh) -> AbstractContextManager[Any]:
     """Puts a mesh in force while a function is traced."""
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
@@ -114,34 +58,8 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(tuple(axis or "small" for axis in axes)))
 
 
-def gathered(params: Any, dtype: jnp.dtype) -> Any:
-    """Parameters for use, all but those of layers: gathered over the fsdp axis, which only stores them.
-
-    What is gathered travels in `dtype`; the gradients go back scattered.
-    """
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: _use(leaf, logical_axes(path_name(path)), dtype), params)
-
-
-def gathered_layer(params: Any, dtype: jnp.dtype, segment: str) -> Any:
-    """The same of one layer's parameters, taken out of the stack of `segment` ("encoder/segment_0/").
-
-    To be called where the layer runs, so that its parameters are whole, and wide where they are quantised, only
-    meanwhile.
-    """
-
-    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return _use(leaf, logical_axes(segment + path_name(path))[1:], dtype)
-
-    return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
-
-
-def _use(x: jax.Array, axes: tuple[str, ...], dtype: jnp.dtype) -> jax.Array:
-    if "layers" in axes or "embed" not in axes:
-        return x
-    return _gather(x.astype(dtype), axes)
-
-
-def _gather(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+def all_gather(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """A parameter with these logical axes, gathered over fsdp for use; its gradient goes back scattered."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     stored, used = spec(axes), spec(axes, without=("fsdp",))

@@ -1,9 +1,9 @@
 """A phase's train step, compiled for devices that need not be here, and what its program says about itself."""
 
 import dataclasses
+import logging
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from bertjax.planning.topology import Topology
 from bertjax.planning.traffic import traffic
 from bertjax.pretraining import build
 from bertjax.trainer import loop
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _times(equation: Any) -> int:
     return 1
 
 
-def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callable[[str], None]) -> int:
+def largest_batch(config: Config, phase: Phase, topology: Topology) -> int:
     """The largest global batch that fits, in steps of an eighth of what does; 0 where none does."""
     if topology.chip is None:
         raise UserError("--fit needs a topology whose memory is known: a TPU's")
@@ -209,7 +211,7 @@ def largest_batch(config: Config, phase: Phase, topology: Topology, say: Callabl
     unit = shape["data"] * shape["fsdp"] * config.layout.accumulation
 
     def fits(rows: int) -> bool:
-        say(f"trying a batch of {rows * unit}")
+        _LOG.info(f"trying a batch of {rows * unit}")
         try:
             plan(config, dataclasses.replace(phase, batch=rows * unit), topology)
         except DoesNotFit:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bertjax.config.parse import from_config_dict, to_dict
 from bertjax.config.pretraining import Config, Phase, resume_conflict
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
+from bertjax.interop.loading import load_model
 from bertjax.model import fused_attention
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as losses
@@ -32,6 +33,8 @@ from bertjax.parallel.mesh import compute_dtype, put
 from bertjax.pretraining import distillation
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer import loop
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_objective(config: Config) -> loop.Objective:
@@ -174,12 +177,7 @@ def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teache
 
 
 def restore_run(
-    config: Config,
-    workdir: Path,
-    corpus: Corpus,
-    teacher: str,
-    abstract: loop.TrainState,
-    say: Callable[[str], None],
+    config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: loop.TrainState
 ) -> loop.TrainState | None:
     """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
 
@@ -188,7 +186,7 @@ def restore_run(
     """
     directory = workdir / "checkpoints"
     _refuse_other_run(config, workdir, corpus, teacher, store.latest_meta(directory))
-    restored = store.restore_latest(directory, abstract.params, abstract.optimizer, say)
+    restored = store.restore_latest(directory, abstract.params, abstract.optimizer)
     if restored is None:
         return None
     params, optimizer, meta = restored
@@ -196,15 +194,13 @@ def restore_run(
     return loop.TrainState(step=step, params=params, optimizer=optimizer)
 
 
-def with_params_of(
-    config: Config, state: loop.TrainState, tokenizer: Tokenizer, say: Callable[[str], None]
-) -> loop.TrainState:
+def with_params_of(config: Config, state: loop.TrainState, tokenizer: Tokenizer) -> loop.TrainState:
     """`state` with the parameters of `config.init_from`; the optimizer starts anew.
 
     Raises:
       UserError: that model is fine-tuned, has another tokenizer, or parameters of another shape.
     """
-    source = pretrained.load(config.init_from, say)
+    source = load_model(config.init_from)
     pretrained.check_pretraining(source)
     if source.tokenizer.hash() != tokenizer.hash():
         raise UserError(
@@ -219,7 +215,7 @@ def with_params_of(
                 f"{mine.get(name, 'missing')} here; set config.model as in that model"
             )
     params = jax.tree.map(lambda new, old: put(new, old.sharding), source.params, state.params)
-    say(f"starting from the parameters of {source.path}")
+    _LOG.info(f"starting from the parameters of {source.path}")
     return dataclasses.replace(state, params=params)
 
 

@@ -1,7 +1,7 @@
 """A teacher for pre-training: frozen, on the student's mesh, it reads each batch before the student does."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,9 @@ from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
+from bertjax.interop.loading import load_model
 from bertjax.model.encoder import segments
+from bertjax.model.partitioning import state_shardings
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import distillation, pretraining
 from bertjax.parallel import sharding
@@ -25,14 +27,14 @@ from bertjax.trainer import loop
 _READ = ("embeddings", "encoder", "masked_lm_head")  # what a teacher answers with
 
 
-def open_teacher(config: Config, tokenizer: Tokenizer, say: Callable[[str], None]) -> Pretrained:
+def open_teacher(config: Config, tokenizer: Tokenizer) -> Pretrained:
     """The model of `config.distillation.teacher`.
 
     Raises:
       UserError: there is none, it is fine-tuned, has another tokenizer, or states of another width.
     """
     path = config.distillation.teacher
-    source = pretrained.load(path, say)
+    source = load_model(path)
     pretrained.check_pretraining(source)
     if source.tokenizer.hash() != tokenizer.hash():
         raise UserError(
@@ -69,7 +71,7 @@ def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[loop.Read, 
     )
     host = {name: teacher.params[name] for name in _READ}
     sharding.check_model(teacher.config.model, mesh)
-    params = jax.tree.map(put, host, sharding.of_state(host, mesh))
+    params = jax.tree.map(put, host, state_shardings(host, mesh))
 
     def read(params: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         outputs = loop.apply_model(model, params, batch)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from bertjax.data import heldout
 from bertjax.data.stream import check_documents
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
+from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build
@@ -84,15 +84,13 @@ def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Cor
     return HeldOut(config, mesh, vocabulary, train, split)
 
 
-def score(
-    model: pretrained.Pretrained, directory: str | Path, length: int, batch: int, say: Callable[[str], None]
-) -> dict[str, float]:
+def score(model: pretrained.Pretrained, directory: str | Path, length: int, batch: int) -> dict[str, float]:
     """Held-out scores of a pre-trained model on a corpus, in sequences of `length` tokens, `batch` a step.
 
     Raises:
       UserError: the corpus was made with another tokenizer, or the model cannot read such sequences.
     """
-    corpus = Corpus.open(staging.local(str(directory), say), split="train")
+    corpus = Corpus.open(staging.local(str(directory)), split="train")
     build.check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
     config = dataclasses.replace(model.config, mesh=MeshConfig(), layout=LayoutConfig())
     if length > config.model.max_position_embeddings:
@@ -102,7 +100,7 @@ def score(
     mesh = make_mesh(config.mesh)
     sharding.check_divides("batch", batch, mesh, "the batch")
     held_out = open_held_out(config, mesh, Vocabulary.of(model.tokenizer), corpus)
-    params = jax.device_put(model.params, sharding.of_state(model.params, mesh))
+    params = jax.device_put(model.params, state_shardings(model.params, mesh))
     return held_out.scores(params, Phase(1, length, batch))
 
 

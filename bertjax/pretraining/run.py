@@ -4,23 +4,27 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertjax.cli import say
 from bertjax.errors import UserError
 from bertjax.storage.files import claimed, write_text
 from bertjax.trainer.progress import Progress
+
+_LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from bertjax.checkpoints.store import CheckpointWriter
     from bertjax.config.pretraining import Config
 
 
-def train(config: "Config", workdir: Path) -> None:
+def train(config: "Config", workdir: Path, show_progress: bool = False) -> None:
     """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop.
+
+    `show_progress` draws a progress bar instead of logging lines.
 
     Raises:
       UserError: another process trains there, or the run cannot be begun, continued or saved.
@@ -29,10 +33,10 @@ def train(config: "Config", workdir: Path) -> None:
 
     first = processes.is_first()
     with claimed(workdir, "another process trains here", "--workdir") if first else contextlib.nullcontext():
-        _train(config, workdir, first)
+        _train(config, workdir, first, show_progress)
 
 
-def _train(config: "Config", workdir: Path, first: bool) -> None:
+def _train(config: "Config", workdir: Path, first: bool, show_progress: bool) -> None:
     from bertjax.checkpoints.store import CheckpointWriter
     from bertjax.corpus import staging
     from bertjax.corpus.format import Corpus
@@ -46,10 +50,8 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     from bertjax.trainer import loop, metrics, profiler
     from bertjax.trainer.throughput import Clock, Speed
 
-    tell = say if first else _keep_quiet
-
     # -- corpus and tokenizer
-    corpus = Corpus.open(staging.local(config.corpus, say), split="train")
+    corpus = Corpus.open(staging.local(config.corpus), split="train")
     tokenizer = load_tokenizer(corpus.directory / "tokenizer")
     remedy = "put the one back that it was made with, or prepare the corpus again"
     build.check_tokenizer(corpus, tokenizer, corpus.directory / "tokenizer", remedy)
@@ -64,18 +66,18 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         build.attention_kernel(config, phase, mesh)
     evaluation = open_held_out(config, mesh, vocabulary, corpus)
     objective = build.make_objective(config)
-    teacher = distillation.open_teacher(config, tokenizer, tell) if config.distillation.teacher else None
+    teacher = distillation.open_teacher(config, tokenizer) if config.distillation.teacher else None
     taught_by = distillation.fingerprint(teacher) if teacher else ""
     optimizer, schedule = build.make_optimizer(config)
 
     # -- state: where the run stood, or a new one
     batch = build.abstract_batch(config, config.phases[0])
     abstract = loop.abstract_state(objective, optimizer, batch, mesh)
-    state = build.restore_run(config, workdir, corpus, taught_by, abstract, tell)
+    state = build.restore_run(config, workdir, corpus, taught_by, abstract)
     if state is None:
         state = loop.init_state(objective, optimizer, batch, mesh, config.seed)
         if config.init_from:
-            state = build.with_params_of(config, state, tokenizer, tell)
+            state = build.with_params_of(config, state, tokenizer)
         if teacher and config.distillation.initialize:
             params = distillation.start(teacher, config.model, state.params)
             state = dataclasses.replace(state, params=params)
@@ -83,21 +85,23 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
     if first:
         _write_workdir(config, workdir, corpus.directory / "tokenizer")
     if start >= total:
-        tell(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
-        return _finish(workdir) if first else None
+        _LOG.info(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
+        if first:
+            _finish(workdir)
+        return
 
     # -- the loop
     meta = build.checkpoint_meta(config, corpus, tokenizer, taught_by)
     checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = metrics.MetricsWriter(workdir, start) if first else metrics.NoWriter()
     clock = Clock()
-    tell(_describe(config, corpus, source, state.params, start))
+    _LOG.info(_describe(config, corpus, source, state.params, start))
     if config.optimizer.warmup_steps >= total:
-        tell(
+        _LOG.info(
             f"the learning rate still rises at the last step, as config.optimizer.warmup_steps is "
             f"{config.optimizer.warmup_steps} and the run has {total}: lower that, or add steps to config.phases"
         )
-    with Progress(total, start, shown=first) as progress, loop.StopSignal() as stop:
+    with Progress(total, start, show_progress and first) as progress, loop.StopSignal() as stop:
         speed = Speed(config, clock, start, peak_flops(mesh.devices.flatten()))
 
         def on_metrics(step: int, values: dict[str, float]) -> None:
@@ -115,7 +119,7 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
             phase = config.phases[config.locate(step - 1)[0]]
             scores = evaluation.scores(state.params, phase)
             writer.write(step, scores)
-            progress.line(f"step {step}: {describe_scores(scores)}")
+            _LOG.info(f"step {step}: {describe_scores(scores)}")
 
         def on_checkpoint(step: int, state: loop.TrainState) -> None:
             writer.sync()
@@ -132,18 +136,16 @@ def _train(config: "Config", workdir: Path, first: bool) -> None:
         train_step = build.make_train_step(config, optimizer, schedule, mesh, start, read)
         rows = functools.partial(local_rows, mesh)
         batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
-        profile = profiler.traced(train_step, config.profile_steps, start, workdir / "profile", progress.line)
+        profile = profiler.traced(train_step, config.profile_steps, start, workdir / "profile")
         with profile as train_step:
             done, _ = loop.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()
     if done < total:
-        return tell(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
-    return _finish(workdir) if first else None
-
-
-def _keep_quiet(message: str) -> None:
-    """In place of `say` in the processes for which the first one speaks."""
+        _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
+        return
+    if first:
+        _finish(workdir)
 
 
 def _refuse_not_finite(step: int, values: dict[str, float], checkpoints: "CheckpointWriter") -> None:
@@ -196,5 +198,5 @@ def _finish(workdir: Path) -> None:
     from bertjax.trainer.plots import draw
 
     draw(workdir)
-    say(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
-    say(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')
+    _LOG.info(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
+    _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')

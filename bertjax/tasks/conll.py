@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, tfds
 from bertjax.tasks.examples import Task, WordsExample
-from bertjax.tasks.table import Table
 
 Sentence = tuple[str, list[tuple[int, str, str]]]  # (its name in the file or "", (row, word, label) of each word)
 

@@ -1,14 +1,14 @@
 """All tasks by name."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from bertjax import cli
+from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import conll, glue, sick, squad, swag
 from bertjax.tasks.conll import open_conll
 from bertjax.tasks.examples import Task
-from bertjax.tasks.table import Table, open_table
+from bertjax.tasks.table import open_table
 from bertjax.tasks.text_task import open_text_task
 
 _TEXT_TASKS = {f"glue/{name}": spec for name, spec in glue.TASKS.items()} | {
@@ -22,13 +22,7 @@ def names() -> tuple[str, ...]:
     return (*_TEXT_TASKS, "squad/v1.1", "squad/v2.0", "swag", *conll.TASKS, *(f"table/{kind}" for kind in _TABLES))
 
 
-def open_task(
-    name: str,
-    data_dir: str,
-    table: Table | None = None,
-    labels: Sequence[str] | None = None,
-    say: Callable[[str], None] = cli.say,
-) -> Task:
+def open_task(name: str, data_dir: str, table: Table | None = None, labels: Sequence[str] | None = None) -> Task:
     """Binds a task to its data.
 
     Args:
@@ -36,7 +30,6 @@ def open_task(
       data_dir: the folder with its files, or tfds[:DIR].
       table: files and columns, for table/…; of conll2003/ner and conllu/upos it may name the files.
       labels: the classes in a model's order, where a model knows them.
-      say: is told of rows that are left out.
 
     Raises:
       UserError: an unknown name (the nearest one is named), no data_dir, labels that are not the task's.
@@ -47,11 +40,11 @@ def open_task(
     if not data_dir:
         raise UserError(f"{name} needs its data; give data_dir the folder with its files, or tfds")
     if name in _TEXT_TASKS:
-        return open_text_task(_TEXT_TASKS[name], name, data_dir, labels, say)
+        return open_text_task(_TEXT_TASKS[name], name, data_dir, labels)
     if name in conll.TASKS:
         return open_conll(conll.TASKS[name], name, data_dir, table, labels)
     if name == "swag":
         return swag.open_swag(name, data_dir)
     if name.startswith("squad/"):
-        return squad.open_squad(name, data_dir, say)
+        return squad.open_squad(name, data_dir)
     return open_table(name.partition("/")[2], data_dir, table, labels)

@@ -1,6 +1,7 @@
 """SQuAD v1.1 (arXiv:1606.05250) and v2.0 (arXiv:1806.03822): their files."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, squad_scores, tfds
 from bertjax.tasks.examples import QuestionExample, Task
-from bertjax.tasks.text_task import Say
 from bertjax.text import readers
 
+_LOG = logging.getLogger(__name__)
 
-def open_squad(name: str, data_dir: str, say: Say) -> Task:
+
+def open_squad(name: str, data_dir: str) -> Task:
     """Binds squad/v1.1 or squad/v2.0 to its folder, or to TFDS.
 
     The score of v2.0 tunes the threshold of no answer on the examples that it scores;
@@ -29,7 +31,7 @@ def open_squad(name: str, data_dir: str, say: Say) -> Task:
             remedy = "give data_dir the folder with it"
             path = line_formats.find([Path(data_dir)], [f"{split}-{version}.json"], remedy)
             found = list(_questions(path))
-        kept = _checked(found, unanswerable, split == "train", say)
+        kept = _checked(found, unanswerable, split == "train")
         if not kept:
             raise UserError(f"{data_dir}: there are no questions for {split}; get the file again")
         return kept
@@ -83,7 +85,7 @@ def _from_tfds(record: Mapping[str, Any], place: str) -> QuestionExample:
     )
 
 
-def _checked(questions: list[QuestionExample], unanswerable: bool, training: bool, say: Say) -> list[QuestionExample]:
+def _checked(questions: list[QuestionExample], unanswerable: bool, training: bool) -> list[QuestionExample]:
     """Those that can be used: to train on an answer, it must stand where the file says."""
     kept = []
     for question in questions:
@@ -98,5 +100,5 @@ def _checked(questions: list[QuestionExample], unanswerable: bool, training: boo
         if placed or not training:
             kept.append(question)
     if len(kept) < len(questions):
-        say(f"left out {len(questions) - len(kept)} questions whose answers do not stand where the file says")
+        _LOG.info(f"left out {len(questions) - len(kept)} questions whose answers do not stand where the file says")
     return kept

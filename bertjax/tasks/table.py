@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores
 from bertjax.tasks.examples import ChoiceExample, Task, TextExample, WordsExample
@@ -15,19 +16,6 @@ from bertjax.text import readers
 
 COLUMNS = ("text", "second", "negative", "label")  # the fields of Table that name one
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".conll")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Files (.csv, .tsv, .jsonl; for tagging also .txt and .conll; each also .gz) and their columns."""
-
-    train: str = ""
-    dev: str = ""
-    test: str = ""
-    text: str = "text"
-    second: str = ""  # column of a second text; "": there is one text only; for retrieval of the text to be found
-    negative: str = ""  # retrieval: column of a text that is not to be found; "": there are only those of other rows
-    label: str = "label"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Tasks of one text or two in tab-separated files: what their files look like, said once, and one reader for all."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, tfds
 from bertjax.tasks.examples import Task, TextExample
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class TextTask:
         return self.codes[self.labels.index(label)] if self.codes else label
 
 
-def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[str] | None, say: Say) -> Task:
+def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[str] | None) -> Task:
     """Binds a task to its files, or to TFDS.
 
     Args:
@@ -48,7 +49,6 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
       name: of the task.
       data_dir: the folder with the files or the one above it, or tfds[:DIR].
       labels: the classes in a model's order; by default the task's.
-      say: is told how many rows were left out.
 
     Raises:
       UserError: the labels are not the task's.
@@ -65,7 +65,7 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
             raise UserError(f"{name} has no {split}; it has {', '.join(spec.files)}")
         if tfds.named(data_dir):
             return _read_tfds(spec, data_dir, split, order)
-        return _read(spec, Path(data_dir), split, order, say)
+        return _read(spec, Path(data_dir), split, order)
 
     return Task(
         name=name,
@@ -79,7 +79,7 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
     )
 
 
-def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...], say: Say) -> list[TextExample]:
+def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...]) -> list[TextExample]:
     sheet = _open(spec, data_dir, split)
     remedy = "is this the task's own file?"
     texts = [sheet.position(column, remedy) for column in spec.texts]
@@ -105,7 +105,7 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...], sa
             raise UserError(f"{where}: the index {identity!r} is no number, as submissions need; put the row right")
         examples.append(TextExample(identity, where, *_pair([cells[at] for at in texts]), value))
     if short or undecided:
-        say(f"{sheet.path}: left out {short} rows with cells missing and {undecided} without an agreed label")
+        _LOG.info(f"{sheet.path}: left out {short} rows with cells missing and {undecided} without an agreed label")
     if not examples:
         raise UserError(f"{sheet.path}: there are no examples in it; get the file again")
     return examples

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from bertjax.errors import UserError
+from bertjax.model.partitioning import all_gather_params, state_shardings
 from bertjax.objectives.terms import Term, total
 from bertjax.parallel import processes, sharding
 from bertjax.parallel.mesh import compiler_options, put_batch
@@ -50,7 +51,7 @@ def abstract_state(
 ) -> TrainState:
     """The state's shapes, dtypes and shardings; computes nothing. `batch` may be abstract as well."""
     shapes = jax.eval_shape(lambda batch: _initial(objective, optimizer, batch, 0), batch)
-    where = sharding.of_state(shapes, mesh)
+    where = state_shardings(shapes, mesh)
     return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, where)
 
 
@@ -104,7 +105,7 @@ def train_step_function(
     def train_step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, jax.Array]]:
         rows = jax.tree.leaves(dict(batch))[0].shape[0]
         keys = dropout_keys(seed, state.step, rows)
-        with sharding.on(mesh):
+        with sharding.use_mesh(mesh):
             prepare = functools.partial(read, teacher) if read else dict
             gradients, terms = _gradients(objective, state.params, dict(batch), keys, accumulation, prepare)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
@@ -115,7 +116,7 @@ def train_step_function(
         } | {f"train/{name}": term.mean() for name, term in terms.items()}
         params = optax.apply_updates(state.params, updates)
         state = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
-        return jax.lax.with_sharding_constraint(state, sharding.of_state(state, mesh)), metrics
+        return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh)), metrics
 
     return train_step
 
@@ -156,8 +157,8 @@ def _gradients(
 
 
 def apply_model(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
-    """A model's outputs, within a program and `sharding.on` a mesh."""
-    return model.apply({"params": sharding.gathered(params, model.dtype)}, batch, keys, method=method)
+    """A model's outputs, within a program and `sharding.use_mesh`."""
+    return model.apply({"params": all_gather_params(params, model.dtype)}, batch, keys, method=method)
 
 
 def dropout_keys(seed: int | jax.Array, step: jax.Array, rows: int) -> jax.Array:
@@ -170,7 +171,7 @@ def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], d
     """A compiled evaluation of one batch: (params, batch) -> terms, without dropout."""
 
     def eval_step(params: Any, batch: Batch) -> dict[str, Term]:
-        with sharding.on(mesh):
+        with sharding.use_mesh(mesh):
             return objective.terms(apply_model(objective.model, params, batch), batch)
 
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
@@ -183,7 +184,7 @@ def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Call
     """
 
     def predict_step(params: Any, batch: Batch) -> Any:
-        with sharding.on(mesh):
+        with sharding.use_mesh(mesh):
             return apply_model(model, params, batch, method=method)
 
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

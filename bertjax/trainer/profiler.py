@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,24 @@ import jax
 
 from bertjax.errors import first_line
 
+_LOG = logging.getLogger(__name__)
+
 TrainStep = Callable[[Any, Any], Any]
 
 
 @contextlib.contextmanager
-def traced(
-    train_step: TrainStep, steps: tuple[int, ...], start: int, folder: Path, say: Callable[[str], None]
-) -> Iterator[TrainStep]:
+def traced(train_step: TrainStep, steps: tuple[int, ...], start: int, folder: Path) -> Iterator[TrainStep]:
     """Gives `train_step`, whose calls number `steps` (first, last) are traced into `folder`; () traces nothing.
 
     `start` steps are done before the first call. The device finishes what is under way before the trace begins and
-    before it ends, so that it holds whole steps. In a pod the first process alone writes one. `say` is told where the
-    trace is, or why there is none, for which no training ends.
+    before it ends, so that it holds whole steps. In a pod the first process alone writes one. Where a trace cannot be
+    written, that is logged and the training continues.
     """
     if not steps or jax.process_index() != 0:
         yield train_step
         return
     if max(steps) <= start:
-        say(f"config.profile_steps {steps} are done already; nothing is traced")
+        _LOG.info(f"config.profile_steps {steps} are done already; nothing is traced")
     numbers, done = itertools.count(start + 1), []
 
     def step(state: Any, batch: Any) -> Any:
@@ -39,14 +40,14 @@ def traced(
             try:
                 jax.profiler.start_trace(folder)
             except RuntimeError as error:
-                say(f"step {number} cannot be traced: {first_line(error)}")
+                _LOG.info(f"step {number} cannot be traced: {first_line(error)}")
                 return train_step(state, batch)
         done.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             result = train_step(state, batch)
         if number == max(steps):
             jax.block_until_ready(result)
-            _finish(done, folder, say)
+            _finish(done, folder)
             done.clear()
         return result
 
@@ -54,15 +55,16 @@ def traced(
         yield step
     finally:
         if done:  # stopped meanwhile
-            _finish(done, folder, say)
+            _finish(done, folder)
 
 
-def _finish(done: list[int], folder: Path, say: Callable[[str], None]) -> None:
+def _finish(done: list[int], folder: Path) -> None:
     try:
         jax.profiler.stop_trace()
     except RuntimeError as error:
-        return say(f"the trace of steps {done[0]} to {done[-1]} cannot be written: {first_line(error)}")
-    say(
+        _LOG.warning(f"the trace of steps {done[0]} to {done[-1]} cannot be written: {first_line(error)}")
+        return
+    _LOG.info(
         f"wrote a trace of steps {done[0]} to {done[-1]} to {folder}; open its .trace.json.gz in "
         f"https://ui.perfetto.dev, or: pip install xprof; xprof --logdir={folder}"
     )

@@ -1,16 +1,17 @@
-"""How far a run is: a bar on a terminal, lines elsewhere."""
+"""The progress of a run."""
 
+import logging
 from types import TracebackType
 
-from bertjax.cli import say, show_progress
+_LOG = logging.getLogger(__name__)
 
 
 class Progress:
-    """A bar on a terminal, or lines where there is none; nothing at all where it is not `shown`."""
+    """A progress bar on stderr, or log lines without one."""
 
-    def __init__(self, total: int, start: int, shown: bool = True) -> None:
-        self._total, self._shown, self._bar = total, shown, None
-        if shown and show_progress():
+    def __init__(self, total: int, start: int, show_bar: bool) -> None:
+        self._total, self._bar = total, None
+        if show_bar:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -41,15 +42,8 @@ class Progress:
             self._bar.update(self._task, completed=step)
 
     def report(self, step: int, text: str) -> None:
-        """Says something about `step`: beside the bar, or as a line."""
+        """Shows `text` for `step`: beside the bar, or as a log line."""
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)
-        elif self._shown:
-            say(f"step {step}/{self._total}: {text}")
-
-    def line(self, text: str) -> None:
-        """A line that stays, above the bar."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        elif self._shown:
-            say(text)
+        else:
+            _LOG.info(f"step {step}/{self._total}: {text}")

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.checkpoints import pretrained, store
+from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
 from bertjax.config.pretraining import Phase
 from bertjax.errors import UserError
+from bertjax.interop.loading import load_model
 from bertjax.pretraining.run import train
 from tests.support.commands import TINY_MODEL, assert_refused, flip_a_bit, overrides, run
 
@@ -40,13 +41,13 @@ def _truncate(path):
 
 @pytest.mark.parametrize("damage", [flip_a_bit, _truncate, os.unlink], ids=["flipped", "cut", "missing"])
 @pytest.mark.parametrize("item", ["params", "optimizer", "meta"])
-def test_broken_checkpoint_is_set_aside_and_the_one_before_taken(workdir, tiny_config, trained, capfd, damage, item):
+def test_broken_checkpoint_is_set_aside_and_the_one_before_taken(workdir, tiny_config, trained, said, damage, item):
     damage(_data_files(workdir / "checkpoints/8" / item)[0])
     train(tiny_config, workdir)
-    said = capfd.readouterr().err
-    assert "checkpoint 8 is broken" in said and "checkpoints.broken/8-1" in said
+    text = "\n".join(said)
+    assert "checkpoint 8 is broken" in text and "checkpoints.broken/8-1" in text
     assert (workdir / "checkpoints.broken/8-1").is_dir()
-    assert "continuing at step 4 of 8" in said
+    assert "continuing at step 4 of 8" in text
     assert store.steps(workdir / "checkpoints") == [4, 8]
     expected, _ = store.read_params(trained / "checkpoints/8")
     found, _ = store.read_params(workdir / "checkpoints/8")
@@ -69,14 +70,14 @@ def test_any_flipped_bit_of_an_array_fails_its_checksum():
     assert checksums(swapped)["a"] != before["a"]
 
 
-def test_reading_commands_fall_back_without_touching_anything(workdir, capfd):
+def test_reading_commands_fall_back_without_touching_anything(workdir, capfd, said):
     flip_a_bit(_data_files(workdir / "checkpoints/8/params")[0])
-    said = []
-    assert pretrained.load(workdir, said.append).step == 4
+    said.clear()
+    assert load_model(workdir).step == 4
     assert "checkpoint 8 is broken" in said[0]
     assert store.steps(workdir / "checkpoints") == [4, 8]
     with pytest.raises(UserError, match="is broken"):
-        pretrained.load(workdir / "checkpoints/8", said.append)
+        load_model(workdir / "checkpoints/8")
 
 
 def test_all_broken_is_an_error_and_starts_nothing_over(workdir, tiny_config):
@@ -91,10 +92,10 @@ def test_all_broken_is_an_error_and_starts_nothing_over(workdir, tiny_config):
 def test_a_checkpoint_describes_itself(trained, tmp_path, corpus):
     """One STEP folder, copied elsewhere, is enough."""
     folder = shutil.copytree(trained / "checkpoints/8", tmp_path / "8")
-    model = pretrained.load(folder, print)
+    model = load_model(folder)
     assert model.step == 8
     assert model.config.model.hidden_size == TINY_MODEL["model.hidden_size"]
-    assert model.tokenizer.encode("the list") == pretrained.load(trained, print).tokenizer.encode("the list")
+    assert model.tokenizer.encode("the list") == load_model(trained).tokenizer.encode("the list")
 
 
 def test_keep_last_and_keep_every(tiny_config, tmp_path):

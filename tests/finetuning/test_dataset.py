@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bertjax.finetuning.dataset import Batches, chosen_lengths, first_fit
-from bertjax.finetuning.inputs import Row
+from bertjax.tasks.inputs import Row
 
 
 class Tokenizer:

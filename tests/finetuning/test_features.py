@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FEATURES, FinetuneConfig, from_config_dict
+from bertjax.config.finetuning import FEATURES, FinetuneConfig, Table, from_config_dict
 from bertjax.errors import UserError
 from bertjax.finetuning import evaluation, features
 from bertjax.finetuning.run import finetune
 from bertjax.finetuning.task_model import ENCODER, make_setup
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
+from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.tasks.examples import ChoiceExample, Task
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.table import Table
 from tests.support.batches import SMALL, random_batch
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list", "string"]
@@ -96,17 +95,17 @@ def test_a_head_on_features_is_the_head_of_the_whole_model(kind):
     assert np.abs(alone - model.apply({"params": params}, batch)["logits"]).max() > 1e-3
 
 
-def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_path, capsys):
+def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_path, said):
     results = finetune(config, tmp_path / "run")
-    assert "computing features (weighted_sum)" in capsys.readouterr().err
+    assert "computing features (weighted_sum)" in " ".join(said)
     assert results["best"]["scores"]["dev"]["accuracy"] > 90
-    kept, before = (pretrained.load(path, print) for path in (tmp_path / "run", config.init_from))
+    kept, before = (load_model(path) for path in (tmp_path / "run", config.init_from))
     for part in ("embeddings", "encoder"):
         for name, value in named_leaves(before.params[part]).items():
             assert np.array_equal(named_leaves(kept.params[part])[name], value), name
     assert np.abs(kept.params["layer_mixture"]["weights"]).min() > 0
     # Without features at hand, by the path alone.
-    setup = evaluation.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None, print)
+    setup = evaluation.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None)
     dev = setup.split("dev")
     found = setup.predictions(kept.params, dev)
     assert setup.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])
@@ -138,15 +137,15 @@ def test_what_has_no_features_is_refused(config, change, parts, tmp_path):
 @pytest.mark.parametrize("kind", ["tagging", "choice"])
 def test_features_come_back_in_place(kind, config):
     """Rows are computed by length and padded; predictions on their features are those of the texts."""
-    source = pretrained.load(config.init_from, print)
-    task = open_task(config.task, config.data_dir, config.table, say=print)
+    source = load_model(config.init_from)
+    task = open_task(config.task, config.data_dir, config.table)
     if kind == "choice":
         made = [ChoiceExample(str(i), "", "the " * i, ("a list", "a " * i, "string")) for i in range(1, 22)]
         task = Task("ends", "choice", (), lambda split: made, lambda *_: {}, "accuracy", choices=3)
     setup = make_setup(dataclasses.replace(config, features="last"), task, source.config.model, source.tokenizer)
     dev = setup.split("dev")
     encoder = {name: source.params[name] for name in ENCODER}
-    (cached,) = features.computed(setup, encoder, [dev], 1, print)
+    (cached,) = features.computed(setup, encoder, [dev], 1)
     head = setup.model.init(jax.random.key(0), cached.batches.example())["params"]
     pairs = zip(setup.predictions(head, cached), setup.predictions(encoder | head, dev), strict=True)
     for ours, expected in pairs:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bertjax.errors import UserError
-from bertjax.finetuning import inputs, outputs
-from bertjax.finetuning.inputs import Limits
+from bertjax.tasks import inputs, outputs
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.tasks.inputs import Limits
 from bertjax.text import tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from bertjax.finetuning.dataset import Batches
-from bertjax.finetuning.inputs import Row
 from bertjax.model.finetuning import POOLED, FinetuningModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.objectives import finetuning as objectives
 from bertjax.objectives import sentence
 from bertjax.objectives.terms import total
 from bertjax.tasks.examples import APART
+from bertjax.tasks.inputs import Row
 from tests.support.batches import SMALL
 
 LABELS = {  # of the unit of a number

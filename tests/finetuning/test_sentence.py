@@ -6,17 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TaskDistillation
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, Table, TaskDistillation
 from bertjax.errors import UserError
-from bertjax.finetuning.outputs import ranked
 from bertjax.finetuning.run import finetune
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
+from bertjax.interop.loading import load_model
 from bertjax.model.sentence import pooled
 from bertjax.objectives.sentence import retrieval_losses, terms
 from bertjax.tasks.examples import ChoiceExample
-from bertjax.tasks.table import Table
+from bertjax.tasks.outputs import ranked
 from tests.support.commands import run
 
 THINGS = ["list", "string", "class", "value"]
@@ -116,7 +115,7 @@ def test_cosines_learn_what_is_alike(similar):
     _, workdir, results = similar
     assert results["metric"] == "spearman" and results["best"]["scores"]["dev"]["spearman"] > 70
     kept = {"pooling": "mean", "normalize": False, "lowest": 1.0, "highest": 5.0}
-    assert pretrained.load(workdir, print).task["sentence"] == kept
+    assert load_model(workdir).task["sentence"] == kept
     scored = run(
         "evaluate",
         f"--checkpoint={workdir}",
@@ -174,7 +173,7 @@ def test_search_finds_what_numpy_finds(similar, tmp_path):
 
 
 def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tmp_path):
-    model = pretrained.load(similar[1], print)
+    model = load_model(similar[1])
     model.tokenizer.save(tmp_path / "tokenizer")
     task = model.task | {"sentence": {"pooling": "max", "normalize": True}}
     export_model(
@@ -195,14 +194,14 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
     ours = predictor.make(model, "embed", predictor.Options(pooling="max", normalize=True)).array(texts)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     # The folder says how: so does what is read from it.
-    back = pretrained.load(tmp_path / "out", lambda message: None)
+    back = load_model(tmp_path / "out")
     np.testing.assert_allclose(predictor.make(back, "embed").array(texts), expected, atol=1e-5)
     longer = predictor.make(back, "embed", predictor.Options(normalize=False)).array(texts)
     np.testing.assert_allclose(longer, [one.max(dim=0).values for one in states], atol=1e-4)
     # Of a longer text than its settings read, what they read; and as its author had it, or not at all.
     limits = tmp_path / "out/sentence_bert_config.json"
     limits.write_text('{"max_seq_length": 8}')
-    back = pretrained.load(tmp_path / "out", lambda message: None)
+    back = load_model(tmp_path / "out")
     long = tokenizer("the list is a name " * 3, truncation=True, max_length=8)["input_ids"]
     with torch.no_grad():
         states = theirs(torch.tensor([long])).last_hidden_state[0]
@@ -210,23 +209,23 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
     np.testing.assert_allclose(predictor.make(back, "embed").array(["the list is a name " * 3])[0], short, atol=1e-5)
     limits.write_text('{"max_seq_length": 24, "do_lower_case": true}')
     with pytest.raises(UserError, match="lower-cased before they are tokenized, which bertjax has not"):
-        pretrained.load(tmp_path / "out", lambda message: None)
+        load_model(tmp_path / "out")
     limits.write_text('{"max_seq_length": 24}')
     # And so does what is made of that, in both formats.
     for name, flags in (("ours", ()), ("theirs", ("--format=huggingface",))):
         converted = run("convert", f"--from={tmp_path}/out", f"--to={tmp_path}/{name}", *flags)
         assert converted.returncode == 0, converted.stderr
-        again = pretrained.load(tmp_path / name, lambda message: None)
+        again = load_model(tmp_path / name)
         np.testing.assert_allclose(predictor.make(again, "embed").array(texts), expected, atol=1e-5)
         assert again.sentence["length"] == 24
     # What is fine-tuned from it makes vectors as it was fine-tuned.
     tuned = dataclasses.replace(similar[0], init_from=str(tmp_path / "out"), seeds=(0,), epochs=(1,))
     finetune(tuned, tmp_path / "tuned")
-    assert pretrained.load(tmp_path / "tuned", print).sentence == model.sentence
+    assert load_model(tmp_path / "tuned").sentence == model.sentence
     # What has more modules is another function of the states.
     (tmp_path / "out/modules.json").write_text(json.dumps([*modules, modules[-1] | {"type": "x.models.Dense"}]))
     with pytest.raises(UserError, match="makes vectors with Dense, which bertjax has not"):
-        pretrained.load(tmp_path / "out", lambda message: None)
+        load_model(tmp_path / "out")
 
 
 def test_single_texts_and_other_kinds_are_refused(folder, trained, tmp_path):

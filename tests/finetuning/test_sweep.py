@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FinetuneConfig, TaskDistillation, UpdateConfig, from_config_dict
+from bertjax.config.finetuning import FinetuneConfig, Table, TaskDistillation, UpdateConfig, from_config_dict
 from bertjax.errors import UserError
 from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
 from bertjax.finetuning.task_model import open_setup
-from bertjax.tasks.table import Table
+from bertjax.interop.loading import load_model
 from bertjax.trainer import loop
 from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
 
@@ -96,19 +95,19 @@ def test_the_kept_model_scores_again_what_it_scored(config, finished):
     assert json.loads(result.stdout)["dev"] == pytest.approx(results["best"]["scores"]["dev"])
 
 
-def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, capsys):
+def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     workdir, results = finished
     shutil.copytree(workdir, tmp_path / "run")
     lines = (workdir / "runs.jsonl").read_text().splitlines()
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
     again = finetune(config, tmp_path / "run")
-    assert "run 4 of 4" in capsys.readouterr().err
+    assert "run 4 of 4" in " ".join(said)
     # Without the run that is best: it is kept when it comes.
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[2:]) + "\n")
     again = finetune(config, tmp_path / "run")
     by_name = {(one["learning_rate"], one["seed"]): one["scores"] for one in results["runs"]}
     assert {(one["learning_rate"], one["seed"]): one["scores"] for one in again["runs"]} == by_name
-    kept = pretrained.load(tmp_path / "run", print).task["run"]
+    kept = load_model(tmp_path / "run").task["run"]
     assert kept["learning_rate"] == 1e-2 and kept["scores"] == again["best"]["scores"]
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines) + "\n")
     again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")
@@ -137,14 +136,14 @@ def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews
 
 
 def open_sweep(config: FinetuneConfig) -> Sweep:
-    setup, _, params = open_setup(config, print)
+    setup, _, params = open_setup(config)
     return Sweep(config, setup, params, setup.split("train"), [setup.split("dev")])
 
 
 def params_after(config: FinetuneConfig) -> list[dict]:
     sweep = open_sweep(config)
     with loop.StopSignal() as stop:
-        runs = [sweep.train(one, stop, lambda *_: None, lambda *_: None, shown=False) for one in config.runs()]
+        runs = [sweep.train(one, stop, show_progress=False) for one in config.runs()]
     return [jax.device_get(named_leaves(result.params)) for result in runs]
 
 

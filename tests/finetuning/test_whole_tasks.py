@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, Table
 from bertjax.errors import UserError
 from bertjax.finetuning import evaluation
 from bertjax.finetuning.run import finetune, finetune_all
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
+from bertjax.interop.loading import load_model
 from bertjax.tasks import glue, squad_scores
 from bertjax.tasks.examples import Answer
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.table import Table
 from tests.support.commands import assert_refused, run
 
 WORDS = ("the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list")
@@ -118,8 +118,8 @@ def test_similarities_of_texts_read_apart_are_submitted_on_the_scale_of_the_labe
     expected = 1 + 3 * np.sum(first * second, axis=1)
     lines = (tmp_path / "run/submission/STS-B.tsv").read_text().splitlines()[1:]
     np.testing.assert_allclose([float(line.split("\t")[1]) for line in lines], np.clip(expected, 0, 5), atol=2e-3)
-    again = evaluation.open_scoring(pretrained.load(tmp_path / "run", print), config_of(config), None, print)
-    found = again.predictions(pretrained.load(tmp_path / "run", print).params, again.split("dev"))
+    again = evaluation.open_scoring(load_model(tmp_path / "run"), config_of(config), None)
+    found = again.predictions(load_model(tmp_path / "run").params, again.split("dev"))
     assert again.scores(again.split("dev"), found) == pytest.approx(results["best"]["scores"]["dev"])
     lines = [json.loads(line) for line in (tmp_path / "run/predictions/dev.jsonl").read_text().splitlines()]
     assert [line["prediction"] for line in lines] == pytest.approx([one.value for one in found], abs=1e-5)
@@ -168,10 +168,10 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     assert "" in [answer for answer, _ in pairs] and sum(sure) > 10
 
     # Other data is scored with the threshold of the checkpoint, not with one tuned on it.
-    kept = pretrained.load(tmp_path / "run", print)
+    kept = load_model(tmp_path / "run")
     assert kept.task["threshold"] == scores["best_f1_thresh"]
     moved = dataclasses.replace(kept, task=kept.task | {"threshold": 1e9})
-    setup = evaluation.open_scoring(moved, config_of(config), None, print)
+    setup = evaluation.open_scoring(moved, config_of(config), None)
     assert setup.scores(setup.split("dev"), setup.predictions(kept.params, setup.split("dev"))) == pytest.approx(
         squad_scores.score_v2(examples, found, threshold=1e9)
     )
@@ -181,19 +181,19 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     export_model(
         kept.config.model, kept.params, tmp_path / "tokenizer", tmp_path / "out", kept.tokenizer.pad_id, kept.task
     )
-    there = pretrained.load(tmp_path / "out", print)
+    there = load_model(tmp_path / "out")
     asks = dataclasses.replace(config_of(config), task="squad/v2.0")
-    assert evaluation.open_scoring(there, asks, None, print).limits.length == 64
-    assert evaluation.open_scoring(there, asks, 40, print).limits.length == 40
+    assert evaluation.open_scoring(there, asks, None).limits.length == 64
+    assert evaluation.open_scoring(there, asks, 40).limits.length == 40
 
 
 def test_scores_that_are_not_numbers_are_refused(config, tmp_path):
-    model = pretrained.load(config.init_from, print)
+    model = load_model(config.init_from)
     parts = {name: model.params[name] for name in ("embeddings", "encoder", "pooler")}
     head = {"kernel": np.zeros((32, 1), np.float32), "bias": np.ones(1, np.float32)}  # always says the same
     task = {"name": "glue/stsb", "kind": "regression", "labels": []}
     model = dataclasses.replace(model, params=parts | {"task_head": head}, task=task)
-    setup = evaluation.open_scoring(model, config_of(config), 32, print)
+    setup = evaluation.open_scoring(model, config_of(config), 32)
     dev = setup.split("dev")
     with pytest.raises(UserError, match="glue/stsb: pearson on dev is nan"):
         setup.scores(dev, setup.predictions(jax.device_put(model.params), dev))
@@ -238,7 +238,7 @@ def test_a_workdir_keeps_to_its_examples_and_no_model_is_overwritten(table, trai
     with pytest.raises(UserError, match=r"had others \(dev\)"):
         finetune(again, tmp_path / "run")
     shutil.copyfile(tmp_path / "test.csv", dev)
-    model = pretrained.load(trained, print)
+    model = load_model(trained)
     pretrained.save(tmp_path / "moved", model)  # the same model elsewhere is the same
     moved = dataclasses.replace(again, init_from=str(tmp_path / "moved"))
     assert len(finetune(moved, tmp_path / "run")["runs"]) == 2
@@ -246,10 +246,10 @@ def test_a_workdir_keeps_to_its_examples_and_no_model_is_overwritten(table, trai
     pretrained.save(tmp_path / "other", dataclasses.replace(model, params=twice))
     with pytest.raises(UserError, match=r"had others \(init_from\)"):
         finetune(dataclasses.replace(again, init_from=str(tmp_path / "other")), tmp_path / "run")
-    pretrained.save(tmp_path / "model", pretrained.load(trained, print))
+    pretrained.save(tmp_path / "model", load_model(trained))
     with pytest.raises(UserError, match="holds a model that no sweep made; give a new --workdir"):
         finetune(dataclasses.replace(table, init_from=str(tmp_path / "model")), tmp_path / "model")
-    assert pretrained.load(tmp_path / "model", print).step == 8
+    assert load_model(tmp_path / "model").step == 8
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_computed(table, tmp_path):

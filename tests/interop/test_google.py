@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bertjax import host_tensorflow
-from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
 from bertjax.interop import verification
+from bertjax.interop.loading import load_model
 from tests.support.batches import SMALL
 from tests.support.commands import flip_a_bit, run
 
@@ -88,16 +88,12 @@ def twins(tmp_path_factory):
     return google, huggingface
 
 
-def silent(message: str) -> None:
-    raise AssertionError(f"unexpected: {message}")
-
-
 def test_a_checkpoint_gives_the_scores_of_its_twin_in_transformers(twins, tmp_path):
     google, huggingface = twins
     converted = run("convert", f"--from={google}", f"--to={tmp_path / 'run'}")
     assert converted.returncode == 0, converted.stderr
     assert [line.split()[0] for line in converted.stderr.splitlines()] == ["wrote", "next:"]
-    model = pretrained.load(tmp_path / "run", silent)
+    model = load_model(tmp_path / "run")
     assert model.config.model == SMALL and model.config.next_sentence
     assert model.tokenizer.encode("Abe") == model.tokenizer.encode("abe")  # lower-cased, as the vocabulary is
     batch = verification.sample(SMALL, model.tokenizer)
@@ -108,7 +104,7 @@ def test_a_checkpoint_gives_the_scores_of_its_twin_in_transformers(twins, tmp_pa
     for name, values in theirs.items():
         rows = real if values.ndim == 3 else slice(None)
         np.testing.assert_allclose(ours[name][rows], values[rows], rtol=0, atol=1e-4)
-    twin = pretrained.load(huggingface, silent)
+    twin = load_model(huggingface)
     assert jax.tree.all(jax.tree.map(np.array_equal, model.params, twin.params))
 
 
@@ -129,7 +125,7 @@ def test_damaged_checkpoints_are_refused(twins, tmp_path):
         folder = shutil.copytree(twins[0], tmp_path / str(number))
         damage(folder)
         with pytest.raises(UserError, match=f"(?i){message}") as error:
-            pretrained.load(folder, silent)
+            load_model(folder)
         assert "\n" not in str(error.value)
 
 

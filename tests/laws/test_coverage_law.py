@@ -12,10 +12,10 @@ from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.interop import families
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.partitioning import PARAMETERS, logical_axes
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.optimizers.decay import RULES, decay_mask
-from bertjax.parallel.sharding import PARAMETERS, logical_axes
 from bertjax.parallel.sharding import RULES as SHARDING_RULES
 from bertjax.pretraining import build
 from tests.support.batches import FAMILIES

@@ -84,7 +84,7 @@ def run_reference(model, batch: dict) -> dict[str, np.ndarray]:
 def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, pad_id, tmp_path):
     theirs = reference(config, pad_id)
     theirs.save_pretrained(tmp_path)
-    imported, params, _ = import_model(tmp_path, print)
+    imported, params, _ = import_model(tmp_path)
     assert imported == config
     batch = random_batch(config, *shape, pad_id=pad_id)
     assert (batch["attention_mask"] == 0).any() and (batch["masked_lm_weights"] == 0).any()
@@ -138,7 +138,7 @@ def test_real_weights_score_alike(package, scores):
     if spec is None:
         pytest.skip(f"{package} is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    config, params, _ = import_model(folder, print)
+    config, params, _ = import_model(folder)
     batch = verification.sample(config, load_tokenizer(folder))
     theirs = verification.run_transformers(folder, batch)
     ours = verification.run_ours(config, params, batch)
@@ -160,7 +160,7 @@ def test_real_weights_fill_a_mask_sensibly():
         *tokenizer.encode("Paris is the capital of [MASK].", special_tokens=True),
         tokenizer.sep_id,
     ]
-    config, params, _ = import_model(folder, print)
+    config, params, _ = import_model(folder)
     batch = {
         "input_ids": jnp.array([ids]),
         "token_type_ids": jnp.zeros((1, len(ids)), jnp.int32),

@@ -106,7 +106,7 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
         writer.close()
     else:
         abstract = loop.abstract_state(objective, optimizer, batch, mesh)
-        params, moments, meta = store.restore_latest(folder, abstract.params, abstract.optimizer, print)
+        params, moments, meta = store.restore_latest(folder, abstract.params, abstract.optimizer)
         number = put(np.int32(meta["step"]), abstract.step.sharding)
         state = loop.TrainState(number, params, moments)
     return train(state, 2, 2 + STEPS)[1]

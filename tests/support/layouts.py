@@ -9,6 +9,7 @@ import os
 import sys
 
 from bertjax.config.model import ModelConfig
+from bertjax.model.partitioning import state_shardings
 
 STEPS = 10
 ROWS, LENGTH, PREDICTIONS = 8, 32, 6
@@ -125,7 +126,7 @@ def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | Non
     batch = batch_of(0)
     if start is None:
         start = jax.device_get(loop.init_state(objective, optimizer, batch, mesh, seed=3))
-    state = jax.device_put(start, sharding.of_state(start, mesh))
+    state = jax.device_put(start, state_shardings(start, mesh))
     if axes:
         kernel = state.params["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]
         parts = axes.get("fsdp", 1) * axes.get("tensor", 1)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.table import Table
 
 
 def test_swag_joins_sent2_and_endings(tmp_path):

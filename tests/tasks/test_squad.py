@@ -63,7 +63,7 @@ def test_a_tuned_threshold_decides_later_predictions(adversarial):
     assert squad_scores.decide(Answer("here", threshold + 0.1), threshold) == ""
 
 
-def test_questions_keep_passage_answers_and_starts(tmp_path):
+def test_questions_keep_passage_answers_and_starts(tmp_path, said):
     context = "Die Hauptstadt ist São Paulo, nicht Rio. \u2028 Ende"
     answers = [{"text": "São Paulo", "answer_start": context.index("São")}]
     wrong = [{"text": "Rio", "answer_start": 0}]
@@ -73,8 +73,8 @@ def test_questions_keep_passage_answers_and_starts(tmp_path):
     ]
     for split in ("train", "dev"):
         write(tmp_path, "v1.1", [{"title": "t", "paragraphs": [{"context": context, "qas": questions}]}], split)
-    said = []
-    task = open_task("squad/v1.1", str(tmp_path), say=said.append)
+    said.clear()
+    task = open_task("squad/v1.1", str(tmp_path))
     [example] = task.read("train")  # a model would learn the wrong stretch from the other one
     assert (example.id, example.passage, example.answers) == ("a", context, ("São Paulo",))
     assert example.passage[example.starts[0] :].startswith("São Paulo, nicht")

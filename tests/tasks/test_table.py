@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks.registry import open_task
-from bertjax.tasks.table import Table
 
 
 def write(folder: Path, **files: str) -> Table:

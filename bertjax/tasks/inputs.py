@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.tasks.examples import APART, ChoiceExample, QuestionExample, TextExample, WordsExample
 from bertjax.text.tokenizer import Tokenizer
@@ -27,17 +26,6 @@ class Limits:
     stride: int = 64
     question_length: int = 64
     answer_length: int = 30
-
-
-def model_limits(model: Pretrained) -> Limits:
-    """How much of a text a model reads: as it was fine-tuned, else all that it can."""
-    longest = model.config.model.max_position_embeddings
-    longest = min(longest, model.sentence.get("length", longest))
-    told = (model.task or {}).get("limits")
-    if told:
-        return Limits(**told | {"length": min(told["length"], longest)})
-    part = longest // 4
-    return Limits(longest, stride=min(Limits.stride, part), question_length=min(Limits.question_length, part))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.finetuning.inputs import Limits, Row
 from bertjax.tasks.examples import Answer, ChoiceExample
+from bertjax.tasks.inputs import Limits, Row
 
 _ASKED = 1024  # texts that are compared with all others at once
 _BEST = 20  # answers that are kept

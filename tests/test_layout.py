@@ -1,0 +1,76 @@
+"""The structure of the code base: who may import whom, and that names of modules in texts are real."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.commands import ROOT
+
+SOURCES = sorted((ROOT / "bertjax").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# What users read or run, with commands in it.
+TEXTS = [*SOURCES, *TESTS, *(path for suffix in ("md", "sh", "py", "toml") for path in ROOT.glob(f"*.{suffix}"))]
+TEXTS += [path for folder in ("configs", "docs", "launch", "benchmarks") for path in (ROOT / folder).rglob("*.*")]
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, and `module.name` for what it imports from them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_a_package_imports_from_the_layers_below_its_own():
+    """The contract stands in pyproject.toml and is exhaustive."""
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def test_no_module_imports_the_package_itself_or_by_name():
+    for path in SOURCES:
+        found = imports(path)
+        assert not {"importlib.import_module", "__import__"} & found and "import_module(" not in path.read_text(), path
+        # What `from bertjax import …` and `from bertjax.package import …` take from a package is a module.
+        taken = {name for name in found if is_module(name.rpartition(".")[0]) and name.startswith("bertjax")}
+        packages = {name for name in taken if (ROOT / name.rpartition(".")[0].replace(".", "/")).is_dir()}
+        assert all(is_module(name) for name in packages), (path, packages)
+
+
+def test_the_root_holds_commands_and_what_they_share():
+    assert len(list((ROOT / "bertjax").glob("*.py"))) <= 1 + 13
+
+
+def test_no_test_imports_another():
+    for path in TESTS:
+        others = {name for name in imports(path) if re.search(r"(^|\.)(test_\w+|conftest)(\.|$)", name)}
+        assert not others, path
+
+
+def test_modules_named_in_texts_exist():
+    missing = []
+    for path in TEXTS:
+        text = path.read_text() if path.suffix in (".py", ".md", ".sh", ".toml") else ""
+        names = set(re.findall(r"-m\s+(bertjax(?:\.\w+)+)", text)) if path not in TESTS else set()
+        # A dotted name in a text may go on with what the module defines.
+        names |= {name for name, _ in re.findall(r"`((bertjax\.\w+)[\w.]*)`", text) if not is_module(_)}
+        names |= {name[:-3].replace("/", ".") for name in re.findall(r"\bbertjax/[\w/]+\.py\b", text)}
+        missing += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(names) if not is_module(name)]
+    assert not missing
