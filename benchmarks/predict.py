@@ -237,7 +237,7 @@ def accuracies(model: str, data_dir: str) -> None:
     from bertjax.tasks.registry import open_task
 
     source = load_model(model)
-    task = open_task(source.task["name"], data_dir, labels=source.task["labels"])
+    task = open_task(source.task.name, data_dir, labels=source.task.labels)
     examples = task.read(task.dev[0])
     asked = [one.text if one.second is None else (one.text, one.second) for one in examples]
     for name, options in OURS.items():

@@ -51,7 +51,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = load_model(source)
-    if _VERIFY.value and model.task and model.task["kind"] in APART:
+    if _VERIFY.value and model.task and model.task.kind in APART:
         raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:
         model = _with_tokenizer(model, Path(_TOKENIZER.value))
@@ -93,7 +93,7 @@ def _next(target: Path, to_bertjax: bool, model: Any) -> str:
 
     if not to_bertjax:
         name = (
-            "AutoModel" + parameter_map.CLASSES[model.task["kind"]].removesuffix("Model")
+            "AutoModel" + parameter_map.CLASSES[model.task.kind].removesuffix("Model")
             if model.task
             else "AutoModelForMaskedLM"
         )

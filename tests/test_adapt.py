@@ -9,6 +9,7 @@ import pytest
 from bertjax.checkpoints import embedding_transfer, pretrained
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
+from bertjax.tasks.metadata import TaskMetadata
 from bertjax.text import tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer
 from tests.support.commands import assert_refused, run
@@ -116,7 +117,7 @@ def test_what_cannot_be_adapted_is_refused(model, trained, text_file, tmp_path):
     assert_refused(run("adapt", *flags), "usage")
     extended = (f"--source=text:{text_file}", f"--tokenizer=extend:5:{tmp_path}/bpe", f"--output={tmp_path}/c")
     assert_refused(run("prepare", *extended), "not to BPE")
-    tuned = dataclasses.replace(model, task={"name": "", "kind": "classification", "labels": ["a", "b"]})
+    tuned = dataclasses.replace(model, task=TaskMetadata("", "classification", ("a", "b")))
     with pytest.raises(UserError, match="is fine-tuned"):
         pretrained.check_pretraining(tuned)
     assert_refused(

@@ -15,6 +15,7 @@ from bertjax.inference.predictor import Options, load, make
 from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
+from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES
 from tests.support.commands import ROOT, assert_refused, command, run
 
@@ -42,7 +43,7 @@ def tuned(model):
         params = {name: model.params[name] for name in ("embeddings", "encoder", "pooler")}
         params["task_head"] = {"kernel": rng.normal(size=(32, size)), "bias": rng.normal(size=size)}
         params = jax.tree.map(lambda array: np.asarray(array, np.float32), params)
-        return dataclasses.replace(model, params=params, task={"name": "", "kind": kind, "labels": [*labels]} | more)
+        return dataclasses.replace(model, params=params, task=TaskMetadata("", kind, tuple(labels), **more))
 
     return make_tuned
 
@@ -60,7 +61,7 @@ def alone(model, first: str, second: str | None = None) -> dict[str, np.ndarray]
 
 
 def logits(model, outputs: int, batch: dict) -> np.ndarray:
-    tuned = FinetuningModel(model.config.model, model.task["kind"], outputs)
+    tuned = FinetuningModel(model.config.model, model.task.kind, outputs)
     return np.array(tuned.apply({"params": model.params}, batch)["logits"][0])
 
 

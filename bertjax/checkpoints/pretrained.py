@@ -17,6 +17,7 @@ from bertjax.checkpoints.checksums import checksums
 from bertjax.config.parse import from_config_dict, to_dict
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
+from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
 _LOG = logging.getLogger(__name__)
@@ -34,10 +35,8 @@ class Pretrained:
     tokenizer: Tokenizer
     tokenizer_files: dict[str, str]  # name → base64
     step: int
-    task: dict[str, Any] | None = None  # what it is fine-tuned for: name ("" where unknown), kind and labels
-    sentence: dict[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # how its texts become vectors, where that is known
+    task: TaskMetadata | None = None  # None: it is not fine-tuned
+    sentence: SentenceMetadata | None = None  # None: unknown
 
     def fingerprint(self, parts: Sequence[str] = ()) -> str:
         """Of the parameters, or of these parts, and of what is computed with them: the same one, the same answers."""
@@ -57,7 +56,7 @@ def check_pretraining(model: Pretrained) -> None:
     """
     if model.task is not None:
         raise UserError(
-            f"{model.path} is fine-tuned ({model.task['kind']}) and has no heads of pre-training; give the model that "
+            f"{model.path} is fine-tuned ({model.task.kind}) and has no heads of pre-training; give the model that "
             "it was made from"
         )
 
@@ -110,8 +109,8 @@ def _meta(model: Pretrained) -> dict[str, Any]:
         "corpus": None,
         "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
     }
-    meta |= {"task": model.task} if model.task else {}
-    return meta | ({"sentence": model.sentence} if model.sentence else {})
+    meta |= {"task": model.task.to_dict()} if model.task else {}
+    return meta | ({"sentence": dataclasses.asdict(model.sentence)} if model.sentence else {})
 
 
 def from_workdir(workdir: Path) -> Pretrained:
@@ -145,8 +144,8 @@ def from_checkpoint(path: Path) -> Pretrained:
         tokenizer=tokenizer,
         tokenizer_files=meta["tokenizer"]["files"],
         step=meta["step"],
-        task=meta.get("task"),
-        sentence=meta.get("sentence") or (meta.get("task") or {}).get("sentence", {}),
+        task=TaskMetadata.from_dict(meta["task"]) if "task" in meta else None,
+        sentence=SentenceMetadata(**meta["sentence"]) if "sentence" in meta else None,
     )
 
 

@@ -16,6 +16,7 @@ from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import put
+from bertjax.tasks.metadata import TaskMetadata
 from bertjax.trainer import loop
 
 _LOG = logging.getLogger(__name__)
@@ -31,15 +32,15 @@ def reader(config: FinetuneConfig, setup: Setup) -> tuple[loop.Read, Any, str]:
     """
     path = config.distillation.teacher
     source = load_model(path)
-    theirs = source.task or {"kind": "pre-training", "labels": []}
-    for name, ours in (("kind", setup.task.kind), ("labels", list(setup.task.labels))):
-        if theirs[name] != ours:
+    theirs = source.task or TaskMetadata("", "pre-training")
+    for name in ("kind", "labels"):
+        if getattr(theirs, name) != (ours := getattr(setup.task, name)):
             raise UserError(
-                f"the teacher {path} has {name} {theirs[name]!r}, {setup.task.name} has {ours!r}; fine-tune a teacher "
-                "for this task"
+                f"the teacher {path} has {name} {getattr(theirs, name)!r}, {setup.task.name} has {ours!r}; fine-tune a "
+                "teacher for this task"
             )
-    if theirs.get("features", "last") != "last":
-        raise UserError(f"the teacher {path} is feature-based ({theirs['features']}); fine-tune one whole")
+    if theirs.features not in ("", "last"):
+        raise UserError(f"the teacher {path} is feature-based ({theirs.features}); fine-tune one whole")
     if source.tokenizer.hash() != setup.tokenizer.hash():
         raise UserError(f"the teacher {path} has another tokenizer than {config.init_from}; take one with the same")
     if source.config.model.max_position_embeddings < config.length:

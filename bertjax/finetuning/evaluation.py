@@ -39,20 +39,23 @@ def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: i
     """
     if model.task is None:
         raise UserError(f"{model.path} is not fine-tuned; use python -m bertjax.finetune first")
-    name = config.task or model.task["name"]
+    name = config.task or model.task.name
     if not name:
         raise UserError(f"{model.path} does not say which task it is for; give --task")
-    opened = open_task(name, config.data_dir, config.table, labels=model.task["labels"] or None)
-    kind, told = model.task["kind"], model.task.get("sentence", {})
+    opened = open_task(name, config.data_dir, config.table, labels=model.task.labels or None)
+    kind, told = model.task.kind, model.task.sentence
     read = {"similarity": "regression", "comparison": "classification"}.get(kind, kind)
     if opened.kind != read:
         raise UserError(f"{model.path} is fine-tuned for {kind}, but {name} is {opened.kind}")
-    if "threshold" in model.task:  # not one that is tuned on the data to score
-        opened = dataclasses.replace(opened, score=functools.partial(score_v2, threshold=model.task["threshold"]))
+    if model.task.threshold is not None:  # not one that is tuned on the data to score
+        opened = dataclasses.replace(opened, score=functools.partial(score_v2, threshold=model.task.threshold))
     limits = model_limits(model)
     limits = dataclasses.replace(limits, length=length or limits.length)
-    sentence = SentenceConfig(apart=kind in APART, **told)
-    features = model.task.get("features", "")
+    sentence = SentenceConfig(apart=kind in APART)
+    if told:
+        kept = {name: getattr(told, name) for name in ("pooling", "normalize", "lowest", "highest")}
+        sentence = dataclasses.replace(sentence, **kept)
+    features = model.task.features
     config = dataclasses.replace(config, features=features, sentence=sentence, **dataclasses.asdict(limits))
     return make_setup(config, opened, model.config.model, model.tokenizer)
 

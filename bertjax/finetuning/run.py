@@ -16,7 +16,7 @@ import jax
 
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.finetuning import FinetuneConfig, Run
+from bertjax.config.finetuning import FinetuneConfig, Run, SentenceConfig
 from bertjax.config.parse import to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError
@@ -29,6 +29,7 @@ from bertjax.storage.files import claimed, write_text, writing
 from bertjax.tasks import glue, inputs, submission
 from bertjax.tasks.examples import APART, Task
 from bertjax.tasks.line_formats import MissingFileError
+from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
 from bertjax.trainer import loop, metrics
@@ -134,29 +135,33 @@ def _keep(
     workdir: Path,
 ) -> None:
     """Writes the best run so far as the workdir's only checkpoint."""
-    task = {"name": made.task.name, "kind": made.task.kind, "labels": list(made.task.labels)}
-    task |= {"limits": dataclasses.asdict(made.limits), "run": record}
-    if made.task.name.startswith("table/"):
-        task["columns"] = {name: getattr(config.table, name) for name in COLUMNS}
-    chosen = result.scores[made.task.dev[0]]
-    if "best_f1_thresh" in chosen:  # null_odds above it mean that there is no answer
-        task["threshold"] = chosen["best_f1_thresh"]
+    table = made.task.name.startswith("table/")
+    task = TaskMetadata(
+        name=made.task.name,
+        kind=made.task.kind,
+        labels=made.task.labels,
+        limits=made.limits,
+        columns={name: getattr(config.table, name) for name in COLUMNS} if table else {},
+        threshold=result.scores[made.task.dev[0]].get("best_f1_thresh"),
+        features=config.features,
+        sentence=_sentence(config.sentence) if made.task.kind in APART else None,
+        run=json.loads(json.dumps(record)),
+    )
     shape = Config(model=made.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
-    if config.features:
-        task["features"] = config.features
-    if made.task.kind in APART:
-        kept = ("pooling", "normalize", "lowest", "highest")
-        task["sentence"] = {name: getattr(config.sentence, name) for name in kept}
     frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
     model = dataclasses.replace(
         source,
         config=shape,
         params=frozen | jax.device_get(result.params),
         step=record["number"],
-        task=json.loads(json.dumps(task)),
-        sentence=task.get("sentence", {}),  # not how the model that it started from made its vectors
+        task=task,
+        sentence=task.sentence,  # not how the model that it started from made its vectors
     )
     pretrained.overwrite(workdir, model)
+
+
+def _sentence(config: SentenceConfig) -> SentenceMetadata:
+    return SentenceMetadata(config.pooling, config.normalize, config.lowest, config.highest)
 
 
 def _name(record: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from bertjax.parallel import sharding
 from bertjax.parallel.mesh import compute_dtype, make_mesh, put_batch
 from bertjax.tasks import inputs, outputs
 from bertjax.tasks.examples import APART, Task
+from bertjax.tasks.metadata import TokenLimits
 from bertjax.tasks.registry import open_task
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer import loop
@@ -54,7 +55,7 @@ class Setup:
     model: FinetuningModel
     mesh: Mesh
     tokenizer: Tokenizer
-    limits: inputs.Limits
+    limits: TokenLimits
     batch: int
     row_multiple: int  # of rows of a batch, for devices and accumulation to share
     sentence: SentenceConfig
@@ -174,7 +175,7 @@ def open_setup(config: FinetuneConfig) -> tuple[Setup, pretrained.Pretrained, di
 
 def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any]) -> dict:
     """What of a head does not start afresh: the pooler, or ModernBERT's prediction head."""
-    reads_others = source.task is not None and source.task.get("features", "last") != "last"
+    reads_others = source.task is not None and source.task.features not in ("", "last")
     if "prediction_head" in shapes:
         if "prediction_head" in source.params and not reads_others:
             return {"prediction_head": source.params["prediction_head"]}
@@ -252,9 +253,9 @@ def _apart(task: Task, config: FinetuneConfig) -> Task:
     return dataclasses.replace(task, kind=kind, metric=metric, choices=2)
 
 
-def limits_of(config: FinetuneConfig) -> inputs.Limits:
+def limits_of(config: FinetuneConfig) -> TokenLimits:
     """The limits that a config sets."""
-    return inputs.Limits(**{field.name: getattr(config, field.name) for field in dataclasses.fields(inputs.Limits)})
+    return TokenLimits(**{field.name: getattr(config, field.name) for field in dataclasses.fields(TokenLimits)})
 
 
 def _shapes(setup: Setup) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.inputs import rows
+from bertjax.tasks.metadata import SentenceMetadata
 
 
 class Embedder:
@@ -22,8 +23,9 @@ class Embedder:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._tokenizer, self._limits = source.tokenizer, model_limits(source)
-        pooling = options.pooling or source.sentence.get("pooling", "mean")
-        normalize = source.sentence.get("normalize", False) if options.normalize is None else options.normalize
+        sentence = source.sentence or SentenceMetadata()
+        pooling = options.pooling or sentence.pooling
+        normalize = sentence.normalize if options.normalize is None else options.normalize
         model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -1,15 +1,19 @@
 """How much text a model reads."""
 
+import dataclasses
+
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.tasks.inputs import Limits
+from bertjax.tasks.metadata import TokenLimits
 
 
-def model_limits(model: Pretrained) -> Limits:
+def model_limits(model: Pretrained) -> TokenLimits:
     """How much of a text a model reads: as it was fine-tuned, else all that it can."""
     longest = model.config.model.max_position_embeddings
-    longest = min(longest, model.sentence.get("length", longest))
-    told = (model.task or {}).get("limits")
-    if told:
-        return Limits(**told | {"length": min(told["length"], longest)})
+    if model.sentence and model.sentence.length:
+        longest = min(longest, model.sentence.length)
+    if model.task and model.task.limits:
+        return dataclasses.replace(model.task.limits, length=min(model.task.limits.length, longest))
     part = longest // 4
-    return Limits(longest, stride=min(Limits.stride, part), question_length=min(Limits.question_length, part))
+    return TokenLimits(
+        longest, stride=min(TokenLimits.stride, part), question_length=min(TokenLimits.question_length, part)
+    )

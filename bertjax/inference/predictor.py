@@ -57,12 +57,12 @@ def load(path: str | Path, mode: str = "", **options: Any) -> Predictor:
 def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:
     """The same of a loaded model."""
     options = options or Options()
-    own = "fill-mask" if source.task is None else OF_KIND[source.task["kind"]]
+    own = "fill-mask" if source.task is None else OF_KIND[source.task.kind]
     mode = mode or own
     if mode not in MODES:
         raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")
     if mode not in (own, "embed", "search"):
-        tuned = f"fine-tuned for {source.task['kind']}" if source.task else "not fine-tuned"
+        tuned = f"fine-tuned for {source.task.kind}" if source.task else "not fine-tuned"
         able = ", ".join(dict.fromkeys((own, "embed", "search")))
         raise UserError(f"{source.path} is {tuned}: it can {able}, but not {mode}; give another model")
     if mode in ("embed", "search"):

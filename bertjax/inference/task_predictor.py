@@ -21,13 +21,13 @@ class TaskPredictor:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         task = source.task
-        self._kind, self._labels = task["kind"], task["labels"]
+        self._kind, self._labels = task.kind, task.labels
         self._tokenizer, self._limits, self._top = source.tokenizer, model_limits(source), options.top
         # By how much no answer must be likelier than any to be given; SQuAD v1.1 has an answer to everything.
-        self._threshold = task.get("threshold", 0.0 if task["name"] == "squad/v2.0" else math.inf)
+        unanswerable = task.name == "squad/v2.0"
+        self._threshold = (0.0 if unanswerable else math.inf) if task.threshold is None else task.threshold
         size = len(source.params["task_head"]["bias"])
-        features = task.get("features", "")
-        settings = computation(source, options) | {"features": features}
+        settings = computation(source, options) | {"features": task.features}
         model = FinetuningModel(source.config.model, self._kind, size, **settings)
 
         def logits(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:

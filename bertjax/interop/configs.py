@@ -12,6 +12,7 @@ from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.parameter_map import CLASSES, class_name, position_offset
 from bertjax.tasks.examples import APART
+from bertjax.tasks.metadata import TaskMetadata
 
 _LABELLED = ("classification", "multi_label", "tagging")
 # What a …ForSequenceClassification is trained for.
@@ -50,7 +51,7 @@ _OTHER_MATHEMATICS = {
 }
 
 
-def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None, int]:
+def read(folder: Path) -> tuple[ModelConfig, TaskMetadata | None, int]:
     """The ModelConfig of a folder, the task (name, kind, labels) if its model is fine-tuned, and the id of padding.
 
     Raises:
@@ -80,7 +81,7 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, Any] | None, int]:
     return _model(values, pad_id, path), _task(values, path), pad_id
 
 
-def written(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad_id: int) -> dict[str, Any]:
+def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> dict[str, Any]:
     """The config of an exported model; `task` as `read` gives it, `pairs` is the task of its head for pairs.
 
     Raises:
@@ -104,7 +105,7 @@ def written(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad
     values = {theirs[key]: getattr(config, key) for key in theirs}
     values["max_position_embeddings"] += position_offset(config, pad_id)
     return {
-        "architectures": [class_name(config, task["kind"]) if task else with_pairs if pairs else alone],
+        "architectures": [class_name(config, task.kind) if task else with_pairs if pairs else alone],
         "model_type": config.model_type,
         **values,
         **family.constants,
@@ -116,9 +117,9 @@ def written(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad
     }
 
 
-def outputs(task: Mapping[str, Any]) -> int:
+def outputs(task: TaskMetadata) -> int:
     """The number of a fine-tuned model's outputs."""
-    return {"regression": 1, "choice": 1, "span": 2}.get(task["kind"], len(task["labels"]))
+    return {"regression": 1, "choice": 1, "span": 2}.get(task.kind, len(task.labels))
 
 
 def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
@@ -165,7 +166,7 @@ def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
     return config
 
 
-def _task(values: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+def _task(values: Mapping[str, Any], path: Path) -> TaskMetadata | None:
     """What the model is fine-tuned for, by the rules of `transformers`; None for a pre-trained one."""
     architectures = values.get("architectures") or [None]
     if not isinstance(architectures, list):
@@ -185,7 +186,7 @@ def _task(values: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
         if len(labels) != 1:
             raise UserError(f"{path}: a regression with {len(labels)} outputs; bertjax's has one")
         labels = []
-    return {"name": str(values.get("finetuning_task") or ""), "kind": kind, "labels": labels}
+    return TaskMetadata(str(values.get("finetuning_task") or ""), kind, tuple(labels))
 
 
 def _labels(values: Mapping[str, Any], path: Path) -> list[str]:
@@ -201,10 +202,10 @@ def _labels(values: Mapping[str, Any], path: Path) -> list[str]:
     return [str(names[str(i)]) for i in range(len(names))]
 
 
-def _task_values(task: Mapping[str, Any]) -> dict[str, Any]:
+def _task_values(task: TaskMetadata) -> dict[str, Any]:
     """What a config says of a task; the rest is as `transformers` has it by default."""
-    kind, labels = task["kind"], list(task["labels"])
-    values: dict[str, Any] = {"finetuning_task": task["name"]} if task["name"] else {}
+    kind, labels = task.kind, list(task.labels)
+    values: dict[str, Any] = {"finetuning_task": task.name} if task.name else {}
     if kind in _PROBLEMS:
         values["problem_type"] = _PROBLEMS[kind]
     if kind == "regression":

@@ -26,11 +26,12 @@ from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offse
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.tasks.examples import APART
+from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 
 _LOG = logging.getLogger(__name__)
 
 
-def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Any] | None]:
+def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskMetadata | None]:
     """The config, the f32 parameters (NumPy) and the task of the model in a folder.
 
     Takes the encoder of a family alone (BertModel, RobertaModel, …), with heads of pre-training and what is built on
@@ -79,22 +80,22 @@ def export_model(
     tokenizer_folder: str | Path | None,
     output: str | Path,
     pad_id: int = 0,
-    task: Mapping[str, Any] | None = None,
-    sentence: Mapping[str, Any] | None = None,
+    task: TaskMetadata | None = None,
+    sentence: SentenceMetadata | None = None,
 ) -> None:
     """Writes a folder that `transformers` loads, as the class for pre-training of `config.model_type`.
 
     With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A model that is fine-tuned for
     a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see `names.CLASSES`. The weights are f32
     and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only when it is whole.
-    `sentence` (`pooling`, `normalize`, `length`), by default the task's, is how texts become vectors; where that is
+    `sentence`, by default the task's, is how texts become vectors; where that is
     known, `sentence-transformers` loads the folder too.
 
     Raises:
       UserError: `output` is there already and not empty, or cannot be written, or `transformers` has no such model.
     """
     output = Path(output).absolute()
-    features = (task or {}).get("features", "")
+    features = task.features if task else ""
     if features not in ("", "last"):
         raise UserError(f"the model is feature-based ({features}), which transformers has no class for; use last")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -110,11 +111,11 @@ def export_model(
             (whole / "config.json").write_text(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-            how = sentence or (task or {}).get("sentence", {})
-            if how or (task and task["kind"] in APART):
-                length = (task or {}).get("limits", {}).get("length", config.max_position_embeddings)
+            how = sentence or (task.sentence if task else None)
+            if how or (task and task.kind in APART):
+                length = task.limits.length if task and task.limits else config.max_position_embeddings
                 how = {"pooling": "mean", "normalize": False, "length": length} | how
-                sentence_transformers.write(whole, config.hidden_size, how["length"], how["pooling"], how["normalize"])
+                sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):
                     if path.is_file():
@@ -128,10 +129,10 @@ def export_model(
         ) from error
 
 
-def _names(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str, pad_id: int) -> list[Name]:
+def _names(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> list[Name]:
     offset = position_offset(config, pad_id)
     if task:
-        return fine_tuned_names(config, task["kind"], offset)
+        return fine_tuned_names(config, task.kind, offset)
     return pretraining_names(config, bool(pairs), offset)
 
 
@@ -208,9 +209,9 @@ def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
     return shape if name.rows is None else (name.rows, *shape[1:])
 
 
-def _new_params(config: ModelConfig, task: Mapping[str, Any] | None, pairs: str) -> dict[str, Any]:
+def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> dict[str, Any]:
     """The parameters of a new model, from a fixed key."""
-    model = FinetuningModel(config, task["kind"], configs.outputs(task)) if task else PretrainingModel(config, pairs)
+    model = FinetuningModel(config, task.kind, configs.outputs(task)) if task else PretrainingModel(config, pairs)
     one = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
     return model.init(jax.random.key(0), batch)["params"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.errors import UserError
+from bertjax.tasks.metadata import SentenceMetadata
 
 _MODULE = "sentence_transformers.models."
 _MODES = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
@@ -29,14 +30,14 @@ def write(folder: Path, hidden_size: int, length: int, pooling: str, normalize: 
         (folder / "2_Normalize").mkdir()
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """`pooling` and `normalize` of such a folder, and where it says so `length`, tokens of a text; {} of any other.
+def read(folder: Path) -> SentenceMetadata | None:
+    """How such a folder turns texts into vectors; None for any other folder.
 
     Raises:
       UserError: its files cannot be read, or make vectors in a way that bertjax has not.
     """
     if not (folder / "modules.json").is_file():
-        return {}
+        return None
     try:
         modules = [module["type"].rpartition(".")[2] for module in json.loads((folder / "modules.json").read_bytes())]
         settings = json.loads((folder / "1_Pooling" / "config.json").read_bytes())
@@ -44,7 +45,7 @@ def read(folder: Path) -> dict[str, Any]:
         texts = _optional(folder / "sentence_bert_config.json")
         prompt = _optional(folder / "config_sentence_transformers.json").get("default_prompt_name")
         length = texts.get("max_seq_length")
-        found = {} if length is None else {"length": int(length)}
+        length = None if length is None else int(length)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder}: modules.json or what belongs to it (1_Pooling/config.json, …) cannot be read ({error}); "
@@ -58,7 +59,7 @@ def read(folder: Path) -> dict[str, Any]:
     if texts.get("do_lower_case") or prompt:
         what = "a prompt before each text" if prompt else "texts that are lower-cased before they are tokenized"
         raise UserError(f"{folder} makes vectors of {what}, which bertjax has not; take another model")
-    return found | {"pooling": pooling, "normalize": "Normalize" in modules}
+    return SentenceMetadata(pooling, "Normalize" in modules, length=length)
 
 
 def _optional(path: Path) -> dict[str, Any]:

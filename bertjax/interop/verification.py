@@ -15,6 +15,7 @@ from bertjax.interop.families import FAMILIES
 from bertjax.interop.parameter_map import class_name
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
+from bertjax.tasks.metadata import TaskMetadata
 from bertjax.text.tokenizer import Tokenizer
 
 # The parity law's bound on a score, absolute, in f32.
@@ -32,7 +33,7 @@ def verify(
     params: Mapping[str, Any],
     folder: str | Path,
     tokenizer: Tokenizer,
-    task: Mapping[str, Any] | None = None,
+    task: TaskMetadata | None = None,
 ) -> str:
     """Compares states and scores on a few padded sentences; one line with the largest difference of each.
 
@@ -84,11 +85,11 @@ def run_ours(
     config: ModelConfig,
     params: Mapping[str, Any],
     batch: Mapping[str, np.ndarray],
-    task: Mapping[str, Any] | None = None,
+    task: TaskMetadata | None = None,
 ) -> dict[str, np.ndarray]:
     """Our outputs, in f32."""
     if task:
-        tuned = FinetuningModel(config, task["kind"], configs.outputs(task), dtype=jnp.float32)
+        tuned = FinetuningModel(config, task.kind, configs.outputs(task), dtype=jnp.float32)
         return jax.device_get(jax.jit(tuned.apply)({"params": params}, dict(batch)))
     model = PretrainingModel(config, pairs_of(params), dtype=jnp.float32)
 
@@ -103,7 +104,7 @@ def run_ours(
 
 
 def run_transformers(
-    folder: str | Path, batch: Mapping[str, np.ndarray], task: Mapping[str, Any] | None = None
+    folder: str | Path, batch: Mapping[str, np.ndarray], task: TaskMetadata | None = None
 ) -> dict[str, np.ndarray]:
     """The same outputs from `transformers`, of those heads that the folder holds."""
     import torch
@@ -115,7 +116,7 @@ def run_transformers(
     config, _, _ = configs.read(Path(folder))
     family = FAMILIES[config.model_type]
     with_pairs, alone = family.pretraining
-    kind = task["kind"] if task else None
+    kind = task.kind if task else None
     model_class = getattr(transformers, class_name(config, kind) if task else with_pairs or alone)
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if config.type_vocab_size else ()))

@@ -12,20 +12,11 @@ import numpy as np
 
 from bertjax.errors import UserError
 from bertjax.tasks.examples import APART, ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.tasks.metadata import TokenLimits
 from bertjax.text.tokenizer import Tokenizer
 
 # A text of more characters is a mistake of its file, such as a quotation mark that is never closed.
 MOST_CHARACTERS = 200_000
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Tokens: of a row, of what two windows share, of a question and of an answer."""
-
-    length: int = 128
-    stride: int = 64
-    question_length: int = 64
-    answer_length: int = 30
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ def empty_inputs(shape: tuple[int, int], pad_id: int) -> dict[str, np.ndarray]:
     return {"input_ids": np.full(shape, pad_id, np.int32)} | zeros
 
 
-def rows(kind: str, examples: Sequence[Any], tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+def rows(kind: str, examples: Sequence[Any], tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:
     """The rows of all examples, in order; `labels` is how many classes there are.
 
     Raises:
@@ -86,7 +77,7 @@ def check(examples: Sequence[Any]) -> None:
                 )
 
 
-def _texts(place: int, example: TextExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+def _texts(place: int, example: TextExample, tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:
     first = tokenizer.encode(example.text)
     second = None if example.second is None else tokenizer.encode(example.second)
     label = example.label
@@ -95,13 +86,13 @@ def _texts(place: int, example: TextExample, tokenizer: Tokenizer, limits: Limit
     return [_joined(place, first, second, tokenizer, limits.length, label)]
 
 
-def _choices(place: int, example: ChoiceExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+def _choices(place: int, example: ChoiceExample, tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:
     first = tokenizer.encode(example.text)
     seconds = [tokenizer.encode(choice) for choice in example.choices]
     return [_joined(place, first, second, tokenizer, limits.length, example.label) for second in seconds]
 
 
-def _apart(place: int, example: Any, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+def _apart(place: int, example: Any, tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:
     """A row for each text of an example, all with its label."""
     if isinstance(example, TextExample) and example.second is None:
         raise UserError(
@@ -112,7 +103,7 @@ def _apart(place: int, example: Any, tokenizer: Tokenizer, limits: Limits, label
     return [_joined(place, text, None, tokenizer, limits.length, example.label) for text in texts]
 
 
-def _words(place: int, example: WordsExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+def _words(place: int, example: WordsExample, tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:
     """A sentence, cut between words into windows where it is too long."""
     room = limits.length - 2
     # A word of characters that the tokenizer drops still needs a place.
@@ -142,7 +133,7 @@ def _cut(pieces: Sequence[Sequence[int]], room: int) -> list[list[int]]:
     return windows
 
 
-def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits: Limits, labels: int) -> list[Row]:
+def _passage(place: int, example: QuestionExample, tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:
     """Windows over the passage, each after the question; what two share belongs half to each, by what stands around."""
     question = tokenizer.encode(example.question)[: limits.question_length]
     ids, offsets = tokenizer.encode_with_offsets(example.passage)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from bertjax.tasks.examples import Answer, ChoiceExample
-from bertjax.tasks.inputs import Limits, Row
+from bertjax.tasks.inputs import Row
+from bertjax.tasks.metadata import TokenLimits
 
 _ASKED = 1024  # texts that are compared with all others at once
 _BEST = 20  # answers that are kept
@@ -24,7 +25,7 @@ class Prediction:
 
 
 def predictions(
-    kind: str, examples: Sequence[Any], rows: Sequence[Row], scores: Sequence[np.ndarray], limits: Limits
+    kind: str, examples: Sequence[Any], rows: Sequence[Row], scores: Sequence[np.ndarray], limits: TokenLimits
 ) -> list[Prediction]:
     """A prediction for each example.
 
@@ -40,31 +41,31 @@ def predictions(
 Found = Sequence[tuple[Row, np.ndarray]]
 
 
-def _class(example: Any, found: Found, limits: Limits) -> Prediction:
+def _class(example: Any, found: Found, limits: TokenLimits) -> Prediction:
     (_, logits), *_ = found
     return Prediction(int(np.argmax(logits)), softmax(logits))
 
 
-def _any_labels(example: Any, found: Found, limits: Limits) -> Prediction:
+def _any_labels(example: Any, found: Found, limits: TokenLimits) -> Prediction:
     (_, logits), *_ = found
     return Prediction(tuple(np.flatnonzero(logits > 0).tolist()), 1 / (1 + np.exp(-logits)))
 
 
-def _number(example: Any, found: Found, limits: Limits) -> Prediction:
+def _number(example: Any, found: Found, limits: TokenLimits) -> Prediction:
     return Prediction(float(found[0][1][0]))
 
 
-def _choice(example: Any, found: Found, limits: Limits) -> Prediction:
+def _choice(example: Any, found: Found, limits: TokenLimits) -> Prediction:
     logits = np.array([score[0] for _, score in found])
     return Prediction(int(np.argmax(logits)), softmax(logits))
 
 
-def _word_labels(example: Any, found: Found, limits: Limits) -> Prediction:
+def _word_labels(example: Any, found: Found, limits: TokenLimits) -> Prediction:
     logits = np.concatenate([score[list(row.places)] for row, score in found])
     return Prediction(tuple(np.argmax(logits, axis=-1).tolist()), softmax(logits))
 
 
-def _span(example: Any, found: Found, limits: Limits) -> Prediction:
+def _span(example: Any, found: Found, limits: TokenLimits) -> Prediction:
     """The best pairs of a first and a last token of any window, and no answer, which [CLS] stands for.
 
     That nothing answers is as likely as where it is least likely: one window with an answer is enough.
@@ -86,7 +87,7 @@ def _span(example: Any, found: Found, limits: Limits) -> Prediction:
     return Prediction(Answer(likeliest, nothing - score), best=best)
 
 
-def _spans(example: Any, row: Row, score: np.ndarray, limits: Limits) -> list[tuple[float, str]]:
+def _spans(example: Any, row: Row, score: np.ndarray, limits: TokenLimits) -> list[tuple[float, str]]:
     """(score, text) of the best answers within one window."""
     start, end = score[list(row.places)].T if row.places else np.zeros((2, 0))
     begin, stop = row.own
@@ -131,7 +132,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-_DECIDERS: dict[str, Callable[[Any, Found, Limits], Prediction]] = {
+_DECIDERS: dict[str, Callable[[Any, Found, TokenLimits], Prediction]] = {
     "classification": _class,
     "multi_label": _any_labels,
     "regression": _number,

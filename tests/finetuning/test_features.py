@@ -18,6 +18,7 @@ from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.tasks.examples import ChoiceExample, Task
+from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.registry import open_task
 from tests.support.batches import SMALL, random_batch
 
@@ -58,7 +59,7 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
     shapes = jax.eval_shape(lambda: FinetuningModel(shape, "tagging", 2).init(jax.random.key(0), batch)["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
-    export_model(shape, params, None, tmp_path / "export", task={"name": "", "kind": "tagging", "labels": ["a", "b"]})
+    export_model(shape, params, None, tmp_path / "export", task=TaskMetadata("", "tagging", ("a", "b")))
     theirs = transformers.BertModel.from_pretrained(tmp_path / "export")
     with torch.no_grad():
         tensors = {name: torch.tensor(array) for name, array in batch.items()}

@@ -6,7 +6,7 @@ import pytest
 from bertjax.errors import UserError
 from bertjax.tasks import inputs, outputs
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample, WordsExample
-from bertjax.tasks.inputs import Limits
+from bertjax.tasks.metadata import TokenLimits
 from bertjax.text import tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer
 
@@ -17,7 +17,7 @@ def tokenizer(corpus):
 
 
 def rows(kind, examples, tokenizer, labels=2, **limits):
-    return inputs.rows(kind, examples, tokenizer, Limits(**limits), labels)
+    return inputs.rows(kind, examples, tokenizer, TokenLimits(**limits), labels)
 
 
 def test_pairs_are_joined_and_the_longer_text_gives_way(tokenizer):
@@ -73,7 +73,7 @@ def test_a_long_sentence_is_cut_between_words_and_rejoined(tokenizer):
         score = np.zeros((len(row.input_ids), len(words)))
         score[list(row.places), list(row.label)] = 5
         scores.append(score)
-    (found,) = outputs.predictions("tagging", [None], made, scores, Limits(length=24))
+    (found,) = outputs.predictions("tagging", [None], made, scores, TokenLimits(length=24))
     assert found.value == labels
 
 
@@ -99,13 +99,13 @@ def test_a_passage_longer_than_the_window_finds_its_answer_at_its_end(tokenizer)
     for row, score in zip(made, scores, strict=True):
         score[row.label[0], 0] += 9
         score[row.label[1], 1] += 9
-    (found,) = outputs.predictions("span", [example], made, scores, Limits(**limits))
+    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits(**limits))
     assert found.value.text == "Ézéchiel" and found.best[0][0] == "Ézéchiel"
     assert found.value.null_odds == pytest.approx(-18)  # other windows say that nothing answers, but one is enough
     for score in scores:
         score[:] = 0
         score[0] = 9
-    (found,) = outputs.predictions("span", [example], made, scores, Limits(**limits))
+    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits(**limits))
     assert found.value.null_odds == pytest.approx(18) and found.best[0][0] == ""
 
 
@@ -119,7 +119,7 @@ def test_the_answer_is_the_best_stretch_of_any(tokenizer, seed):
     if seed == 0:
         for score in scores:
             score[:, 0], score[:, 1] = np.arange(len(score)), -np.arange(len(score))
-    (found,) = outputs.predictions("span", [example], made, scores, Limits(64, 20, answer_length=5))
+    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits(64, 20, answer_length=5))
     best = max(
         score[row.places[first], 0] + score[row.places[last], 1]
         for row, score in zip(made, scores, strict=True)
@@ -137,7 +137,7 @@ def test_answers_are_without_the_spaces_that_pieces_hold(kind, text_file, tmp_pa
     example = QuestionExample("0", "", "What is it?", passage)
     made = rows("span", [example], tokenizer)
     scores = [np.random.default_rng(0).normal(size=(len(row.input_ids), 2)) for row in made]
-    (found,) = outputs.predictions("span", [example], made, scores, Limits())
+    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits())
     texts = [answer for answer, _ in found.best if answer]
     assert len(texts) > 5 and found.value.text
     assert all(answer == answer.strip() and answer in passage for answer in texts)
@@ -154,7 +154,7 @@ def test_an_answer_is_not_longer_than_allowed(tokenizer):
     made = rows("span", [question((), ())], tokenizer, length=64, stride=20)
     scores = [np.zeros((len(row.input_ids), 2)) for row in made]
     scores[0][made[0].places[2], 0] = scores[0][made[0].places[30], 1] = 5
-    (found,) = outputs.predictions("span", [question((), ())], made, scores, Limits(64, 20, 64, answer_length=4))
+    (found,) = outputs.predictions("span", [question((), ())], made, scores, TokenLimits(64, 20, 64, answer_length=4))
     assert len(tokenizer.encode(found.value.text)) <= 4
 
 

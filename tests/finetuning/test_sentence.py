@@ -15,6 +15,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.sentence import pooled
 from bertjax.objectives.sentence import retrieval_losses, terms
 from bertjax.tasks.examples import ChoiceExample
+from bertjax.tasks.metadata import SentenceMetadata
 from bertjax.tasks.outputs import ranked
 from tests.support.commands import run
 
@@ -114,8 +115,8 @@ def test_ranks_count_what_stands_before_the_right_text():
 def test_cosines_learn_what_is_alike(similar):
     _, workdir, results = similar
     assert results["metric"] == "spearman" and results["best"]["scores"]["dev"]["spearman"] > 70
-    kept = {"pooling": "mean", "normalize": False, "lowest": 1.0, "highest": 5.0}
-    assert load_model(workdir).task["sentence"] == kept
+    kept = SentenceMetadata("mean", normalize=False, lowest=1.0, highest=5.0)
+    assert load_model(workdir).task.sentence == kept
     scored = run(
         "evaluate",
         f"--checkpoint={workdir}",
@@ -175,7 +176,7 @@ def test_search_finds_what_numpy_finds(similar, tmp_path):
 def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tmp_path):
     model = load_model(similar[1])
     model.tokenizer.save(tmp_path / "tokenizer")
-    task = model.task | {"sentence": {"pooling": "max", "normalize": True}}
+    task = dataclasses.replace(model.task, sentence=SentenceMetadata("max", normalize=True))
     export_model(
         model.config.model, model.params, tmp_path / "tokenizer", tmp_path / "out", model.tokenizer.pad_id, task
     )
@@ -217,7 +218,7 @@ def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tm
         assert converted.returncode == 0, converted.stderr
         again = load_model(tmp_path / name)
         np.testing.assert_allclose(predictor.make(again, "embed").array(texts), expected, atol=1e-5)
-        assert again.sentence["length"] == 24
+        assert again.sentence.length == 24
     # What is fine-tuned from it makes vectors as it was fine-tuned.
     tuned = dataclasses.replace(similar[0], init_from=str(tmp_path / "out"), seeds=(0,), epochs=(1,))
     finetune(tuned, tmp_path / "tuned")

@@ -107,7 +107,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     again = finetune(config, tmp_path / "run")
     by_name = {(one["learning_rate"], one["seed"]): one["scores"] for one in results["runs"]}
     assert {(one["learning_rate"], one["seed"]): one["scores"] for one in again["runs"]} == by_name
-    kept = load_model(tmp_path / "run").task["run"]
+    kept = load_model(tmp_path / "run").task.run
     assert kept["learning_rate"] == 1e-2 and kept["scores"] == again["best"]["scores"]
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines) + "\n")
     again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")

@@ -19,6 +19,7 @@ from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
 from bertjax.tasks import glue, squad_scores
 from bertjax.tasks.examples import Answer
+from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.registry import open_task
 from tests.support.commands import assert_refused, run
 
@@ -169,8 +170,8 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
 
     # Other data is scored with the threshold of the checkpoint, not with one tuned on it.
     kept = load_model(tmp_path / "run")
-    assert kept.task["threshold"] == scores["best_f1_thresh"]
-    moved = dataclasses.replace(kept, task=kept.task | {"threshold": 1e9})
+    assert kept.task.threshold == scores["best_f1_thresh"]
+    moved = dataclasses.replace(kept, task=dataclasses.replace(kept.task, threshold=1e9))
     setup = evaluation.open_scoring(moved, config_of(config), None)
     assert setup.scores(setup.split("dev"), setup.predictions(kept.params, setup.split("dev"))) == pytest.approx(
         squad_scores.score_v2(examples, found, threshold=1e9)
@@ -191,7 +192,7 @@ def test_scores_that_are_not_numbers_are_refused(config, tmp_path):
     model = load_model(config.init_from)
     parts = {name: model.params[name] for name in ("embeddings", "encoder", "pooler")}
     head = {"kernel": np.zeros((32, 1), np.float32), "bias": np.ones(1, np.float32)}  # always says the same
-    task = {"name": "glue/stsb", "kind": "regression", "labels": []}
+    task = TaskMetadata("glue/stsb", "regression")
     model = dataclasses.replace(model, params=parts | {"task_head": head}, task=task)
     setup = evaluation.open_scoring(model, config_of(config), 32)
     dev = setup.split("dev")

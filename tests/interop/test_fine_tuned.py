@@ -19,6 +19,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.pretraining import build
 from bertjax.tasks.examples import KINDS
+from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES, SMALL, random_batch
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a"]
@@ -32,13 +33,13 @@ TASKS = {
 }
 
 
-def task_of(kind: str) -> dict:
-    return {"name": "mine", "kind": kind, "labels": TASKS[kind]}
+def task_of(kind: str) -> TaskMetadata:
+    return TaskMetadata("mine", kind, tuple(TASKS[kind]))
 
 
 def random_params(task: dict, config: ModelConfig = SMALL) -> dict:
     """Parameters of which no two numbers are alike."""
-    model = FinetuningModel(config, task["kind"], configs.outputs(task))
+    model = FinetuningModel(config, task.kind, configs.outputs(task))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(config, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
@@ -105,7 +106,7 @@ def test_problem_type_decides_what_a_classifier_trains(export):
     absent = dict.fromkeys(("id2label", "label2id", "problem_type", "finetuning_task"), "absent")
     reconfigure(folder, **absent, num_labels=3)
     labels = ["LABEL_0", "LABEL_1", "LABEL_2"]
-    assert import_model(folder)[2] == {"name": "", "kind": "classification", "labels": labels}
+    assert import_model(folder)[2] == TaskMetadata("", "classification", tuple(labels))
     folder = export("regression")
     reconfigure(folder, problem_type="absent")
     assert import_model(folder)[2] == task_of("regression")

@@ -1,0 +1,56 @@
+"""What a fine-tuned model says about itself, as its checkpoints carry it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLimits:
+    """Tokens: of a row, of the overlap of two windows, of a question and of an answer."""
+
+    length: int = 128
+    stride: int = 64
+    question_length: int = 64
+    answer_length: int = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceMetadata:
+    """How a text becomes a vector (Reimers & Gurevych 2019, arXiv:1908.10084)."""
+
+    pooling: str = "mean"  # of the last layer's states, [CLS] and [SEP] included: mean, cls, max
+    normalize: bool = False  # to length 1
+    lowest: float = 0.0  # similarity: the label that stands for the cosine 0
+    highest: float = 5.0  # similarity: the label that stands for the cosine 1
+    length: int | None = None  # tokens per text; None: as many as the model reads
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskMetadata:
+    """The task that a model is fine-tuned for."""
+
+    name: str  # of tasks/registry.py; "" where unknown
+    kind: str
+    labels: tuple[str, ...] = ()  # the classes, in the order of the model's outputs
+    limits: TokenLimits | None = None  # None where unknown
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the user's own table
+    threshold: float | None = None  # span: null_odds above which a question has no answer
+    features: str = ""  # of a frozen encoder; "": the whole model is fine-tuned
+    sentence: SentenceMetadata | None = None  # of texts that are encoded on their own
+    run: Mapping[str, Any] | None = None  # of the sweep: its settings and scores
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads, of JSON types."""
+        return dataclasses.asdict(self) | {"labels": list(self.labels)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "TaskMetadata":
+        """The metadata of a dict as `to_dict` gives it, also with only some of the keys."""
+        limits, sentence = values.get("limits"), values.get("sentence")
+        parts = {
+            "labels": tuple(values.get("labels", ())),
+            "limits": None if limits is None else TokenLimits(**limits),
+            "sentence": None if sentence is None else SentenceMetadata(**sentence),
+        }
+        return TaskMetadata(**dict(values) | parts)
