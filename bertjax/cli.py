@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable
@@ -86,12 +87,10 @@ def _discard(descriptor: int) -> None:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether whoever read the output wants no more, as `| head` does; other pipes may break for other reasons."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    """Whether nobody reads stdout any more, as after `| head`; other pipes may break for other reasons."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def keep_memory() -> None:

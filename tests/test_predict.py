@@ -43,7 +43,9 @@ def tuned(model):
         params = {name: model.params[name] for name in ("embeddings", "encoder", "pooler")}
         params["task_head"] = {"kernel": rng.normal(size=(32, size)), "bias": rng.normal(size=size)}
         params = jax.tree.map(lambda array: np.asarray(array, np.float32), params)
-        return dataclasses.replace(model, params=params, task=TaskMetadata("", kind, tuple(labels), **more))
+        return dataclasses.replace(
+            model, params=params, task=TaskMetadata(**{"name": "", "kind": kind, "labels": tuple(labels)} | more)
+        )
 
     return make_tuned
 

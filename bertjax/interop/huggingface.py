@@ -113,8 +113,9 @@ def export_model(
             )
             how = sentence or (task.sentence if task else None)
             if how or (task and task.kind in APART):
-                length = task.limits.length if task and task.limits else config.max_position_embeddings
-                how = {"pooling": "mean", "normalize": False, "length": length} | how
+                how = how or SentenceMetadata()
+                limited = task.limits.length if task and task.limits else config.max_position_embeddings
+                length = how.length or limited
                 sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
             if tokenizer_folder is not None:
                 for path in sorted(Path(tokenizer_folder).iterdir()):
