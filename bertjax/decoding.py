@@ -1,6 +1,8 @@
 """Typed reading of files: JSON to dataclasses, or one line that names the file, the place in it and the cure."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,12 +19,12 @@ class DecodingError(UserError):
       problem: what is wrong and at which place, without the file and the cure.
     """
 
-    def __init__(self, problem: str, where: str, cure: str) -> None:
+    def __init__(self, problem: str, where: str | Path, cure: str) -> None:
         super().__init__(f"{where}: damaged ({problem}); {cure}")
         self.problem = problem
 
 
-def parse(data: bytes, where: str, cure: str) -> Any:
+def parse(data: bytes, where: str | Path, cure: str) -> Any:
     """The values of a JSON text.
 
     Args:
@@ -39,7 +41,7 @@ def parse(data: bytes, where: str, cure: str) -> Any:
         raise DecodingError(f"not JSON: {first_line(error)}", where, cure) from error
 
 
-def convert(values: Any, cls: type[T], where: str, cure: str) -> T:
+def convert(values: Any, cls: type[T], where: str | Path, cure: str) -> T:
     """`values`, as `parse` returns them, as a `cls`: a dataclass, or anything else that msgspec knows.
 
     Raises:
@@ -47,26 +49,25 @@ def convert(values: Any, cls: type[T], where: str, cure: str) -> T:
     """
     try:
         result = msgspec.convert(values, cls)
+        unknown = next(_unknown_keys(values, msgspec.to_builtins(result)), None)
     except (msgspec.ValidationError, RecursionError) as error:
         message, _, place = first_line(error).rpartition(" - at ")
         problem = f"{place.strip('`').removeprefix('$.')}: {message}" if message else place
         raise DecodingError(problem, where, cure) from error
-    unknown = _unknown_key(values, msgspec.to_builtins(result))
-    if unknown:
+    if unknown is not None:
         raise DecodingError(f"unknown key {unknown}", where, cure)
     return result
 
 
-def _unknown_key(values: Any, known: Any) -> str | None:
-    """The path of the first key of `values` that is missing in `known`, which is equal elsewhere."""
+def _unknown_keys(values: Any, known: Any, path: str = "") -> Iterator[str]:
+    """The paths of the keys of `values` that `known`, which is equal elsewhere, lacks."""
     if isinstance(values, dict):
         for key, value in values.items():
-            rest = _unknown_key(value, known[key]) if key in known else ""
-            if rest is not None:
-                return f"{key}{rest and '.' * (rest[0] != '[')}{rest}"
+            place = f"{path}.{key}" if path else key
+            if key in known:
+                yield from _unknown_keys(value, known[key], place)
+            else:
+                yield place
     elif isinstance(values, list):
         for index, (value, other) in enumerate(zip(values, known, strict=True)):
-            rest = _unknown_key(value, other)
-            if rest is not None:
-                return f"[{index}]{'.' * (rest[0] != '[')}{rest}"
-    return None
+            yield from _unknown_keys(value, other, f"{path}[{index}]")
