@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from bertjax.config.fields import FRACTION, Range, setting
+from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, Range, setting
 from bertjax.config.validation import require
 
 MASKING_UNITS = ("token", "word", "span")
@@ -18,10 +18,10 @@ class MaskingConfig:
     mask_prob: float = setting(0.8, "Fraction of the chosen tokens that become [MASK].", FRACTION)
     random_prob: float = setting(0.1, "Fraction that become a random token; the rest stay unchanged.", FRACTION)
     max_predictions: int = setting(
-        0, "Predictions per sequence; 0: rate × length, rounded up to a multiple of 4.", Range(at_least=0)
+        0, "Predictions per sequence; 0: rate × length, up to a multiple of 4.", NON_NEGATIVE
     )
     unit: str = setting("token", "Masked together: a token, the tokens of a word, or a span of words.", MASKING_UNITS)
-    max_span: int = setting(3, "Words in the longest span; P(n) ∝ 1/n for n words.", Range(at_least=1))
+    max_span: int = setting(3, "Words in the longest span; P(n) ∝ 1/n for n words.", AT_LEAST_ONE)
 
     def check(self) -> None:
         """Raises UserError for settings that contradict one another."""

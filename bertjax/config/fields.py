@@ -46,6 +46,8 @@ class Range:
 FRACTION = Range(at_least=0, at_most=1)
 DROPOUT = Range(at_least=0, below=1)
 POSITIVE = Range(above=0)
+NON_NEGATIVE = Range(at_least=0)
+AT_LEAST_ONE = Range(at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)

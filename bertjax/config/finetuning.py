@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from bertjax.config.fields import FRACTION, POSITIVE, Range, Resume, same_setting, setting
+from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Range, Resume, same_setting, setting
 from bertjax.config.layout import LayoutConfig, MeshConfig
 from bertjax.config.model import POOLINGS, ModelConfig
 from bertjax.config.optimizer import SCHEDULES, OptimizerConfig
@@ -32,7 +32,7 @@ class UpdateConfig:
     weight_decay: float = same_setting(0.01, OptimizerConfig, "weight_decay")
     clip_norm: float = same_setting(1.0, OptimizerConfig, "clip_norm")
     layer_decay: float = setting(
-        1.0, "Learning rate of each layer, relative to that of the layer above it.", Range(above=0, at_most=1)
+        1.0, "Learning rate of each layer over that of the layer above.", Range(above=0, at_most=1)
     )
 
 
@@ -41,7 +41,7 @@ class SentenceConfig:
     """Texts that are encoded separately, each to one vector (Reimers & Gurevych 2019, arXiv:1908.10084)."""
 
     apart: bool = setting(
-        False, "Encode the two texts of a regression or classification separately; retrieval always does."
+        False, "Encode the two texts of a regression or classification separately, as retrieval does."
     )
     pooling: str = setting("mean", "Pooling of the last hidden states, [CLS] and [SEP] included.", POOLINGS)
     normalize: bool = setting(False, "Scale vectors to length 1; the cosine does so in any case.")
@@ -74,9 +74,7 @@ class Table:
     test: str = setting("", "File of the test split.")
     text: str = setting("text", "Column of the text.")
     second: str = setting("", "Column of a second text (retrieval: of the text to be found); empty: single texts.")
-    negative: str = setting(
-        "", "Retrieval: column of a text that is not to be found; empty: only other rows' texts are negatives."
-    )
+    negative: str = setting("", "Retrieval: column of a hard negative; empty: only in-batch negatives.")
     label: str = setting("label", "Column of the label.")
 
 
@@ -94,21 +92,19 @@ class FinetuneConfig:
         resume=Resume.FREE,
     )
     learning_rates: tuple[float, ...] = setting((5e-5,), "Peaks of the learning rate to try.", POSITIVE, Resume.FREE)
-    epochs: tuple[int, ...] = setting((3,), "Numbers of epochs to try.", Range(at_least=1), Resume.FREE)
+    epochs: tuple[int, ...] = setting((3,), "Numbers of epochs to try.", AT_LEAST_ONE, Resume.FREE)
     seeds: tuple[int, ...] = setting((0,), "Seeds to try.", Range(at_least=0, below=2**32), Resume.FREE)
-    batch: int = setting(32, "Examples per step, over all devices.", Range(at_least=1))
+    batch: int = setting(32, "Examples per step, over all devices.", AT_LEAST_ONE)
     length: int = setting(128, "Most tokens per row.", Range(at_least=8))
-    stride: int = setting(64, "Span: tokens of a passage shared by two windows.", Range(at_least=0))
-    question_length: int = setting(64, "Span: most tokens of a question.", Range(at_least=1))
-    answer_length: int = setting(30, "Span: most tokens of an answer.", Range(at_least=1))
-    train_examples: int = setting(0, "Train on the first examples only; 0: on all.", Range(at_least=0))
+    stride: int = setting(64, "Span: tokens of a passage shared by two windows.", NON_NEGATIVE)
+    question_length: int = setting(64, "Span: most tokens of a question.", AT_LEAST_ONE)
+    answer_length: int = setting(30, "Span: most tokens of an answer.", AT_LEAST_ONE)
+    train_examples: int = setting(0, "Train on the first examples only; 0: on all.", NON_NEGATIVE)
     features: str = setting(
-        "", "Freeze the encoder and train a head on these features of its layers; empty: train all.", ("", *FEATURES)
+        "", "Freeze the encoder and train a head on these features; empty: train all.", ("", *FEATURES)
     )
     features_memory: float = setting(16.0, "GB of host memory that features may take.", POSITIVE, Resume.FREE)
-    patience: int = setting(
-        0, "Stop after this many epochs without a better dev score and keep the best; 0: never.", Range(at_least=0)
-    )
+    patience: int = setting(0, "Epochs without a better dev score before a run stops; 0: it never does.", NON_NEGATIVE)
     hidden_dropout_prob: float = same_setting(0.1, ModelConfig, "hidden_dropout_prob")
     attention_probs_dropout_prob: float = same_setting(0.1, ModelConfig, "attention_probs_dropout_prob")
     dtype: str = same_setting("auto", Config, "dtype")

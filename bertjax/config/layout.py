@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bertjax.config.fields import Range, setting
+from bertjax.config.fields import AT_LEAST_ONE, Range, setting
 from bertjax.config.validation import require
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -33,9 +33,9 @@ class MeshConfig:
 class LayoutConfig:
     """How the same mathematics is laid out on the machine."""
 
-    unroll: int = setting(1, "Layers per scan step; num_hidden_layers unrolls them all.", Range(at_least=1))
+    unroll: int = setting(1, "Layers per scan step; num_hidden_layers unrolls them all.", AT_LEAST_ONE)
     remat: str = setting("none", "What the backward pass recomputes to save memory.", REMAT)
-    accumulation: int = setting(1, "Microbatches per step, computed one after the other.", Range(at_least=1))
+    accumulation: int = setting(1, "Microbatches per step, computed one after the other.", AT_LEAST_ONE)
     attention_impl: str = setting(
         "auto",
         "Attention: xla (plain), cudnn (NVIDIA), splash (TPU); auto: the fastest that supports it.",

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from bertjax.config.fields import DROPOUT, POSITIVE, Range, setting
+from bertjax.config.fields import AT_LEAST_ONE, DROPOUT, NON_NEGATIVE, POSITIVE, Range, setting
 from bertjax.config.validation import require
 
 POOLINGS = ("mean", "cls", "max")  # of a text's states to its vector
@@ -19,19 +19,17 @@ class ModelConfig:
     """The encoder's shape, in Hugging Face's names for it."""
 
     model_type: str = setting("bert", "Architecture used on export; does not affect computation.", MODEL_TYPES)
-    vocab_size: int = setting(30522, "Entries of the vocabulary; 0: those of the tokenizer.", Range(at_least=0))
-    hidden_size: int = setting(768, "Width of the hidden states.", Range(at_least=1))
-    embedding_size: int = setting(
-        0, "Width of the embedding tables before projection (ALBERT); 0: hidden_size.", Range(at_least=0)
-    )
-    num_hidden_layers: int = setting(12, "Transformer layers.", Range(at_least=1))
+    vocab_size: int = setting(30522, "Entries of the vocabulary; 0: those of the tokenizer.", NON_NEGATIVE)
+    hidden_size: int = setting(768, "Width of the hidden states.", AT_LEAST_ONE)
+    embedding_size: int = setting(0, "Width of embeddings before projection (ALBERT); 0: hidden_size.", NON_NEGATIVE)
+    num_hidden_layers: int = setting(12, "Transformer layers.", AT_LEAST_ONE)
     num_hidden_groups: int = setting(
-        0, "Groups of layers that share their parameters (ALBERT); 0: layers share none.", Range(at_least=0)
+        0, "Groups of layers that share parameters (ALBERT); 0: none shared.", NON_NEGATIVE
     )
-    num_attention_heads: int = setting(12, "Attention heads per layer.", Range(at_least=1))
-    intermediate_size: int = setting(3072, "Width of the MLP.", Range(at_least=1))
-    max_position_embeddings: int = setting(512, "Longest sequence, in tokens.", Range(at_least=1))
-    type_vocab_size: int = setting(2, "Segment types; 0: no segment embeddings (DistilBERT).", Range(at_least=0))
+    num_attention_heads: int = setting(12, "Attention heads per layer.", AT_LEAST_ONE)
+    intermediate_size: int = setting(3072, "Width of the MLP.", AT_LEAST_ONE)
+    max_position_embeddings: int = setting(512, "Longest sequence, in tokens.", AT_LEAST_ONE)
+    type_vocab_size: int = setting(2, "Segment types; 0: no segment embeddings (DistilBERT).", NON_NEGATIVE)
     hidden_act: str = setting("gelu", "Activation; gelu is exact (erf), gelu_new the tanh approximation.", ACTIVATIONS)
     pooler_act: str = setting("tanh", "Activation of the pooler; DistilBERT has relu.", POOLER_ACTIVATIONS)
     hidden_dropout_prob: float = setting(0.1, "Dropout of embeddings and of layer outputs.", DROPOUT)
@@ -43,22 +41,20 @@ class ModelConfig:
     initializer_range: float = setting(0.02, "Standard deviation of initial weights.", POSITIVE)
     # ModernBERT's settings (Warner et al. 2024, arXiv:2412.13663); each works without the others.
     pre_norm: bool = setting(
-        False, "LayerNorm before attention (except in the first layer) and MLP, and after the last layer."
+        False, "LayerNorm before attention (not in the first layer) and MLP, and after all layers."
     )
     use_bias: bool = setting(True, "Biases in dense layers and LayerNorms; output heads always have one.")
     gated_mlp: bool = setting(False, "hidden_act(x·intermediate) * (x·gate) instead of hidden_act(x·intermediate).")
     global_rope_theta: float = setting(
-        0.0, "Base of rotary positions, except in local layers; 0: learned positions.", Range(at_least=0)
+        0.0, "Base of rotary positions in global layers; 0: learned positions.", NON_NEGATIVE
     )
-    local_rope_theta: float = setting(0.0, "Base of rotary positions in local layers.", Range(at_least=0))
+    local_rope_theta: float = setting(0.0, "Base of rotary positions in local layers.", NON_NEGATIVE)
     local_attention: int = setting(
         0, "Window of local attention, half of it to each side; 0: all layers are global.", Range(at_least=2, special=0)
     )
-    global_attn_every_n_layers: int = setting(
-        1, "With a window, layers 0, n, 2n, … are global and the others local.", Range(at_least=1)
-    )
+    global_attn_every_n_layers: int = setting(1, "With local attention, layers 0, n, 2n, … are global.", AT_LEAST_ONE)
     prediction_head: bool = setting(
-        False, "Task heads read dense, hidden_act and LayerNorm per row instead of BERT's pooler."
+        False, "Tasks read dense, hidden_act and LayerNorm per row instead of BERT's pooler."
     )
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ The defaults are BERT-Base as published (Devlin et al. 2018, arXiv:1810.04805, a
 import dataclasses
 
 from bertjax.config.data import PAIR_TASKS, MaskingConfig, Sequencing
-from bertjax.config.fields import FRACTION, POSITIVE, REQUIRED, Range, Resume, setting
+from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, REQUIRED, Range, Resume, setting
 from bertjax.config.layout import DTYPES, LayoutConfig, MeshConfig
 from bertjax.config.model import ModelConfig
 from bertjax.config.optimizer import OptimizerConfig
@@ -19,15 +19,15 @@ from bertjax.config.validation import require
 class Phase:
     """A stretch of training with one batch shape."""
 
-    steps: int = setting(REQUIRED, "Optimizer steps.", Range(at_least=1))
+    steps: int = setting(REQUIRED, "Optimizer steps.", AT_LEAST_ONE)
     length: int = setting(REQUIRED, "Tokens per row.", Range(at_least=8))
-    batch: int = setting(REQUIRED, "Rows per step, over all devices.", Range(at_least=1))
+    batch: int = setting(REQUIRED, "Rows per step, over all devices.", AT_LEAST_ONE)
     learning_rate: float = setting(
-        0.0, "Peak of a schedule that restarts with this phase; 0: the schedule continues.", Range(at_least=0)
+        0.0, "Peak of a schedule that restarts here; 0: the schedule continues.", NON_NEGATIVE
     )
-    warmup_steps: int = setting(0, "Warm-up steps of the restarted schedule.", Range(at_least=0))
+    warmup_steps: int = setting(0, "Warm-up steps of the restarted schedule.", NON_NEGATIVE)
     global_rope_theta: float = setting(
-        0.0, "Instead of the model's, which must be that of the last phase; 0: the model's.", Range(at_least=0)
+        0.0, "Instead of the model's, which must be that of the last phase; 0: the model's.", NON_NEGATIVE
     )
 
 
@@ -40,13 +40,9 @@ class DistillationConfig:
     )
     initialize: bool = setting(True, "Start from the teacher's embeddings, head and evenly spaced layers.")
     temperature: float = setting(2.0, "Softmax temperature of both models' logits.", POSITIVE)
-    soft_weight: float = setting(
-        5.0, "Weight of the divergence from the teacher's predictions of masked tokens.", Range(at_least=0)
-    )
-    masked_lm_weight: float = setting(2.0, "Weight of the masked-LM loss.", Range(at_least=0))
-    cosine_weight: float = setting(
-        1.0, "Weight of the cosine distance between both models' hidden states.", Range(at_least=0)
-    )
+    soft_weight: float = setting(5.0, "Weight of the divergence from the teacher's predictions.", NON_NEGATIVE)
+    masked_lm_weight: float = setting(2.0, "Weight of the masked-LM loss.", NON_NEGATIVE)
+    cosine_weight: float = setting(1.0, "Weight of the cosine distance between hidden states.", NON_NEGATIVE)
 
 
 _PUBLISHED = (Phase(steps=900_000, length=128, batch=256), Phase(steps=100_000, length=512, batch=256))
@@ -58,18 +54,14 @@ class Config:
 
     # Its fingerprint is compared instead of its path.
     corpus: str = setting("", "Folder written by bertjax.prepare.", resume=Resume.FREE)
-    seed: int = setting(0, "Seed of parameters, data order, masks and dropout.", Range(at_least=0))
+    seed: int = setting(0, "Seed of parameters, data order, masks and dropout.", NON_NEGATIVE)
     init_from: str = setting("", "Workdir, checkpoint or exported folder whose parameters training starts from.")
     phases: tuple[Phase, ...] = setting(_PUBLISHED, "Stretches of training, in order.", resume=Resume.PAST)
     next_sentence: bool = setting(True, "Next-sentence prediction: half of the pairs are random.")
     sentence_order: bool = setting(False, "Sentence-order prediction (ALBERT): half of the pairs are swapped.")
-    full_sentences: bool = setting(
-        False, "Without pairs: rows of whole sentences, continued across documents (RoBERTa)."
-    )
+    full_sentences: bool = setting(False, "Without pairs: rows of whole sentences, across documents (RoBERTa).")
     short_seq_prob: float = setting(0.1, "Probability that an example gets a random shorter length.", FRACTION)
-    packing: int = setting(
-        0, "Most sequences per row, which do not attend to one another; 0: one per row, padded.", Range(at_least=0)
-    )
+    packing: int = setting(0, "Most sequences per row, without attending to one another; 0: one, padded.", NON_NEGATIVE)
     dtype: str = setting("auto", "Dtype of computation; auto: bfloat16 on accelerators, float32 on CPU.", DTYPES)
     model: ModelConfig = setting(ModelConfig, "Shape of the encoder.")
     masking: MaskingConfig = setting(MaskingConfig, "Choice and replacement of the tokens to predict.")
@@ -77,24 +69,21 @@ class Config:
     distillation: DistillationConfig = setting(DistillationConfig, "Losses against a teacher's outputs.")
     mesh: MeshConfig = setting(MeshConfig, "Devices along each axis of the mesh.", resume=Resume.FREE)
     layout: LayoutConfig = setting(LayoutConfig, "Layout of the computation on devices.", resume=Resume.FREE)
-    log_every: int = setting(100, "Steps between log lines.", Range(at_least=1), Resume.FREE)
+    log_every: int = setting(100, "Steps between log lines.", AT_LEAST_ONE, Resume.FREE)
     eval_every: int = setting(
-        10_000,
-        "Steps between evaluations, besides the one at the end; 0: only that one.",
-        Range(at_least=0),
-        Resume.FREE,
+        10_000, "Steps between evaluations; there is one at the end as well; 0: only that.", NON_NEGATIVE, Resume.FREE
     )
-    eval_sequences: int = setting(10_000, "Most held-out sequences per evaluation.", Range(at_least=1), Resume.FREE)
+    eval_sequences: int = setting(10_000, "Most held-out sequences per evaluation.", AT_LEAST_ONE, Resume.FREE)
     checkpoint_every: int = setting(
-        5_000, "Steps between checkpoints, besides those at the end and on SIGTERM.", Range(at_least=1), Resume.FREE
+        5_000, "Steps between checkpoints; also at the end and on SIGTERM.", AT_LEAST_ONE, Resume.FREE
     )
-    keep_last: int = setting(3, "Number of the latest checkpoints to keep.", Range(at_least=1), Resume.FREE)
+    keep_last: int = setting(3, "Number of the latest checkpoints to keep.", AT_LEAST_ONE, Resume.FREE)
     keep_every: int = setting(
-        0, "Checkpoints at multiples of this step are kept permanently; 0: none.", Range(at_least=0), Resume.FREE
+        0, "Steps between checkpoints that are kept permanently; 0: none.", NON_NEGATIVE, Resume.FREE
     )
-    reader_threads: int = setting(2, "Threads that make batches.", Range(at_least=1), Resume.FREE)
+    reader_threads: int = setting(2, "Threads that make batches.", AT_LEAST_ONE, Resume.FREE)
     profile_steps: tuple[int, ...] = setting(
-        (), "(first, last) step of a profiler trace, counted from 1; empty: none.", resume=Resume.FREE
+        (), "(first, last) step of a profiler trace, from 1; empty: none.", resume=Resume.FREE
     )
 
     @property

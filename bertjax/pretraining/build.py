@@ -17,7 +17,8 @@ from bertjax.arrays.trees import named_leaves
 from bertjax.checkpoints import pretrained, store
 from bertjax.config.model import ModelConfig
 from bertjax.config.parse import from_config_dict, to_dict
-from bertjax.config.pretraining import Config, Phase, resume_conflict
+from bertjax.config.pretraining import Config, Phase
+from bertjax.config.resume import resume_conflict
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
@@ -45,7 +46,7 @@ def make_objective(config: Config) -> loop.Objective:
         dtype=compute_dtype(config.dtype),
         unroll=config.layout.unroll,
         remat=config.layout.remat,
-        attention=config.layout.attention,
+        attention=config.layout.attention_impl,
     )
     if config.distillation.teacher:
         return distillation.objective(config, model)
@@ -91,7 +92,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
 
     Raises:
-      UserError: config.layout.attention asks for one that cannot.
+      UserError: config.layout.attention_impl asks for one that cannot.
     """
     request = fused_attention.Request(
         platform=fused_attention.platform(mesh.devices.flat[0]),
@@ -104,7 +105,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     model = config.model
     windows = {model.attention_window if model.is_local(layer) else 0 for layer in range(model.num_hidden_layers)}
     asked = [dataclasses.replace(request, window=window) for window in windows]
-    return " and ".join(sorted({fused_attention.choose(config.layout.attention, one) for one in asked}))
+    return " and ".join(sorted({fused_attention.choose(config.layout.attention_impl, one) for one in asked}))
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:

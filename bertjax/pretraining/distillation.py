@@ -66,7 +66,7 @@ def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[loop.Read, 
         pairs="",
         dtype=compute_dtype(config.dtype),
         unroll=config.layout.unroll,
-        attention=config.layout.attention,
+        attention=config.layout.attention_impl,
         states=True,
     )
     host = {name: teacher.params[name] for name in _READ}

@@ -35,8 +35,8 @@ PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
 # Without dropout, at a length that the kernel can: (mesh, layout); the first is what the others are compared with.
 PLAIN = "plain attention"
 KERNELS = {
-    PLAIN: (None, {"attention": "xla"}),
-    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention": "splash", "remat": "bert"}),
+    PLAIN: (None, {"attention_impl": "xla"}),
+    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention_impl": "splash", "remat": "bert"}),
 }
 # Of shared layers, and of layers that are not alike, with windows in blocks: one device, and everything at once.
 FAMILY = ("albert", "modernbert")
