@@ -1,16 +1,18 @@
 """Law 7: an unknown config key is an error, and another corpus, tokenizer or mathematics is no way to resume."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 
 from bertjax.config.finetuning import FinetuneConfig
 from bertjax.config.layout import LayoutConfig, MeshConfig
-from bertjax.config.parse import from_config_dict
+from bertjax.config.parse import from_config_dict, to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
 from bertjax.errors import UserError
+from bertjax.finetuning.run import finetune
 from bertjax.pretraining.run import train
 from tests.support.commands import run
 
@@ -58,6 +60,12 @@ def test_a_sweep_may_get_other_runs_places_and_layouts_but_no_other_mathematics(
             value = "changed"
         new = dataclasses.replace(saved, **{name.split(".")[0]: value})
         assert resume_conflict(saved, new).startswith(f"{name} (was "), name
+
+
+def test_a_workdir_of_no_sweep_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(Config())))
+    with pytest.raises(UserError, match=r"config\.json cannot be read as a sweep's \(unknown key config\.corpus"):
+        finetune(FinetuneConfig(task="glue/cola", init_from="runs/base"), tmp_path)
 
 
 def _other_model(config, **changes):
