@@ -1,11 +1,9 @@
 """How fast a run is: what its clock says."""
 
+import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
-
-from bertjax.config.pretraining import Config
-from bertjax.model import flops
 
 
 class Clock:
@@ -50,30 +48,33 @@ class _Pause:
         self._clock._paused += time.perf_counter() - self._before
 
 
-class Speed:
-    """Tokens and model FLOPs a second between log lines."""
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a step computes."""
 
-    def __init__(self, config: Config, clock: Clock, start: int, peak: float | None) -> None:
-        """Begins at step `start`; `peak` is the devices' FLOP/s, where known."""
-        self._config, self._clock, self._step, self._peak = config, clock, start, peak
+    tokens: int
+    flops: float  # of the model
+
+
+class Speed:
+    """Tokens and model FLOPs per second between log lines."""
+
+    def __init__(self, clock: Clock, work: Callable[[int], Work], start: int, peak: float | None) -> None:
+        """Begins at step `start`; `work` is that of the step after so many, `peak` the devices' FLOP/s, where known."""
+        self._clock, self._work, self._step, self._peak = clock, work, start, peak
 
     def since_last(self, step: int) -> dict[str, float]:
         """The `perf/…` values of the steps since the last call."""
-        tokens, work = 0, 0.0
-        for done in range(self._step, step):
-            phase = self._config.phases[self._config.locate(done)[0]]
-            tokens += phase.batch * phase.length
-            predictions = self._config.masking.predictions(phase.length, self._config.packing)
-            sequence = flops.training_flops(self._config.model, phase.length, predictions, bool(self._config.pairs))
-            work += phase.batch * sequence
+        work = [self._work(done) for done in range(self._step, step)]
+        tokens, flops = sum(each.tokens for each in work), sum(each.flops for each in work)
         self._step = step
         seconds, waited = self._clock.read()
         values = {
             "perf/seconds": seconds,
             "perf/tokens_per_second": tokens / seconds,
-            "perf/model_flops_per_second": work / seconds,
+            "perf/model_flops_per_second": flops / seconds,
             "perf/input_wait": waited / seconds,
         }
         if self._peak:
-            values["perf/mfu"] = work / seconds / self._peak
+            values["perf/mfu"] = flops / seconds / self._peak
         return values
