@@ -52,21 +52,14 @@ def stream(corpus: str, pairs: str, length: int, layout: str) -> Any:
     """The rows of a layout, short sequences as in BERT."""
     from bertjax.config.data import MaskingConfig, Sequencing
     from bertjax.corpus.format import Corpus
-    from bertjax.data.stream import Stream
+    from bertjax.data.stream import RowFormat, Stream
     from bertjax.data.token_info import Vocabulary
     from bertjax.text.tokenizer import load_tokenizer
 
     packing = max(4, length // 64) if LAYOUTS[layout] is None else 0
     vocabulary = Vocabulary.of(load_tokenizer(Path(corpus) / "tokenizer"))
-    return Stream(
-        Corpus.open(corpus),
-        vocabulary,
-        MaskingConfig(),
-        length=length,
-        seed=0,
-        name="phase 0",
-        sequencing=Sequencing(pairs, packing=packing),
-    )
+    row_format = RowFormat(length, MaskingConfig(), Sequencing(pairs, packing=packing))
+    return Stream(Corpus.open(corpus), vocabulary, row_format, 0, "phase 0")
 
 
 def share(corpus: str, pairs: str, length: int, layout: str) -> float:

@@ -15,6 +15,7 @@ on the CPU in float32, without torch.compile and without peaks.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -40,6 +41,19 @@ BANDWIDTH = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row of the table."""
+
+    size: str
+    length: int
+    rows: int
+    dropout: float  # on attention's probabilities
+    gpu: bool
+    seconds: float  # of timing
+    layout: dict[str, Any]  # bertjax's
+
+
 def main() -> None:
     """Prints a table, or with --child measures one of its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,7 +69,8 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(**json.loads(arguments.child))))
+        child = json.loads(arguments.child)
+        print(json.dumps(measure(child["runner"], Case(**child["case"]))))
         return
     gpu = has_gpu()
     tokens = arguments.tokens or (16384 if gpu else 1024)
@@ -64,9 +79,8 @@ def main() -> None:
     for size in (arguments.sizes or ("base,large" if gpu else "tiny")).split(","):
         for length in map(int, (arguments.lengths or ("128,512" if gpu else "128")).split(",")):
             for dropout in map(float, (arguments.attention_dropout or ("0.1,0" if gpu else "0.1")).split(",")):
-                shape = {"size": size, "length": length, "rows": tokens // length, "dropout": dropout}
                 layout = {"remat": arguments.remat, "unroll": arguments.unroll}
-                compare(shape | layout | {"gpu": gpu, "seconds": seconds})
+                compare(Case(size, length, tokens // length, dropout, gpu, seconds, layout))
 
 
 def has_gpu() -> bool:
@@ -75,19 +89,19 @@ def has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "gpu"
 
 
-def compare(row: dict[str, Any]) -> None:
+def compare(case: Case) -> None:
     """Measures and prints bertjax and its competitor."""
     for runner in ("bertjax", "torch"):
-        child = json.dumps(row | {"runner": runner})
+        child = json.dumps({"runner": runner, "case": dataclasses.asdict(case)})
         result = subprocess.run([sys.executable, __file__, "--child", child], stdout=subprocess.PIPE, text=True)
-        name = f"{row['size']:5} {row['length']:3} attention dropout {row['dropout']:<4g}{runner:8}"
+        name = f"{case.size:5} {case.length:3} attention dropout {case.dropout:<4g}{runner:8}"
         if result.returncode:  # its own words stand above
             print(f"{name} failed", flush=True)
             continue
         found = json.loads(result.stdout.splitlines()[-1])
         step = found["step"]
         mfu = f" MFU {found['model_flops'] / step / found['peak']:6.1%}" if found["peak"] else ""
-        speed = f"{step * 1e3:9.2f} ms {row['rows'] * row['length'] / step:11,.0f} tokens/s{mfu}"
+        speed = f"{step * 1e3:9.2f} ms {case.rows * case.length / step:11,.0f} tokens/s{mfu}"
         print(f"{name} {speed}  {found['attention']}{bound(found)}", flush=True)
 
 
@@ -105,22 +119,22 @@ def bound(found: dict[str, Any]) -> str:
     return f"{text}: at least {parts}; bound by {slowest}, of which it reaches {times[slowest] / found['step']:.0%}"
 
 
-def measure(runner: str, seconds: float, **row: Any) -> dict[str, Any]:
+def measure(runner: str, case: Case) -> dict[str, Any]:
     """The median time of a step and what is known about it."""
-    step, found = (bertjax_step if runner == "bertjax" else torch_step)(**row)
+    step, found = (bertjax_step if runner == "bertjax" else torch_step)(case)
     for _ in range(3):
         float(step())
     before = time.perf_counter()
     float(step())
     together = max(1, round(0.5 / (time.perf_counter() - before)))  # so many at once, then one waits
     times: list[float] = []
-    while sum(times) * together < seconds or len(times) < 3:
+    while sum(times) * together < case.seconds or len(times) < 3:
         before = time.perf_counter()
         for _ in range(together):
             loss = step()
         float(loss)
         times.append((time.perf_counter() - before) / together)
-    return found | costs(**row) | {"step": float(np.median(times))}
+    return found | costs(case) | {"step": float(np.median(times))}
 
 
 def model_config(size: str, dropout: float) -> Any:
@@ -136,7 +150,7 @@ def model_config(size: str, dropout: float) -> Any:
     )
 
 
-def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[str, Any]:
+def costs(case: Case) -> dict[str, Any]:
     """What the mathematics needs, and what the device can do."""
     import jax
 
@@ -144,9 +158,10 @@ def costs(size: str, length: int, rows: int, dropout: float, **_: Any) -> dict[s
     from bertjax.model.flops import training_flops
     from bertjax.parallel.mesh import peak_flops
 
-    predictions = MaskingConfig().predictions(length)
+    predictions = MaskingConfig().predictions(case.length)
+    model = model_config(case.size, case.dropout)
     return {
-        "model_flops": rows * training_flops(model_config(size, dropout), length, predictions),
+        "model_flops": case.rows * training_flops(model, case.length, predictions),
         "peak": peak_flops(jax.devices()[:1]),
         "bandwidth": BANDWIDTH.get(jax.devices()[0].device_kind),
     }
@@ -175,9 +190,7 @@ def make_batch(rows: int, length: int) -> dict[str, np.ndarray]:
     }
 
 
-def bertjax_step(
-    size: str, length: int, rows: int, dropout: float, gpu: bool, remat: str, unroll: int
-) -> tuple[Callable[[], Any], dict[str, Any]]:
+def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     """A function that starts one step and returns its loss, and what the program says about itself."""
     import jax
 
@@ -190,13 +203,13 @@ def bertjax_step(
     from bertjax.pretraining import build
     from bertjax.trainer import loop
 
-    phase = Phase(steps=1, length=length, batch=rows)
-    layout = LayoutConfig(remat=remat, unroll=unroll)
-    config = Config(model=model_config(size, dropout), layout=layout, phases=(phase,))
+    phase = Phase(steps=1, length=case.length, batch=case.rows)
+    layout = LayoutConfig(**case.layout)
+    config = Config(model=model_config(case.size, case.dropout), layout=layout, phases=(phase,))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     objective = build.make_objective(config)
     optimizer, schedule = build.make_optimizer(config)
-    batch = put_batch(make_batch(rows, length), mesh)
+    batch = put_batch(make_batch(case.rows, case.length), mesh)
     state = loop.init_state(objective, optimizer, batch, mesh, seed=0)
     traced = loop.make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
     compiled = traced.lower().compile()
@@ -213,9 +226,7 @@ def bertjax_step(
     }
 
 
-def torch_step(
-    size: str, length: int, rows: int, dropout: float, gpu: bool, **_: Any
-) -> tuple[Callable[[], Any], dict[str, Any]]:
+def torch_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     """The same of `transformers`."""
     # JAX is asked for the device's name later, and must not take its memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -223,23 +234,23 @@ def torch_step(
     from transformers import BertConfig, BertForPreTraining
 
     torch.manual_seed(0)
-    if gpu:
+    if case.gpu:
         torch.set_float32_matmul_precision("high")
-    device = "cuda" if gpu else "cpu"
-    layers, width, heads, inner = SIZES[size]
+    device = "cuda" if case.gpu else "cpu"
+    layers, width, heads, inner = SIZES[case.size]
     config = BertConfig(
         num_hidden_layers=layers,
         hidden_size=width,
         num_attention_heads=heads,
         intermediate_size=inner,
-        attention_probs_dropout_prob=dropout,
+        attention_probs_dropout_prob=case.dropout,
     )
     config._attn_implementation = "sdpa"
     model = BertForPreTraining(config).to(device).train()
     assert model.config._attn_implementation == "sdpa"
-    run = torch.compile(model) if gpu else model
-    batch = make_batch(rows, length)
-    labels = np.full((rows, length), -100)
+    run = torch.compile(model) if case.gpu else model
+    batch = make_batch(case.rows, case.length)
+    labels = np.full((case.rows, case.length), -100)
     np.put_along_axis(labels, batch["masked_lm_positions"], batch["masked_lm_ids"], 1)
     inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
     inputs |= {"labels": labels, "next_sentence_label": batch["next_sentence_labels"]}
@@ -251,14 +262,14 @@ def torch_step(
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=gpu):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=case.gpu):
             loss = run(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return loss.detach()
 
-    return step, {"attention": "sdpa, compiled" if gpu else "sdpa"}
+    return step, {"attention": "sdpa, compiled" if case.gpu else "sdpa"}
 
 
 if __name__ == "__main__":

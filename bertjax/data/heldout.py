@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.config.pretraining import Config
 from bertjax.corpus.format import Corpus
-from bertjax.data.stream import Batch, Stream
+from bertjax.data.stream import Batch, RowFormat, Stream
 from bertjax.data.token_info import Vocabulary
 
 # Not the run's seed: runs with different seeds are scored on the same masks.
@@ -20,9 +19,7 @@ _BLOCKS = 64
 def heldout_batches(
     corpus: Corpus,
     vocabulary: Vocabulary,
-    config: Config,
-    *,
-    length: int,
+    row_format: RowFormat,
     batch: int,
     limit: int | None = None,
     rows: slice | np.ndarray | None = None,
@@ -32,8 +29,7 @@ def heldout_batches(
     Args:
       corpus: the held-out split.
       vocabulary: of the tokenizer that made the corpus.
-      config: masking and sequencing are taken from it, without packing; its seed is not.
-      length: tokens of a sequence.
+      row_format: that of the training, whose packing is ignored.
       batch: sequences a batch.
       limit: stop after this many examples, a random sample of all.
       rows: a host's rows of each batch; None takes all.
@@ -45,15 +41,8 @@ def heldout_batches(
     Raises:
       UserError: pairs from fewer than two documents.
     """
-    stream = Stream(
-        corpus,
-        vocabulary,
-        config.masking,
-        length=length,
-        seed=_SEED,
-        name="heldout",
-        sequencing=dataclasses.replace(config.sequencing, packing=0),
-    )
+    padded = dataclasses.replace(row_format, sequencing=dataclasses.replace(row_format.sequencing, packing=0))
+    stream = Stream(corpus, vocabulary, padded, _SEED, "heldout")
     count = min(stream.plans.count(0), limit or np.inf)
     return _batches(stream, int(count), batch, slice(None) if rows is None else rows)
 

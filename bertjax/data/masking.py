@@ -136,28 +136,20 @@ def _spans(words: np.ndarray, special: np.ndarray, wanted: np.ndarray, keys: np.
             end = np.where(fits, further, end)
         taken = np.flatnonzero(end > begin)
         if len(taken):
-            _take(chosen, free, words, taken, word, begin, end)
+            row, column = _between(taken, begin, end, length)
+            chosen[row, column] = word[row] + 1
+            free[row, words[row, column]] = False
             left -= end - begin
         if not left.any():
             break
     return chosen
 
 
-def _take(
-    chosen: np.ndarray,
-    free: np.ndarray,
-    words: np.ndarray,
-    rows: np.ndarray,
-    word: np.ndarray,
-    begin: np.ndarray,
-    end: np.ndarray,
-) -> None:
-    """Marks the tokens [begin, end) of `rows` as chosen and their words as no longer free."""
-    columns = np.arange(chosen.shape[1])
-    inside = (columns >= begin[rows, None]) & (columns < end[rows, None])
-    row, column = np.nonzero(inside)
-    chosen[rows[row], column] = word[rows[row]] + 1
-    free[rows[row], words[rows[row], column]] = False
+def _between(rows: np.ndarray, begin: np.ndarray, end: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) of the tokens [begin, end) of `rows`, each int64 [tokens]."""
+    columns = np.arange(length)
+    row, column = np.nonzero((columns >= begin[rows, None]) & (columns < end[rows, None]))
+    return rows[row], column
 
 
 def _replace(

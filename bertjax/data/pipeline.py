@@ -20,15 +20,20 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from bertjax import host_tensorflow
-from bertjax.config.pretraining import Config
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
-from bertjax.data.stream import Batch, Stream
+from bertjax.data.stream import Batch, RowFormat, Stream
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 
 # NumPy's calls are cheap from about this many tokens on, so a tf.data element holds several batches that are smaller.
 _TOKENS_PER_CALL = 2**18
 _PADDING_SAMPLE = 10_000
+
+
+def row_format(config: Config, phase: Phase) -> RowFormat:
+    """The rows of a phase."""
+    return RowFormat(phase.length, config.masking, config.sequencing)
 
 
 class BatchSource:
@@ -47,15 +52,7 @@ class BatchSource:
             )
         self._config = config
         self._streams = [
-            Stream(
-                corpus,
-                vocabulary,
-                config.masking,
-                length=phase.length,
-                seed=config.seed,
-                name=f"phase {index}",
-                sequencing=config.sequencing,
-            )
+            Stream(corpus, vocabulary, row_format(config, phase), config.seed, f"phase {index}")
             for index, phase in enumerate(config.phases)
         ]
 

@@ -22,6 +22,7 @@ are walked side by side, one NumPy step for the k-th example of all of them.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def examples(
         shard, begin, end = block
         base = corpus.token_bases[shard]
         if sequencing.full_sentences:
-            parts = _walk_sentences(*_stretch(corpus, shard, begin, end), key, base, longest, sequencing)
+            parts = _walk_sentences(_stretch(corpus, shard, begin, end), key, base, longest, sequencing)
             parts["start"] += base
             return parts
         starts, ends = _pieces(corpus, shard, begin, end, _PIECE_LENGTHS * length)
@@ -153,27 +154,27 @@ def _targets(draws: np.ndarray, longest: int, short_sequences: float) -> np.ndar
     return targets
 
 
-def _stretch(corpus: Corpus, shard: int, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all sentences of the documents [begin, end): where they begin and end, and how many [SEP] stand before them.
+class _Sentences(NamedTuple):
+    """Sentences of a shard, counted in its tokens and the [SEP] between each two documents; int64 [sentences]."""
 
-    Counted from the beginning of the shard in tokens and in the [SEP] that stands between each two documents.
-    """
+    begins: np.ndarray
+    ends: np.ndarray
+    separators: np.ndarray  # how many [SEP] stand before each
+
+
+def _stretch(corpus: Corpus, shard: int, begin: int, end: int) -> _Sentences:
+    """All sentences of the documents [begin, end)."""
     borders = corpus.shards[shard].document_offsets[begin : end + 1].astype(np.int64)
     documents = np.repeat(np.arange(begin, end), np.diff(borders))
     offsets = corpus.shards[shard].sentence_offsets[borders[0] : borders[-1] + 1].astype(np.int64)
-    return offsets[:-1] + documents, offsets[1:] + documents, documents
+    return _Sentences(offsets[:-1] + documents, offsets[1:] + documents, documents)
 
 
 def _walk_sentences(
-    begins: np.ndarray,
-    ends: np.ndarray,
-    separators: np.ndarray,
-    key: np.uint64,
-    base: int,
-    longest: int,
-    sequencing: Sequencing,
+    sentences: _Sentences, key: np.uint64, base: int, longest: int, sequencing: Sequencing
 ) -> np.ndarray:
-    """The examples of full sentences; the first three are what `_stretch` gives, `base` is the shard's first token."""
+    """The examples of full sentences; `base` is the shard's first token."""
+    begins, ends, separators = sentences
     stretch = (begins - begins[0]) // (_PIECE_LENGTHS * longest)
     firsts = np.flatnonzero(np.diff(stretch, prepend=-1))
     covered, last = begins[firsts], ends[np.append(firsts[1:], len(begins)) - 1]

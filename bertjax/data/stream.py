@@ -1,5 +1,6 @@
 """Rows without end: epoch after epoch of a corpus, every row a pure function of its number."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -18,6 +19,15 @@ from bertjax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class RowFormat:
+    """How documents become masked rows."""
+
+    length: int  # tokens per row
+    masking: MaskingConfig
+    sequencing: Sequencing
+
+
 def check_documents(corpus: Corpus, pairs: str) -> None:
     """Refuses pairs of next sentences from fewer than two documents, with a UserError."""
     if pairs == "next_sentence" and corpus.documents < 2:
@@ -33,41 +43,30 @@ class Stream:
     Row n is the same whenever and wherever it is computed.
     """
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        vocabulary: Vocabulary,
-        masking: MaskingConfig,
-        *,
-        length: int,
-        seed: int,
-        name: str,
-        sequencing: Sequencing,
-    ):
+    def __init__(self, corpus: Corpus, vocabulary: Vocabulary, row_format: RowFormat, seed: int, name: str):
         """Describes a stream.
 
         Args:
           corpus: the split to read.
           vocabulary: of the tokenizer that made the corpus.
-          masking: how rows are masked.
-          length: tokens of a row.
+          row_format: how its documents become rows.
           seed: of all draws.
           name: streams of other names draw other numbers from the same seed.
-          sequencing: how documents become rows.
 
         Raises:
           UserError: pairs from fewer than two documents.
         """
+        sequencing = row_format.sequencing
         check_documents(corpus, sequencing.pairs)
         self.corpus = corpus
         self._vocabulary = vocabulary
-        self._masking = masking
-        self._length = length
+        self._masking = row_format.masking
+        self._length = row_format.length
         self._sequencing = sequencing
         self._shuffle = functools.partial(rng.key, seed, name, "shuffle")
         self._pair_key = rng.key(seed, name, "pairs")
         self._mask_key = rng.key(seed, name, "masks")
-        self.plans = Plans(corpus, length, seed, sequencing)
+        self.plans = Plans(corpus, row_format.length, seed, sequencing)
 
     def examples(self, rows: np.ndarray) -> np.ndarray:
         """EXAMPLE [rows]: the examples behind rows (int64, counted from 0 through all epochs).

@@ -16,6 +16,7 @@ from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data import heldout
+from bertjax.data.pipeline import row_format
 from bertjax.data.stream import check_documents
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
@@ -61,9 +62,8 @@ class HeldOut:
         batches = heldout.heldout_batches(
             self.split,
             self.vocabulary,
-            self.config,
-            length=phase.length,
-            batch=rows,
+            row_format(self.config, phase),
+            rows,
             limit=self.config.eval_sequences,
             rows=local_rows(self.mesh, rows),
         )

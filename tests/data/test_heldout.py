@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from bertjax.config.data import Sequencing
-from bertjax.config.pretraining import Config
+from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
 from bertjax.data.heldout import heldout_batches, unigram_entropy
+from bertjax.data.pipeline import row_format
 from bertjax.data.spans import examples
 from bertjax.errors import UserError
 from tests.support import synthetic
@@ -17,8 +18,9 @@ CONFIG = Config()
 
 
 def held_out(prose, config=CONFIG, **options):
-    options = {"length": 64, "batch": 31, **options}
-    return list(heldout_batches(Corpus.open(prose, "heldout"), VOCABULARY, config, **options))
+    options = {"batch": 31, **options}
+    rows = row_format(config, Phase(1, options.pop("length", 64), 1))
+    return list(heldout_batches(Corpus.open(prose, "heldout"), VOCABULARY, rows, **options))
 
 
 def test_every_example_once_and_the_rest_weighs_nothing(prose):
@@ -54,10 +56,10 @@ def test_limit_and_rows_of_a_host(prose):
 def test_pairs_need_two_documents(tmp_path):
     synthetic.write(tmp_path, {"heldout": [[[[5, 6, 7]]]]})
     with pytest.raises(UserError, match="two heldout documents"):
-        heldout_batches(Corpus.open(tmp_path, "heldout"), VOCABULARY, CONFIG, length=16, batch=2)
+        heldout_batches(Corpus.open(tmp_path, "heldout"), VOCABULARY, row_format(CONFIG, Phase(1, 16, 1)), batch=2)
     single = dataclasses.replace(CONFIG, next_sentence=False)
     split = Corpus.open(tmp_path, "heldout")
-    assert len(list(heldout_batches(split, VOCABULARY, single, length=16, batch=2))) == 1
+    assert len(list(heldout_batches(split, VOCABULARY, row_format(single, Phase(1, 16, 1)), batch=2))) == 1
 
 
 def test_unigram_entropy(tmp_path):

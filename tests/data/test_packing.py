@@ -13,7 +13,7 @@ from bertjax.data import rng
 from bertjax.data.packing import packed, strategy
 from bertjax.data.sequences import sequences
 from bertjax.data.spans import examples
-from bertjax.data.stream import Stream
+from bertjax.data.stream import RowFormat, Stream
 from tests.support import synthetic
 
 VOCABULARY = synthetic.vocabulary()
@@ -31,7 +31,7 @@ def corpus(prose):
 
 
 def stream(corpus, sequencing, length=128):
-    return Stream(corpus, VOCABULARY, MaskingConfig(), length=length, seed=0, name="phase 0", sequencing=sequencing)
+    return Stream(corpus, VOCABULARY, RowFormat(length, MaskingConfig(), sequencing), 0, "phase 0")
 
 
 @settings(max_examples=200, deadline=None)
@@ -122,7 +122,7 @@ def test_whatever_is_masked_is_predicted(masking, tmp_path):
     documents = [[[7 + i % 900] * (1 + i % 6)] for i in range(400)]
     synthetic.write(tmp_path, {"train": [documents]})
     sequencing = Sequencing("", 0.0, packing=16)
-    made = Stream(Corpus.open(tmp_path), VOCABULARY, masking, length=64, seed=0, name="phase 0", sequencing=sequencing)
+    made = Stream(Corpus.open(tmp_path), VOCABULARY, RowFormat(64, masking, sequencing), 0, "phase 0")
     batch = made.batch(np.arange(made.plans.count(0)))
     row, slot = np.nonzero(batch["masked_lm_weights"])
     masked = np.zeros(batch["input_ids"].shape, bool)

@@ -11,7 +11,7 @@ from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
-from bertjax.data.stream import Stream
+from bertjax.data.stream import RowFormat, Stream
 from tests.support import synthetic
 from tests.support.statistics import assert_share, assert_uncorrelated
 
@@ -130,15 +130,7 @@ SEQUENCINGS = {
 
 
 def make_stream(corpus, seed=0, name="phase 0", sequencing=SEQUENCINGS["next_sentence"]):
-    return Stream(
-        corpus,
-        VOCABULARY,
-        MaskingConfig(),
-        length=128,
-        seed=seed,
-        name=name,
-        sequencing=sequencing,
-    )
+    return Stream(corpus, VOCABULARY, RowFormat(128, MaskingConfig(), sequencing), seed, name)
 
 
 @pytest.mark.parametrize("sequencing", SEQUENCINGS)

@@ -9,7 +9,7 @@ import pytest
 from bertjax.arrays.trees import named_leaves
 from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
-from bertjax.data.stream import Stream
+from bertjax.data.stream import RowFormat, Stream
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms, weights
 from bertjax.objectives.terms import total
@@ -55,7 +55,7 @@ def test_packed_and_padded_rows_give_the_same_losses_and_gradients(family, corpu
     config = dataclasses.replace(FAMILIES[family], vocab_size=synthetic.VOCAB_SIZE, max_position_embeddings=LENGTH)
     sequencing = Sequencing(pairs, short_sequences=0.8, packing=5)
     vocabulary = synthetic.vocabulary()
-    made = Stream(corpus, vocabulary, MaskingConfig(), length=LENGTH, seed=0, name="phase 0", sequencing=sequencing)
+    made = Stream(corpus, vocabulary, RowFormat(LENGTH, MaskingConfig(), sequencing), 0, "phase 0")
     packed = made.batch(np.arange(6))
     padded = torn_apart(packed, pairs)
     assert len(padded["input_ids"]) > 8 and padded["masked_lm_weights"].sum() == packed["masked_lm_weights"].sum()
