@@ -1,7 +1,6 @@
 """A pre-training run put together: its objective, optimizer, batches and state, from a config and a corpus."""
 
 import dataclasses
-import itertools
 import json
 import logging
 from pathlib import Path
@@ -32,8 +31,7 @@ from bertjax.optimizers.stable_adamw import stable_adamw
 from bertjax.parallel.mesh import compute_dtype, put
 from bertjax.pretraining import distillation
 from bertjax.text.tokenizer import Tokenizer
-from bertjax.trainer.step import Batch, Objective, TeacherForward, TrainState, TrainStep
-from bertjax.trainer.step import make_train_step as compile_train_step
+from bertjax.trainer.step import Objective, TrainState
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,34 +55,6 @@ def config_for_phase(config: Config, phase: Phase) -> Config:
     """`config` with the model as it is trained in a phase."""
     theta = phase.global_rope_theta or config.model.global_rope_theta
     return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
-
-
-def make_train_step(
-    config: Config,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    mesh: Mesh,
-    start: int,
-    teacher: tuple[TeacherForward, Any] | None = None,
-) -> TrainStep:
-    """The compiled step, to be called for step `start` first and then for each that follows.
-
-    Phases that train the model in different ways have programs of their own. `teacher`: `distillation.teacher_forward`'s.
-    """
-    forward, *params = teacher or (None,)
-    steps = {}
-    for one in (config_for_phase(config, phase) for phase in config.phases):
-        objective = dataclasses.replace(make_objective(one), teacher_forward=forward)
-        steps[one.model] = compile_train_step(
-            objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation
-        )
-    numbers = itertools.count(start)
-
-    def step(state: TrainState, batch: Batch) -> Any:
-        phase = config.phases[config.locate(next(numbers))[0]]
-        return steps[config_for_phase(config, phase).model](state, batch, *params)
-
-    return step
 
 
 def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
@@ -178,9 +148,7 @@ def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teache
     }
 
 
-def restore_run(
-    config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: TrainState
-) -> TrainState | None:
+def restore_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: TrainState) -> TrainState | None:
     """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
 
     Raises:

@@ -4,7 +4,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from types import FrameType, TracebackType
+from types import FrameType
 
 import jax
 from jax.sharding import Mesh
@@ -85,9 +85,7 @@ class StopSignal:
         self._before = {s: signal.signal(s, self._request) for s in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -1,8 +1,8 @@
 """How fast a run is: what its clock says."""
 
-import dataclasses
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -14,7 +14,7 @@ class Clock:
         self._paused = 0.0
         self._waited = 0.0
 
-    def waiting(self, batches: Iterable[Any]) -> Iterable[Any]:
+    def waiting(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches, timing how long each keeps the loop waiting."""
         iterator = iter(batches)
         while True:
@@ -25,9 +25,12 @@ class Clock:
                 return
             yield batch
 
-    def paused(self) -> "_Pause":
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
         """A context whose time does not count."""
-        return _Pause(self)
+        before = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - before
 
     def read(self) -> tuple[float, float]:
         """(seconds of training, seconds of them spent waiting for input) since the last reading."""
@@ -37,36 +40,19 @@ class Clock:
         return reading
 
 
-class _Pause:
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._before = time.perf_counter()
-
-    def __exit__(self, *error: Any) -> None:
-        self._clock._paused += time.perf_counter() - self._before
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What a step computes."""
-
-    tokens: int
-    flops: float  # of the model
-
-
 class Speed:
     """Tokens and model FLOPs per second between log lines."""
 
-    def __init__(self, clock: Clock, work: Callable[[int], Work], start: int, peak: float | None) -> None:
-        """Begins at step `start`; `work` is that of the step after so many, `peak` the devices' FLOP/s, where known."""
+    def __init__(self, clock: Clock, work: Callable[[int], tuple[int, float]], start: int, peak: float | None) -> None:
+        """Begins at step `start`.
+
+        `work` gives (tokens, model FLOPs) of a step, counted from 0; `peak` is the devices' FLOP/s, where known.
+        """
         self._clock, self._work, self._step, self._peak = clock, work, start, peak
 
     def since_last(self, step: int) -> dict[str, float]:
         """The `perf/…` values of the steps since the last call."""
-        work = [self._work(done) for done in range(self._step, step)]
-        tokens, flops = sum(each.tokens for each in work), sum(each.flops for each in work)
+        tokens, flops = map(sum, zip(*map(self._work, range(self._step, step)), strict=True))
         self._step = step
         seconds, waited = self._clock.read()
         values = {
