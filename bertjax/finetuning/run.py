@@ -33,7 +33,8 @@ from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
-from bertjax.trainer import loop, metrics
+from bertjax.trainer import metrics
+from bertjax.trainer.loop import StopSignal
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     # -- the runs that are still to do
     done = _read_records(workdir)
     todo = [run for run in config.runs() if run.name not in done]
-    with loop.StopSignal() as stop:
+    with StopSignal() as stop:
         last = len(done) + len(todo)
         for number, run in enumerate(todo, start=len(done) + 1):
             _LOG.info(f"run {number} of {last}: {run.name}")
@@ -92,18 +93,12 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     return _report(made, dev, list(done.values()), workdir)
 
 
-def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path, show_progress: bool) -> Result | None:
+def _run(sweep: Sweep, run: Run, stop: StopSignal, workdir: Path, show_progress: bool) -> Result | None:
     folder = workdir / "runs" / run.name
     folder.mkdir(parents=True, exist_ok=True)
     writer = metrics.MetricsWriter(folder, 0)
-
-    def on_epoch(epoch: int, step: int, scores: dict[str, dict[str, float]]) -> None:
-        writer.write(
-            step, {f"{split}/{name}": value for split, found in scores.items() for name, value in found.items()}
-        )
-
     try:
-        return sweep.train(run, stop, writer.write, on_epoch, show_progress)
+        return sweep.train(run, stop, writer.write, show_progress)
     except UserError as error:
         raise UserError(f"{run.name}: {error}") from error
     finally:

@@ -1,7 +1,6 @@
 """A pre-training run put together: its objective, optimizer, batches and state, from a config and a corpus."""
 
 import dataclasses
-import itertools
 import json
 import logging
 from pathlib import Path
@@ -33,12 +32,12 @@ from bertjax.optimizers.stable_adamw import stable_adamw
 from bertjax.parallel.mesh import compute_dtype, put
 from bertjax.pretraining import distillation
 from bertjax.text.tokenizer import Tokenizer
-from bertjax.trainer import loop
+from bertjax.trainer.step import Objective, TrainState
 
 _LOG = logging.getLogger(__name__)
 
 
-def make_objective(config: Config) -> loop.Objective:
+def make_objective(config: Config) -> Objective:
     """The model of `config` with the pre-training objective."""
     model = PretrainingModel(
         config.model,
@@ -50,40 +49,13 @@ def make_objective(config: Config) -> loop.Objective:
     )
     if config.distillation.teacher:
         return distillation.objective(config, model)
-    return loop.Objective(model, losses.terms, losses.weights)
+    return Objective(model, losses.terms, losses.weights)
 
 
-def in_phase(config: Config, phase: Phase) -> Config:
+def config_for_phase(config: Config, phase: Phase) -> Config:
     """`config` with the model as it is trained in a phase."""
     theta = phase.global_rope_theta or config.model.global_rope_theta
     return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
-
-
-def make_train_step(
-    config: Config,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    mesh: Mesh,
-    start: int,
-    teacher: tuple[loop.Read, Any] | None = None,
-) -> loop.TrainStep:
-    """The compiled step, to be called for step `start` first and then for each that follows.
-
-    Phases that train the model in different ways have programs of their own. `teacher`: `distillation.reader`'s.
-    """
-    parts = config.layout.accumulation
-    read, *params = teacher or (None,)
-    steps = {
-        one.model: loop.make_train_step(make_objective(one), optimizer, schedule, mesh, config.seed, parts, read)
-        for one in (in_phase(config, phase) for phase in config.phases)
-    }
-    numbers = itertools.count(start)
-
-    def step(state: loop.TrainState, batch: loop.Batch) -> Any:
-        phase = config.phases[config.locate(next(numbers))[0]]
-        return steps[in_phase(config, phase).model](state, batch, *params)
-
-    return step
 
 
 def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
@@ -177,9 +149,7 @@ def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teache
     }
 
 
-def restore_run(
-    config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: loop.TrainState
-) -> loop.TrainState | None:
+def restore_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: TrainState) -> TrainState | None:
     """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
 
     Raises:
@@ -192,10 +162,10 @@ def restore_run(
         return None
     params, optimizer, meta = restored
     step = put(np.int32(meta["step"]), abstract.step.sharding)
-    return loop.TrainState(step=step, params=params, optimizer=optimizer)
+    return TrainState(step=step, params=params, optimizer=optimizer)
 
 
-def with_params_of(config: Config, state: loop.TrainState, tokenizer: Tokenizer) -> loop.TrainState:
+def load_initial_params(config: Config, state: TrainState, tokenizer: Tokenizer) -> TrainState:
     """`state` with the parameters of `config.init_from`; the optimizer starts anew.
 
     Raises:

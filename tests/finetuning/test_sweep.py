@@ -18,7 +18,7 @@ from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
 from bertjax.finetuning.task_model import open_setup
 from bertjax.interop.loading import load_model
-from bertjax.trainer import loop
+from bertjax.trainer.loop import StopSignal
 from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function"]
@@ -142,8 +142,8 @@ def open_sweep(config: FinetuneConfig) -> Sweep:
 
 def params_after(config: FinetuneConfig) -> list[dict]:
     sweep = open_sweep(config)
-    with loop.StopSignal() as stop:
-        runs = [sweep.train(one, stop, show_progress=False) for one in config.runs()]
+    with StopSignal() as stop:
+        runs = [sweep.train(one, stop, lambda step, values: None, show_progress=False) for one in config.runs()]
     return [jax.device_get(named_leaves(result.params)) for result in runs]
 
 
