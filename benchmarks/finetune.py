@@ -85,7 +85,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     from bertjax.finetuning.sweep import Sweep
     from bertjax.finetuning.task_model import open_setup
     from bertjax.tasks import outputs
-    from bertjax.trainer import loop
+    from bertjax.trainer.loop import StopSignal
 
     spec = SPECS[name]
     config = FinetuneConfig(
@@ -105,9 +105,9 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     job = Job(config, kind, labels, train.batches, dev.batches)
     records = {}
     spawn = multiprocessing.get_context("spawn")
-    with loop.StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
+    with StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
         for run in config.runs():
-            result = sweep.train(run, stop, shown=False)
+            result = sweep.train(run, stop, lambda step, values: None, show_progress=False)
             ours = result.scores[dev.name][setup.task.metric], result.examples_per_second
             scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
             found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)

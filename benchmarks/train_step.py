@@ -3,7 +3,7 @@
 python benchmarks/train_step.py [--sizes=tiny,base] [--rounds=5] [--seconds=6]
 
 The competitors are `transformers`' BertForPreTraining, eager and sdpa, as users get it (its masked-LM head scores
-every position), with torch.optim.AdamW and gradient clipping. bertjax runs the step of bertjax/trainer/loop.py,
+every position), with torch.optim.AdamW and gradient clipping. bertjax runs the step of bertjax/trainer/step.py,
 which scores the masked positions alone. All take the same batch and every core. Each is a process of its own; they run
 in turn, and in every round each is timed for as long; the table gives the median step of all rounds. All get their
 memory in huge pages, as the scripts in launch/ do; GLIBC_TUNABLES= (empty) leaves that out.
@@ -128,7 +128,7 @@ def bertjax_step(size: str):
     from bertjax.config.pretraining import Config
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
-    from bertjax.trainer import loop
+    from bertjax.trainer.step import init_state, make_train_step
 
     layers, width, heads, inner, rows = SIZES[size]
     model = ModelConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
@@ -137,8 +137,8 @@ def bertjax_step(size: str):
     optimizer, schedule = build.make_optimizer(config)
     mesh = make_mesh(MeshConfig())
     batch = make_batch(rows)
-    train_step = loop.make_train_step(objective, optimizer, schedule, mesh, seed=0)
-    state = loop.init_state(objective, optimizer, batch, mesh, seed=0)
+    train_step = make_train_step(objective, optimizer, schedule, mesh, seed=0)
+    state = init_state(objective, optimizer, batch, mesh, seed=0)
 
     def step() -> None:
         nonlocal state

@@ -5,7 +5,7 @@ python benchmarks/train_step_gpu.py [--sizes=base,large] [--lengths=128,512] [--
 
 The competitor is `transformers`' BertForPreTraining, compiled, with sdpa attention, bfloat16 by autocast, the fused
 torch.optim.AdamW and gradient clipping, as users get it: its masked-LM head scores every position. bertjax runs its own
-step, that of bertjax/trainer/loop.py, which scores the masked positions alone. MFU counts for both what the mathematics
+step, that of bertjax/trainer/step.py, which scores the masked positions alone. MFU counts for both what the mathematics
 needs (bertjax/model/flops.py). Parameters are float32, dropout outside attention is 0.1, batches are random and lie on
 the device. Each runs in a process of its own, one after the other.
 
@@ -201,7 +201,7 @@ def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     from bertjax.planning.step import matmul_flops
     from bertjax.planning.traffic import traffic
     from bertjax.pretraining import build
-    from bertjax.trainer import loop
+    from bertjax.trainer.step import init_state, make_train_step
 
     phase = Phase(steps=1, length=case.length, batch=case.rows)
     layout = LayoutConfig(**case.layout)
@@ -210,8 +210,8 @@ def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     objective = build.make_objective(config)
     optimizer, schedule = build.make_optimizer(config)
     batch = put_batch(make_batch(case.rows, case.length), mesh)
-    state = loop.init_state(objective, optimizer, batch, mesh, seed=0)
-    traced = loop.make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
+    state = init_state(objective, optimizer, batch, mesh, seed=0)
+    traced = make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
     compiled = traced.lower().compile()
 
     def step() -> jax.Array:

@@ -17,12 +17,12 @@ from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import put
 from bertjax.tasks.metadata import TaskMetadata
-from bertjax.trainer import loop
+from bertjax.trainer.step import Batch, TeacherForward, apply_model
 
 _LOG = logging.getLogger(__name__)
 
 
-def reader(config: FinetuneConfig, setup: Setup) -> tuple[loop.Read, Any, str]:
+def reader(config: FinetuneConfig, setup: Setup) -> tuple[TeacherForward, Any, str]:
     """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
 
     The first is called within a train step.
@@ -54,8 +54,8 @@ def reader(config: FinetuneConfig, setup: Setup) -> tuple[loop.Read, Any, str]:
     sharding.check_model(source.config.model, setup.mesh)
     params = jax.tree.map(put, source.params, state_shardings(source.params, setup.mesh))
 
-    def read(params: Any, batch: loop.Batch) -> dict[str, Any]:
-        return dict(batch) | {"teacher_logits": loop.apply_model(model, params, batch)["logits"]}
+    def forward(params: Any, batch: Batch) -> dict[str, Any]:
+        return dict(batch) | {"teacher_logits": apply_model(model, params, batch)["logits"]}
 
     _LOG.info(f"{path} teaches")
-    return read, params, source.fingerprint()
+    return forward, params, source.fingerprint()

@@ -17,7 +17,7 @@ from bertjax.finetuning.task_model import Setup, Split
 from bertjax.model.finetuning import POOLED
 from bertjax.model.partitioning import state_shardings
 from bertjax.parallel.mesh import put_batch
-from bertjax.trainer import loop
+from bertjax.trainer.step import Batch, make_predict_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def computed(setup: Setup, params: Any, splits: Sequence[Split], most: float) ->
     Raises:
       UserError: they would take more than `most` GB.
     """
-    encode = loop.make_predict_step(setup.model, setup.mesh, method="encode")
+    encode = make_predict_step(setup.model, setup.mesh, method="encode")
     params = jax.device_put(params, state_shardings(params, setup.mesh))
     shape = jax.eval_shape(encode, params, next(splits[0].batches.sorted())[1]).shape[-2:]
     size = sum(_vectors(setup, split) for split in splits) * math.prod(shape) * np.float32().nbytes / 1e9
@@ -48,7 +48,7 @@ def _vectors(setup: Setup, split: Split) -> int:
     return len(rows) if setup.task.kind in POOLED else sum(len(row.input_ids) for row in rows)
 
 
-def _computed(setup: Setup, params: Any, split: Split, encode: Callable[[Any, loop.Batch], jax.Array]) -> Split:
+def _computed(setup: Setup, params: Any, split: Split, encode: Callable[[Any, Batch], jax.Array]) -> Split:
     rows, choices, pooled = split.batches.rows, split.batches.choices, setup.task.kind in POOLED
     features: list[Any] = [None] * len(rows)
     for units, batch in split.batches.sorted():

@@ -17,8 +17,9 @@ import jax
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.finetuning import FinetuneConfig, Run, SentenceConfig
-from bertjax.config.parse import to_dict
+from bertjax.config.parse import build, to_dict
 from bertjax.config.pretraining import Config, Phase
+from bertjax.config.resume import resume_conflict
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, report
 from bertjax.finetuning.sweep import Result, Sweep
@@ -32,7 +33,8 @@ from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
-from bertjax.trainer import loop, metrics
+from bertjax.trainer import metrics
+from bertjax.trainer.loop import StopSignal
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     # -- the runs that are still to do
     done = _read_records(workdir)
     todo = [run for run in config.runs() if run.name not in done]
-    with loop.StopSignal() as stop:
+    with StopSignal() as stop:
         last = len(done) + len(todo)
         for number, run in enumerate(todo, start=len(done) + 1):
             _LOG.info(f"run {number} of {last}: {run.name}")
@@ -91,18 +93,12 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     return _report(made, dev, list(done.values()), workdir)
 
 
-def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path, show_progress: bool) -> Result | None:
+def _run(sweep: Sweep, run: Run, stop: StopSignal, workdir: Path, show_progress: bool) -> Result | None:
     folder = workdir / "runs" / run.name
     folder.mkdir(parents=True, exist_ok=True)
     writer = metrics.MetricsWriter(folder, 0)
-
-    def on_epoch(epoch: int, step: int, scores: dict[str, dict[str, float]]) -> None:
-        writer.write(
-            step, {f"{split}/{name}": value for split, found in scores.items() for name, value in found.items()}
-        )
-
     try:
-        return sweep.train(run, stop, writer.write, on_epoch, show_progress)
+        return sweep.train(run, stop, writer.write, show_progress)
     except UserError as error:
         raise UserError(f"{run.name}: {error}") from error
     finally:
@@ -194,18 +190,14 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
             raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
         return
     try:
-        before = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}); use a new --workdir") from error
-    now = json.loads(json.dumps(to_dict(config)))
-    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "features_memory"}
-    free |= {"data_dir", "init_from"}  # what lies there is compared
-    for key in sorted((before.keys() | now.keys()) - free):
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"{workdir} holds a sweep with config.{key}={before.get(key)!r}, not {now.get(key)!r}; "
-                "give that value again, or a new --workdir"
-            )
+        before = build(FinetuneConfig, json.loads(path.read_bytes()), "config")
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} cannot be read as a sweep's ({error}); use a new --workdir") from error
+    conflict = resume_conflict(before, config)
+    if conflict:
+        raise UserError(
+            f"{workdir} holds a sweep with another config.{conflict}; give that value again, or a new --workdir"
+        )
 
 
 def _check_same_data(now: dict[str, str], workdir: Path) -> None:

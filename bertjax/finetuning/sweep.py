@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import math
-import time
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -20,11 +19,13 @@ from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.layerwise import scale_by_layer
 from bertjax.optimizers.schedules import stretch
 from bertjax.parallel.mesh import compiler_options
-from bertjax.trainer import loop
+from bertjax.trainer.loop import StopSignal, not_finite, training_steps
 from bertjax.trainer.progress import Progress
+from bertjax.trainer.step import Batch, TeacherForward, TrainState, TrainStep, abstract_state, train_step_function
 from bertjax.trainer.throughput import Clock
 
 Settings = dict[str, jax.Array]  # of a run: learning_rate, warmup_steps, total_steps, seed
+Scores = dict[str, dict[str, float]]  # by dev split and name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Result:
     """What a run came to."""
 
     params: Any  # those with the best score, or the last ones
-    scores: dict[str, dict[str, float]]  # by dev split
+    scores: Scores
     epoch: int  # after which `params` were taken
     steps: int
     seconds: float  # of training, without evaluations
@@ -49,72 +50,77 @@ class Sweep:
         params: Any,
         train: Split,
         dev: list[Split],
-        teacher: tuple[loop.Read, Any] | None = None,
+        teacher: tuple[TeacherForward, Any] | None = None,
     ):
         """`params` are those to start from; what the model has beside them starts afresh, by the run's seed.
 
-        `teacher`: `teacher.reader`'s.
+        `teacher`: its forward pass and its parameters.
         """
-        self._read, self._teacher = teacher or (None, None)
+        forward, self._teacher = teacher or (None, None)
+        self._objective = dataclasses.replace(setup.objective, teacher_forward=forward)
         self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
-        self._abstract = loop.abstract_state(
-            setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
-        )
+        optimizer, _ = self._optimizer(self._settings(config.runs()[0]))
+        self._abstract = abstract_state(self._objective, optimizer, train.batches.example(), setup.mesh)
 
     def train(
-        self,
-        run: Run,
-        stop: loop.StopSignal,
-        on_step: Callable[[int, dict[str, float]], None],
-        on_epoch: Callable[[int, int, dict[str, dict[str, float]]], None],
-        show_progress: bool,
+        self, run: Run, stop: StopSignal, write: Callable[[int, Mapping[str, float]], None], show_progress: bool
     ) -> Result | None:
         """One run; None where `stop` ended it early.
 
-        `on_step` gets the metrics of every `log_every`th step, `on_epoch` (epoch, step, scores by dev split) where
-        these are computed: after the last epoch, and after each where `patience` asks for it.
+        `write` receives (step, metrics) of every `log_every`th step, and the scores of the dev splits where these are
+        computed: after the last epoch, and after each where `patience` asks for it.
 
         Raises:
           UserError: a loss or a score that is not finite.
         """
         config, batches = self._config, self._train.batches
-        total, step, seconds = run.epochs * batches.steps, 0, 0.0
-        everywhere = NamedSharding(self._setup.mesh, PartitionSpec())
-        settings = jax.device_put(self._settings(run), everywhere)
+        total = run.epochs * batches.steps
+        settings = jax.device_put(self._settings(run), NamedSharding(self._setup.mesh, PartitionSpec()))
+        state = self._initial(self._params, settings["seed"])
 
-        def train_step(state: loop.TrainState, batch: loop.Batch) -> Any:
+        def train_step(state: TrainState, batch: Batch) -> Any:
             return self._step(state, batch, settings, self._teacher)
 
-        state = self._initial(self._params, settings["seed"])
+        def log(metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
+            for step, values in metrics:
+                if problem := not_finite(values):
+                    raise UserError(f"{problem} at step {step}; lower the learning rate")
+                progress.step(step)
+                if step % config.log_every == 0:
+                    write(step, values)
+                    progress.report(step, f"loss {values['train/loss']:.3f}")
+
+        epochs = (batches.epoch(run.seed, epoch) for epoch in range(1, run.epochs + 1))
         best: Result | None = None
+        clock = Clock()
         with Progress(total, 0, show_progress) as progress:
-            hooks = _hooks(on_step, progress, config.log_every)
-            for epoch in range(1, run.epochs + 1):
-                begin, first = time.perf_counter(), step
-                step, state = loop.fit(
-                    state, batches.epoch(run.seed, epoch), train_step, self._setup.mesh, hooks, stop, Clock(), step
-                )
-                seconds += time.perf_counter() - begin
-                if step < first + batches.steps:
+            steps = training_steps(train_step, state, itertools.chain.from_iterable(epochs), self._setup.mesh, 0)
+            for step, state, metrics in steps:
+                log(metrics.earlier())
+                epoch, within = divmod(step, batches.steps)
+                if step == total or (within == 0 and config.patience):
+                    log(metrics.all())
+                    with clock.paused():
+                        scores = self.scores(state.params)
+                        write(step, {f"{split}/{name}": x for split, by in scores.items() for name, x in by.items()})
+                        if best is None or self.chosen(scores) > self.chosen(best.scores):
+                            # A copy: the step that comes next takes the memory of this one's.
+                            params = jax.tree.map(jnp.copy, state.params)
+                            best = Result(params, scores, epoch, step, 0.0, 0.0)
+                    if epoch - best.epoch >= config.patience:
+                        break
+                if stop.due(step) and step < total:
+                    log(metrics.all())
                     return None
-                if epoch < run.epochs and not config.patience:
-                    continue
-                scores = self.scores(state.params)
-                on_epoch(epoch, step, scores)
-                if best is None or self.chosen(scores) > self.chosen(best.scores):
-                    # A copy: the step that comes next takes the memory of this one's.
-                    params = jax.tree.map(jnp.copy, state.params)
-                    best = Result(params, scores, epoch, step, seconds, 0.0)
-                elif epoch - best.epoch >= config.patience:
-                    break
+        seconds, _ = clock.read()
         speed = step // batches.steps * batches.units / seconds
         return dataclasses.replace(best, steps=step, seconds=seconds, examples_per_second=speed)
 
-    def chosen(self, scores: dict[str, dict[str, float]]) -> float:
+    def chosen(self, scores: Scores) -> float:
         """The score that chooses: the task's metric on its first dev split."""
         return scores[self._dev[0].name][self._setup.task.metric]
 
-    def scores(self, params: Any) -> dict[str, dict[str, float]]:
+    def scores(self, params: Any) -> Scores:
         """All scores of all dev splits."""
         setup = self._setup
         return {split.name: setup.scores(split, setup.predictions(params, split)) for split in self._dev}
@@ -136,47 +142,26 @@ class Sweep:
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
-    def _step(self) -> loop.TrainStep:
-        setup, parts = self._setup, self._config.layout.accumulation
+    def _step(self) -> TrainStep:
+        mesh, parts = self._setup.mesh, self._config.layout.accumulation
 
-        def step(state: loop.TrainState, batch: loop.Batch, settings: Settings, teacher: Any) -> Any:
+        def step(state: TrainState, batch: Batch, settings: Settings, teacher: Any) -> Any:
             optimizer, schedule = self._optimizer(settings)
-            one = loop.train_step_function(
-                setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts, self._read
-            )
-            return one(state, batch, teacher)
+            train_step = train_step_function(self._objective, optimizer, schedule, mesh, settings["seed"], parts)
+            return train_step(state, batch, teacher)
 
-        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(setup.mesh))
+        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
     @functools.cached_property
-    def _initial(self) -> Callable[[Any, jax.Array], loop.TrainState]:
+    def _initial(self) -> Callable[[Any, jax.Array], TrainState]:
         example = self._train.batches.example()
         first = self._settings(self._config.runs()[0])
 
-        def make(params: Any, seed: jax.Array) -> loop.TrainState:
+        def make(params: Any, seed: jax.Array) -> TrainState:
             # Zeros: the program would hold the example's numbers, and features are many.
             batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
             fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
             params = fresh | params
-            return loop.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
+            return TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
 
         return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))
-
-
-def _hooks(on_step: Callable[[int, dict[str, float]], None], progress: Progress, log_every: int) -> loop.Hooks:
-    def on_metrics(step: int, values: dict[str, float]) -> None:
-        for name in ("train/loss", "train/grad_norm"):
-            if not math.isfinite(values[name]):
-                raise UserError(f"{name} is {values[name]} at step {step}; lower the learning rate")
-        progress.step(step)
-        if step % log_every == 0:
-            on_step(step, values)
-            progress.report(step, f"loss {values['train/loss']:.3f}")
-
-    return loop.Hooks(
-        on_metrics=on_metrics,
-        evaluation_due=lambda step: False,
-        on_evaluation=lambda step, state: None,
-        checkpoint_due=lambda step: False,
-        on_checkpoint=lambda step, state: None,
-    )

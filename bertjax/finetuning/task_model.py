@@ -28,7 +28,7 @@ from bertjax.tasks.examples import APART, Task
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.tasks.registry import open_task
 from bertjax.text.tokenizer import Tokenizer
-from bertjax.trainer import loop
+from bertjax.trainer.step import Batch, Objective, make_predict_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,21 +78,21 @@ class Setup:
         return Batches(task.kind, rows, self.tokenizer, self.batch, task.choices, labels, features, self.row_multiple)
 
     @functools.cached_property
-    def objective(self) -> loop.Objective:
+    def objective(self) -> Objective:
         """The model with the loss of the task's kind, and its teacher's."""
         taught, apart = self.distillation, self.sentence
         if self.task.kind in APART:
             terms = sentence.terms(self.task.kind, self.task.choices, apart.scale, apart.lowest, apart.highest)
-            return loop.Objective(self.model, terms, losses.weights)
+            return Objective(self.model, terms, losses.weights)
         if taught.teacher:
             scales = {"task_loss": 1 - taught.soft_weight, "soft_loss": taught.soft_weight}
             terms = losses.taught_terms(self.task.kind, taught.temperature)
-            return loop.Objective(self.model, terms, losses.taught_weights, scales)
-        return loop.Objective(self.model, losses.terms(self.task.kind), losses.weights)
+            return Objective(self.model, terms, losses.taught_weights, scales)
+        return Objective(self.model, losses.terms(self.task.kind), losses.weights)
 
     @functools.cached_property
-    def _predict_step(self) -> Callable[[Any, loop.Batch], dict[str, jax.Array]]:
-        return loop.make_predict_step(self.model, self.mesh)
+    def _predict_step(self) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+        return make_predict_step(self.model, self.mesh)
 
     def predictions(self, params: Any, split: Split) -> list[outputs.Prediction]:
         """A prediction for each example of a split.
@@ -217,7 +217,7 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
         "dtype": compute_dtype(config.dtype),
         "unroll": config.layout.unroll,
         "remat": config.layout.remat,
-        "attention": config.layout.attention,
+        "attention": config.layout.attention_impl,
     }
     count = {"span": 2}.get(task.kind) or len(task.labels) or 1
     if task.kind in APART:

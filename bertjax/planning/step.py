@@ -21,7 +21,7 @@ from bertjax.planning.collectives import Collective, collectives
 from bertjax.planning.topology import Topology
 from bertjax.planning.traffic import traffic
 from bertjax.pretraining import build
-from bertjax.trainer import loop
+from bertjax.trainer.step import TrainState, abstract_state, make_train_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,16 +114,16 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     return made
 
 
-def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, loop.TrainState]:
+def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, TrainState]:
     """The train step as JAX sees it, and the shapes of its state."""
     sharding.check(dataclasses.replace(config, phases=(phase,)), mesh)
-    objective = build.make_objective(build.in_phase(config, phase))
+    objective = build.make_objective(build.config_for_phase(config, phase))
     optimizer, schedule = build.make_optimizer(config)
     batch = build.abstract_batch(config, phase)
     places = sharding.of_batch(batch, mesh)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in batch.items()}
-    state = loop.abstract_state(objective, optimizer, batch, mesh)
-    step = loop.make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
+    state = abstract_state(objective, optimizer, batch, mesh)
+    step = make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
     return step.trace(state, batch), state
 
 

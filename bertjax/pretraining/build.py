@@ -1,7 +1,6 @@
 """A pre-training run put together: its objective, optimizer, batches and state, from a config and a corpus."""
 
 import dataclasses
-import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from bertjax.arrays.trees import named_leaves
 from bertjax.checkpoints import pretrained, store
 from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.config.model import ModelConfig
-from bertjax.config.pretraining import Config, Phase, resume_conflict
+from bertjax.config.pretraining import Config, Phase
+from bertjax.config.resume import resume_conflict
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
@@ -31,12 +31,12 @@ from bertjax.optimizers.stable_adamw import stable_adamw
 from bertjax.parallel.mesh import compute_dtype, put
 from bertjax.pretraining import distillation
 from bertjax.text.tokenizer import Tokenizer
-from bertjax.trainer import loop
+from bertjax.trainer.step import Objective, TrainState
 
 _LOG = logging.getLogger(__name__)
 
 
-def make_objective(config: Config) -> loop.Objective:
+def make_objective(config: Config) -> Objective:
     """The model of `config` with the pre-training objective."""
     model = PretrainingModel(
         config.model,
@@ -44,44 +44,17 @@ def make_objective(config: Config) -> loop.Objective:
         dtype=compute_dtype(config.dtype),
         unroll=config.layout.unroll,
         remat=config.layout.remat,
-        attention=config.layout.attention,
+        attention=config.layout.attention_impl,
     )
     if config.distillation.teacher:
         return distillation.objective(config, model)
-    return loop.Objective(model, losses.terms, losses.weights)
+    return Objective(model, losses.terms, losses.weights)
 
 
-def in_phase(config: Config, phase: Phase) -> Config:
+def config_for_phase(config: Config, phase: Phase) -> Config:
     """`config` with the model as it is trained in a phase."""
     theta = phase.global_rope_theta or config.model.global_rope_theta
     return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
-
-
-def make_train_step(
-    config: Config,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    mesh: Mesh,
-    start: int,
-    teacher: tuple[loop.Read, Any] | None = None,
-) -> loop.TrainStep:
-    """The compiled step, to be called for step `start` first and then for each that follows.
-
-    Phases that train the model in different ways have programs of their own. `teacher`: `distillation.reader`'s.
-    """
-    parts = config.layout.accumulation
-    read, *params = teacher or (None,)
-    steps = {
-        one.model: loop.make_train_step(make_objective(one), optimizer, schedule, mesh, config.seed, parts, read)
-        for one in (in_phase(config, phase) for phase in config.phases)
-    }
-    numbers = itertools.count(start)
-
-    def step(state: loop.TrainState, batch: loop.Batch) -> Any:
-        phase = config.phases[config.locate(next(numbers))[0]]
-        return steps[in_phase(config, phase).model](state, batch, *params)
-
-    return step
 
 
 def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
@@ -90,7 +63,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
 
     Raises:
-      UserError: config.layout.attention asks for one that cannot.
+      UserError: config.layout.attention_impl asks for one that cannot.
     """
     request = fused_attention.Request(
         platform=fused_attention.platform(mesh.devices.flat[0]),
@@ -103,7 +76,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     model = config.model
     windows = {model.attention_window if model.is_local(layer) else 0 for layer in range(model.num_hidden_layers)}
     asked = [dataclasses.replace(request, window=window) for window in windows]
-    return " and ".join(sorted({fused_attention.choose(config.layout.attention, one) for one in asked}))
+    return " and ".join(sorted({fused_attention.choose(config.layout.attention_impl, one) for one in asked}))
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -167,9 +140,7 @@ def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teache
     return CheckpointMeta(config, StoredTokenizer(tokenizer.hash(), files), corpus.fingerprint, teacher)
 
 
-def restore_run(
-    config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: loop.TrainState
-) -> loop.TrainState | None:
+def restore_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: TrainState) -> TrainState | None:
     """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
 
     Raises:
@@ -182,10 +153,10 @@ def restore_run(
         return None
     params, optimizer, meta = restored
     step = put(np.int32(meta.step), abstract.step.sharding)
-    return loop.TrainState(step=step, params=params, optimizer=optimizer)
+    return TrainState(step=step, params=params, optimizer=optimizer)
 
 
-def with_params_of(config: Config, state: loop.TrainState, tokenizer: Tokenizer) -> loop.TrainState:
+def load_initial_params(config: Config, state: TrainState, tokenizer: Tokenizer) -> TrainState:
     """`state` with the parameters of `config.init_from`; the optimizer starts anew.
 
     Raises:

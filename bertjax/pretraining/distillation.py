@@ -22,7 +22,7 @@ from bertjax.objectives import distillation, pretraining
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import compute_dtype, put
 from bertjax.text.tokenizer import Tokenizer
-from bertjax.trainer import loop
+from bertjax.trainer.step import Objective, TeacherForward, apply_model
 
 _READ = ("embeddings", "encoder", "masked_lm_head")  # what a teacher answers with
 
@@ -59,28 +59,28 @@ def fingerprint(teacher: Pretrained) -> str:
     return teacher.fingerprint(_READ)
 
 
-def reader(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[loop.Read, Any]:
+def teacher_forward(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[TeacherForward, Any]:
     """(what adds `teacher_logits` and `teacher_states` to a batch, within a train step; the parameters on the mesh)."""
     model = PretrainingModel(
         teacher.config.model,
         pairs="",
         dtype=compute_dtype(config.dtype),
         unroll=config.layout.unroll,
-        attention=config.layout.attention,
+        attention=config.layout.attention_impl,
         states=True,
     )
     host = {name: teacher.params[name] for name in _READ}
     sharding.check_model(teacher.config.model, mesh)
     params = jax.tree.map(put, host, state_shardings(host, mesh))
 
-    def read(params: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = loop.apply_model(model, params, batch)
+    def forward(params: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = apply_model(model, params, batch)
         return dict(batch) | {"teacher_logits": outputs["masked_lm_logits"], "teacher_states": outputs["states"]}
 
-    return read, params
+    return forward, params
 
 
-def objective(config: Config, model: PretrainingModel) -> loop.Objective:
+def objective(config: Config, model: PretrainingModel) -> Objective:
     """The student's objective: its own terms and the teacher's, by the weights of `config.distillation`."""
     settings = config.distillation
 
@@ -95,10 +95,10 @@ def objective(config: Config, model: PretrainingModel) -> loop.Objective:
         "mlm_loss": settings.masked_lm_weight,
         "cosine_loss": settings.cosine_weight,
     }
-    return loop.Objective(dataclasses.replace(model, states=True), terms, weights, scales)
+    return Objective(dataclasses.replace(model, states=True), terms, weights, scales)
 
 
-def start(teacher: Pretrained, config: ModelConfig, params: Any) -> Any:
+def init_student(teacher: Pretrained, config: ModelConfig, params: Any) -> Any:
     """The student's `params` with what the teacher has of them: embeddings, heads, and layers evenly chosen.
 
     Of 12 layers these are 0, 2, 4, 6, 8, 10 for a student of 6. What the teacher lacks stays as it is.

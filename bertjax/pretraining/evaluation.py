@@ -24,7 +24,7 @@ from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build
-from bertjax.trainer import loop
+from bertjax.trainer.step import evaluate, make_eval_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,9 @@ class HeldOut:
         return {}
 
     def _eval_step(self, phase: Phase) -> Any:
-        config = build.in_phase(self.config, phase)
+        config = build.config_for_phase(self.config, phase)
         if config.model not in self._eval_steps:
-            self._eval_steps[config.model] = loop.make_eval_step(build.make_objective(config), self.mesh)
+            self._eval_steps[config.model] = make_eval_step(build.make_objective(config), self.mesh)
         return self._eval_steps[config.model]
 
     def scores(self, params: Any, phase: Phase) -> dict[str, float]:
@@ -67,7 +67,7 @@ class HeldOut:
             limit=self.config.eval_sequences,
             rows=local_rows(self.mesh, rows),
         )
-        means = loop.evaluate(self._eval_step(phase), params, batches, self.mesh)
+        means = evaluate(self._eval_step(phase), params, batches, self.mesh)
         means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
         means["unigram_entropy"] = self.entropy
         return {f"eval/{name}": value for name, value in means.items()}

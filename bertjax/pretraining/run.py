@@ -3,25 +3,59 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import logging
-import math
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jax.sharding import Mesh
+
+from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.checkpoints.store import CheckpointWriter
+from bertjax.config.parse import to_dict
+from bertjax.config.pretraining import Config
+from bertjax.corpus import staging
+from bertjax.corpus.format import Corpus
+from bertjax.data.pipeline import BatchSource
+from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
+from bertjax.model.flops import training_flops
+from bertjax.parallel import processes, sharding
+from bertjax.parallel.mesh import local_rows, make_mesh, peak_flops
+from bertjax.pretraining import build, distillation
+from bertjax.pretraining.evaluation import HeldOut, describe_scores, open_held_out
 from bertjax.storage.files import claimed, write_text
+from bertjax.text.tokenizer import Tokenizer, load_tokenizer
+from bertjax.trainer import profiler
+from bertjax.trainer.loop import StopSignal, not_finite, training_steps
+from bertjax.trainer.metrics import MetricsWriter
+from bertjax.trainer.plots import draw
 from bertjax.trainer.progress import Progress
+from bertjax.trainer.step import Batch, TrainState, TrainStep, abstract_state, init_state, make_train_step
+from bertjax.trainer.throughput import Clock, Speed
 
 _LOG = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from bertjax.checkpoints.store import CheckpointWriter
-    from bertjax.config.pretraining import Config
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a run is made of, without its state."""
+
+    config: Config  # with the vocabulary size settled
+    workdir: Path
+    corpus: Corpus
+    tokenizer: Tokenizer
+    source: BatchSource
+    mesh: Mesh
+    held_out: HeldOut
+    teacher: Pretrained | None
+    teacher_fingerprint: str  # "" without a teacher
 
 
-def train(config: "Config", workdir: Path, show_progress: bool = False) -> None:
+def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
     """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop.
 
     `show_progress` draws a progress bar instead of logging lines.
@@ -29,27 +63,23 @@ def train(config: "Config", workdir: Path, show_progress: bool = False) -> None:
     Raises:
       UserError: another process trains there, or the run cannot be begun, continued or saved.
     """
-    from bertjax.parallel import processes
-
-    first = processes.is_first()
+    first, total = processes.is_first(), config.total_steps
     with claimed(workdir, "another process trains here", "--workdir") if first else contextlib.nullcontext():
-        _train(config, workdir, first, show_progress)
+        run = _open_run(config, workdir)
+        state = _restore_or_init(run)
+        start = int(state.step)
+        if first:
+            _write_workdir(run)
+        if start >= total:
+            _LOG.info(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
+        elif (done := _run_steps(run, state, start, show_progress and first)) < total:
+            _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
+            return
+        if first:
+            _finish(workdir)
 
 
-def _train(config: "Config", workdir: Path, first: bool, show_progress: bool) -> None:
-    from bertjax.checkpoints.store import CheckpointWriter
-    from bertjax.corpus import staging
-    from bertjax.corpus.format import Corpus
-    from bertjax.data.pipeline import BatchSource
-    from bertjax.data.token_info import Vocabulary
-    from bertjax.parallel import sharding
-    from bertjax.parallel.mesh import local_rows, make_mesh, peak_flops
-    from bertjax.pretraining import build, distillation
-    from bertjax.pretraining.evaluation import describe_scores, open_held_out
-    from bertjax.text.tokenizer import load_tokenizer
-    from bertjax.trainer import loop, metrics, profiler
-    from bertjax.trainer.throughput import Clock, Speed
-
+def _open_run(config: Config, workdir: Path) -> _Run:
     # -- corpus and tokenizer
     corpus = Corpus.open(staging.local(config.corpus), split="train")
     tokenizer = load_tokenizer(corpus.directory / "tokenizer")
@@ -64,111 +94,146 @@ def _train(config: "Config", workdir: Path, first: bool, show_progress: bool) ->
     sharding.check(config, mesh)
     for phase in config.phases:
         build.attention_kernel(config, phase, mesh)
-    evaluation = open_held_out(config, mesh, vocabulary, corpus)
-    objective = build.make_objective(config)
+    held_out = open_held_out(config, mesh, vocabulary, corpus)
     teacher = distillation.open_teacher(config, tokenizer) if config.distillation.teacher else None
-    taught_by = distillation.fingerprint(teacher) if teacher else ""
-    optimizer, schedule = build.make_optimizer(config)
+    fingerprint = distillation.fingerprint(teacher) if teacher else ""
+    return _Run(config, workdir, corpus, tokenizer, source, mesh, held_out, teacher, fingerprint)
 
-    # -- state: where the run stood, or a new one
+
+def _restore_or_init(run: _Run) -> TrainState:
+    """The state of the last checkpoint, or that of a new run."""
+    config, objective = run.config, build.make_objective(run.config)
+    optimizer, _ = build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
-    abstract = loop.abstract_state(objective, optimizer, batch, mesh)
-    state = build.restore_run(config, workdir, corpus, taught_by, abstract)
-    if state is None:
-        state = loop.init_state(objective, optimizer, batch, mesh, config.seed)
-        if config.init_from:
-            state = build.with_params_of(config, state, tokenizer)
-        if teacher and config.distillation.initialize:
-            params = distillation.start(teacher, config.model, state.params)
-            state = dataclasses.replace(state, params=params)
-    start, total = int(state.step), config.total_steps
-    if first:
-        _write_workdir(config, workdir, corpus.directory / "tokenizer")
-    if start >= total:
-        _LOG.info(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
-        if first:
-            _finish(workdir)
-        return
+    abstract = abstract_state(objective, optimizer, batch, run.mesh)
+    state = build.restore_run(config, run.workdir, run.corpus, run.teacher_fingerprint, abstract)
+    if state is not None:
+        return state
+    state = init_state(objective, optimizer, batch, run.mesh, config.seed)
+    if config.init_from:
+        state = build.load_initial_params(config, state, run.tokenizer)
+    if run.teacher and config.distillation.initialize:
+        params = distillation.init_student(run.teacher, config.model, state.params)
+        state = dataclasses.replace(state, params=params)
+    return state
 
-    # -- the loop
-    meta = build.checkpoint_meta(config, corpus, tokenizer, taught_by)
-    checkpoints = CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
-    writer = metrics.MetricsWriter(workdir, start) if first else metrics.NoWriter()
-    clock = Clock()
-    _LOG.info(_describe(config, corpus, source, state.params, start))
-    if config.optimizer.warmup_steps >= total:
-        _LOG.info(
-            f"the learning rate still rises at the last step, as config.optimizer.warmup_steps is "
-            f"{config.optimizer.warmup_steps} and the run has {total}: lower that, or add steps to config.phases"
-        )
-    with Progress(total, start, show_progress and first) as progress, loop.StopSignal() as stop:
-        speed = Speed(config, clock, start, peak_flops(mesh.devices.flatten()))
 
-        def on_metrics(step: int, values: dict[str, float]) -> None:
-            checkpoints.check()
-            _refuse_not_finite(step, values, checkpoints)
-            progress.step(step)
-            if step == start + 1:
-                speed.since_last(step)  # its time is the compiler's
-            if step % config.log_every == 0:
-                values = values | (speed.since_last(step) if step > start + 1 else {})
-                writer.write(step, values)
-                progress.report(step, _describe_step(values))
-
-        def on_evaluation(step: int, state: loop.TrainState) -> None:
-            phase = config.phases[config.locate(step - 1)[0]]
-            scores = evaluation.scores(state.params, phase)
-            writer.write(step, scores)
-            _LOG.info(f"step {step}: {describe_scores(scores)}")
-
-        def on_checkpoint(step: int, state: loop.TrainState) -> None:
-            writer.sync()
-            checkpoints.save(step, state.params, state.optimizer, meta)
-
-        hooks = loop.Hooks(
-            on_metrics=on_metrics,
-            evaluation_due=lambda step: step == total or bool(config.eval_every and step % config.eval_every == 0),
-            on_evaluation=on_evaluation,
-            checkpoint_due=lambda step: step == total or step % config.checkpoint_every == 0,
-            on_checkpoint=on_checkpoint,
-        )
-        read = distillation.reader(teacher, config, mesh) if teacher else None
-        train_step = build.make_train_step(config, optimizer, schedule, mesh, start, read)
-        rows = functools.partial(local_rows, mesh)
-        batches = source.iterate(start, total, rows=rows, threads=config.reader_threads)
-        profile = profiler.traced(train_step, config.profile_steps, start, workdir / "profile")
-        with profile as train_step:
-            done, _ = loop.fit(state, batches, train_step, mesh, hooks, stop, clock, start)
+def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> int:
+    """Trains from step `start` to the last one, or until a signal; the step it ended at, which is saved."""
+    config, total, clock = run.config, run.config.total_steps, Clock()
+    meta = build.checkpoint_meta(config, run.corpus, run.tokenizer, run.teacher_fingerprint)
+    checkpoints = CheckpointWriter(run.workdir / "checkpoints", config.keep_last, config.keep_every)
+    writer = MetricsWriter(run.workdir, start)
+    _describe(run, state.params, start)
+    with Progress(total, start, show_bar) as progress, StopSignal() as stop:
+        speed = Speed(clock, functools.partial(_work, config), start, peak_flops(run.mesh.devices.flatten()))
+        log = _StepLog(config, start, checkpoints, writer, progress, speed)
+        rows = functools.partial(local_rows, run.mesh)
+        batches = clock.waiting(run.source.iterate(start, total, rows=rows, threads=config.reader_threads))
+        traced = profiler.traced(_compile_step(run, start), config.profile_steps, start, run.workdir / "profile")
+        with traced as train_step:
+            steps = training_steps(train_step, state, batches, run.mesh, start)
+            for step, state, metrics in steps:
+                log.write(metrics.earlier())
+                if step == total or (config.eval_every and step % config.eval_every == 0):
+                    log.write(metrics.all())
+                    with clock.paused():
+                        scores = run.held_out.scores(state.params, config.phases[config.locate(step - 1)[0]])
+                        writer.write(step, scores)
+                        _LOG.info(f"step {step}: {describe_scores(scores)}")
+                stopping = stop.due(step)
+                if stopping or step == total or step % config.checkpoint_every == 0:
+                    log.write(metrics.all())
+                    with clock.paused():
+                        writer.sync()
+                        checkpoints.save(step, state.params, state.optimizer, meta)
+                if stopping:
+                    break
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()
-    if done < total:
-        _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
-        return
-    if first:
-        _finish(workdir)
+    return step
 
 
-def _refuse_not_finite(step: int, values: dict[str, float], checkpoints: "CheckpointWriter") -> None:
-    for name in ("train/loss", "train/grad_norm"):
-        if not math.isfinite(values[name]):
-            latest = checkpoints.latest()
-            good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
-            raise UserError(
-                f"{name} is {values[name]} at step {step}; {good}; "
-                "lower config.optimizer.learning_rate or lengthen warmup_steps, in a new --workdir"
-            )
+def _compile_step(run: _Run, start: int) -> TrainStep:
+    """The compiled step, to be called for step `start` first and then for each that follows.
+
+    Phases that train the model in different ways have programs of their own.
+    """
+    forward, *params = distillation.teacher_forward(run.teacher, run.config, run.mesh) if run.teacher else (None,)
+    optimizer, schedule = build.make_optimizer(run.config)
+    accumulation = run.config.layout.accumulation
+    configs = [build.config_for_phase(run.config, phase) for phase in run.config.phases]
+    compiled = {}
+    for config in configs:
+        objective = dataclasses.replace(build.make_objective(config), teacher_forward=forward)
+        compiled[config.model] = make_train_step(objective, optimizer, schedule, run.mesh, config.seed, accumulation)
+    numbers = itertools.count(start)
+
+    def step(state: TrainState, batch: Batch) -> Any:
+        phase, _ = run.config.locate(next(numbers))
+        return compiled[configs[phase].model](state, batch, *params)
+
+    return step
 
 
-def _describe(config: "Config", corpus: Any, source: Any, params: Any, start: int) -> str:
-    from bertjax.pretraining import build
+@dataclasses.dataclass(frozen=True)
+class _StepLog:
+    """Where the metrics of a run's steps go, and what is refused of them."""
 
+    config: Config
+    start: int
+    checkpoints: CheckpointWriter
+    writer: MetricsWriter
+    progress: Progress
+    speed: Speed
+
+    def write(self, metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
+        """Logs the metrics of some steps.
+
+        Raises:
+          UserError: one that is not finite, or a save that failed in the background.
+        """
+        for step, values in metrics:
+            self.checkpoints.check()
+            if problem := not_finite(values):
+                latest = self.checkpoints.latest()
+                good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
+                raise UserError(
+                    f"{problem} at step {step}; {good}; "
+                    "lower config.optimizer.learning_rate or lengthen warmup_steps, in a new --workdir"
+                )
+            self.progress.step(step)
+            if step == self.start + 1:
+                self.speed.since_last(step)  # its time is the compiler's
+            if step % self.config.log_every == 0:
+                speed = self.speed.since_last(step) if step > self.start + 1 else {}
+                self.writer.write(step, values | speed)
+                self.progress.report(step, _describe_step(values | speed))
+
+
+def _work(config: Config, step: int) -> tuple[int, float]:
+    """(tokens, model FLOPs) of a step, counted from 0."""
+    phase = config.phases[config.locate(step)[0]]
+    predictions = config.masking.predictions(phase.length, config.packing)
+    sequence = training_flops(config.model, phase.length, predictions, bool(config.pairs))
+    return phase.batch * phase.length, phase.batch * sequence
+
+
+def _describe(run: _Run, params: Any, start: int) -> None:
+    config, corpus = run.config, run.corpus
     tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
-    return (
+    _LOG.info(
         f"{'continuing at' if start else 'starting at'} step {start} of {config.total_steps}: "
         f"{build.count_parameters(config.model, params):,} parameters, "
         f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
-        f"epochs); padding {source.padding_share(*config.locate(start)):.1%}"
+        f"epochs); padding {run.source.padding_share(*config.locate(start)):.1%}"
     )
+    if config.optimizer.warmup_steps >= config.total_steps:
+        _LOG.info(
+            "the learning rate still rises at the last step, as config.optimizer.warmup_steps is "
+            f"{config.optimizer.warmup_steps} and the run has {config.total_steps}: lower that, or add steps to "
+            "config.phases"
+        )
 
 
 def _describe_step(values: dict[str, float]) -> str:
@@ -182,21 +247,18 @@ def _describe_step(values: dict[str, float]) -> str:
     return text + f", waiting for input {values['perf/input_wait']:.1%}"
 
 
-def _write_workdir(config: "Config", workdir: Path, tokenizer: Path) -> None:
-    from bertjax.config.parse import to_dict
-
+def _write_workdir(run: _Run) -> None:
+    workdir = run.workdir
     try:
-        write_text(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+        write_text(workdir / "config.json", json.dumps(to_dict(run.config), indent=2) + "\n")
         (workdir / "tokenizer").mkdir(exist_ok=True)
-        for path in tokenizer.iterdir():
+        for path in (run.corpus.directory / "tokenizer").iterdir():
             shutil.copyfile(path, workdir / "tokenizer" / path.name)
     except OSError as error:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
 
 
 def _finish(workdir: Path) -> None:
-    from bertjax.trainer.plots import draw
-
     draw(workdir)
     _LOG.info(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
     _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')

@@ -9,48 +9,62 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bertjax import host_tensorflow
 from bertjax.errors import UserError
+from bertjax.parallel import processes
 from bertjax.storage.files import write_text
 
 TENSORBOARD_FOLDER = "tensorboard"
 
 
+class Tracker(Protocol):
+    """A place where the metrics of a run go, continued after a step; its methods may raise OSError."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the values of a step."""
+
+    def sync(self) -> None:
+        """Puts everything written so far on disk."""
+
+    def close(self) -> None:
+        """Writes what is left and closes it."""
+
+
+def open_trackers(workdir: Path, resume_step: int) -> list[Tracker]:
+    """All places where metrics go; another tracker is one more entry."""
+    return [
+        _JsonLines(workdir / "metrics.jsonl", resume_step, lambda name: not name.startswith("perf/")),
+        _JsonLines(workdir / "perf.jsonl", resume_step, lambda name: name.startswith("perf/")),
+        _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step),
+    ]
+
+
 class MetricsWriter:
-    """Writes the metrics of one run into its workdir, continuing after `resume_step`."""
+    """Writes the metrics of a run to all its trackers; in other processes than the first it writes nothing."""
 
     def __init__(self, workdir: Path, resume_step: int) -> None:
-        """Opens the files.
+        """Opens the trackers, to continue after `resume_step`.
 
         Raises:
           UserError: they cannot be written.
         """
         self._workdir = workdir
         with self._errors_explained():
-            self._metrics = _open_continued(workdir / "metrics.jsonl", resume_step)
-            self._perf = _open_continued(workdir / "perf.jsonl", resume_step)
-            self._tensorboard = _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step)
+            self._trackers = open_trackers(workdir, resume_step) if processes.is_first() else []
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes values of names `train/…` and `eval/…` to metrics.jsonl, `perf/…` to perf.jsonl.
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the values of a step, by name: `train/…`, `eval/…`, `perf/…`.
 
         Raises:
           UserError: the disk is full, or the files may not be written any more.
         """
         with self._errors_explained():
-            self._write(step, values)
-
-    def _write(self, step: int, values: dict[str, float]) -> None:
-        for file, of_clock in ((self._metrics, False), (self._perf, True)):
-            chosen = {name: value for name, value in values.items() if name.startswith("perf/") == of_clock}
-            if chosen:
-                file.write(json.dumps({"step": step} | chosen) + "\n")
-                file.flush()
-        self._tensorboard.write(step, values)
+            for tracker in self._trackers:
+                tracker.write(step, values)
 
     def sync(self) -> None:
         """Puts everything written so far on disk, as a checkpoint must not know more than the metrics.
@@ -59,19 +73,18 @@ class MetricsWriter:
           UserError: it does not get there, the disk being full for instance.
         """
         with self._errors_explained():
-            for file in (self._metrics, self._perf):
-                os.fsync(file.fileno())
+            for tracker in self._trackers:
+                tracker.sync()
 
     def close(self) -> None:
-        """Closes the files.
+        """Closes the trackers.
 
         Raises:
           UserError: what was still to be written cannot be.
         """
         with self._errors_explained():
-            self._metrics.close()
-            self._perf.close()
-            self._tensorboard.close()
+            for tracker in self._trackers:
+                tracker.close()
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:
@@ -84,17 +97,27 @@ class MetricsWriter:
             ) from error
 
 
-class NoWriter:
-    """In place of a MetricsWriter in processes whose metrics another one writes."""
+class _JsonLines:
+    """A file with a line of JSON per step, of the values whose names are chosen."""
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes nothing."""
+    def __init__(self, path: Path, resume_step: int, chosen: Callable[[str], bool]) -> None:
+        """Opens the file and cuts it back to what lies at or before `resume_step`."""
+        if path.exists():
+            kept = [record for record in read(path) if record["step"] <= resume_step]
+            write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self.file, self._chosen = path.open("a"), chosen
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        chosen = {name: value for name, value in values.items() if self._chosen(name)}
+        if chosen:
+            self.file.write(json.dumps({"step": step} | chosen) + "\n")
+            self.file.flush()
 
     def sync(self) -> None:
-        """Does nothing."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        """Does nothing."""
+        self.file.close()
 
 
 class _TensorBoard:
@@ -118,13 +141,16 @@ class _TensorBoard:
                 start = self._tf.compat.v1.SessionLog(status="START")
                 self._event(step=self._resume_step + 1, session_log=start)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         if not self._writer:
             self._open()
         scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
         with self._as_os_errors():
             self._event(step=step, summary=self._tf.compat.v1.Summary(value=scalars))
             self._writer.flush()
+
+    def sync(self) -> None:
+        """Does nothing: no checkpoint depends on the events."""
 
     def close(self) -> None:
         if self._writer:
@@ -151,11 +177,3 @@ def read(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return records
-
-
-def _open_continued(path: Path, resume_step: int) -> Any:
-    """The file, cut back to what lies at or before `resume_step`, open for appending."""
-    if path.exists():
-        kept = [record for record in read(path) if record["step"] <= resume_step]
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return path.open("a")

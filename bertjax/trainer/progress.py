@@ -1,7 +1,6 @@
 """The progress of a run."""
 
 import logging
-from types import TracebackType
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,9 +29,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 

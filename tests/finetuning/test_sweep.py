@@ -18,7 +18,7 @@ from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
 from bertjax.finetuning.task_model import open_setup
 from bertjax.interop.loading import load_model
-from bertjax.trainer import loop
+from bertjax.trainer.loop import StopSignal
 from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function"]
@@ -113,7 +113,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")
     assert again["best"] == results["best"]
     assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
-    with pytest.raises(UserError, match=r"config\.batch=16, not 8"):
+    with pytest.raises(UserError, match=r"another config\.batch \(was 16, now 8\)"):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
 
 
@@ -142,8 +142,8 @@ def open_sweep(config: FinetuneConfig) -> Sweep:
 
 def params_after(config: FinetuneConfig) -> list[dict]:
     sweep = open_sweep(config)
-    with loop.StopSignal() as stop:
-        runs = [sweep.train(one, stop, show_progress=False) for one in config.runs()]
+    with StopSignal() as stop:
+        runs = [sweep.train(one, stop, lambda step, values: None, show_progress=False) for one in config.runs()]
     return [jax.device_get(named_leaves(result.params)) for result in runs]
 
 

@@ -182,4 +182,4 @@ def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(exp
         FillMask(model, Options())
     config = dataclasses.replace(model.config, init_from=str(model.path))
     with pytest.raises(UserError, match="has no heads of pre-training"):
-        build.with_params_of(config, None, model.tokenizer)
+        build.load_initial_params(config, None, model.tokenizer)

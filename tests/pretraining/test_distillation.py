@@ -15,7 +15,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.distillation import angle, divergence
 from bertjax.objectives.terms import weighted
-from bertjax.pretraining.distillation import start
+from bertjax.pretraining.distillation import init_student
 from bertjax.pretraining.run import train
 from bertjax.trainer import metrics
 from tests.support.batches import random_batch
@@ -70,7 +70,7 @@ def test_the_student_starts_from_evenly_chosen_layers(layers, chosen, tiny_confi
 
     theirs, before = params(deep, 0), params(shape, 1)
     teacher = pretrained.Pretrained("teacher", dataclasses.replace(tiny_config, model=deep), theirs, None, {}, 0)
-    ours = start(teacher, shape, before)
+    ours = init_student(teacher, shape, before)
     layer = ours["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]
     assert np.array_equal(layer, theirs["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"][np.array(chosen)])
     for name in ("word_embeddings", "position_embeddings"):

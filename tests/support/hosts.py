@@ -26,7 +26,7 @@ from bertjax.parallel import processes
 from bertjax.parallel.mesh import local_rows, make_mesh, put, put_batch
 from bertjax.pretraining import build
 from bertjax.text.tokenizer import load_tokenizer
-from bertjax.trainer import loop
+from bertjax.trainer.step import TrainState, abstract_state, init_state, make_train_step
 
 AXES = ({}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "sequence": 4, "tensor": 2})
 STEPS = 3
@@ -91,7 +91,7 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
     optimizer, schedule = build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
     rows = local_rows(mesh, config.phases[0].batch)
-    step = loop.make_train_step(objective, optimizer, schedule, mesh, seed=3)
+    step = make_train_step(objective, optimizer, schedule, mesh, seed=3)
 
     def train(state, first, last):
         found = []
@@ -101,15 +101,15 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
         return state, found
 
     if write:
-        state, _ = train(loop.init_state(objective, optimizer, batch, mesh, seed=3), 0, 2)
+        state, _ = train(init_state(objective, optimizer, batch, mesh, seed=3), 0, 2)
         writer = store.CheckpointWriter(folder, keep_last=1, keep_every=0)
         writer.save(2, state.params, state.optimizer, CheckpointMeta(config, StoredTokenizer("", {})))
         writer.close()
     else:
-        abstract = loop.abstract_state(objective, optimizer, batch, mesh)
+        abstract = abstract_state(objective, optimizer, batch, mesh)
         params, moments, meta = store.restore_latest(folder, abstract.params, abstract.optimizer)
         number = put(np.int32(meta.step), abstract.step.sharding)
-        state = loop.TrainState(number, params, moments)
+        state = TrainState(number, params, moments)
     return train(state, 2, 2 + STEPS)[1]
 
 

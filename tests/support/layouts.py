@@ -35,8 +35,8 @@ PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
 # Without dropout, at a length that the kernel can: (mesh, layout); the first is what the others are compared with.
 PLAIN = "plain attention"
 KERNELS = {
-    PLAIN: (None, {"attention": "xla"}),
-    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention": "splash", "remat": "bert"}),
+    PLAIN: (None, {"attention_impl": "xla"}),
+    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention_impl": "splash", "remat": "bert"}),
 }
 # Of shared layers, and of layers that are not alike, with windows in blocks: one device, and everything at once.
 FAMILY = ("albert", "modernbert")
@@ -95,7 +95,7 @@ def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | Non
     from bertjax.parallel import sharding
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
-    from bertjax.trainer import loop
+    from bertjax.trainer.step import init_state, make_train_step
     from tests.support.batches import random_batch
 
     assert jax.device_count() == 8
@@ -125,13 +125,13 @@ def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | Non
 
     batch = batch_of(0)
     if start is None:
-        start = jax.device_get(loop.init_state(objective, optimizer, batch, mesh, seed=3))
+        start = jax.device_get(init_state(objective, optimizer, batch, mesh, seed=3))
     state = jax.device_put(start, state_shardings(start, mesh))
     if axes:
         kernel = state.params["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]
         parts = axes.get("fsdp", 1) * axes.get("tensor", 1)
         assert kernel.addressable_shards[0].data.size * parts == kernel.size
-    step = loop.make_train_step(objective, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation)
+    step = make_train_step(objective, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation)
     step = step.lower(state, put_batch(batch, mesh)).compile()
     losses, first = [], None
     for number in range(STEPS):
