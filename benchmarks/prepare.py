@@ -35,7 +35,7 @@ from bertjax.text import python_docs, sources
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_CACHE = (
     "from bertjax.text import cache; cache.word_rule = lambda content: None; "
-    "from bertjax import command, prepare; command.run(prepare.main)"
+    "from bertjax import cli, prepare; cli.run(prepare.main)"
 )
 
 

@@ -10,12 +10,12 @@ from tests.support.commands import ROOT
 
 # A command that compiles one program and says how that went.
 COMMAND = """
-from bertjax import command
+from bertjax import cli
 def main(args):
     import jax
     jax.monitoring.register_event_listener(lambda event, **_: "/cache_" in event and print(event.rsplit("/")[-1]))
     jax.jit(lambda x: x * 3 + 1)(2.0)
-command.run(main)
+cli.run(main)
 """
 
 
@@ -40,8 +40,8 @@ def test_programs_are_compiled_once_and_again_where_they_cannot_be_used(tmp_path
 
 # Page faults of the last of several requests for 80 MB, which lie in 20,000 pages of 4 KB.
 FAULTS = """
-from bertjax import command
-command.keep_memory()
+from bertjax import cli
+cli.keep_memory()
 import resource
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

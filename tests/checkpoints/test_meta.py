@@ -65,7 +65,7 @@ def test_any_edit_fails_the_seal():
         ({"more": 1}, "unknown key more"),
         ({"tokenizer": {"hash": "hash"}}, "tokenizer: Object missing required field `files`"),
         ({"config": {"model": {"hidden": 8}}}, "unknown key config.model.hidden"),
-        ({"config": {"short_sequences": 2.0}}, "config.short_sequences is 2.0; it must be"),
+        ({"config": {"short_seq_prob": 2.0}}, "config.short_seq_prob is 2.0; it must be"),
     ],
 )
 def test_values_of_other_types_are_refused_though_the_seal_holds(changes, message):
