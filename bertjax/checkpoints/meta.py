@@ -48,7 +48,7 @@ class CheckpointMeta:
 def encode_meta(meta: CheckpointMeta) -> dict[str, Any]:
     """The sealed values of a meta, of JSON types."""
     values = json.loads(json.dumps(dataclasses.asdict(meta)))
-    return values | {"sha256": _seal(values)}
+    return values | {"sha256": seal(values)}
 
 
 def decode_meta(data: bytes, path: Path) -> CheckpointMeta:
@@ -59,8 +59,8 @@ def decode_meta(data: bytes, path: Path) -> CheckpointMeta:
       UserError: it is of another format, or its config is not one of this bertjax.
     """
     values = decoding.parse(data, path, _CURE)
-    seal = values.pop("sha256", None) if isinstance(values, dict) else None
-    if seal != _seal(values):
+    digest = values.pop("sha256", None) if isinstance(values, dict) else None
+    if digest != seal(values):
         raise DecodingError("checksum mismatch", path, _CURE)
     if values.get("format") != FORMAT:
         raise UserError(
@@ -75,5 +75,6 @@ def decode_meta(data: bytes, path: Path) -> CheckpointMeta:
     return meta
 
 
-def _seal(values: Any) -> str:
+def seal(values: Any) -> str:
+    """The SHA-256 of the canonical form of JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

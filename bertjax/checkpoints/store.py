@@ -1,7 +1,7 @@
 """Checkpoints: Orbax, asynchronous, behind one thin module.
 
-`DIR/STEP/` holds three items: `params`, `optimizer`, and `meta`, a JSON of all that is needed to read the other two
-alone (step, seed, config, the tokenizer's files, the corpus fingerprint, a checksum an array).
+`DIR/STEP/` holds three items: `params`, `optimizer`, and `meta` (meta.py), all that is needed to read the other two
+alone.
 A checkpoint that cannot be read, or whose arrays fail their checksums, is moved to `DIR.broken/`, never deleted.
 """
 
