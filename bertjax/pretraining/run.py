@@ -42,8 +42,8 @@ def _train(config: "Config", workdir: Path, first: bool, show_progress: bool) ->
     from bertjax.corpus.format import Corpus
     from bertjax.data.pipeline import BatchSource
     from bertjax.data.token_info import Vocabulary
-    from bertjax.parallel import sharding
-    from bertjax.parallel.mesh import local_rows, make_mesh, peak_flops
+    from bertjax.parallel.hardware import peak_flops
+    from bertjax.parallel.mesh import local_rows, make_mesh
     from bertjax.pretraining import build, distillation
     from bertjax.pretraining.evaluation import describe_scores, open_held_out
     from bertjax.text.tokenizer import load_tokenizer
@@ -61,9 +61,9 @@ def _train(config: "Config", workdir: Path, first: bool, show_progress: bool) ->
 
     # -- mesh, model, optimizer
     mesh = make_mesh(config.mesh)
-    sharding.check(config, mesh)
+    build.check_mesh(config, mesh)
     for phase in config.phases:
-        build.attention_kernel(config, phase, mesh)
+        build.attention_impl(config, phase, mesh)
     evaluation = open_held_out(config, mesh, vocabulary, corpus)
     objective = build.make_objective(config)
     teacher = distillation.open_teacher(config, tokenizer) if config.distillation.teacher else None

@@ -92,7 +92,6 @@ def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | Non
     from bertjax.config.layout import LayoutConfig, MeshConfig
     from bertjax.config.optimizer import OptimizerConfig
     from bertjax.config.pretraining import Config, Phase
-    from bertjax.parallel import sharding
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
     from bertjax.trainer import loop
@@ -116,7 +115,7 @@ def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | Non
         mesh = make_mesh(dataclasses.replace(MeshConfig(), **axes))
     objective = build.make_objective(config)
     optimizer, schedule = build.make_optimizer(config)
-    sharding.check(config, mesh)
+    build.check_mesh(config, mesh)
     pairs = () if config.next_sentence else ("next_sentence_labels",)
 
     def batch_of(seed: int) -> dict:
