@@ -12,6 +12,7 @@ from bertjax.config.finetuning import FinetuneConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import Setup
 from bertjax.interop.loading import load_model
+from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
@@ -48,9 +49,8 @@ def reader(config: FinetuneConfig, setup: Setup) -> tuple[TeacherForward, Any, s
             f"the teacher {path} reads {source.config.model.max_position_embeddings} tokens at most and config.length "
             f"is {config.length}; lower it"
         )
-    model = FinetuningModel(
-        source.config.model, setup.task.kind, setup.model.outputs, setup.model.dtype, config.layout.unroll
-    )
+    computation = Computation(setup.model.computation.dtype, config.layout.unroll)
+    model = FinetuningModel(source.config.model, setup.task.kind, setup.model.outputs, computation)
     sharding.check_model(source.config.model, setup.mesh)
     params = jax.tree.map(put, source.params, state_shardings(source.params, setup.mesh))
 

@@ -17,12 +17,13 @@ from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.dataset import MULTIPLE, Batches
 from bertjax.interop.loading import load_model
+from bertjax.model.computation import computation_of
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.objectives import finetuning as losses
 from bertjax.objectives import sentence
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import compute_dtype, make_mesh, put_batch
+from bertjax.parallel.mesh import make_mesh, put_batch
 from bertjax.tasks import inputs, outputs
 from bertjax.tasks.examples import APART, Task
 from bertjax.tasks.metadata import TokenLimits
@@ -34,7 +35,6 @@ _LOG = logging.getLogger(__name__)
 
 RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
 ENCODER = ("embeddings", "encoder")  # its parameters
-_MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _TARGETS = ("labels", "weights")
 
 
@@ -213,17 +213,12 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
             f"take 1, 2 or {MULTIPLE}"
         )
     sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
-    computed = {
-        "dtype": compute_dtype(config.dtype),
-        "unroll": config.layout.unroll,
-        "remat": config.layout.remat,
-        "attention": config.layout.attention_impl,
-    }
+    computation = computation_of(config.layout, config.dtype)
     count = {"span": 2}.get(task.kind) or len(task.labels) or 1
     if task.kind in APART:
-        model = SentenceModel(shape, task.kind, count, task.choices, config.sentence.pooling, **computed)
+        model = SentenceModel(shape, task.kind, count, task.choices, config.sentence.pooling, computation)
     else:
-        model = FinetuningModel(shape, task.kind, count, features=config.features, **computed)
+        model = FinetuningModel(shape, task.kind, count, computation, config.features)
     limits = limits_of(config)
     devices = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
     multiple = devices * config.layout.accumulation
@@ -259,5 +254,5 @@ def limits_of(config: FinetuneConfig) -> TokenLimits:
 
 
 def _shapes(setup: Setup) -> dict[str, Any]:
-    batch = {name: np.zeros((setup.batch * setup.task.choices, 8), np.int32) for name in _MODEL_INPUTS}
+    batch = inputs.empty_inputs((setup.batch * setup.task.choices, 8), 0)
     return jax.eval_shape(lambda: setup.model.init(jax.random.key(0), batch)["params"])

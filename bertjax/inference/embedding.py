@@ -26,7 +26,7 @@ class Embedder:
         sentence = source.sentence or SentenceMetadata()
         pooling = options.pooling or sentence.pooling
         normalize = sentence.normalize if options.normalize is None else options.normalize
-        model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
+        model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             """f32 [rows, hidden]."""

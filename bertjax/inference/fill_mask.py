@@ -25,7 +25,7 @@ class FillMask:
         self._tokenizer = source.tokenizer
         self._longest = source.config.model.max_position_embeddings
         # What it says of the next sentence is not asked for.
-        model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
+        model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
         # Where the model's vocabulary is rounded up, its last ids are no token.
         unnamed = range(source.tokenizer.vocab_size, source.config.model.vocab_size)
         unwanted = np.array([*source.tokenizer.special_ids, *unnamed])

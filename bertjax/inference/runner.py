@@ -12,6 +12,7 @@ from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import POOLINGS
 from bertjax.errors import UserError
 from bertjax.model import quantization
+from bertjax.model.computation import Computation
 from bertjax.tasks.inputs import Row, empty_inputs
 
 DTYPES = ("float32", "bfloat16")
@@ -48,10 +49,10 @@ class Options:
             raise UserError("texts is a single text; give a list of texts to search in")
 
 
-def computation(source: Pretrained, options: Options) -> dict[str, Any]:
-    """How a model computes that a `Runner` runs: settings of `FinetuningModel` and `PretrainingModel`."""
+def computation(source: Pretrained, options: Options) -> Computation:
+    """How a model is computed that a `Runner` runs."""
     unroll = source.config.model.num_hidden_layers if _unrolled(options) else 1
-    return {"dtype": jnp.dtype(options.dtype), "unroll": unroll}
+    return Computation(jnp.dtype(options.dtype), unroll)
 
 
 def _unrolled(options: Options) -> bool:

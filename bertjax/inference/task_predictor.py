@@ -27,8 +27,7 @@ class TaskPredictor:
         unanswerable = task.name == "squad/v2.0"
         self._threshold = (0.0 if unanswerable else math.inf) if task.threshold is None else task.threshold
         size = len(source.params["task_head"]["bias"])
-        settings = computation(source, options) | {"features": task.features}
-        model = FinetuningModel(source.config.model, self._kind, size, **settings)
+        model = FinetuningModel(source.config.model, self._kind, size, computation(source, options), task.features)
 
         def logits(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             return model.apply({"params": params}, batch)["logits"]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from bertjax.config.model import ModelConfig
 from bertjax.interop.families import FAMILIES, Family
-from bertjax.model.encoder import segments
 from bertjax.model.finetuning import POOLED
+from bertjax.model.layer_stacks import layer_stacks
 from bertjax.tasks.examples import APART
 
 # Kind of task (`bertjax.tasks.examples.KINDS`) → the name of its class in `transformers`, without the family's.
@@ -31,7 +31,7 @@ class Name:
 
     theirs: str
     path: tuple[str, ...]
-    repeat: int | None = None  # index into the stacked repeats of a segment
+    repeat: int | None = None  # index into the repeats of a stack
     transposed: bool = False
     rows: int | None = None  # the first rows of ours, which are padded; None takes all
     begin: int = 0  # the row of theirs where ours begins; rows that no name covers stand for nothing
@@ -112,9 +112,9 @@ def _encoder_names(config: ModelConfig, family: Family, offset: int) -> list[Nam
 
 def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], int]]:
     """The path and the repeat of every layer that has parameters of its own, in order."""
-    for number, segment in enumerate(segments(config)):
-        for repeat in range(segment.stacked):
-            for layer in range(segment.layers):
+    for number, stack in enumerate(layer_stacks(config)):
+        for repeat in range(stack.stacked):
+            for layer in range(stack.layers):
                 yield ("encoder", f"segment_{number}", f"layer_{layer}"), repeat
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bertjax.config.model import ModelConfig
@@ -89,9 +88,9 @@ def run_ours(
 ) -> dict[str, np.ndarray]:
     """Our outputs, in f32."""
     if task:
-        tuned = FinetuningModel(config, task.kind, configs.outputs(task), dtype=jnp.float32)
+        tuned = FinetuningModel(config, task.kind, configs.outputs(task))
         return jax.device_get(jax.jit(tuned.apply)({"params": params}, dict(batch)))
-    model = PretrainingModel(config, pairs_of(params), dtype=jnp.float32)
+    model = PretrainingModel(config, pairs_of(params))
 
     @jax.jit
     def run(params: Any, batch: Any) -> dict[str, jax.Array]:

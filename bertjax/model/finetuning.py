@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.model import ModelConfig
+from bertjax.model.attention import SharedInputs
+from bertjax.model.computation import Computation
 from bertjax.model.dropout import dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
-from bertjax.model.layers import Dense, PredictionHead, activation, head_init
+from bertjax.model.layers import Dense, PredictionHead, head_init
+from bertjax.model.ops import activation
 
 # The kinds of tasks whose head reads [CLS], through the pooler where there is one; the others read every token.
 POOLED = ("classification", "multi_label", "regression", "choice")
@@ -28,7 +31,7 @@ class LayerMixture(nn.Module):
 
 
 class FinetuningModel(nn.Module):
-    """Encoder and `task_head`; the other fields are those of `PretrainingModel`.
+    """Encoder and `task_head`.
 
     `kind` is one of `bertjax.tasks.examples.KINDS`; `outputs` is the number of labels, 1 for regression and choice, 2
     for span (where the answer begins and ends).
@@ -41,24 +44,20 @@ class FinetuningModel(nn.Module):
     config: ModelConfig
     kind: str
     outputs: int
-    dtype: jnp.dtype = jnp.float32
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "xla"
-    platform: str = ""
+    computation: Computation = Computation()
     features: str = ""
 
     def setup(self) -> None:
         """Makes encoder and head."""
-        config = self.config
-        self.embeddings = Embeddings(config, self.dtype)
-        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention, self.platform)
+        config, dtype = self.config, self.computation.dtype
+        self.embeddings = Embeddings(config, dtype)
+        self.encoder = Encoder(config, self.computation)
         if self.features == "weighted_sum":
             self.layer_mixture = LayerMixture()
         if config.prediction_head:
-            self.prediction_head = PredictionHead(config, self.dtype)
+            self.prediction_head = PredictionHead(config, dtype)
         elif self.kind in POOLED:
-            self.pooler = Dense(config.hidden_size, config, self.dtype, name="pooler")
+            self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
         self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -82,20 +81,20 @@ class FinetuningModel(nn.Module):
 
         Of packed rows all their [CLS], [rows, slots, layers, hidden].
         """
-        mask, position_ids = batch["attention_mask"], batch.get("position_ids")
-        packed = position_ids is not None
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, position_ids)
+        shared = SharedInputs.of(batch, dropout_keys)
+        packed = shared.position_ids is not None
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
         cls = None
         if self.kind in POOLED:
             cls = batch["cls_positions"] if packed else jnp.zeros((x.shape[0], 1), jnp.int32)
         if self.features in ("", "last"):
-            hidden = self.encoder(x, mask, dropout_keys, cls, position_ids=position_ids)[:, :, None]
+            hidden = self.encoder(x, shared, cls)[:, :, None]
         else:
 
             def read(output: jax.Array) -> jax.Array:
                 return output if cls is None else jnp.take_along_axis(output, cls[..., None], axis=1)
 
-            layers = self.encoder(x, mask, dropout_keys, collect=read, position_ids=position_ids)
+            layers = self.encoder(x, shared, collect=read)
             weighted = self.features == "weighted_sum"
             layers = jnp.concatenate([read(x)[None], layers]) if weighted else layers[-4:]
             hidden = jnp.moveaxis(layers, 0, 2)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.model import ModelConfig
+from bertjax.model.attention import SharedInputs
+from bertjax.model.computation import Computation
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, head_init
 
@@ -39,7 +41,7 @@ def normalized(vectors: jax.Array) -> jax.Array:
 
 
 class SentenceModel(nn.Module):
-    """Encoder, pooling, and for comparisons a `task_head`; the other fields are those of `FinetuningModel`.
+    """Encoder, pooling, and for comparisons a `task_head`.
 
     `kind` is one of `bertjax.tasks.examples.APART`; `texts` neighbouring rows belong to one example.
     """
@@ -49,17 +51,13 @@ class SentenceModel(nn.Module):
     outputs: int
     texts: int = 2
     pooling: str = "mean"
-    dtype: jnp.dtype = jnp.float32
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "xla"
-    platform: str = ""
+    computation: Computation = Computation()
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
-        self.embeddings = Embeddings(config, self.dtype)
-        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention, self.platform)
+        self.embeddings = Embeddings(config, self.computation.dtype)
+        self.encoder = Encoder(config, self.computation)
         if self.kind == "comparison":
             self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
@@ -70,10 +68,9 @@ class SentenceModel(nn.Module):
         of the example for each of its texts: the cosine of its two vectors u and v, or the head's of (u, v, |u - v|).
         For retrieval they are 0. In packed rows every slot is an example.
         """
-        mask, places = batch["attention_mask"], batch.get("position_ids")
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, places)
-        hidden = self.encoder(x, mask, dropout_keys, position_ids=places)
-        vectors = pooled(hidden, mask, self.pooling, batch.get("cls_positions"))
+        shared = SharedInputs.of(batch, dropout_keys)
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
+        vectors = pooled(self.encoder(x, shared), shared.mask, self.pooling, batch.get("cls_positions"))
         vectors = vectors.reshape(-1, self.texts, vectors.shape[-1])
         return {"vectors": vectors, "logits": jnp.repeat(self._logits(vectors), self.texts, axis=0)}
 

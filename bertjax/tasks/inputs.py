@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.data.batch import MODEL_INPUTS
 from bertjax.errors import UserError
 from bertjax.tasks.examples import APART, ChoiceExample, QuestionExample, TextExample, WordsExample
 from bertjax.tasks.metadata import TokenLimits
@@ -45,8 +46,9 @@ class Row:
 
 def empty_inputs(shape: tuple[int, int], pad_id: int) -> dict[str, np.ndarray]:
     """A model's inputs [rows, length], nothing but padding."""
-    zeros = {name: np.zeros(shape, np.int32) for name in ("token_type_ids", "attention_mask")}
-    return {"input_ids": np.full(shape, pad_id, np.int32)} | zeros
+    inputs = {array.name: np.zeros(shape, array.dtype) for array in MODEL_INPUTS}
+    inputs["input_ids"][:] = pad_id
+    return inputs
 
 
 def rows(kind: str, examples: Sequence[Any], tokenizer: Tokenizer, limits: TokenLimits, labels: int) -> list[Row]:

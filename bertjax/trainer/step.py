@@ -154,7 +154,7 @@ def _gradients(
 
 def apply_model(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
     """A model's outputs, within a program and `sharding.use_mesh`."""
-    return model.apply({"params": all_gather_params(params, model.dtype)}, batch, keys, method=method)
+    return model.apply({"params": all_gather_params(params, model.computation.dtype)}, batch, keys, method=method)
 
 
 def dropout_keys(seed: int | jax.Array, step: jax.Array, rows: int) -> jax.Array:

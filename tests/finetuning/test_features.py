@@ -16,6 +16,7 @@ from bertjax.finetuning.task_model import ENCODER, make_setup
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
+from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.tasks.examples import ChoiceExample, Task
 from bertjax.tasks.metadata import TaskMetadata
@@ -77,7 +78,10 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
     for name, layers in expected.items():
         np.testing.assert_allclose(encode(kind="tagging", features=name)[real], layers[real], rtol=0, atol=1e-4)
     np.testing.assert_allclose(
-        encode(kind="regression", features="weighted_sum", unroll=5), states[:, 0], rtol=0, atol=1e-4
+        encode(kind="regression", features="weighted_sum", computation=Computation(unroll=5)),
+        states[:, 0],
+        rtol=0,
+        atol=1e-4,
     )
 
 

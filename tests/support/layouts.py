@@ -126,7 +126,6 @@ def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
     from bertjax.config.layout import LayoutConfig, MeshConfig
     from bertjax.config.optimizer import OptimizerConfig
     from bertjax.config.pretraining import Config, DistillationConfig, Phase
-    from bertjax.parallel import sharding
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
     from bertjax.trainer.step import init_state, make_train_step
@@ -154,7 +153,7 @@ def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
         forward, *params = _teacher(case.teacher, config, mesh)
         objective = dataclasses.replace(objective, teacher_forward=forward)
     optimizer, schedule = build.make_optimizer(config)
-    sharding.check(config, mesh)
+    build.check_mesh(config, mesh)
     batch_of = _batches(config)
     if start is None:
         start = jax.device_get(init_state(objective, optimizer, batch_of(0), mesh, seed=3))
