@@ -33,9 +33,9 @@ class UpdateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SentenceConfig:
-    """Texts that are read apart, each to a vector of its own (Reimers & Gurevych 2019, arXiv:1908.10084)."""
+    """Texts that are encoded on their own, each to a vector (Reimers & Gurevych 2019, arXiv:1908.10084)."""
 
-    apart: bool = False  # read the two texts of a regression or classification apart; retrieval always does
+    bi_encoder: bool = False  # encode the two texts of a regression or classification on their own, as retrieval does
     pooling: str = "mean"  # of the tokens' last states, [CLS] and [SEP] included: mean, cls, max
     normalize: bool = False  # to length 1; the cosine does so in any case
     scale: float = 20.0  # retrieval: of cosines as scores

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.config.finetuning import FinetuneConfig, Run, optimizer_config
 from bertjax.errors import UserError
-from bertjax.finetuning.task_model import Setup, Split
+from bertjax.finetuning.task_model import Split, TaskModel
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.layerwise import scale_by_layer
 from bertjax.optimizers.schedules import stretch
@@ -40,12 +40,12 @@ class Result:
 
 
 class Sweep:
-    """Trains the runs of a config on a setup."""
+    """Trains the runs of a config on a task model."""
 
     def __init__(
         self,
         config: FinetuneConfig,
-        setup: Setup,
+        task_model: TaskModel,
         params: Any,
         train: Split,
         dev: list[Split],
@@ -56,9 +56,12 @@ class Sweep:
         `teacher`: `teacher.reader`'s.
         """
         self._read, self._teacher = teacher or (None, None)
-        self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
+        self._config, self._task_model, self._params, self._train, self._dev = config, task_model, params, train, dev
         self._abstract = loop.abstract_state(
-            setup.objective, self._optimizer(self._settings(config.runs()[0]))[0], train.batches.example(), setup.mesh
+            task_model.objective,
+            self._optimizer(self._settings(config.runs()[0]))[0],
+            train.batches.example(),
+            task_model.mesh,
         )
 
     def train(
@@ -79,7 +82,7 @@ class Sweep:
         """
         config, batches = self._config, self._train.batches
         total, step, seconds = run.epochs * batches.steps, 0, 0.0
-        everywhere = NamedSharding(self._setup.mesh, PartitionSpec())
+        everywhere = NamedSharding(self._task_model.mesh, PartitionSpec())
         settings = jax.device_put(self._settings(run), everywhere)
 
         def train_step(state: loop.TrainState, batch: loop.Batch) -> Any:
@@ -92,7 +95,7 @@ class Sweep:
             for epoch in range(1, run.epochs + 1):
                 begin, first = time.perf_counter(), step
                 step, state = loop.fit(
-                    state, batches.epoch(run.seed, epoch), train_step, self._setup.mesh, hooks, stop, Clock(), step
+                    state, batches.epoch(run.seed, epoch), train_step, self._task_model.mesh, hooks, stop, Clock(), step
                 )
                 seconds += time.perf_counter() - begin
                 if step < first + batches.steps:
@@ -112,12 +115,12 @@ class Sweep:
 
     def chosen(self, scores: dict[str, dict[str, float]]) -> float:
         """The score that chooses: the task's metric on its first dev split."""
-        return scores[self._dev[0].name][self._setup.task.metric]
+        return scores[self._dev[0].name][self._task_model.task.metric]
 
     def scores(self, params: Any) -> dict[str, dict[str, float]]:
         """All scores of all dev splits."""
-        setup = self._setup
-        return {split.name: setup.scores(split, setup.predictions(params, split)) for split in self._dev}
+        task_model = self._task_model
+        return {split.name: task_model.scores(split, task_model.predictions(params, split)) for split in self._dev}
 
     def _settings(self, run: Run) -> dict[str, np.ndarray]:
         total = run.epochs * self._train.batches.steps
@@ -132,21 +135,21 @@ class Sweep:
     def _optimizer(self, settings: Settings) -> tuple[optax.GradientTransformation, optax.Schedule]:
         update = optimizer_config(self._config.optimizer)
         schedule = stretch(update, settings["learning_rate"], settings["warmup_steps"], settings["total_steps"])
-        by_layer = scale_by_layer(self._config.optimizer.layer_decay, self._setup.model.config)
+        by_layer = scale_by_layer(self._config.optimizer.layer_decay, self._task_model.model.config)
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
     def _step(self) -> loop.TrainStep:
-        setup, parts = self._setup, self._config.layout.accumulation
+        task_model, parts = self._task_model, self._config.layout.accumulation
 
         def step(state: loop.TrainState, batch: loop.Batch, settings: Settings, teacher: Any) -> Any:
             optimizer, schedule = self._optimizer(settings)
             one = loop.train_step_function(
-                setup.objective, optimizer, schedule, setup.mesh, settings["seed"], parts, self._read
+                task_model.objective, optimizer, schedule, task_model.mesh, settings["seed"], parts, self._read
             )
             return one(state, batch, teacher)
 
-        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(setup.mesh))
+        return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(task_model.mesh))
 
     @functools.cached_property
     def _initial(self) -> Callable[[Any, jax.Array], loop.TrainState]:
@@ -156,7 +159,7 @@ class Sweep:
         def make(params: Any, seed: jax.Array) -> loop.TrainState:
             # Zeros: the program would hold the example's numbers, and features are many.
             batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
-            fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
+            fresh = self._task_model.model.init(jax.random.key(seed), batch)["params"]
             params = fresh | params
             return loop.TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
 

@@ -12,7 +12,7 @@ from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import POOLINGS
 from bertjax.errors import UserError
 from bertjax.model import quantization
-from bertjax.tasks.inputs import Row, empty_inputs
+from bertjax.tasks.encoding import EncodedExample, padded_inputs
 
 DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")
@@ -20,7 +20,7 @@ WEIGHTS = ("float", "int8")
 # Rows are padded to one of these; what is longer than all of them, to what the model reads at most.
 _LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768)
 _LENGTHS += (1024, 1536, 2048, 3072, 4096, 6144, 8192)
-_PLACES = 4  # the places of a row are filled up to a multiple, so that few programs are compiled
+_POSITIONS = 4  # the token positions of a row are filled up to a multiple, so that few programs are compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Runner:
         compute: Callable[[Any, Mapping[str, jax.Array]], Any],
         source: Pretrained,
         options: Options,
-        places: bool = False,
+        with_positions: bool = False,
     ) -> None:
         """Puts the parameters on the device.
 
         compute: (parameters, `input_ids`, `token_type_ids` and `attention_mask` [rows, length]) → a tree of arrays
-          [rows, …]. Its model is made with `computation`. With `places` it also gets those of the rows, filled up with
-          0: [rows, places].
+          [rows, …]. Its model is made with `computation`. With `with_positions` it also gets their `token_positions`,
+          filled up with 0: [rows, positions].
         """
         stored = _stored(source.params, options)
         if _unrolled(options):
@@ -82,9 +82,9 @@ class Runner:
         else:
             self._params, self._compute = jax.device_put(stored), jax.jit(compute)
         self._pad, self._tokens = source.tokenizer.pad_id, options.tokens
-        self._longest, self._with_places = source.config.model.max_position_embeddings, places
+        self._longest, self._with_positions = source.config.model.max_position_embeddings, with_positions
 
-    def __call__(self, rows: Sequence[Row]) -> list[Any]:
+    def __call__(self, rows: Sequence[EncodedExample]) -> list[Any]:
         """What the function gives for each row, in order: trees of NumPy arrays, without the axis of rows."""
         pending = []
         for numbers, shape in batches([len(row.input_ids) for row in rows], self._tokens, self._longest):
@@ -97,18 +97,15 @@ class Runner:
                 results[number] = jax.tree.map(lambda array, place=place: array[place], arrays)
         return results
 
-    def _batch(self, rows: Sequence[Row], shape: tuple[int, int]) -> dict[str, np.ndarray]:
-        inputs = empty_inputs(shape, self._pad)
-        inputs["attention_mask"][:, 0] = 1  # a row of padding still attends to something
-        for place, row in enumerate(rows):
-            row.write(inputs, place)
-        if not self._with_places:  # a shape that depends on them would be one more program
+    def _batch(self, rows: Sequence[EncodedExample], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+        inputs = padded_inputs(rows, shape, self._pad)
+        if not self._with_positions:  # a shape that depends on them would be one more program
             return inputs
-        most = max(len(row.places) for row in rows)
-        places = np.zeros((shape[0], -(-most // _PLACES) * _PLACES), np.int32)
-        for place, row in enumerate(rows):
-            places[place, : len(row.places)] = row.places
-        return inputs | {"places": places}
+        most = max(len(row.token_positions) for row in rows)
+        positions = np.zeros((shape[0], -(-most // _POSITIONS) * _POSITIONS), np.int32)
+        for number, row in enumerate(rows):
+            positions[number, : len(row.token_positions)] = row.token_positions
+        return inputs | {"token_positions": positions}
 
 
 def batches(lengths: Sequence[int], tokens: int, longest: int) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:

@@ -23,9 +23,8 @@ from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offset, pretraining_names
-from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
-from bertjax.tasks.examples import APART
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
     TensorFlow checkpoints. Heads of pre-training that the folder lacks are initialised afresh (always alike). A folder
     without a pooler, or of a family without a task of pairs, gives a model without.
 
-    The classes of `names.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown), `kind` and
+    The classes that a kind of task names are fine-tuned models: the task has a `name` ("" where unknown), `kind` and
     `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
 
     Tensors that have no place in the model are left out, which is logged, as fresh heads are.
@@ -86,7 +85,7 @@ def export_model(
     """Writes a folder that `transformers` loads, as the class for pre-training of `config.model_type`.
 
     With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A model that is fine-tuned for
-    a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see `names.CLASSES`. The weights are f32
+    a `task` (`name`, `kind`, `labels`) is written as the class of its kind. The weights are f32
     and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only when it is whole.
     `sentence`, by default the task's, is how texts become vectors; where that is
     known, `sentence-transformers` loads the folder too.
@@ -112,7 +111,7 @@ def export_model(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
             how = sentence or (task.sentence if task else None)
-            if how or (task and task.kind in APART):
+            if how or (task and kind_named(task.kind).bi_encoder):
                 how = how or SentenceMetadata()
                 limited = task.limits.length if task and task.limits else config.max_position_embeddings
                 length = how.length or limited
@@ -133,7 +132,7 @@ def export_model(
 def _names(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> list[Name]:
     offset = position_offset(config, pad_id)
     if task:
-        return fine_tuned_names(config, task.kind, offset)
+        return fine_tuned_names(config, kind_named(task.kind), offset)
     return pretraining_names(config, bool(pairs), offset)
 
 
@@ -212,7 +211,7 @@ def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
 
 def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> dict[str, Any]:
     """The parameters of a new model, from a fixed key."""
-    model = FinetuningModel(config, task.kind, configs.outputs(task)) if task else PretrainingModel(config, pairs)
+    model = kind_named(task.kind).model(config, task.labels) if task else PretrainingModel(config, pairs)
     one = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
     return model.init(jax.random.key(0), batch)["params"]
