@@ -181,8 +181,10 @@ def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:
     model.eval()
     scores: list[np.ndarray] = [np.zeros(0)] * len(job.dev.rows)
     with torch.no_grad():
-        for units, batch in job.dev.sorted():
-            logits = model(**trimmed(batch)).logits.numpy()
+        order = np.argsort([len(row.input_ids) for row in job.dev.rows], kind="stable")
+        size = job.dev.layout.batch
+        for units in (order[at : at + size] for at in range(0, len(order), size)):
+            logits = model(**trimmed(job.dev.padded_batch(units))).logits.numpy()
             for place, unit in enumerate(units):
                 scores[unit] = logits[place]
     return scores, speed

@@ -77,12 +77,6 @@ class Batches:
         """An epoch's batches for training."""
         return map(self.packed_batch if self.packed else self.padded_batch, self.order(seed, epoch))
 
-    def sorted(self) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """(numbers of the units, their batch), every unit once, by length: for predictions."""
-        order, batch = np.argsort(self._unit_lengths, kind="stable"), self.layout.batch
-        for at in range(0, self.units, batch):
-            yield order[at : at + batch], self.padded_batch(order[at : at + batch])
-
     def example(self) -> dict[str, np.ndarray]:
         """Some batch for training, for its shapes."""
         return next(self.epoch(0, 0))

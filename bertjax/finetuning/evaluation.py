@@ -5,8 +5,9 @@ import functools
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from bertjax.inference.model_limits import model_limits
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
 from bertjax.tasks import glue
+from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.registry import open_task
@@ -60,12 +62,18 @@ def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: i
 
 
 def predict_all(
-    task_model: TaskModel, params: Any, dev: Sequence[Split], output: Path | None, threshold: float | None = None
+    task_model: TaskModel,
+    params: Any,
+    dev: Sequence[Split],
+    output: Path | None,
+    threshold: float | None = None,
+    predicted: Mapping[str, Sequence[Prediction]] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
     """Predicts the dev splits, and the test splits whose files are there; the scores of the former.
 
     Into `output` go predictions/, for classifications confusion-SPLIT.png, for GLUE submission/; without it only the
     dev splits are predicted. `threshold`: of no answer to a question, by default the best one of the split.
+    `predicted`: predictions of dev splits that are there already.
 
     Raises:
       UserError: scores that are not finite.
@@ -74,7 +82,7 @@ def predict_all(
     params = jax.device_put(params, state_shardings(params, task_model.mesh))
     scores = {}
     for split in dev:
-        found = task_model.predictions(params, split)
+        found = predicted.get(split.name) or task_model.predictions(params, split)
         scores[split.name] = task_model.scores(split, found)
         if output is None:
             continue

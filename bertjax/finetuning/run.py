@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from bertjax.storage.files import claimed, write_text, writing
 from bertjax.tasks import glue, submission
 from bertjax.tasks.encoding import check_lengths
 from bertjax.tasks.examples import TaskExamples
+from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
@@ -74,7 +75,7 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     _write(workdir / "data.json", used)
 
     # -- the runs that are still to do
-    done = _read_records(workdir)
+    done, predictions = _read_records(workdir), {}
     todo = [run for run in config.runs() if run.name not in done]
     with loop.StopSignal() as stop:
         last = len(done) + len(todo)
@@ -87,10 +88,11 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
             record = _record(run, result)
             if all(sweep.chosen(result.scores) > sweep.chosen(other["scores"]) for other in done.values()):
                 _keep(config, task_model, source, result, record | {"number": number}, workdir)
+                predictions = result.predictions
             done[run.name] = record
             _write_records(workdir, done)
             _LOG.info(f"{run.name}: {_describe(record)}")
-    return _report(task_model, dev, list(done.values()), workdir)
+    return _report(task_model, dev, list(done.values()), predictions, workdir)
 
 
 def _run(sweep: Sweep, run: Run, stop: Any, workdir: Path, show_progress: bool) -> Result | None:
@@ -234,15 +236,24 @@ def _write_records(workdir: Path, records: dict[str, dict[str, Any]]) -> None:
     write_text(workdir / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in records.values()))
 
 
-def _report(task_model: TaskModel, dev: list[Split], records: list[dict[str, Any]], workdir: Path) -> dict[str, Any]:
-    """Writes results, predictions of the best run, pictures and files to submit; prints the table."""
+def _report(
+    task_model: TaskModel,
+    dev: list[Split],
+    records: list[dict[str, Any]],
+    predictions: Mapping[str, Sequence[Prediction]],
+    workdir: Path,
+) -> dict[str, Any]:
+    """Writes results, predictions of the best run, pictures and files to submit; prints the table.
+
+    `predictions` are the best run's of `dev`, empty where an earlier process trained it.
+    """
     task = task_model.task
     best = max(records, key=lambda record: record["scores"][dev[0].name][task.metric])
     summary = {split.name: report.summary(task, split.name, records) for split in dev}
     results = {"task": task.name, "metric": task.metric, "best": best, "summary": summary, "runs": records}
     _write(workdir / "results.json", results)
     model = load_model(workdir)
-    evaluation.predict_all(task_model, model.params, dev, workdir)
+    evaluation.predict_all(task_model, model.params, dev, workdir, predicted=predictions)
     for split in dev:
         print(report.table(task, split.name, summary[split.name]))
     _LOG.info(f"best: {_name(best)}: {_describe(best)}")

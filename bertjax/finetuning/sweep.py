@@ -20,6 +20,7 @@ from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.layerwise import scale_by_layer
 from bertjax.optimizers.schedules import stretch
 from bertjax.parallel.mesh import compiler_options
+from bertjax.tasks.kinds.base import Prediction
 from bertjax.trainer import loop
 from bertjax.trainer.progress import Progress
 from bertjax.trainer.throughput import Clock
@@ -33,6 +34,7 @@ class Result:
 
     params: Any  # those with the best score, or the last ones
     scores: dict[str, dict[str, float]]  # by dev split
+    predictions: dict[str, list[Prediction]]  # by dev split, of `params`
     epoch: int  # after which `params` were taken
     steps: int
     seconds: float  # of training, without evaluations
@@ -102,12 +104,13 @@ class Sweep:
                     return None
                 if epoch < run.epochs and not config.patience:
                     continue
-                scores = self.scores(state.params)
+                predictions = {split.name: self._task_model.predictions(state.params, split) for split in self._dev}
+                scores = {split.name: self._task_model.scores(split, predictions[split.name]) for split in self._dev}
                 on_epoch(epoch, step, scores)
                 if best is None or self.chosen(scores) > self.chosen(best.scores):
                     # A copy: the step that comes next takes the memory of this one's.
                     params = jax.tree.map(jnp.copy, state.params)
-                    best = Result(params, scores, epoch, step, seconds, 0.0)
+                    best = Result(params, scores, predictions, epoch, step, seconds, 0.0)
                 elif epoch - best.epoch >= config.patience:
                     break
         speed = step // batches.steps * batches.units / seconds
@@ -116,11 +119,6 @@ class Sweep:
     def chosen(self, scores: dict[str, dict[str, float]]) -> float:
         """The score that chooses: the task's metric on its first dev split."""
         return scores[self._dev[0].name][self._task_model.task.metric]
-
-    def scores(self, params: Any) -> dict[str, dict[str, float]]:
-        """All scores of all dev splits."""
-        task_model = self._task_model
-        return {split.name: task_model.scores(split, task_model.predictions(params, split)) for split in self._dev}
 
     def _settings(self, run: Run) -> dict[str, np.ndarray]:
         total = run.epochs * self._train.batches.steps

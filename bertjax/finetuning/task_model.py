@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,11 +16,12 @@ from bertjax.config.finetuning import FinetuneConfig, TaskDistillation
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.dataset import MULTIPLE, Batches, BatchLayout
+from bertjax.inference.runner import BatchShapes, Runner
 from bertjax.interop.loading import load_model
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import compute_dtype, make_mesh, put_batch
+from bertjax.parallel.mesh import compute_dtype, make_mesh
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.base import Prediction
@@ -35,7 +36,6 @@ _LOG = logging.getLogger(__name__)
 RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
 ENCODER = ("embeddings", "encoder")  # its parameters
 _MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-_TARGETS = ("labels", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,28 +88,30 @@ class TaskModel:
         return loop.Objective(self.model, terms, kind.distillation_weights, scales)
 
     @functools.cached_property
-    def _predict_step(self) -> Callable[[Any, loop.Batch], dict[str, jax.Array]]:
-        return loop.make_predict_step(self.model, self.mesh)
+    def shapes(self) -> BatchShapes:
+        """As many tokens at once as padded batches for training have."""
+        choices, longest = self.task.choices, self.limits.length
+        group = choices if self.task.kind.bi_encoder else 1
+        return BatchShapes(self.batch * choices * longest, longest, self.tokenizer.pad_id, group)
+
+    @functools.cached_property
+    def _runner(self) -> Runner:
+        def compute(params: Any, batch: loop.Batch) -> jax.Array:
+            return self.task.kind.row_scores(loop.apply_model(self.model, params, batch))
+
+        return Runner(compute, self.mesh, self.shapes)
 
     def predictions(self, params: Any, split: Split) -> list[Prediction]:
-        """A prediction for each example of a split.
+        """A prediction for each example of a split; `params` lie on the mesh.
 
         Raises:
           UserError: the model's scores are not finite.
         """
-        batches, scores = split.batches, [np.zeros(0)] * len(split.batches.rows)
-        kind, choices = self.task.kind, self.task.choices
-        pending = []
-        for units, batch in batches.sorted():
-            batch = {name: batch[name] for name in batch if name not in _TARGETS}
-            pending.append((units, self._predict_step(params, put_batch(batch, self.mesh))))
-        for units, result in pending:
-            found = jax.device_get(kind.row_scores(result))
-            _check_finite(found, split.name)
-            for place, unit in enumerate(units):
-                for choice in range(choices):
-                    scores[unit * choices + choice] = found[place * choices + choice]
-        return kind.predictions(split.examples, batches.rows, scores, self.limits)
+        rows = split.batches.rows
+        scores = self._runner(params, rows)
+        if not all(np.isfinite(score).all() for score in scores):  # classes of others would pass for predictions
+            raise UserError(f"what the model says of {split.name} is not finite; train with a lower learning rate")
+        return self.task.kind.predictions(split.examples, rows, scores, self.limits)
 
     def scores(self, split: Split, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The task's official scores, in per cent.
@@ -125,12 +127,6 @@ class TaskModel:
                     "not finite; train with a lower learning rate or other seeds"
                 )
         return scores
-
-
-def _check_finite(scores: np.ndarray, split: str) -> None:
-    """The classes of scores that are not finite would pass for predictions."""
-    if not np.isfinite(scores).all():
-        raise UserError(f"what the model says of {split} is not finite; train with a lower learning rate")
 
 
 def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretrained, dict[str, Any]]:

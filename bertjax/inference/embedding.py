@@ -10,7 +10,7 @@ import numpy as np
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.inference.inputs import asked, read_texts
 from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, Runner, computation
+from bertjax.inference.runner import Options, bind, computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
 from bertjax.tasks.encoding import ExampleEncoder, check_lengths
@@ -36,7 +36,7 @@ class Embedder:
             vectors = pooled(hidden, batch["attention_mask"], pooling)
             return normalized(vectors) if normalize else vectors
 
-        self._run = Runner(embed, source, options)
+        self._run = bind(embed, source, options)
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each text its `embedding`, a list of numbers."""

@@ -10,7 +10,7 @@ import numpy as np
 from bertjax.checkpoints.pretrained import Pretrained, check_pretraining
 from bertjax.errors import UserError
 from bertjax.inference.inputs import asked, read_texts
-from bertjax.inference.runner import Options, Runner, computation
+from bertjax.inference.runner import Options, bind, computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.tasks.encoding import EncodedExample
 from bertjax.tasks.examples import TextExample
@@ -37,7 +37,7 @@ class FillMask:
             logits = model.apply({"params": params}, batch)["masked_lm_logits"].at[..., unwanted].set(-jnp.inf)
             return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), min(options.top, logits.shape[-1]))
 
-        self._run = Runner(likeliest, source, options, with_positions=True)
+        self._run = bind(likeliest, source, options, with_positions=True)
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each text its `masks`, of each the likeliest tokens first, dicts of `token` and `probability`."""

@@ -8,7 +8,7 @@ import jax
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.inference.inputs import asked, read_inputs
 from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, Runner, computation
+from bertjax.inference.runner import Options, bind, computation
 from bertjax.tasks.encoding import ExampleEncoder
 from bertjax.tasks.kinds.lookup import kind_named
 
@@ -26,7 +26,7 @@ class TaskPredictor:
         def scores(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             return self._kind.row_scores(model.apply({"params": params}, batch))
 
-        self._run = Runner(scores, source, options)
+        self._run = bind(scores, source, options)
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A dict an input: what was asked, and what is predicted."""

@@ -74,20 +74,6 @@ def test_first_fit_fills_bins_within_their_limits(seed):
     assert len(bins) <= 1.25 * sum(sizes) / 64
 
 
-def test_predictions_come_back_in_place_with_few_lengths():
-    batches = made("classification", some_rows(500))
-    found = list(batches.sorted())
-    assert sorted(np.concatenate([units for units, _ in found])) == list(range(500))
-    assert len(batches.lengths) <= 8
-    for units, batch in found:
-        assert batch["input_ids"].shape[0] == 8 and batch["input_ids"].shape[1] in batches.lengths
-        assert np.array_equal(batch["input_ids"][: len(units), 0], units + 1)
-        assert np.array_equal(batch["weights"] > 0, np.arange(8) < len(units))
-        assert batch["attention_mask"].any(axis=1).all()
-    masks = [batch["attention_mask"] for _, batch in found]
-    assert sum(mask.sum() for mask in masks) > 0.85 * sum(mask.size for mask in masks)
-
-
 def test_the_choices_of_an_example_stay_together():
     rows = [EncodedExample(i // 3, [i + 1] * (4 + i % 7), 2, label=i // 3 % 3) for i in range(60)]
     batches = made("choice", rows, batch=4, choices=3, labels=0)
