@@ -14,9 +14,6 @@ from bertjax.model.encoder import SITES, Embeddings, Encoder
 from bertjax.model.layers import Dense, PredictionHead, head_init
 from bertjax.model.ops import activation
 
-# The kinds of tasks whose head reads [CLS], through the pooler where there is one; the others read every token.
-POOLED = ("classification", "multi_label", "regression", "choice")
-
 
 class LayerMixture(nn.Module):
     """A learned mean of layers, times a learned number (Peters et al. 2018, arXiv:1802.05365, section 3.2)."""
@@ -33,8 +30,8 @@ class LayerMixture(nn.Module):
 class FinetuningModel(nn.Module):
     """Encoder and `task_head`.
 
-    `kind` is one of `bertjax.tasks.examples.KINDS`; `outputs` is the number of labels, 1 for regression and choice, 2
-    for span (where the answer begins and ends).
+    `outputs` is the size of the head. It reads [CLS] if `pooled`, through the pooler where there is one, else every
+    token; `dropout_before_head` says whether it drops what the last hidden layer gives.
 
     With `features` the encoder is a frozen one, that never drops, and the head reads of each token the output of its
     last layer ("last"), of the last four side by side ("concat_last_4"), or a `LayerMixture` of the embeddings and all
@@ -42,8 +39,9 @@ class FinetuningModel(nn.Module):
     """
 
     config: ModelConfig
-    kind: str
     outputs: int
+    pooled: bool
+    dropout_before_head: bool = True
     computation: Computation = Computation()
     features: str = ""
 
@@ -56,7 +54,7 @@ class FinetuningModel(nn.Module):
             self.layer_mixture = LayerMixture()
         if config.prediction_head:
             self.prediction_head = PredictionHead(config, dtype)
-        elif self.kind in POOLED:
+        elif self.pooled:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
         self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
@@ -67,8 +65,8 @@ class FinetuningModel(nn.Module):
         the mask then numbers them from 1, and `cls_positions` [rows, slots] says where they begin.
         `features` are what `encode` gave; a model that is initialised with them is the head alone.
         dropout_keys: typed threefry keys [rows], one a row; None drops nothing.
-        Returns `logits`, f32: [rows, outputs], packed [rows, slots, outputs], or [rows, length, outputs] for tagging
-        and span.
+        Returns `logits`, f32: [rows, outputs], packed [rows, slots, outputs]; not pooled [rows, length,
+        outputs].
         """
         if "features" in batch:
             features = batch["features"]
@@ -85,7 +83,7 @@ class FinetuningModel(nn.Module):
         packed = shared.position_ids is not None
         x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
         cls = None
-        if self.kind in POOLED:
+        if self.pooled:
             cls = batch["cls_positions"] if packed else jnp.zeros((x.shape[0], 1), jnp.int32)
         if self.features in ("", "last"):
             hidden = self.encoder(x, shared, cls)[:, :, None]
@@ -113,9 +111,9 @@ class FinetuningModel(nn.Module):
             hidden = drop(hidden)
         if self.config.prediction_head:
             hidden = self.prediction_head(hidden)
-        elif self.kind in POOLED:
+        elif self.pooled:
             hidden = activation(self.config.pooler_act)(self.pooler(hidden))
         # As the official code of each has it.
-        if not self.features and (self.config.prediction_head or self.kind != "span"):
+        if not self.features and (self.config.prediction_head or self.dropout_before_head):
             hidden = drop(hidden)
         return self.task_head(hidden)

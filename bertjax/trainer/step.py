@@ -173,20 +173,6 @@ def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], d
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
 
 
-def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Callable[[Any, Batch], Any]:
-    """A model's compiled outputs for one batch, whole on every device: (params, batch) -> outputs, without dropout.
-
-    `method` names the model's method that gives them, by default `__call__`.
-    """
-
-    def predict_step(params: Any, batch: Batch) -> Any:
-        with sharding.use_mesh(mesh):
-            return apply_model(model, params, batch, method=method)
-
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))
-
-
 def evaluate(
     eval_step: Callable[[Any, Batch], dict[str, Term]], params: Any, batches: Iterable[Batch], mesh: Mesh
 ) -> dict[str, float]:

@@ -28,12 +28,12 @@ CONFIG = Config(
 VARIANTS = {
     "pre-training": build.make_objective(CONFIG).model,
     "pre-training without next_sentence": build.make_objective(dataclasses.replace(CONFIG, next_sentence=False)).model,
-    "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
-    "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
-    "texts apart": SentenceModel(CONFIG.model, "comparison", 3),
-    "features of all layers": FinetuningModel(CONFIG.model, "classification", 3, features="weighted_sum"),
+    "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, 3, True),
+    "fine-tuning on all tokens": FinetuningModel(CONFIG.model, 3, False),
+    "bi-encoder": SentenceModel(CONFIG.model, 3),
+    "features of all layers": FinetuningModel(CONFIG.model, 3, True, features="weighted_sum"),
     **{name: PretrainingModel(shape, families.FAMILIES[name].pairs) for name, shape in FAMILIES.items()},
-    **{f"{name} on all tokens": FinetuningModel(shape, "tagging", 3) for name, shape in FAMILIES.items()},
+    **{f"{name} on all tokens": FinetuningModel(shape, 3, False) for name, shape in FAMILIES.items()},
     "modernbert with biases": PretrainingModel(dataclasses.replace(FAMILIES["modernbert"], use_bias=True), ""),
 }
 

@@ -185,7 +185,7 @@ def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
 
 @pytest.mark.parametrize(
     "model",
-    [PretrainingModel(SMALL), FinetuningModel(SMALL, "classification", 2), SentenceModel(SMALL, "similarity", 1)],
+    [PretrainingModel(SMALL), FinetuningModel(SMALL, 2, pooled=True), SentenceModel(SMALL)],
     ids=lambda model: type(model).__name__,
 )
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "gpu"])

@@ -148,11 +148,11 @@ def test_blocks_and_the_plain_path_make_the_same_model(batch, params, monkeypatc
         assert np.linalg.norm(named_leaves(blocks)[name] - x) <= 1e-5 * np.linalg.norm(x), name
 
 
-@pytest.mark.parametrize("kind", ["classification", "tagging"])
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("window", [6, 20], ids=["blocks", "plain"])
-def test_packed_equals_padded(kind, window):
+def test_packed_equals_padded(pooled, window):
     config = dataclasses.replace(SMALL, local_attention=window)
-    model = FinetuningModel(config, kind, 3)
+    model = FinetuningModel(config, 3, pooled)
     lengths = np.array([11, 5, 14])
     padded = random_batch(config, 3, 14, 2)
     padded["attention_mask"] = (np.arange(14) < lengths[:, None]).astype(np.int32)
@@ -166,7 +166,7 @@ def test_packed_equals_padded(kind, window):
     packed["cls_positions"] = begins[None].astype(np.int32)
     params = random_params(model, padded)
     apart, together = (model.apply({"params": params}, x)["logits"] for x in (padded, packed))
-    if kind == "classification":
+    if pooled:
         np.testing.assert_allclose(together[0], apart, rtol=0, atol=1e-5)
         return
     for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
@@ -174,7 +174,7 @@ def test_packed_equals_padded(kind, window):
 
 
 def test_the_last_of_collected_layers_is_what_heads_read(batch):
-    last, four = (FinetuningModel(SMALL, "tagging", 3, features=name) for name in ("last", "concat_last_4"))
+    last, four = (FinetuningModel(SMALL, 3, pooled=False, features=name) for name in ("last", "concat_last_4"))
     params = random_params(last, batch)
     last, four = (model.apply({"params": params}, batch, method="encode") for model in (last, four))
     assert four.shape == (4, 30, 4, 24)

@@ -11,7 +11,7 @@ from tests.support.batches import FAMILIES, SMALL, random_batch
 
 
 def test_each_layer_has_its_share_of_the_rate():
-    model = FinetuningModel(SMALL, "classification", 2)
+    model = FinetuningModel(SMALL, 2, pooled=True)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
     ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
     scale = scale_by_layer(0.5, SMALL)
