@@ -83,8 +83,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     """Runs seeds of a task on both sides; what was found, each as soon as it is there also in the results' file."""
     from bertjax.config.finetuning import FinetuneConfig, Table
     from bertjax.finetuning.sweep import Sweep
-    from bertjax.finetuning.task_model import open_setup
-    from bertjax.tasks import outputs
+    from bertjax.finetuning.task_model import open_task_model
     from bertjax.trainer.loop import StopSignal
 
     spec = SPECS[name]
@@ -98,22 +97,22 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
         seeds=tuple(seeds),
         dtype="float32",
     )
-    setup, _, params = open_setup(config)
-    train, dev = setup.split("train", arguments.examples), setup.split(spec.get("split", setup.task.dev[0]))
-    sweep = Sweep(config, setup, params, train, [dev])
-    kind, labels = setup.task.kind, len(setup.task.labels)
-    job = Job(config, kind, labels, train.batches, dev.batches)
+    task_model, _, params = open_task_model(config)
+    task = task_model.task
+    train, dev = task_model.split("train", arguments.examples), task_model.split(spec.get("split", task.dev[0]))
+    sweep = Sweep(config, task_model, params, train, [dev])
+    job = Job(config, task.kind.name, len(task.labels), train.batches, dev.batches)
     records = {}
     spawn = multiprocessing.get_context("spawn")
     with StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
         for run in config.runs():
             result = sweep.train(run, stop, lambda step, values: None, show_progress=False)
-            ours = result.scores[dev.name][setup.task.metric], result.examples_per_second
+            ours = result.scores[dev.name][task.metric], result.examples_per_second
             scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
-            found = outputs.predictions(kind, dev.examples, dev.batches.rows, scores, setup.limits)
-            theirs = setup.scores(dev, found)[setup.task.metric], speed
+            found = task.kind.predictions(dev.examples, dev.batches.rows, scores, task_model.limits)
+            theirs = task_model.scores(dev, found)[task.metric], speed
             records[run.seed] = recipe_of(name, arguments) | {
-                "metric": setup.task.metric,
+                "metric": task.metric,
                 "seed": run.seed,
                 "cores": len(os.sched_getaffinity(0)),
                 "compiles": not records,
@@ -159,7 +158,7 @@ class Job:
     def batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
         """All batches of a run, in bertjax's order."""
         for epoch in range(1, self.config.epochs[0] + 1):
-            yield from map(self.train.apart, self.train.order(seed, epoch))
+            yield from map(self.train.padded_batch, self.train.order(seed, epoch))
 
 
 def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:
@@ -177,13 +176,15 @@ def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    speed = job.steps * job.train.batch / (time.perf_counter() - begin)
+    speed = job.steps * job.train.layout.batch / (time.perf_counter() - begin)
 
     model.eval()
     scores: list[np.ndarray] = [np.zeros(0)] * len(job.dev.rows)
     with torch.no_grad():
-        for units, batch in job.dev.sorted():
-            logits = model(**trimmed(batch)).logits.numpy()
+        order = np.argsort([len(row.input_ids) for row in job.dev.rows], kind="stable")
+        size = job.dev.layout.batch
+        for units in (order[at : at + size] for at in range(0, len(order), size)):
+            logits = model(**trimmed(job.dev.padded_batch(units))).logits.numpy()
             for place, unit in enumerate(units):
                 scores[unit] = logits[place]
     return scores, speed

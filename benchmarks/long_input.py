@@ -39,16 +39,17 @@ def median(length: int, local: bool, rounds: int) -> float:
     import jax.numpy as jnp
 
     from bertjax.config.model import ModelConfig
-    from bertjax.model.attention import SelfAttention
+    from bertjax.model.attention import SelfAttention, SharedInputs
+    from bertjax.model.computation import Computation
 
     config = ModelConfig(
         hidden_size=256, num_attention_heads=4, attention_probs_dropout_prob=0.0, local_attention=128, pre_norm=True
     )
-    layer = SelfAttention(config, jnp.float32, local=local)
+    layer = SelfAttention(config, Computation(), local=local)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, length, 256)), jnp.float32)
-    mask = jnp.ones((1, length), jnp.int32)
-    params = layer.init(jax.random.key(0), x[:, :8], x[:, :8], mask[:, :8], None, 0)
-    gradient = jax.jit(jax.grad(lambda params, x: jnp.mean(layer.apply(params, x, x, mask, None, 0) ** 2), (0, 1)))
+    some, every = (SharedInputs(jnp.ones((1, size), jnp.int32)) for size in (8, length))
+    params = layer.init(jax.random.key(0), x[:, :8], x[:, :8], some, 0)
+    gradient = jax.jit(jax.grad(lambda params, x: jnp.mean(layer.apply(params, x, x, every, 0) ** 2), (0, 1)))
     jax.block_until_ready(gradient(params, x))
     times = []
     for _ in range(rounds):

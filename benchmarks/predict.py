@@ -239,7 +239,7 @@ def accuracies(model: str, data_dir: str) -> None:
     source = load_model(model)
     task = open_task(source.task.name, data_dir, labels=source.task.labels)
     examples = task.read(task.dev[0])
-    asked = [one.text if one.second is None else (one.text, one.second) for one in examples]
+    asked = [one.text if one.text_pair is None else (one.text, one.text_pair) for one in examples]
     for name, options in OURS.items():
         found = make(source, "classify", Options(**options))(asked)
         right = [one["label"] == task.labels[example.label] for one, example in zip(found, examples, strict=True)]

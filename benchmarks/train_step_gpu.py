@@ -156,7 +156,7 @@ def costs(case: Case) -> dict[str, Any]:
 
     from bertjax.config.data import MaskingConfig
     from bertjax.model.flops import training_flops
-    from bertjax.parallel.mesh import peak_flops
+    from bertjax.parallel.hardware import peak_flops
 
     predictions = MaskingConfig().predictions(case.length)
     model = model_config(case.size, case.dropout)
@@ -220,7 +220,7 @@ def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
         return metrics["train/loss"]
 
     return step, {
-        "attention": build.attention_kernel(config, phase, mesh),
+        "attention": build.attention_impl(config, phase, mesh),
         "program_flops": matmul_flops(traced.jaxpr.jaxpr),
         "moved": traffic(hlo.parse(compiled.as_text())),
     }

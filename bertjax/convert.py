@@ -39,7 +39,7 @@ def main(args: list[str]) -> None:
     from bertjax.checkpoints import pretrained
     from bertjax.interop import huggingface, verification
     from bertjax.interop.loading import is_imported, load_model
-    from bertjax.tasks.examples import APART
+    from bertjax.tasks.kinds.lookup import kind_named
 
     source, target = Path(_FROM.value), Path(_TO.value)
     is_imported = is_imported(source)
@@ -51,7 +51,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = load_model(source)
-    if _VERIFY.value and model.task and model.task.kind in APART:
+    if _VERIFY.value and model.task and kind_named(model.task.kind).bi_encoder:
         raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:
         model = _with_tokenizer(model, Path(_TOKENIZER.value))
@@ -85,14 +85,11 @@ def _with_tokenizer(model: Any, folder: Path) -> Any:
 
 def _next(target: Path, to_bertjax: bool, model: Any) -> str:
     """What to do with the result."""
-    from bertjax.interop import parameter_map
+    from bertjax.tasks.kinds.lookup import kind_named
 
     if not to_bertjax:
-        name = (
-            "AutoModel" + parameter_map.CLASSES[model.task.kind].removesuffix("Model")
-            if model.task
-            else "AutoModelForMaskedLM"
-        )
+        head = kind_named(model.task.kind).transformers_class if model.task else "ForMaskedLM"
+        name = "AutoModel" + head.removesuffix("Model")
         return f'transformers.{name}.from_pretrained("{target}")'
     if model.task:
         return f"python -m bertjax.evaluate --checkpoint={target} --task=NAME --data_dir=DIR"

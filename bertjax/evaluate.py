@@ -78,12 +78,12 @@ def _score_finetuned(model: "Pretrained") -> None:
     columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     table = Table(dev=_DEV.value, **(model.task.columns if model.task else {}) | columns)
     config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
-    setup = evaluation.open_scoring(model, config, _LENGTH.value)
-    splits = [setup.split(name) for name in setup.task.dev]
+    task_model = evaluation.open_scoring(model, config, _LENGTH.value)
+    splits = [task_model.split(name) for name in task_model.task.dev]
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
     with writing(output) if output else contextlib.nullcontext():
-        scores = evaluation.predict_all(setup, model.params, splits, output, model.task.threshold)
-    print(json.dumps({"checkpoint": str(model.path), "task": setup.task.name} | scores))
+        scores = evaluation.predict_all(task_model, model.params, splits, output, model.task.threshold)
+    print(json.dumps({"checkpoint": str(model.path), "task": task_model.task.name} | scores))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from bertjax.checkpoints import pretrained
 from bertjax.errors import UserError
 from bertjax.inference.predictor import Options, load, make
 from bertjax.interop.loading import load_model
-from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES
 from tests.support.commands import ROOT, assert_refused, command, run
@@ -62,8 +62,8 @@ def alone(model, first: str, second: str | None = None) -> dict[str, np.ndarray]
     return {"input_ids": ids, "token_type_ids": np.array([types], np.int32), "attention_mask": np.ones_like(ids)}
 
 
-def logits(model, outputs: int, batch: dict) -> np.ndarray:
-    tuned = FinetuningModel(model.config.model, model.task.kind, outputs)
+def logits(model, batch: dict) -> np.ndarray:
+    tuned = kind_named(model.task.kind).model(model.config.model, model.task.labels)
     return np.array(tuned.apply({"params": model.params}, batch)["logits"][0])
 
 
@@ -167,7 +167,7 @@ def test_classes_are_the_model_s_in_the_order_of_the_texts(tuned):
     records = make(model, options=Options(tokens=40))(asked)
     for text, record in zip(asked, records, strict=True):
         parts = list(text.values()) if isinstance(text, dict) else [text]
-        expected = np.array(jax.nn.softmax(logits(model, 3, alone(model, *parts))))
+        expected = np.array(jax.nn.softmax(logits(model, alone(model, *parts))))
         assert list(record["probabilities"]) == ["bad", "so-so", "good"]
         np.testing.assert_allclose(list(record["probabilities"].values()), expected, atol=2e-6)
         assert record["label"] == ("bad", "so-so", "good")[expected.argmax()]
@@ -181,11 +181,11 @@ def test_other_tasks_answer_in_their_own_words(tuned):
         assert record["labels"] == [name for name, value in record["probabilities"].items() if value > 0.5]
     (scored,) = make(tuned("regression"))([("a list", "a tuple")])
     assert scored["score"] == pytest.approx(
-        float(logits(tuned("regression"), 1, alone(tuned("regression"), "a list", "a tuple"))[0]), abs=2e-6
+        float(logits(tuned("regression"), alone(tuned("regression"), "a list", "a tuple"))[0]), abs=2e-6
     )
     ends = ["returns", "is raised", "of a list"]
     (chosen,) = make(tuned("choice"))([{"text": "the call", "choices": ends}])
-    scores = [logits(tuned("choice"), 1, alone(tuned("choice"), "the call", end))[0] for end in ends]
+    scores = [logits(tuned("choice"), alone(tuned("choice"), "the call", end))[0] for end in ends]
     np.testing.assert_allclose(chosen["probabilities"], jax.nn.softmax(np.array(scores)), atol=2e-6)
     assert chosen["choice"] == int(np.argmax(scores))
     # Longer than the model reads at once: every word has a label nevertheless.
@@ -197,7 +197,7 @@ def test_other_tasks_answer_in_their_own_words(tuned):
     assert again["words"] == ["a", "list"]
     tagger = tuned("tagging", ("O", "B-X", "I-X"))
     firsts = np.cumsum([1, len(tagger.tokenizer.encode("a"))])
-    expected = np.array(jax.nn.softmax(logits(tagger, 3, alone(tagger, "a list"))[firsts]))
+    expected = np.array(jax.nn.softmax(logits(tagger, alone(tagger, "a list"))[firsts]))
     np.testing.assert_allclose(again["probabilities"], expected.max(axis=-1), atol=2e-6)
     assert again["labels"] == [("O", "B-X", "I-X")[place] for place in expected.argmax(axis=-1)]
 

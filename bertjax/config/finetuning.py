@@ -40,7 +40,7 @@ class UpdateConfig:
 class SentenceConfig:
     """Texts that are encoded separately, each to one vector (Reimers & Gurevych 2019, arXiv:1908.10084)."""
 
-    apart: bool = setting(
+    bi_encoder: bool = setting(
         False, "Encode the two texts of a regression or classification separately, as retrieval does."
     )
     pooling: str = setting("mean", "Pooling of the last hidden states, [CLS] and [SEP] included.", POOLINGS)

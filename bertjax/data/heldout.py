@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from bertjax.corpus.format import Corpus
-from bertjax.data.stream import Batch, RowFormat, Stream
+from bertjax.data.batch import Batch
+from bertjax.data.stream import RowFormat, Stream
 from bertjax.data.token_info import Vocabulary
 
 # Not the run's seed: runs with different seeds are scored on the same masks.

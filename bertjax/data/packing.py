@@ -14,11 +14,10 @@ import numpy as np
 from bertjax.config.data import Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
+from bertjax.data.batch import Batch, BatchShape
 from bertjax.data.masking import Predictions
 from bertjax.data.sequences import Sequences
 from bertjax.data.spans import EXAMPLE, cut
-
-Batch = dict[str, np.ndarray]
 
 _SMALLEST = 4  # tokens of text of an example that fills a row up
 _DRAWS = 16  # of a place to cut it from
@@ -116,47 +115,40 @@ class Part:
     predictions: Predictions
 
 
-def joined(parts: list[Part], rows: np.ndarray, shape: tuple[int, int, int, int], pad_id: int, pairs: str) -> Batch:
-    """The batch of all sequences in their rows, as bertjax/data/pipeline.py describes it.
+def joined(parts: list[Part], rows: np.ndarray, shape: BatchShape, pad_id: int) -> Batch:
+    """The batch of all sequences in their rows.
 
     Args:
       parts: together all sequences of the batch.
       rows: int64 [sequences], the row of each, rising.
-      shape: (rows, tokens a row, prediction slots a row, sequences a row); what is beyond the slots is not predicted.
+      shape: of the batch; what is beyond its prediction slots is not predicted.
       pad_id: fills the rest.
-      pairs: the task of pairs, or "".
     """
-    count, length, slots, packing = shape
     sizes, labels = np.zeros((2, len(rows)), np.int64)
     for part in parts:
         sizes[part.places], labels[part.places] = part.sequences.sizes, part.sequences.negative
     number = _count_within(rows)
     begins = np.cumsum(sizes) - sizes
     begins -= begins[np.searchsorted(rows, rows)]  # the first of each row stands at 0
-    names = ("token_type_ids", "attention_mask", "position_ids")
-    flat = {"input_ids": np.full(count * length, pad_id, np.int32)}
-    flat |= {name: np.zeros(count * length, np.int32) for name in names}
+    batch = shape.empty(pad_id)
     for part in parts:
         sequence, column = np.nonzero(part.sequences.attention_mask())
         own = part.places[sequence]
-        place = rows[own] * length + begins[own] + column
-        flat["input_ids"][place] = part.input_ids[sequence, column]
-        flat["token_type_ids"][place] = part.sequences.token_types()[sequence, column]
-        flat["attention_mask"][place] = number[own] + 1
-        flat["position_ids"][place] = column
-    batch = {name: values.reshape(count, length) for name, values in flat.items()}
-    batch |= _predictions(parts, rows, begins, (count, slots))
-    if pairs:
-        for name, values in (("cls_positions", begins), (f"{pairs}_labels", labels)):
-            batch[name] = np.zeros((count, packing), np.int32)
-            batch[name][rows, number] = values
-        batch["sequence_weights"] = np.zeros((count, packing), np.float32)
+        place = rows[own], begins[own] + column
+        batch["input_ids"][place] = part.input_ids[sequence, column]
+        batch["token_type_ids"][place] = part.sequences.token_types()[sequence, column]
+        batch["attention_mask"][place] = number[own] + 1
+        batch["position_ids"][place] = column
+    _write_predictions(batch, parts, rows, begins)
+    if shape.pairs:
+        batch["cls_positions"][rows, number] = begins
+        batch[f"{shape.pairs}_labels"][rows, number] = labels
         batch["sequence_weights"][rows, number] = 1
     return batch
 
 
-def _predictions(parts: list[Part], rows: np.ndarray, begins: np.ndarray, shape: tuple[int, int]) -> Batch:
-    """`masked_lm_…` [rows, slots], the positions of a row rising."""
+def _write_predictions(batch: Batch, parts: list[Part], rows: np.ndarray, begins: np.ndarray) -> None:
+    """Fills `masked_lm_…` [rows, slots], the positions of a row rising."""
     found = []
     for part in parts:
         sequence, slot = np.nonzero(part.predictions.weights)
@@ -167,14 +159,11 @@ def _predictions(parts: list[Part], rows: np.ndarray, begins: np.ndarray, shape:
     order = np.lexsort((positions, row))
     row, positions, ids = row[order], positions[order], ids[order]
     within = _count_within(row)
-    kept = within < shape[1]
+    kept = within < batch["masked_lm_ids"].shape[1]
     place = row[kept], within[kept]
-    batch = {f"masked_lm_{name}": np.zeros(shape, np.int32) for name in ("positions", "ids")}
-    batch["masked_lm_weights"] = np.zeros(shape, np.float32)
     batch["masked_lm_positions"][place] = positions[kept]
     batch["masked_lm_ids"][place] = ids[kept]
     batch["masked_lm_weights"][place] = 1
-    return batch
 
 
 def _count_within(groups: np.ndarray) -> np.ndarray:

@@ -2,17 +2,7 @@
 
 `BatchSource.batch` is that function; `BatchSource.iterate` lets tf.data call it ahead of time on several threads. There
 is no iterator state: resuming is starting at another step, and a host computes its own rows only.
-
-A batch is a dict of arrays, of one shape throughout a phase:
-
-- `input_ids`, `token_type_ids`, `attention_mask`: int32 [batch, length]; the mask is 1 on tokens, 0 on padding.
-- `masked_lm_positions`, `masked_lm_ids`: int32 [batch, predictions]; `masked_lm_weights`: float32, 0 on unused slots.
-- `next_sentence_labels`: int32 [batch], 0 where B follows A, 1 where it is random; only where next_sentence is on.
-- `sentence_order_labels`: int32 [batch], 0 where B follows A, 1 where A follows B; only where sentence_order is on.
-
-Where several sequences share a row (config.packing), `attention_mask` numbers them from 1 and there are `position_ids`,
-int32 [batch, length], which restart with each. With pairs there are `cls_positions`, where they begin, the labels, and
-`sequence_weights`, 0 where there is none, all [batch, packing].
+bertjax/data/batch.py describes the arrays of a batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +12,8 @@ import numpy as np
 from bertjax import host_tensorflow
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
-from bertjax.data.stream import Batch, RowFormat, Stream
+from bertjax.data.batch import Batch
+from bertjax.data.stream import RowFormat, Stream
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 

@@ -8,6 +8,7 @@ import numpy as np
 from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
+from bertjax.data.batch import Batch, BatchShape
 from bertjax.data.epochs import Plans
 from bertjax.data.masking import mask
 from bertjax.data.packing import Part, joined, widths
@@ -15,8 +16,6 @@ from bertjax.data.sequences import sequences
 from bertjax.data.spans import EXAMPLE
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
-
-Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +122,8 @@ class Stream:
             found = sequences(self.corpus, examples[here], pair_keys[here], int(one), self._vocabulary, sequencing)
             parts.append(Part(here, found, *mask(found, mask_keys[here], self._vocabulary, self._masking)))
         slots = self._masking.predictions(length, sequencing.packing)
-        shape = (len(rows), length, slots, sequencing.packing)
-        return joined(parts, row, shape, self._vocabulary.pad_id, sequencing.pairs)
+        shape = BatchShape(len(rows), length, slots, sequencing.packing, sequencing.pairs)
+        return joined(parts, row, shape, self._vocabulary.pad_id)
 
     def padding_share(self, rows: np.ndarray) -> float:
         """The share of padding in these rows (int64, counted from 0 through all epochs)."""

@@ -10,9 +10,9 @@ import jax
 
 from bertjax.config.finetuning import FinetuneConfig
 from bertjax.errors import UserError
-from bertjax.finetuning.task_model import Setup
+from bertjax.finetuning.task_model import TaskModel
 from bertjax.interop.loading import load_model
-from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.computation import Computation
 from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import put
@@ -22,7 +22,7 @@ from bertjax.trainer.step import Batch, TeacherForward, apply_model
 _LOG = logging.getLogger(__name__)
 
 
-def reader(config: FinetuneConfig, setup: Setup) -> tuple[TeacherForward, Any, str]:
+def reader(config: FinetuneConfig, task_model: TaskModel) -> tuple[TeacherForward, Any, str]:
     """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
 
     The first is called within a train step.
@@ -33,26 +33,26 @@ def reader(config: FinetuneConfig, setup: Setup) -> tuple[TeacherForward, Any, s
     path = config.distillation.teacher
     source = load_model(path)
     theirs = source.task or TaskMetadata("", "pre-training")
-    for name in ("kind", "labels"):
-        if getattr(theirs, name) != (ours := getattr(setup.task, name)):
+    task = task_model.task
+    for name, ours in {"kind": task.kind.name, "labels": task.labels}.items():
+        if getattr(theirs, name) != ours:
             raise UserError(
-                f"the teacher {path} has {name} {getattr(theirs, name)!r}, {setup.task.name} has {ours!r}; fine-tune a "
+                f"the teacher {path} has {name} {getattr(theirs, name)!r}, {task.name} has {ours!r}; fine-tune a "
                 "teacher for this task"
             )
     if theirs.features not in ("", "last"):
         raise UserError(f"the teacher {path} is feature-based ({theirs.features}); fine-tune one whole")
-    if source.tokenizer.hash() != setup.tokenizer.hash():
+    if source.tokenizer.hash() != task_model.tokenizer.hash():
         raise UserError(f"the teacher {path} has another tokenizer than {config.init_from}; take one with the same")
     if source.config.model.max_position_embeddings < config.length:
         raise UserError(
             f"the teacher {path} reads {source.config.model.max_position_embeddings} tokens at most and config.length "
             f"is {config.length}; lower it"
         )
-    model = FinetuningModel(
-        source.config.model, setup.task.kind, setup.model.outputs, setup.model.dtype, config.layout.unroll
-    )
-    sharding.check_model(source.config.model, setup.mesh)
-    params = jax.tree.map(put, source.params, state_shardings(source.params, setup.mesh))
+    computation = Computation(task_model.model.computation.dtype, config.layout.unroll)
+    model = task.kind.model(source.config.model, task.labels).clone(computation=computation)
+    sharding.check_model(source.config.model, task_model.mesh)
+    params = jax.tree.map(put, source.params, state_shardings(source.params, task_model.mesh))
 
     def forward(params: Any, batch: Batch) -> dict[str, Any]:
         return dict(batch) | {"teacher_logits": apply_model(model, params, batch)["logits"]}

@@ -5,8 +5,9 @@ import functools
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,12 +16,13 @@ from bertjax.checkpoints import pretrained
 from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import report
-from bertjax.finetuning.task_model import Setup, Split, make_setup
+from bertjax.finetuning.task_model import Split, TaskModel, make_task_model
 from bertjax.inference.model_limits import model_limits
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
 from bertjax.tasks import glue
-from bertjax.tasks.examples import APART
+from bertjax.tasks.kinds.base import Prediction
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.squad_scores import score_v2
@@ -28,8 +30,8 @@ from bertjax.tasks.squad_scores import score_v2
 _LOG = logging.getLogger(__name__)
 
 
-def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: int | None) -> Setup:
-    """The setup of a fine-tuned model on data.
+def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: int | None) -> TaskModel:
+    """A fine-tuned model on data.
 
     Of `config` count the task, by default the one that the model was fine-tuned for, the data, the batch and the
     machine. `length`: tokens a row, by default as the model was fine-tuned, else all that it reads.
@@ -43,53 +45,58 @@ def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: i
     if not name:
         raise UserError(f"{model.path} does not say which task it is for; give --task")
     opened = open_task(name, config.data_dir, config.table, labels=model.task.labels or None)
-    kind, told = model.task.kind, model.task.sentence
-    read = {"similarity": "regression", "comparison": "classification"}.get(kind, kind)
-    if opened.kind != read:
-        raise UserError(f"{model.path} is fine-tuned for {kind}, but {name} is {opened.kind}")
+    kind, told = kind_named(model.task.kind), model.task.sentence
+    if opened.kind.name != (kind.data_kind or kind.name):
+        raise UserError(f"{model.path} is fine-tuned for {kind.name}, but {name} is {opened.kind.name}")
     if model.task.threshold is not None:  # not one that is tuned on the data to score
         opened = dataclasses.replace(opened, score=functools.partial(score_v2, threshold=model.task.threshold))
     limits = model_limits(model)
     limits = dataclasses.replace(limits, length=length or limits.length)
-    sentence = SentenceConfig(apart=kind in APART)
+    sentence = SentenceConfig(bi_encoder=kind.bi_encoder)
     if told:
         kept = {name: getattr(told, name) for name in ("pooling", "normalize", "lowest", "highest")}
         sentence = dataclasses.replace(sentence, **kept)
     features = model.task.features
     config = dataclasses.replace(config, features=features, sentence=sentence, **dataclasses.asdict(limits))
-    return make_setup(config, opened, model.config.model, model.tokenizer)
+    return make_task_model(config, opened, model.config.model, model.tokenizer)
 
 
 def predict_all(
-    setup: Setup, params: Any, dev: Sequence[Split], output: Path | None, threshold: float | None = None
+    task_model: TaskModel,
+    params: Any,
+    dev: Sequence[Split],
+    output: Path | None,
+    threshold: float | None = None,
+    predicted: Mapping[str, Sequence[Prediction]] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
     """Predicts the dev splits, and the test splits whose files are there; the scores of the former.
 
     Into `output` go predictions/, for classifications confusion-SPLIT.png, for GLUE submission/; without it only the
     dev splits are predicted. `threshold`: of no answer to a question, by default the best one of the split.
+    `predicted`: predictions of dev splits that are there already.
 
     Raises:
       UserError: scores that are not finite.
     """
-    task = setup.task
-    params = jax.device_put(params, state_shardings(params, setup.mesh))
+    task = task_model.task
+    params = jax.device_put(params, state_shardings(params, task_model.mesh))
     scores = {}
     for split in dev:
-        found = setup.predictions(params, split)
-        scores[split.name] = setup.scores(split, found)
+        found = predicted.get(split.name) or task_model.predictions(params, split)
+        scores[split.name] = task_model.scores(split, found)
         if output is None:
             continue
         above = scores[split.name].get("best_f1_thresh", math.inf) if threshold is None else threshold
         report.write_predictions(task, split, found, output / "predictions", above)
-        if task.kind in ("classification", "comparison"):
+        if task.kind.confusion_matrix:
             report.draw_confusion(task, split, found, output / f"confusion-{split.name}.png")
     for name in task.test if output else ():
         try:
-            split = setup.split(name)
+            split = task_model.split(name)
         except MissingFileError as error:
             _LOG.info(f"no predictions of {name}: {error}")
             continue
-        found = setup.predictions(params, split)
+        found = task_model.predictions(params, split)
         report.write_predictions(task, split, found, output / "predictions", math.inf)
         if (task.name, name) in glue.COLUMNS:
             report.write_submission(task, split, found, output / "submission")
@@ -99,8 +106,8 @@ def predict_all(
 def predict_diagnostics(mnli: Path, config: FinetuneConfig, workdir: Path) -> None:
     """Predicts GLUE's diagnostic examples (AX) with the model that was fine-tuned on MNLI."""
     model = load_model(mnli)
-    setup = open_scoring(model, dataclasses.replace(config, task="glue/ax"), None)
-    predict_all(setup, model.params, [], workdir)
+    task_model = open_scoring(model, dataclasses.replace(config, task="glue/ax"), None)
+    predict_all(task_model, model.params, [], workdir)
 
 
 def gather_submissions(workdir: Path) -> None:

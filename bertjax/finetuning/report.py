@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bertjax.finetuning.task_model import Split
 from bertjax.storage.files import write_text, written_whole
 from bertjax.tasks import glue, submission
-from bertjax.tasks.examples import Task
-from bertjax.tasks.outputs import Prediction
-from bertjax.tasks.squad_scores import decide
+from bertjax.tasks.examples import TaskExamples
+from bertjax.tasks.kinds.base import Prediction
 
 _WIDEST = 24  # inches of a picture's side
 
 Record = Mapping[str, Any]  # of a finished run: learning_rate, epochs, seed, scores and so on
 
 
-def summary(task: Task, split: str, records: Sequence[Record]) -> list[dict[str, Any]]:
+def summary(task: TaskExamples, split: str, records: Sequence[Record]) -> list[dict[str, Any]]:
     """For each rate and number of epochs: how many seeds, mean, standard deviation and best of each score of a split.
 
     The standard deviation is that of a sample, 0 of one run. Sorted by the mean of the task's metric, the best first.
@@ -40,7 +37,7 @@ def summary(task: Task, split: str, records: Sequence[Record]) -> list[dict[str,
     return sorted(rows, key=lambda row: -row["scores"][task.metric]["mean"])
 
 
-def table(task: Task, split: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def table(task: TaskExamples, split: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """`summary` to read: mean ± standard deviation over the seeds."""
     names = [name for name in rows[0]["scores"] if not name.endswith(("total", "thresh"))]
     names.sort(key=lambda name: name != task.metric)
@@ -76,7 +73,7 @@ def leaderboard(columns: Mapping[str, float]) -> str:
 
 
 def write_predictions(
-    task: Task, split: Split, predictions: Sequence[Prediction], folder: Path, threshold: float
+    task: TaskExamples, split: Split, predictions: Sequence[Prediction], folder: Path, threshold: float
 ) -> None:
     """SPLIT.jsonl, a JSON line an example: its id, what is predicted, what is right, and how sure the model is.
 
@@ -85,44 +82,16 @@ def write_predictions(
     """
     folder.mkdir(parents=True, exist_ok=True)
     records = [
-        _described(task, example, prediction, threshold)
+        task.kind.describe(example, prediction, task.labels, threshold)
         for example, prediction in zip(split.examples, predictions, strict=True)
     ]
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     write_text(folder / f"{split.name}.jsonl", "\n".join([*lines, ""]))
-    if task.kind == "span":
-        # The script compares the odds with a threshold of its own, so the answers are those before any is applied.
-        answers = {record["id"]: one.value.text for record, one in zip(records, predictions, strict=True)}
-        odds = {record["id"]: one.value.null_odds for record, one in zip(records, predictions, strict=True)}
-        write_text(folder / f"{split.name}.json", json.dumps(answers, ensure_ascii=False) + "\n")
-        write_text(folder / f"{split.name}.null_odds.json", json.dumps(odds) + "\n")
+    for suffix, content in task.kind.score_files(split.examples, predictions).items():
+        write_text(folder / f"{split.name}.{suffix}", json.dumps(content, ensure_ascii=False) + "\n")
 
 
-def _described(task: Task, example: Any, prediction: Prediction, threshold: float) -> dict[str, Any]:
-    found = prediction.value
-    if task.kind == "span":
-        best = [{"text": text, "probability": round(value, 6)} for text, value in prediction.best[:5]]
-        odds = {"best": best, "null_odds": round(found.null_odds, 4)}
-        return {"id": example.id, "prediction": decide(found, threshold), "answers": example.answers} | odds
-    if task.kind == "retrieval":
-        return {"id": example.id, "rank": found}
-    right = getattr(example, "label", getattr(example, "labels", None))
-    record = {"id": example.id, "prediction": _readable(task, found), "label": _readable(task, right)}
-    if prediction.probabilities is None:
-        return record
-    return record | {"probabilities": np.round(np.asarray(prediction.probabilities), 6).tolist()}
-
-
-def _readable(task: Task, value: Any) -> Any:
-    """A prediction or a label by name."""
-    if value is None or not task.labels:
-        return value
-    if isinstance(value, tuple):
-        return [task.labels[place] for place in value]
-    return task.labels[value]
-
-
-def draw_confusion(task: Task, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
+def draw_confusion(task: TaskExamples, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
     """The confusion matrix of a classification as a picture: rows are the right classes, columns the predicted ones."""
     import matplotlib
 
@@ -148,6 +117,6 @@ def draw_confusion(task: Task, split: Split, predictions: Sequence[Prediction], 
         figure.savefig(temporary, format="png")
 
 
-def write_submission(task: Task, split: Split, predictions: Sequence[Prediction], folder: Path) -> Path:
+def write_submission(task: TaskExamples, split: Split, predictions: Sequence[Prediction], folder: Path) -> Path:
     """The file that the GLUE server takes."""
     return submission.write(task, split.name, split.examples, [one.value for one in predictions], folder)

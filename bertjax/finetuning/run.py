@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from bertjax.config.resume import resume_conflict
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, report
 from bertjax.finetuning.sweep import Result, Sweep
-from bertjax.finetuning.task_model import ENCODER, RANDOM, Setup, Split, open_setup
-from bertjax.inference.modes import OF_KIND
+from bertjax.finetuning.task_model import ENCODER, RANDOM, Split, TaskModel, open_task_model
 from bertjax.interop.loading import load_model
 from bertjax.storage.files import claimed, write_text, writing
-from bertjax.tasks import glue, inputs, submission
-from bertjax.tasks.examples import APART, Task
+from bertjax.tasks import glue, submission
+from bertjax.tasks.encoding import check_lengths
+from bertjax.tasks.examples import TaskExamples
+from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
@@ -54,27 +55,29 @@ def finetune(config: FinetuneConfig, workdir: Path, show_progress: bool = False)
 def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dict[str, Any] | None:
     # -- task, data, model
     _check_same_sweep(config, workdir)
-    made, source, params = open_setup(config)
-    _check_splits(made.task)
-    train = made.split("train", config.train_examples)
-    dev = [made.split(name) for name in made.task.dev]
-    _LOG.info(f"{made.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}")
+    task_model, source, params = open_task_model(config)
+    _check_splits(task_model.task)
+    train = task_model.split("train", config.train_examples)
+    dev = [task_model.split(name) for name in task_model.task.dev]
+    _LOG.info(
+        f"{task_model.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}"
+    )
     _check_different(dev)
     used = {split.name: split.batches.digest() for split in (train, *dev)}
     used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
     taught = None
     if config.distillation.teacher:
-        *taught, used["teacher"] = distillation.reader(config, made)
+        *taught, used["teacher"] = distillation.reader(config, task_model)
     _check_same_data(used, workdir)
     if config.features:  # of the encoder the runs see no more than these
-        train, *dev = features.computed(made, params, [train, *dev], config.features_memory)
+        train, *dev = features.computed(task_model, params, [train, *dev], config.features_memory)
         params = {}
-    sweep = Sweep(config, made, params, train, dev, teacher=taught)
+    sweep = Sweep(config, task_model, params, train, dev, teacher=taught)
     _write(workdir / "config.json", to_dict(config))
     _write(workdir / "data.json", used)
 
     # -- the runs that are still to do
-    done = _read_records(workdir)
+    done, predictions = _read_records(workdir), {}
     todo = [run for run in config.runs() if run.name not in done]
     with StopSignal() as stop:
         last = len(done) + len(todo)
@@ -86,11 +89,12 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
                 return None
             record = _record(run, result)
             if all(sweep.chosen(result.scores) > sweep.chosen(other["scores"]) for other in done.values()):
-                _keep(config, made, source, result, record | {"number": number}, workdir)
+                _keep(config, task_model, source, result, record | {"number": number}, workdir)
+                predictions = result.predictions
             done[run.name] = record
             _write_records(workdir, done)
             _LOG.info(f"{run.name}: {_describe(record)}")
-    return _report(made, dev, list(done.values()), workdir)
+    return _report(task_model, dev, list(done.values()), predictions, workdir)
 
 
 def _run(sweep: Sweep, run: Run, stop: StopSignal, workdir: Path, show_progress: bool) -> Result | None:
@@ -124,26 +128,26 @@ def _describe(record: dict[str, Any]) -> str:
 
 def _keep(
     config: FinetuneConfig,
-    made: Setup,
+    task_model: TaskModel,
     source: Pretrained,
     result: Result,
     record: dict[str, Any],
     workdir: Path,
 ) -> None:
     """Writes the best run so far as the workdir's only checkpoint."""
-    table = made.task.name.startswith("table/")
+    table = task_model.task.name.startswith("table/")
     task = TaskMetadata(
-        name=made.task.name,
-        kind=made.task.kind,
-        labels=made.task.labels,
-        limits=made.limits,
+        name=task_model.task.name,
+        kind=task_model.task.kind.name,
+        labels=task_model.task.labels,
+        limits=task_model.limits,
         columns={name: getattr(config.table, name) for name in COLUMNS} if table else {},
-        threshold=result.scores[made.task.dev[0]].get("best_f1_thresh"),
+        threshold=result.scores[task_model.task.dev[0]].get("best_f1_thresh"),
         features=config.features,
-        sentence=_sentence(config.sentence) if made.task.kind in APART else None,
+        sentence=_sentence(config.sentence) if task_model.task.kind.bi_encoder else None,
         run=json.loads(json.dumps(record)),
     )
-    shape = Config(model=made.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
+    shape = Config(model=task_model.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
     frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
     model = dataclasses.replace(
         source,
@@ -164,13 +168,13 @@ def _name(record: dict[str, Any]) -> str:
     return Run(record["learning_rate"], record["epochs"], record["seed"]).name
 
 
-def _check_splits(task: Task) -> None:
+def _check_splits(task: TaskExamples) -> None:
     """Refuses a task without data to choose by, and test files that cannot be read, before anything is trained."""
     if not task.dev or task.dev[0] == "test":
         raise UserError(f"{task.name}: there is no dev data to choose the best run by; give table.dev")
     for name in task.test:
         with contextlib.suppress(MissingFileError):
-            inputs.check(task.read(name))
+            check_lengths(task.read(name))
 
 
 def _check_different(splits: Sequence[Split]) -> None:
@@ -224,19 +228,29 @@ def _write_records(workdir: Path, records: dict[str, dict[str, Any]]) -> None:
     write_text(workdir / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in records.values()))
 
 
-def _report(made: Setup, dev: list[Split], records: list[dict[str, Any]], workdir: Path) -> dict[str, Any]:
-    """Writes results, predictions of the best run, pictures and files to submit; prints the table."""
-    best = max(records, key=lambda record: record["scores"][dev[0].name][made.task.metric])
-    summary = {split.name: report.summary(made.task, split.name, records) for split in dev}
-    results = {"task": made.task.name, "metric": made.task.metric, "best": best, "summary": summary, "runs": records}
+def _report(
+    task_model: TaskModel,
+    dev: list[Split],
+    records: list[dict[str, Any]],
+    predictions: Mapping[str, Sequence[Prediction]],
+    workdir: Path,
+) -> dict[str, Any]:
+    """Writes results, predictions of the best run, pictures and files to submit; prints the table.
+
+    `predictions` are the best run's of `dev`, empty where an earlier process trained it.
+    """
+    task = task_model.task
+    best = max(records, key=lambda record: record["scores"][dev[0].name][task.metric])
+    summary = {split.name: report.summary(task, split.name, records) for split in dev}
+    results = {"task": task.name, "metric": task.metric, "best": best, "summary": summary, "runs": records}
     _write(workdir / "results.json", results)
     model = load_model(workdir)
-    evaluation.predict_all(made, model.params, dev, workdir)
+    evaluation.predict_all(task_model, model.params, dev, workdir, predicted=predictions)
     for split in dev:
-        print(report.table(made.task, split.name, summary[split.name]))
+        print(report.table(task, split.name, summary[split.name]))
     _LOG.info(f"best: {_name(best)}: {_describe(best)}")
     _LOG.info(f"wrote {workdir}/results.json, predictions/ and checkpoints/")
-    _LOG.info(f"next: python -m bertjax.predict {OF_KIND[made.task.kind]} --checkpoint={workdir} …")
+    _LOG.info(f"next: python -m bertjax.predict {task.kind.predict_mode} --checkpoint={workdir} …")
     return results
 
 
@@ -248,7 +262,7 @@ def finetune_all(config: FinetuneConfig, workdir: Path, show_progress: bool = Fa
         task = open_task(f"glue/{name}", config.data_dir)
         _check_splits(task)
         for split in ("train", *task.dev):
-            inputs.check(task.read(split))
+            check_lengths(task.read(split))
     for name in names:
         folder = workdir / name
         results = finetune(dataclasses.replace(config, task=f"glue/{name}"), folder, show_progress)

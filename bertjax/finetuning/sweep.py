@@ -14,11 +14,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.config.finetuning import FinetuneConfig, Run, optimizer_config
 from bertjax.errors import UserError
-from bertjax.finetuning.task_model import Setup, Split
+from bertjax.finetuning.task_model import Split, TaskModel
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.layerwise import scale_by_layer
 from bertjax.optimizers.schedules import stretch
 from bertjax.parallel.mesh import compiler_options
+from bertjax.tasks.kinds.base import Prediction
 from bertjax.trainer.loop import StopSignal, not_finite, training_steps
 from bertjax.trainer.progress import Progress
 from bertjax.trainer.step import Batch, TeacherForward, TrainState, TrainStep, abstract_state, train_step_function
@@ -34,6 +35,7 @@ class Result:
 
     params: Any  # those with the best score, or the last ones
     scores: Scores
+    predictions: dict[str, list[Prediction]]  # by dev split, of `params`
     epoch: int  # after which `params` were taken
     steps: int
     seconds: float  # of training, without evaluations
@@ -41,12 +43,12 @@ class Result:
 
 
 class Sweep:
-    """Trains the runs of a config on a setup."""
+    """Trains the runs of a config on a task model."""
 
     def __init__(
         self,
         config: FinetuneConfig,
-        setup: Setup,
+        task_model: TaskModel,
         params: Any,
         train: Split,
         dev: list[Split],
@@ -57,10 +59,10 @@ class Sweep:
         `teacher`: its forward pass and its parameters.
         """
         forward, self._teacher = teacher or (None, None)
-        self._objective = dataclasses.replace(setup.objective, teacher_forward=forward)
-        self._config, self._setup, self._params, self._train, self._dev = config, setup, params, train, dev
+        self._objective = dataclasses.replace(task_model.objective, teacher_forward=forward)
+        self._config, self._task_model, self._params, self._train, self._dev = config, task_model, params, train, dev
         optimizer, _ = self._optimizer(self._settings(config.runs()[0]))
-        self._abstract = abstract_state(self._objective, optimizer, train.batches.example(), setup.mesh)
+        self._abstract = abstract_state(self._objective, optimizer, train.batches.example(), task_model.mesh)
 
     def train(
         self, run: Run, stop: StopSignal, write: Callable[[int, Mapping[str, float]], None], show_progress: bool
@@ -75,7 +77,7 @@ class Sweep:
         """
         config, batches = self._config, self._train.batches
         total = run.epochs * batches.steps
-        settings = jax.device_put(self._settings(run), NamedSharding(self._setup.mesh, PartitionSpec()))
+        settings = jax.device_put(self._settings(run), NamedSharding(self._task_model.mesh, PartitionSpec()))
         state = self._initial(self._params, settings["seed"])
 
         def train_step(state: TrainState, batch: Batch) -> Any:
@@ -94,19 +96,19 @@ class Sweep:
         best: Result | None = None
         clock = Clock()
         with Progress(total, 0, show_progress) as progress:
-            steps = training_steps(train_step, state, itertools.chain.from_iterable(epochs), self._setup.mesh, 0)
+            steps = training_steps(train_step, state, itertools.chain.from_iterable(epochs), self._task_model.mesh, 0)
             for step, state, metrics in steps:
                 log(metrics.earlier())
                 epoch, within = divmod(step, batches.steps)
                 if step == total or (within == 0 and config.patience):
                     log(metrics.all())
                     with clock.paused():
-                        scores = self.scores(state.params)
+                        predictions, scores = self._evaluate(state.params)
                         write(step, {f"{split}/{name}": x for split, by in scores.items() for name, x in by.items()})
                         if best is None or self.chosen(scores) > self.chosen(best.scores):
                             # A copy: the step that comes next takes the memory of this one's.
                             params = jax.tree.map(jnp.copy, state.params)
-                            best = Result(params, scores, epoch, step, 0.0, 0.0)
+                            best = Result(params, scores, predictions, epoch, step, 0.0, 0.0)
                     if epoch - best.epoch >= config.patience:
                         break
                 if stop.due(step) and step < total:
@@ -118,12 +120,13 @@ class Sweep:
 
     def chosen(self, scores: Scores) -> float:
         """The score that chooses: the task's metric on its first dev split."""
-        return scores[self._dev[0].name][self._setup.task.metric]
+        return scores[self._dev[0].name][self._task_model.task.metric]
 
-    def scores(self, params: Any) -> Scores:
-        """All scores of all dev splits."""
-        setup = self._setup
-        return {split.name: setup.scores(split, setup.predictions(params, split)) for split in self._dev}
+    def _evaluate(self, params: Any) -> tuple[dict[str, list[Prediction]], Scores]:
+        """The predictions for all dev splits, and their scores."""
+        task_model = self._task_model
+        predictions = {split.name: task_model.predictions(params, split) for split in self._dev}
+        return predictions, {split.name: task_model.scores(split, predictions[split.name]) for split in self._dev}
 
     def _settings(self, run: Run) -> dict[str, np.ndarray]:
         total = run.epochs * self._train.batches.steps
@@ -138,12 +141,12 @@ class Sweep:
     def _optimizer(self, settings: Settings) -> tuple[optax.GradientTransformation, optax.Schedule]:
         update = optimizer_config(self._config.optimizer)
         schedule = stretch(update, settings["learning_rate"], settings["warmup_steps"], settings["total_steps"])
-        by_layer = scale_by_layer(self._config.optimizer.layer_decay, self._setup.model.config)
+        by_layer = scale_by_layer(self._config.optimizer.layer_decay, self._task_model.model.config)
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
     def _step(self) -> TrainStep:
-        mesh, parts = self._setup.mesh, self._config.layout.accumulation
+        mesh, parts = self._task_model.mesh, self._config.layout.accumulation
 
         def step(state: TrainState, batch: Batch, settings: Settings, teacher: Any) -> Any:
             optimizer, schedule = self._optimizer(settings)
@@ -160,7 +163,7 @@ class Sweep:
         def make(params: Any, seed: jax.Array) -> TrainState:
             # Zeros: the program would hold the example's numbers, and features are many.
             batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
-            fresh = self._setup.model.init(jax.random.key(seed), batch)["params"]
+            fresh = self._task_model.model.init(jax.random.key(seed), batch)["params"]
             params = fresh | params
             return TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
 

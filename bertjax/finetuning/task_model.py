@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,30 +12,30 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TaskDistillation
+from bertjax.config.finetuning import FinetuneConfig, TaskDistillation
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
-from bertjax.finetuning.dataset import MULTIPLE, Batches
+from bertjax.finetuning.dataset import MULTIPLE, Batches, BatchLayout
+from bertjax.inference.runner import BatchShapes, Runner
 from bertjax.interop.loading import load_model
+from bertjax.model.computation import computation_of
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
-from bertjax.objectives import finetuning as losses
-from bertjax.objectives import sentence
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import compute_dtype, make_mesh, put_batch
-from bertjax.tasks import inputs, outputs
-from bertjax.tasks.examples import APART, Task
+from bertjax.parallel.mesh import make_mesh
+from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, empty_inputs
+from bertjax.tasks.examples import TaskExamples
+from bertjax.tasks.kinds.base import Prediction
+from bertjax.tasks.kinds.lookup import bi_encoder_of
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.tasks.registry import open_task
 from bertjax.text.tokenizer import Tokenizer
-from bertjax.trainer.step import Batch, Objective, make_predict_step
+from bertjax.trainer.step import Batch, Objective, apply_model
 
 _LOG = logging.getLogger(__name__)
 
 RANDOM = "random:"  # before init_from: its shape and tokenizer, but not its parameters
 ENCODER = ("embeddings", "encoder")  # its parameters
-_MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-_TARGETS = ("labels", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +48,16 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-    """A task on a model; see `open_setup`."""
+class TaskModel:
+    """A task on a model; see `open_task_model`."""
 
-    task: Task
-    model: FinetuningModel
+    task: TaskExamples
+    model: FinetuningModel | SentenceModel
     mesh: Mesh
     tokenizer: Tokenizer
     limits: TokenLimits
     batch: int
     row_multiple: int  # of rows of a batch, for devices and accumulation to share
-    sentence: SentenceConfig
     distillation: TaskDistillation
 
     def split(self, name: str, limit: int = 0) -> Split:
@@ -69,61 +68,52 @@ class Setup:
         """
         examples = self.task.read(name)
         examples = examples[:limit] if limit else examples
-        rows = inputs.rows(self.task.kind, examples, self.tokenizer, self.limits, len(self.task.labels))
-        return Split(name, examples, self.batches(rows))
+        encoder = ExampleEncoder(self.tokenizer, self.limits, len(self.task.labels))
+        return Split(name, examples, self.batches(self.task.kind.encode_all(examples, encoder)))
 
-    def batches(self, rows: Sequence[inputs.Row], features: Sequence[np.ndarray] | None = None) -> Batches:
-        """The batches of rows, or of their features."""
-        task, labels = self.task, len(self.task.labels)
-        return Batches(task.kind, rows, self.tokenizer, self.batch, task.choices, labels, features, self.row_multiple)
+    def batches(self, rows: Sequence[EncodedExample]) -> Batches:
+        """The batches of rows."""
+        task = self.task
+        layout = BatchLayout(self.batch, self.tokenizer.pad_id, len(task.labels), task.choices, self.row_multiple)
+        return Batches(task.kind, rows, layout)
 
     @functools.cached_property
     def objective(self) -> Objective:
         """The model with the loss of the task's kind, and its teacher's."""
-        taught, apart = self.distillation, self.sentence
-        if self.task.kind in APART:
-            terms = sentence.terms(self.task.kind, self.task.choices, apart.scale, apart.lowest, apart.highest)
-            return Objective(self.model, terms, losses.weights)
-        if taught.teacher:
-            scales = {"task_loss": 1 - taught.soft_weight, "soft_loss": taught.soft_weight}
-            terms = losses.taught_terms(self.task.kind, taught.temperature)
-            return Objective(self.model, terms, losses.taught_weights, scales)
-        return Objective(self.model, losses.terms(self.task.kind), losses.weights)
+        kind, distillation = self.task.kind, self.distillation
+        if not distillation.teacher:
+            return Objective(self.model, kind.terms, kind.weights)
+        scales = {"task_loss": 1 - distillation.soft_weight, "soft_loss": distillation.soft_weight}
+        terms = functools.partial(kind.distillation_terms, temperature=distillation.temperature)
+        return Objective(self.model, terms, kind.distillation_weights, scales)
 
     @functools.cached_property
-    def _predict_step(self) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-        return make_predict_step(self.model, self.mesh)
+    def shapes(self) -> BatchShapes:
+        """As many tokens at once as padded batches for training have."""
+        choices, longest = self.task.choices, self.limits.length
+        group = choices if self.task.kind.bi_encoder else 1
+        return BatchShapes(self.batch * choices * longest, longest, self.tokenizer.pad_id, group)
 
-    def predictions(self, params: Any, split: Split) -> list[outputs.Prediction]:
-        """A prediction for each example of a split.
+    @functools.cached_property
+    def _runner(self) -> Runner:
+        def compute(params: Any, batch: Batch) -> jax.Array:
+            return self.task.kind.row_scores(apply_model(self.model, params, batch))
+
+        return Runner(compute, self.mesh, self.shapes)
+
+    def predictions(self, params: Any, split: Split) -> list[Prediction]:
+        """A prediction for each example of a split; `params` lie on the mesh.
 
         Raises:
           UserError: the model's scores are not finite.
         """
-        batches, scores = split.batches, [np.zeros(0)] * len(split.batches.rows)
-        pending = []
-        for units, batch in batches.sorted():
-            batch = {name: batch[name] for name in batch if name not in _TARGETS}
-            pending.append((units, self._predict_step(params, put_batch(batch, self.mesh))))
-        if self.task.kind == "retrieval":
-            vectors = np.zeros((len(split.examples), batches.choices, self.model.config.hidden_size), np.float32)
-            for units, result in pending:
-                vectors[units] = jax.device_get(result["vectors"])[: len(units)]
-            _check_finite(vectors, split.name)
-            return outputs.ranked(vectors, split.examples)
-        for units, result in pending:
-            logits = jax.device_get(result["logits"])
-            _check_finite(logits, split.name)
-            for place, unit in enumerate(units):
-                for choice in range(batches.choices):
-                    scores[unit * batches.choices + choice] = logits[place * batches.choices + choice]
-        found = outputs.predictions(self.task.kind, split.examples, batches.rows, scores, self.limits)
-        if self.task.kind == "similarity":  # from cosines to the labels' scale
-            lowest, highest = self.sentence.lowest, self.sentence.highest
-            found = [dataclasses.replace(one, value=lowest + one.value * (highest - lowest)) for one in found]
-        return found
+        rows = split.batches.rows
+        scores = self._runner(params, rows)
+        if not all(np.isfinite(score).all() for score in scores):  # classes of others would pass for predictions
+            raise UserError(f"what the model says of {split.name} is not finite; train with a lower learning rate")
+        return self.task.kind.predictions(split.examples, rows, scores, self.limits)
 
-    def scores(self, split: Split, predictions: Sequence[outputs.Prediction]) -> dict[str, float]:
+    def scores(self, split: Split, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The task's official scores, in per cent.
 
         Raises:
@@ -139,14 +129,8 @@ class Setup:
         return scores
 
 
-def _check_finite(scores: np.ndarray, split: str) -> None:
-    """The classes of scores that are not finite would pass for predictions."""
-    if not np.isfinite(scores).all():
-        raise UserError(f"what the model says of {split} is not finite; train with a lower learning rate")
-
-
-def open_setup(config: FinetuneConfig) -> tuple[Setup, pretrained.Pretrained, dict[str, Any]]:
-    """(the setup, the model that it starts from, the parameters to start from, which lack at least the new head).
+def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretrained, dict[str, Any]]:
+    """(the task model, the model that it starts from, the parameters to start from, which lack at least the new head).
 
     Raises:
       UserError: no such task, data or model, or a mesh that does not fit.
@@ -159,18 +143,18 @@ def open_setup(config: FinetuneConfig) -> tuple[Setup, pretrained.Pretrained, di
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         attention_output_dropout_prob=-1.0,
     )
-    setup = make_setup(config, task, shape, source.tokenizer)
+    task_model = make_task_model(config, task, shape, source.tokenizer)
     if config.init_from.startswith(RANDOM):
         if config.features:
             raise UserError(
                 f"config.features={config.features} needs a trained encoder; config.init_from is {config.init_from}"
             )
         _LOG.info(f"starting from random parameters of the shape of {source.path}")
-        return setup, source, {}
+        return task_model, source, {}
     params = {name: source.params[name] for name in ENCODER}
     if config.features:
-        return setup, source, params
-    return setup, source, params | _started_head(source, _shapes(setup))
+        return task_model, source, params
+    return task_model, source, params | _started_head(source, _shapes(task_model))
 
 
 def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any]) -> dict:
@@ -189,8 +173,8 @@ def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any]) -> d
     return {}
 
 
-def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer: Tokenizer) -> Setup:
-    """The setup of a task on a model of this shape.
+def make_task_model(config: FinetuneConfig, task: TaskExamples, shape: ModelConfig, tokenizer: Tokenizer) -> TaskModel:
+    """A task on a model of this shape.
 
     Raises:
       UserError: the mesh does not fit the model or the batch, or rows are too long for the model.
@@ -204,7 +188,7 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
             f"config.features=concat_last_4 needs four layers, the model has {shape.num_hidden_layers}; "
             "take last or weighted_sum"
         )
-    task = _apart(task, config)
+    task = _with_kind(task, config)
     mesh = make_mesh(config.mesh)
     sharding.check_model(shape, mesh)
     if MULTIPLE % config.mesh.sequence:
@@ -213,44 +197,36 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
             f"take 1, 2 or {MULTIPLE}"
         )
     sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
-    computed = {
-        "dtype": compute_dtype(config.dtype),
-        "unroll": config.layout.unroll,
-        "remat": config.layout.remat,
-        "attention": config.layout.attention_impl,
-    }
-    count = {"span": 2}.get(task.kind) or len(task.labels) or 1
-    if task.kind in APART:
-        model = SentenceModel(shape, task.kind, count, task.choices, config.sentence.pooling, **computed)
-    else:
-        model = FinetuningModel(shape, task.kind, count, features=config.features, **computed)
+    model = task.kind.model(shape, task.labels).clone(computation=computation_of(config.layout, config.dtype))
+    if config.features:
+        model = model.clone(features=config.features)
     limits = limits_of(config)
     devices = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
     multiple = devices * config.layout.accumulation
-    return Setup(task, model, mesh, tokenizer, limits, config.batch, multiple, config.sentence, config.distillation)
+    return TaskModel(task, model, mesh, tokenizer, limits, config.batch, multiple, config.distillation)
 
 
-def _apart(task: Task, config: FinetuneConfig) -> Task:
-    """The task with its texts read apart, if the config asks for it."""
-    kinds = {"regression": ("similarity", "spearman"), "classification": ("comparison", task.metric)}
-    several = config.sentence.apart or task.kind == "retrieval"
-    if config.layout.accumulation > 1 and (several or (task.kind == "choice" and config.features)):
+def _with_kind(task: TaskExamples, config: FinetuneConfig) -> TaskExamples:
+    """The task with its kind configured, which encodes each text on its own if the config asks for it."""
+    separate = config.sentence.bi_encoder or task.kind.bi_encoder
+    if config.layout.accumulation > 1 and (separate or (task.choices > 1 and config.features)):
         raise UserError(
             f"config.layout.accumulation is {config.layout.accumulation}, but the rows that {task.name} compares must "
             "be computed at once; leave it out, or use more devices"
         )
-    if several and (config.features or config.distillation.teacher):
+    if separate and (config.features or config.distillation.teacher):
         name = "features" if config.features else "distillation.teacher"
-        raise UserError(f"config.{name} is not for texts that are read apart; leave it out")
-    if not config.sentence.apart or task.kind == "retrieval":
+        raise UserError(f"config.{name} is not for texts that are encoded on their own; leave it out")
+    if not separate:
         return task
-    if task.kind not in kinds:
+    if (kind := bi_encoder_of(task.kind)) is None:
         raise UserError(
-            f"config.sentence.apart: {task.name} is {task.kind}; regressions and classifications of two texts can be "
-            "read apart, and table/retrieval"
+            f"config.sentence.bi_encoder: {task.name} is {task.kind.name}; regressions and classifications of two "
+            "texts can be encoded on their own, and table/retrieval"
         )
-    kind, metric = kinds[task.kind]
-    return dataclasses.replace(task, kind=kind, metric=metric, choices=2)
+    choices = task.choices if kind is task.kind else kind.texts
+    kind = kind.configured(config.sentence, choices)
+    return dataclasses.replace(task, kind=kind, metric=kind.default_metric or task.metric, choices=choices)
 
 
 def limits_of(config: FinetuneConfig) -> TokenLimits:
@@ -258,6 +234,6 @@ def limits_of(config: FinetuneConfig) -> TokenLimits:
     return TokenLimits(**{field.name: getattr(config, field.name) for field in dataclasses.fields(TokenLimits)})
 
 
-def _shapes(setup: Setup) -> dict[str, Any]:
-    batch = {name: np.zeros((setup.batch * setup.task.choices, 8), np.int32) for name in _MODEL_INPUTS}
-    return jax.eval_shape(lambda: setup.model.init(jax.random.key(0), batch)["params"])
+def _shapes(task_model: TaskModel) -> dict[str, Any]:
+    batch = empty_inputs((task_model.batch * task_model.task.choices, 8), 0)
+    return jax.eval_shape(lambda: task_model.model.init(jax.random.key(0), batch)["params"])

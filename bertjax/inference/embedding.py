@@ -8,25 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.inference.inputs import asked, read_texts, rounded
+from bertjax.inference.inputs import asked, read_texts
 from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, Runner, computation
+from bertjax.inference.runner import Options, bind, computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
+from bertjax.tasks.encoding import ExampleEncoder, check_lengths
 from bertjax.tasks.examples import TextExample
-from bertjax.tasks.inputs import rows
 from bertjax.tasks.metadata import SentenceMetadata
+from bertjax.tasks.user_io import rounded
 
 
 class Embedder:
     """A vector for each text, from the states of the encoder's last layer."""
 
     def __init__(self, source: Pretrained, options: Options) -> None:
-        self._tokenizer, self._limits = source.tokenizer, model_limits(source)
+        self._encoder = ExampleEncoder(source.tokenizer, model_limits(source))
         sentence = source.sentence or SentenceMetadata()
         pooling = options.pooling or sentence.pooling
         normalize = sentence.normalize if options.normalize is None else options.normalize
-        model = PretrainingModel(source.config.model, pairs="", **computation(source, options))
+        model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             """f32 [rows, hidden]."""
@@ -35,7 +36,7 @@ class Embedder:
             vectors = pooled(hidden, batch["attention_mask"], pooling)
             return normalized(vectors) if normalize else vectors
 
-        self._run = Runner(embed, source, options)
+        self._run = bind(embed, source, options)
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each text its `embedding`, a list of numbers."""
@@ -50,5 +51,6 @@ class Embedder:
         return self._embed(read_texts(inputs, where))
 
     def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
-        found = self._run(rows("classification", examples, self._tokenizer, self._limits, 0))
+        check_lengths(examples)
+        found = self._run([self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)])
         return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)

@@ -18,11 +18,12 @@ from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
 from bertjax.inference.fill_mask import FillMask
-from bertjax.inference.modes import MODES, OF_KIND
+from bertjax.inference.modes import MODES
 from bertjax.inference.retrieval import Searcher
 from bertjax.inference.runner import Options
 from bertjax.inference.task_predictor import TaskPredictor
 from bertjax.interop.loading import load_model
+from bertjax.tasks.kinds.lookup import kind_named
 
 
 class Predictor(Protocol):
@@ -57,7 +58,7 @@ def load(path: str | Path, mode: str = "", **options: Any) -> Predictor:
 def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:
     """The same of a loaded model."""
     options = options or Options()
-    own = "fill-mask" if source.task is None else OF_KIND[source.task.kind]
+    own = "fill-mask" if source.task is None else kind_named(source.task.kind).predict_mode
     mode = mode or own
     if mode not in MODES:
         raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")

@@ -9,8 +9,9 @@ import numpy as np
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
-from bertjax.inference.inputs import asked, read_texts, rounded
+from bertjax.inference.inputs import asked, read_texts
 from bertjax.inference.runner import Options
+from bertjax.tasks.user_io import rounded
 
 
 class Searcher:

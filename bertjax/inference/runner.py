@@ -1,18 +1,26 @@
 """Runs a model over rows of ids: in batches by length, in f32 or bf16, with weights as floats or 8-bit integers."""
 
+import collections
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.config.layout import MeshConfig
 from bertjax.config.model import POOLINGS
 from bertjax.errors import UserError
 from bertjax.model import quantization
-from bertjax.tasks.inputs import Row, empty_inputs
+from bertjax.model.computation import Computation
+from bertjax.parallel import sharding
+from bertjax.parallel.mesh import compiler_options, make_mesh, put_batch
+from bertjax.tasks.encoding import EncodedExample, padded_inputs
 
 DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")
@@ -20,7 +28,8 @@ WEIGHTS = ("float", "int8")
 # Rows are padded to one of these; what is longer than all of them, to what the model reads at most.
 _LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 768)
 _LENGTHS += (1024, 1536, 2048, 3072, 4096, 6144, 8192)
-_PLACES = 4  # the places of a row are filled up to a multiple, so that few programs are compiled
+_POSITIONS = 4  # the token positions of a row are filled up to a multiple, so that few programs are compiled
+_IN_FLIGHT = 4  # batches that are computed before the results of the oldest are taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,83 +57,125 @@ class Options:
             raise UserError("texts is a single text; give a list of texts to search in")
 
 
-def computation(source: Pretrained, options: Options) -> dict[str, Any]:
-    """How a model computes that a `Runner` runs: settings of `FinetuningModel` and `PretrainingModel`."""
+def computation(source: Pretrained, options: Options) -> Computation:
+    """How a model is computed whose parameters are bound."""
     unroll = source.config.model.num_hidden_layers if _unrolled(options) else 1
-    return {"dtype": jnp.dtype(options.dtype), "unroll": unroll}
+    return Computation(jnp.dtype(options.dtype), unroll)
 
 
 def _unrolled(options: Options) -> bool:
-    """Layers one by one are faster (see `_apart`); in a loop only one layer at a time is widened."""
+    """Layers one by one are faster (see `_unstacked`); in a loop only one layer at a time is widened."""
     return options.weights == "float"
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchShapes:
+    """How a `Runner` cuts rows into batches."""
+
+    tokens: int  # that are computed at once, about
+    longest: int  # tokens per row, at most
+    pad_id: int
+    group: int = 1  # neighbouring rows that stay together, as the texts of an example whose vectors are compared
+    with_positions: bool = False  # batches have the rows' `token_positions` too, filled up with 0: [rows, positions]
+
+
 class Runner:
-    """A compiled function of a model's parameters and a batch, over any rows."""
+    """A compiled function of parameters and batches, run over any rows; the devices of a mesh share each batch.
 
-    def __init__(
-        self,
-        compute: Callable[[Any, Mapping[str, jax.Array]], Any],
-        source: Pretrained,
-        options: Options,
-        places: bool = False,
-    ) -> None:
-        """Puts the parameters on the device.
+    Parameters are given with each call, so that those of another run need no other program.
+    """
 
-        compute: (parameters, `input_ids`, `token_type_ids` and `attention_mask` [rows, length]) → a tree of arrays
-          [rows, …]. Its model is made with `computation`. With `places` it also gets those of the rows, filled up with
-          0: [rows, places].
-        """
-        stored = _stored(source.params, options)
-        if _unrolled(options):
-            self._params = jax.device_put(_apart(stored))
-            self._compute = jax.jit(lambda params, batch: compute(_stacked(params), batch))
-        else:
-            self._params, self._compute = jax.device_put(stored), jax.jit(compute)
-        self._pad, self._tokens = source.tokenizer.pad_id, options.tokens
-        self._longest, self._with_places = source.config.model.max_position_embeddings, places
+    def __init__(self, compute: Callable[[Any, Mapping[str, jax.Array]], Any], mesh: Mesh, shapes: BatchShapes) -> None:
+        """compute: (parameters, batch of `padded_inputs`) → a tree of arrays [rows, …]."""
 
-    def __call__(self, rows: Sequence[Row]) -> list[Any]:
+        def compute_batch(params: Any, batch: Mapping[str, jax.Array]) -> Any:
+            with sharding.use_mesh(mesh):
+                return compute(params, batch)
+
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._compute = jax.jit(compute_batch, out_shardings=everywhere, compiler_options=compiler_options(mesh))
+        self._mesh, self._shapes = mesh, shapes
+
+    def __call__(self, params: Any, rows: Sequence[EncodedExample]) -> list[Any]:
         """What the function gives for each row, in order: trees of NumPy arrays, without the axis of rows."""
-        pending = []
-        for numbers, shape in batches([len(row.input_ids) for row in rows], self._tokens, self._longest):
-            batch = self._batch([rows[number] for number in numbers], shape)
-            pending.append((numbers, self._compute(self._params, batch)))
         results: list[Any] = [None] * len(rows)
-        for numbers, computed in pending:
-            arrays = jax.device_get(computed)
-            for place, number in enumerate(numbers):
-                results[number] = jax.tree.map(lambda array, place=place: array[place], arrays)
+        for number, result in self.stream(params, rows):
+            results[number] = result
         return results
 
-    def _batch(self, rows: Sequence[Row], shape: tuple[int, int]) -> dict[str, np.ndarray]:
-        inputs = empty_inputs(shape, self._pad)
-        inputs["attention_mask"][:, 0] = 1  # a row of padding still attends to something
-        for place, row in enumerate(rows):
-            row.write(inputs, place)
-        if not self._with_places:  # a shape that depends on them would be one more program
+    def stream(self, params: Any, rows: Sequence[EncodedExample]) -> Iterator[tuple[int, Any]]:
+        """(number of a row, what the function gives for it), every row once, those of about one length together.
+
+        The arrays are views of the batch's; whoever keeps a part copies it.
+        """
+        pending: collections.deque = collections.deque()
+        for numbers, shape in batches([len(row.input_ids) for row in rows], self._shapes, self._mesh):
+            batch = self._batch([rows[number] for number in numbers], shape)
+            pending.append((numbers, self._compute(params, put_batch(batch, self._mesh))))
+            if len(pending) > _IN_FLIGHT:
+                yield from _rows_of(*pending.popleft())
+        while pending:
+            yield from _rows_of(*pending.popleft())
+
+    def _batch(self, rows: Sequence[EncodedExample], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+        inputs = padded_inputs(rows, shape, self._shapes.pad_id)
+        if not self._shapes.with_positions:  # a shape that depends on them would be one more program
             return inputs
-        most = max(len(row.places) for row in rows)
-        places = np.zeros((shape[0], -(-most // _PLACES) * _PLACES), np.int32)
-        for place, row in enumerate(rows):
-            places[place, : len(row.places)] = row.places
-        return inputs | {"places": places}
+        most = max(len(row.token_positions) for row in rows)
+        positions = np.zeros((shape[0], -(-most // _POSITIONS) * _POSITIONS), np.int32)
+        for number, row in enumerate(rows):
+            positions[number, : len(row.token_positions)] = row.token_positions
+        return inputs | {"token_positions": positions}
 
 
-def batches(lengths: Sequence[int], tokens: int, longest: int) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+def _rows_of(numbers: np.ndarray, computed: Any) -> Iterator[tuple[int, Any]]:
+    arrays = jax.device_get(computed)
+    for place, number in enumerate(numbers.tolist()):
+        yield number, jax.tree.map(lambda array, place=place: array[place], arrays)
+
+
+def batches(lengths: Sequence[int], shapes: BatchShapes, mesh: Mesh) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
     """(numbers of rows, the shape [rows, length] to pad them to), every row once, the longest first.
 
-    A shape holds about `tokens`, so that all batches take about as long and as much memory, and few shapes serve any
-    input. Fewer rows than a shape holds, as of a single text, are padded to a power of two. `longest`: what the model
-    reads at most.
+    A shape holds about `shapes.tokens`, so that all batches take about as long and as much memory, and few shapes serve
+    any input. Fewer rows than a shape holds, as of a single text, are padded to a power of two. Groups stay together,
+    and each device that shares a batch has as many.
     """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
+    group, devices = shapes.group, math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
+    longest = np.asarray(lengths, int).reshape(-1, group).max(axis=1, initial=0)
+    order = np.argsort(-longest, kind="stable")
     while len(order):
-        needed = lengths[order[0]]
-        length = min(next((length for length in _LENGTHS if length >= needed), longest), longest)
-        most = max(1, tokens // length)
-        yield order[:most], (min(most, 1 << (len(order) - 1).bit_length()), length)
-        order = order[most:]
+        needed = longest[order[0]]
+        length = min(next((length for length in _LENGTHS if length >= needed), shapes.longest), shapes.longest)
+        length = -(-length // mesh.shape["sequence"]) * mesh.shape["sequence"]
+        most = max(1, shapes.tokens // (length * group * devices))  # groups per device
+        rows = min(most, 1 << (-(-len(order) // devices) - 1).bit_length()) * devices * group
+        numbers = order[: most * devices, None] * group + np.arange(group)
+        yield numbers.reshape(-1), (rows, length)
+        order = order[most * devices :]
+
+
+def bind(
+    compute: Callable[[Any, Mapping[str, jax.Array]], Any],
+    source: Pretrained,
+    options: Options,
+    with_positions: bool = False,
+) -> Callable[[Sequence[EncodedExample]], list[Any]]:
+    """A `Runner` of `compute`, whose model is made with `computation`, with the parameters of a loaded model.
+
+    All devices share each batch, and each has all parameters.
+    """
+    mesh, params = make_mesh(MeshConfig()), _stored(source.params, options)
+    longest = source.config.model.max_position_embeddings
+    shapes = BatchShapes(options.tokens, longest, source.tokenizer.pad_id, with_positions=with_positions)
+    if _unrolled(options):
+        params, of_stacks = _unstacked(params), compute
+
+        def compute(params: Any, batch: Mapping[str, jax.Array]) -> Any:
+            return of_stacks(_stacked(params), batch)
+
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    return functools.partial(Runner(compute, mesh, shapes), params)
 
 
 def _stored(params: Any, options: Options) -> Any:
@@ -140,7 +191,7 @@ def _stored(params: Any, options: Options) -> Any:
     return quantization.map_matrices(params, cast, cast)
 
 
-def _apart(params: Any) -> Any:
+def _unstacked(params: Any) -> Any:
     """The parameters with a list of layers in place of each stack.
 
     A compiled program copies what it takes out of a stack, but reads what is an array of its own where it lies.

@@ -10,17 +10,9 @@ from bertjax.config.model import ACTIVATIONS, ModelConfig
 from bertjax.config.validation import validate
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
-from bertjax.interop.parameter_map import CLASSES, class_name, position_offset
-from bertjax.tasks.examples import APART
+from bertjax.interop.parameter_map import class_name, position_offset
+from bertjax.tasks.kinds.lookup import KINDS, kind_named
 from bertjax.tasks.metadata import TaskMetadata
-
-_LABELLED = ("classification", "multi_label", "tagging")
-# What a …ForSequenceClassification is trained for.
-_PROBLEMS = {
-    "classification": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
 
 # Our config fields carry Hugging Face's names; these have no default there that could be trusted.
 _REQUIRED = (
@@ -105,7 +97,7 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
     values = {theirs[key]: getattr(config, key) for key in theirs}
     values["max_position_embeddings"] += position_offset(config, pad_id)
     return {
-        "architectures": [class_name(config, task.kind) if task else with_pairs if pairs else alone],
+        "architectures": [class_name(config, kind_named(task.kind)) if task else with_pairs if pairs else alone],
         "model_type": config.model_type,
         **values,
         **family.constants,
@@ -115,11 +107,6 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
         "dtype": "float32",
         **(_task_values(task) if task else {}),
     }
-
-
-def outputs(task: TaskMetadata) -> int:
-    """The number of a fine-tuned model's outputs."""
-    return {"regression": 1, "choice": 1, "span": 2}.get(task.kind, len(task.labels))
 
 
 def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
@@ -172,21 +159,27 @@ def _task(values: Mapping[str, Any], path: Path) -> TaskMetadata | None:
     if not isinstance(architectures, list):
         raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
     family = FAMILIES[values["model_type"]]
-    kinds = [kind for kind, name in CLASSES.items() if family.classes + name == architectures[0] and kind not in APART]
+    kinds = [
+        kind
+        for kind in KINDS.values()
+        if not kind.bi_encoder and family.classes + kind.transformers_class == architectures[0]
+    ]
     if not kinds:
         return None
-    labels = _labels(values, path) if set(kinds) & set(_LABELLED) else []
+    labels = _labels(values, path) if any(kind.has_classes for kind in kinds) else []
     kind = kinds[0]
     if len(kinds) > 1:
-        problem = values.get("problem_type") or _PROBLEMS["regression" if len(labels) == 1 else "classification"]
-        kind = next((kind for kind, name in _PROBLEMS.items() if name == problem), None)
-        if kind is None:
-            raise UserError(f"{path} has problem_type={problem!r}; expected one of {', '.join(_PROBLEMS.values())}")
-    if kind == "regression":
+        usual = "regression" if len(labels) == 1 else "single_label_classification"
+        problem = values.get("problem_type") or usual
+        by_problem = {kind.problem_type: kind for kind in kinds}
+        if problem not in by_problem:
+            raise UserError(f"{path} has problem_type={problem!r}; expected one of {', '.join(by_problem)}")
+        kind = by_problem[problem]
+    if labels and not kind.has_classes:
         if len(labels) != 1:
-            raise UserError(f"{path}: a regression with {len(labels)} outputs; bertjax's has one")
+            raise UserError(f"{path}: a {kind.name} with {len(labels)} outputs; bertjax's has one")
         labels = []
-    return TaskMetadata(str(values.get("finetuning_task") or ""), kind, tuple(labels))
+    return TaskMetadata(str(values.get("finetuning_task") or ""), kind.name, tuple(labels))
 
 
 def _labels(values: Mapping[str, Any], path: Path) -> list[str]:
@@ -204,12 +197,11 @@ def _labels(values: Mapping[str, Any], path: Path) -> list[str]:
 
 def _task_values(task: TaskMetadata) -> dict[str, Any]:
     """What a config says of a task; the rest is as `transformers` has it by default."""
-    kind, labels = task.kind, list(task.labels)
+    kind, labels = kind_named(task.kind), list(task.labels)
     values: dict[str, Any] = {"finetuning_task": task.name} if task.name else {}
-    if kind in _PROBLEMS:
-        values["problem_type"] = _PROBLEMS[kind]
-    if kind == "regression":
-        labels = ["LABEL_0"]
+    if kind.problem_type:
+        values["problem_type"] = kind.problem_type
+        labels = labels or ["LABEL_0"]
     if labels:
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}

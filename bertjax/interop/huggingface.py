@@ -24,9 +24,8 @@ from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offset, pretraining_names
-from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
-from bertjax.tasks.examples import APART
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
     TensorFlow checkpoints. Heads of pre-training that the folder lacks are initialised afresh (always alike). A folder
     without a pooler, or of a family without a task of pairs, gives a model without.
 
-    The classes of `names.CLASSES` are fine-tuned models: the task is a dict of `name` ("" where unknown), `kind` and
+    The classes that a kind of task names are fine-tuned models: the task has a `name` ("" where unknown), `kind` and
     `labels`, and there is a `task_head` in place of the heads of pre-training. Of other models it is None.
 
     Tensors that have no place in the model are left out, which is logged, as fresh heads are.
@@ -79,7 +78,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
     """Writes a folder that `transformers` loads, as the class for pre-training of `model.config.model.model_type`.
 
     With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A fine-tuned model is written
-    as the class of its task's kind, see `parameter_map.CLASSES`. The weights are f32 and equal to the bit, beside them
+    as the class of its task's kind. The weights are f32 and equal to the bit, beside them
     are the tokenizer's files. The folder appears only when it is whole. Where the model knows how texts become vectors,
     `sentence-transformers` loads the folder too.
 
@@ -105,7 +104,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
             how = model.sentence or (task.sentence if task else None)
-            if how or (task and task.kind in APART):
+            if how or (task and kind_named(task.kind).bi_encoder):
                 how = how or SentenceMetadata()
                 limited = task.limits.length if task and task.limits else config.max_position_embeddings
                 length = how.length or limited
@@ -123,7 +122,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
 def _names(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> list[Name]:
     offset = position_offset(config, pad_id)
     if task:
-        return fine_tuned_names(config, task.kind, offset)
+        return fine_tuned_names(config, kind_named(task.kind), offset)
     return pretraining_names(config, bool(pairs), offset)
 
 
@@ -202,7 +201,7 @@ def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
 
 def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> dict[str, Any]:
     """The parameters of a new model, from a fixed key."""
-    model = FinetuningModel(config, task.kind, configs.outputs(task)) if task else PretrainingModel(config, pairs)
+    model = kind_named(task.kind).model(config, task.labels) if task else PretrainingModel(config, pairs)
     one = jnp.zeros((1, 1), jnp.int32)
     batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
     return model.init(jax.random.key(0), batch)["params"]

@@ -5,22 +5,8 @@ from collections.abc import Iterator
 
 from bertjax.config.model import ModelConfig
 from bertjax.interop.families import FAMILIES, Family
-from bertjax.model.encoder import segments
-from bertjax.model.finetuning import POOLED
-from bertjax.tasks.examples import APART
-
-# Kind of task (`bertjax.tasks.examples.KINDS`) → the name of its class in `transformers`, without the family's.
-CLASSES = {
-    "classification": "ForSequenceClassification",
-    "multi_label": "ForSequenceClassification",
-    "regression": "ForSequenceClassification",
-    "choice": "ForMultipleChoice",
-    "tagging": "ForTokenClassification",
-    "span": "ForQuestionAnswering",
-    # Texts that are read apart need no head: what makes vectors of states is sentence-transformers'.
-    **dict.fromkeys(APART, "Model"),
-}
-
+from bertjax.model.layer_stacks import layer_stacks
+from bertjax.tasks.kinds.base import TaskKind
 
 _WIDE = (("intermediate",), ("gate",))  # what is intermediate_size wide
 
@@ -31,15 +17,15 @@ class Name:
 
     theirs: str
     path: tuple[str, ...]
-    repeat: int | None = None  # index into the stacked repeats of a segment
+    repeat: int | None = None  # index into the repeats of a stack
     transposed: bool = False
     rows: int | None = None  # the first rows of ours, which are padded; None takes all
     begin: int = 0  # the row of theirs where ours begins; rows that no name covers stand for nothing
 
 
-def class_name(config: ModelConfig, kind: str) -> str:
+def class_name(config: ModelConfig, kind: TaskKind) -> str:
     """The class of `transformers` for a model that is fine-tuned for a kind of task."""
-    return FAMILIES[config.model_type].classes + CLASSES[kind]
+    return FAMILIES[config.model_type].classes + kind.transformers_class
 
 
 def pretraining_names(config: ModelConfig, pairs: bool, offset: int = 0) -> list[Name]:
@@ -58,20 +44,20 @@ def pretraining_names(config: ModelConfig, pairs: bool, offset: int = 0) -> list
     return names
 
 
-def fine_tuned_names(config: ModelConfig, kind: str, offset: int = 0) -> list[Name]:
+def fine_tuned_names(config: ModelConfig, kind: TaskKind, offset: int = 0) -> list[Name]:
     """Every parameter of a model that is fine-tuned for a kind of task."""
     family, bias = FAMILIES[config.model_type], config.use_bias
     names = _encoder_names(config, family, offset)
-    if kind in APART:
+    if kind.bi_encoder:
         return names
     if config.prediction_head:
         dense, norm = family.prediction_head
         names += _dense(dense, ("prediction_head", "dense"), bias)
         names += _norm(norm, ("prediction_head", "layer_norm"), bias)
         return names + _dense("classifier", ("task_head",))
-    usual = (family.base + family.pooler, "qa_outputs" if kind == "span" else "classifier")
+    usual = (family.base + family.pooler, kind.transformers_head)
     pooler, head = family.heads.get(class_name(config, kind), usual)
-    if kind in POOLED:
+    if kind.pooled:
         names += _dense(pooler, ("pooler",), bias)
     return names + _dense(head, ("task_head",))
 
@@ -112,9 +98,9 @@ def _encoder_names(config: ModelConfig, family: Family, offset: int) -> list[Nam
 
 def _layers(config: ModelConfig) -> Iterator[tuple[tuple[str, ...], int]]:
     """The path and the repeat of every layer that has parameters of its own, in order."""
-    for number, segment in enumerate(segments(config)):
-        for repeat in range(segment.stacked):
-            for layer in range(segment.layers):
+    for number, stack in enumerate(layer_stacks(config)):
+        for repeat in range(stack.stacked):
+            for layer in range(stack.layers):
                 yield ("encoder", f"segment_{number}", f"layer_{layer}"), repeat
 
 

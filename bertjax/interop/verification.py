@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bertjax.config.model import ModelConfig
@@ -13,8 +12,8 @@ from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.parameter_map import class_name
-from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.pretraining import PretrainingModel, pairs_of
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.text.tokenizer import Tokenizer
 
@@ -89,9 +88,9 @@ def run_ours(
 ) -> dict[str, np.ndarray]:
     """Our outputs, in f32."""
     if task:
-        tuned = FinetuningModel(config, task.kind, configs.outputs(task), dtype=jnp.float32)
+        tuned = kind_named(task.kind).model(config, task.labels)
         return jax.device_get(jax.jit(tuned.apply)({"params": params}, dict(batch)))
-    model = PretrainingModel(config, pairs_of(params), dtype=jnp.float32)
+    model = PretrainingModel(config, pairs_of(params))
 
     @jax.jit
     def run(params: Any, batch: Any) -> dict[str, jax.Array]:
@@ -116,19 +115,16 @@ def run_transformers(
     config, _, _ = configs.read(Path(folder))
     family = FAMILIES[config.model_type]
     with_pairs, alone = family.pretraining
-    kind = task.kind if task else None
-    model_class = getattr(transformers, class_name(config, kind) if task else with_pairs or alone)
+    kind = kind_named(task.kind) if task else None
+    model_class = getattr(transformers, class_name(config, kind) if kind else with_pairs or alone)
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if config.type_vocab_size else ()))
-    inputs = {name: torch.tensor(batch[name]) for name in names}
-    if kind == "choice":  # [examples, choices, length]
-        inputs = {name: rows[:, None] for name, rows in inputs.items()}
+    arrays = {name: kind.transformers_inputs(batch[name]) if kind else batch[name] for name in names}
+    inputs = {name: torch.tensor(array) for name, array in arrays.items()}
     with torch.no_grad():
         outputs = model.eval()(**inputs, output_hidden_states=not task)
-    if kind == "span":
-        return {"logits": torch.stack([outputs.start_logits, outputs.end_logits], dim=-1).numpy()}
-    if task:
-        return {"logits": outputs.logits.numpy()}
+    if kind:
+        return {"logits": kind.transformers_logits(outputs)}
     missing = tuple(info["missing_keys"])
     found = {"hidden": outputs.hidden_states[-1]}
     if not any(name.startswith(family.masked_lm["dense"]) for name in missing):

@@ -1,1 +1,1 @@
-"""The encoder family: embeddings, segments of layers, and the heads of pre-training."""
+"""The encoder family: embeddings, stacks of layers, and the heads of pre-training."""

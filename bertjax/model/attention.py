@@ -5,8 +5,10 @@ do the same, the layer takes that. In layers of local attention a token sees onl
 `local_attention` computes that in time and memory that grow with the length, not with its square.
 """
 
+import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -15,7 +17,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from bertjax.config.model import ModelConfig
 from bertjax.model import fused_attention
-from bertjax.model.dropout import dropout
+from bertjax.model.computation import Computation
+from bertjax.model.dropout import Dropout
+from bertjax.model.fused_attention import AttentionMask
 from bertjax.model.layers import Dense, output_init
 from bertjax.model.rotary import rotate
 from bertjax.parallel.sharding import constrain
@@ -24,38 +28,27 @@ from bertjax.parallel.sharding import constrain
 # work than to meet all keys: forward and backward of 3,072 tokens on a CPU at 2, 3, 4 and 8 windows of 128 take 1.3,
 # 0.7, 0.5 and 0.3 times as long.
 _BLOCKS_FROM = 3
+_NO_DROPOUT = Dropout()
 
 
 def plain_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array,
-    query_segments: jax.Array | None = None,
-    *,
-    near: jax.Array | None = None,
-    dropout_rate: float = 0.0,
-    dropout_keys: jax.Array | None = None,
-    dropout_site: jax.Array | int = 0,
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: AttentionMask, dropout: Dropout = _NO_DROPOUT
 ) -> jax.Array:
     """softmax(query·key / √head_size)·value with dropout on the probabilities.
 
-    query: [batch, rows, heads, head_size]; key, value: [batch, length, heads, head_size]; mask: [batch, length],
-    nonzero where a key may be seen. With `query_segments` [batch, rows] the mask holds segments as well, and a row sees
-    the keys of its own; with `near`, bool [batch or 1, rows, length], only those as well. Returns [batch, rows, heads,
+    query: [batch, rows, heads, head_size]; key, value: [batch, length, heads, head_size]. Returns [batch, rows, heads,
     head_size] in query's dtype. Scores and softmax are f32. A row that may see no key attends to all alike instead of
     becoming NaN.
     """
     precision = jax.lax.Precision.HIGHEST if query.dtype == jnp.float32 else None
     query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-    seen = mask[:, None, None, :]
-    seen = seen != 0 if query_segments is None else seen == query_segments[:, None, :, None]
-    if near is not None:
-        seen &= near[:, None]
+    seen = mask.key_segments[:, None, None, :]
+    seen = seen != 0 if mask.query_segments is None else seen == mask.query_segments[:, None, :, None]
+    if mask.near is not None:
+        seen &= mask.near[:, None]
     scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
-    probabilities = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    probabilities = dropout(probabilities, dropout_rate, dropout_keys, dropout_site)
+    probabilities = dropout(jax.nn.softmax(scores, axis=-1).astype(query.dtype))
     return jnp.einsum("bhqk,bkhd->bqhd", probabilities, value, precision=precision)
 
 
@@ -65,10 +58,7 @@ def local_attention(
     value: jax.Array,
     segments: jax.Array,
     window: int,
-    *,
-    dropout_rate: float = 0.0,
-    dropout_keys: jax.Array | None = None,
-    dropout_site: jax.Array | int = 0,
+    dropout: Dropout = _NO_DROPOUT,
 ) -> jax.Array:
     """`plain_attention` where a row sees those of its segment that stand at most `window` from it.
 
@@ -89,96 +79,106 @@ def local_attention(
         return jnp.concatenate([chunks[:, :-1], chunks[:, 1:]], axis=2)
 
     rows = functools.partial(cut, before=0, after=blocks * block - length)
-    keys = None if dropout_keys is None else jax.vmap(lambda key: jax.random.split(key, blocks))(dropout_keys)
+    keys = None if dropout.keys is None else jax.vmap(lambda key: jax.random.split(key, blocks))(dropout.keys)
     at, of = jnp.arange(block)[:, None], jnp.arange(2 * block)
     near = ((at <= of) & (of <= at + block))[None]
 
-    def attend(keys: jax.Array | None, *operands: jax.Array) -> jax.Array:
-        dropping = {"dropout_rate": dropout_rate, "dropout_keys": keys, "dropout_site": dropout_site}
-        return plain_attention(*operands, near=near, **dropping)
+    def attend(keys: jax.Array | None, segments: tuple[jax.Array, jax.Array], *operands: jax.Array) -> jax.Array:
+        mask = AttentionMask(*segments, near)
+        return plain_attention(*operands, mask, dataclasses.replace(dropout, keys=keys))
 
     # The rows that fill up see each other, and are cut off again.
     segments = segments.astype(jnp.int32)
-    operands = (rows(query), around(key), around(value), around(segments, -1), rows(segments, fill=-1))
-    contexts = jax.vmap(attend, in_axes=1, out_axes=1)(keys, *operands)
+    segments = (around(segments, -1), rows(segments, fill=-1))
+    contexts = jax.vmap(attend, in_axes=1, out_axes=1)(keys, segments, rows(query), around(key), around(value))
     return contexts.reshape(query.shape[0], blocks * block, *query.shape[2:])[:, :length]
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedInputs:
+    """What every layer reads beside the output of the layer below it."""
+
+    mask: jax.Array  # [batch, length]: 0 at padding; where rows are packed, the number of each token's sequence
+    position_ids: jax.Array | None = None  # [batch, length], where rows are packed
+    dropout_keys: jax.Array | None = None  # typed threefry keys [batch]; None drops nothing
+
+    @classmethod
+    def of(cls, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None) -> "SharedInputs":
+        """Those of a batch."""
+        return cls(batch["attention_mask"], batch.get("position_ids"), dropout_keys)
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention with its output projection (without residual and norm)."""
 
     config: ModelConfig
-    dtype: jnp.dtype
-    kernel: str = "xla"  # or what else config.layout.attention_impl may be
-    platform: str = ""  # of `kernels.Request`; "": that of the devices in use
+    computation: Computation
     local: bool = False  # whether it sees the config's window only
 
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        seen: jax.Array,
-        mask: jax.Array,
-        dropout_keys: jax.Array | None,
-        dropout_site: jax.Array | int,
-        positions: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
+        query_input: jax.Array,
+        kv_input: jax.Array,
+        shared: SharedInputs,
+        site: jax.Array | int,
+        query_indices: jax.Array | None = None,
     ) -> jax.Array:
-        """x: [batch, rows, hidden], what it may see: [batch, length, hidden], mask: [batch, length] → like x.
+        """query_input: [batch, rows, hidden], kv_input: [batch, length, hidden] → like query_input.
 
-        The rows of x are all of them, or those at `positions` [batch, rows]. With `position_ids` [batch, length] the
-        mask holds segments, and a row sees its own only.
+        The rows are all of them, or those at `query_indices` [batch, rows]; `site` is that of dropout. Where rows are
+        packed, a row sees its own sequence only.
         """
-        config, length = self.config, seen.shape[1]
+        config, length, position_ids = self.config, kv_input.shape[1], shared.position_ids
         window = config.attention_window if self.local else 0
-        rate = 0.0 if dropout_keys is None else config.attention_probs_dropout_prob
-        dropping = {"dropout_rate": rate, "dropout_keys": dropout_keys, "dropout_site": dropout_site}
-        kernel = self._kernel(length, rate > 0, window) if positions is None else "xla"
-        blocks = kernel == "xla" and window > 0 and x.shape[1] >= _BLOCKS_FROM * config.local_attention
-        chosen = None if blocks else positions  # blocks are of all rows
+        rate = 0.0 if shared.dropout_keys is None else config.attention_probs_dropout_prob
+        dropout = Dropout(rate, shared.dropout_keys, site)
+        impl = self._choose_impl(length, rate > 0, window) if query_indices is None else "xla"
+        blocks = impl == "xla" and window > 0 and query_input.shape[1] >= _BLOCKS_FROM * config.local_attention
+        indices = None if blocks else query_indices  # blocks are of all rows
 
         def of_rows(values: jax.Array) -> jax.Array:
-            return values if chosen is None else jnp.take_along_axis(values, chosen, axis=1)
+            return values if indices is None else jnp.take_along_axis(values, indices, axis=1)
 
-        places = jnp.arange(length) if position_ids is None else position_ids
-        asking = chosen if position_ids is None and chosen is not None else of_rows(places)
+        key_positions = jnp.arange(length) if position_ids is None else position_ids
+        query_positions = indices if position_ids is None and indices is not None else of_rows(key_positions)
         # Where the mesh splits sequences, each part asks with its own rows and sees all of them.
-        query = self._heads("query", seen if blocks else x, asking, "length" if chosen is None else None)
-        key, value = self._heads("key", seen, places), self._heads("value", seen)
+        split = "length" if indices is None else None
+        query = self._heads("query", kv_input if blocks else query_input, query_positions, split)
+        key, value = self._heads("key", kv_input, key_positions), self._heads("value", kv_input)
         # With a window padding sees padding, so that no row sees nothing.
-        segments = None if position_ids is None and not window else of_rows(mask)
+        mask = AttentionMask(shared.mask, None if position_ids is None and not window else of_rows(shared.mask))
         if blocks:
-            context = local_attention(query, key, value, mask, window, **dropping)
-        elif kernel == "xla":
-            near = _near(jnp.arange(length)[None] if chosen is None else chosen, length, window)
-            context = plain_attention(query, key, value, mask, segments, near=near, **dropping)
+            context = local_attention(query, key, value, shared.mask, window, dropout)
+        elif impl == "xla":
+            near = _near(jnp.arange(length)[None] if indices is None else indices, length, window)
+            context = plain_attention(query, key, value, dataclasses.replace(mask, near=near), dropout)
         else:
-            context = fused_attention.run(kernel, query, key, value, mask, segments, window)
-        if blocks and positions is not None:
-            context = jnp.take_along_axis(context, positions[..., None, None], axis=1)
-        context = context.reshape(x.shape)
-        if kernel == "xla":  # kernels name theirs
+            context = fused_attention.run(impl, query, key, value, mask, window)
+        if blocks and query_indices is not None:
+            context = jnp.take_along_axis(context, query_indices[..., None, None], axis=1)
+        context = context.reshape(query_input.shape)
+        if impl == "xla":  # the fused ones name theirs
             context = checkpoint_name(context, fused_attention.CONTEXT)
-        return Dense(config.hidden_size, config, self.dtype, output_init, name="output")(context)
+        return Dense(config.hidden_size, config, self.computation.dtype, output_init, name="output")(context)
 
     def _heads(
-        self, name: str, inputs: jax.Array, places: jax.Array | None = None, length: str | None = None
+        self, name: str, inputs: jax.Array, positions: jax.Array | None = None, length: str | None = None
     ) -> jax.Array:
-        """A projection of inputs [batch, rows, hidden], turned as they stand at `places` if the config rotates."""
+        """A projection of inputs [batch, rows, hidden], rotated by `positions` if the config rotates."""
         config = self.config
-        projected = Dense(config.hidden_size, config, self.dtype, name=name)(inputs)
+        projected = Dense(config.hidden_size, config, self.computation.dtype, name=name)(inputs)
         projected = projected.reshape(*inputs.shape[:-1], config.num_attention_heads, config.head_size)
         projected = constrain(projected, "batch", length, "heads", None)
         theta = config.local_rope_theta if self.local else config.global_rope_theta
-        return rotate(projected, places, theta) if theta and places is not None else projected
+        return rotate(projected, positions, theta) if theta and positions is not None else projected
 
-    def _kernel(self, length: int, dropout: bool, window: int) -> str:
+    def _choose_impl(self, length: int, dropout: bool, window: int) -> str:
         split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
-        size = self.config.head_size
-        request = fused_attention.Request(
-            self.platform or fused_attention.platform(), self.dtype, length, size, dropout, split, window
-        )
-        return fused_attention.choose(self.kernel, request)
+        how, size = self.computation, self.config.head_size
+        platform = how.platform or fused_attention.platform()
+        request = fused_attention.Request(platform, how.dtype, length, size, dropout, split, window)
+        return fused_attention.choose(how.attention_impl, request)
 
 
 def _near(rows: jax.Array, length: int, window: int) -> jax.Array | None:

@@ -9,6 +9,8 @@ rounds as a loop over arrays in memory and takes over ten times as long. Each bl
 elements, 16 bits each.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,3 +76,16 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array |
     mask = keep_mask(keys, site, x.shape[1:], threshold)
     # A product, not a choice: the latter, computed again for a backward pass, crashes libtpu 0.0.42 at some sizes.
     return x * (mask.astype(x.dtype) * jnp.asarray(1 / keep, x.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """The dropout of one site: `dropout` with its rate, the rows' keys and the number of the site."""
+
+    rate: float = 0.0
+    keys: jax.Array | None = None
+    site: jax.Array | int = 0
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x` [batch, …] → like it."""
+        return dropout(x, self.rate, self.keys, self.site)

@@ -1,20 +1,14 @@
-"""The encoder: embeddings, then segments of layers.
+"""The encoder: embeddings, then stacks of layers.
 
-A segment is a pattern of layers that is repeated; its parameters are stacked over the repeats, [repeats, …], and it
-runs as one `jax.lax.scan`. `unroll` says how many repeats the compiler sees at once and changes neither tree nor
-numbers. BERT is one segment: one layer, `num_hidden_layers` times. In ALBERT all repeats of a segment share their
-parameters: a stack of one. ModernBERT's layers differ: the first, then (local, local, global) again and again, and
-those that are left over.
-
-Who reads only some positions of the result can name them: the very last layer then computes these rows alone, unless
-it ends a longer pattern in a scan. Who reads every layer's output says what to collect of each.
+Pass `query_indices` to compute only those rows of the last layer's output: the very last layer then computes them
+alone, unless it ends a longer pattern in a scan. Pass `collect` to read every layer's output.
 
 Several sequences may be packed into a row. The mask then numbers them from 1, with 0 for padding, no token sees those
 of another sequence, and positions restart.
 """
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -22,20 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.model import ModelConfig
-from bertjax.model import fused_attention
-from bertjax.model.attention import SelfAttention
+from bertjax.model.attention import SelfAttention, SharedInputs
+from bertjax.model.computation import Computation
 from bertjax.model.dropout import dropout
-from bertjax.model.layers import (
-    PRODUCT,
-    Dense,
-    activation,
-    layer_norm,
-    matmul_precision,
-    normal_init,
-    output_init,
-    word_init,
-)
+from bertjax.model.layer_stacks import LayerStack, layer_stacks, rematerialized, run_repeats
+from bertjax.model.layers import Dense, layer_norm, normal_init, output_init, word_init
 from bertjax.model.lookup import lookup
+from bertjax.model.ops import activation, matmul_precision
 from bertjax.model.partitioning import all_gather_layer_params
 from bertjax.parallel.sharding import constrain
 
@@ -44,40 +31,6 @@ SITES = 4
 _EMBEDDINGS, _ATTENTION, _ATTENTION_OUTPUT, _MLP_OUTPUT = range(4)
 
 Collect = Callable[[jax.Array], jax.Array]  # of a layer's output [batch, length, hidden]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """`repeats` times a pattern of layers."""
-
-    local: tuple[bool, ...]  # of each layer of the pattern, whether its attention is
-    repeats: int
-    shared: bool = False  # one set of parameters for all repeats
-
-    @property
-    def layers(self) -> int:
-        """How many the pattern has."""
-        return len(self.local)
-
-    @property
-    def stacked(self) -> int:
-        """How many sets of parameters there are."""
-        return 1 if self.shared else self.repeats
-
-
-def segments(config: ModelConfig) -> tuple[Segment, ...]:
-    """How the layers of a config are cut into segments."""
-    count = config.num_hidden_layers
-    if config.num_hidden_groups:
-        repeats = count // config.num_hidden_groups
-        return (Segment((False,), repeats, shared=True),) * config.num_hidden_groups
-    if not (config.pre_norm or config.local_attention):
-        return (Segment((False,), count),)
-    # The first layer is unlike all others: it alone lacks a norm, and the pattern ends with the next that sees all.
-    repeats, rest = divmod(count - 1, config.global_attn_every_n_layers)
-    pattern = tuple(config.is_local(i + 1) for i in range(config.global_attn_every_n_layers))
-    plan = (Segment((False,), 1), Segment(pattern, repeats), Segment(pattern[:rest], 1))
-    return tuple(segment for segment in plan if segment.layers and segment.repeats)
 
 
 class Embeddings(nn.Module):
@@ -105,18 +58,12 @@ class Embeddings(nn.Module):
         if config.embedding_size:
             self.projection = Dense(config.hidden_size, config, self.dtype, name="projection")
 
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        token_type_ids: jax.Array,
-        dropout_keys: jax.Array | None,
-        position_ids: jax.Array | None = None,
-    ) -> jax.Array:
+    def __call__(self, input_ids: jax.Array, token_type_ids: jax.Array, shared: SharedInputs) -> jax.Array:
         """input_ids, token_type_ids: [batch, length] → [batch, length, hidden].
 
-        Positions are 0, 1, … where there are no `position_ids` [batch, length].
+        Positions are 0, 1, … where there are no `shared.position_ids`.
         """
-        length = input_ids.shape[1]
+        length, position_ids = input_ids.shape[1], shared.position_ids
         if position_ids is None and length > self.config.max_position_embeddings:
             raise ValueError(
                 f"length {length} is more than max_position_embeddings {self.config.max_position_embeddings}"
@@ -128,7 +75,7 @@ class Embeddings(nn.Module):
         if self.config.type_vocab_size:
             x += self._token_types(token_type_ids)
         x = constrain(self.layer_norm(x), "batch", "length", None)
-        x = dropout(x, self.config.hidden_dropout_prob, dropout_keys, _EMBEDDINGS)
+        x = dropout(x, self.config.hidden_dropout_prob, shared.dropout_keys, _EMBEDDINGS)
         return self.projection(x) if self.config.embedding_size else x
 
     def _token_types(self, token_type_ids: jax.Array) -> jax.Array:
@@ -144,9 +91,7 @@ class Layer(nn.Module):
     """A transformer layer: post-LayerNorm (Vaswani et al. 2017, as BERT uses it), or with `pre_norm` pre-LayerNorm."""
 
     config: ModelConfig
-    dtype: jnp.dtype
-    kernel: str = "xla"  # of attention
-    platform: str = ""  # as of `SelfAttention`
+    computation: Computation
     local: bool = False  # whether its attention is
     first: bool = False  # of all layers: what the embeddings give is normalised already
 
@@ -154,228 +99,161 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array,
-        dropout_keys: jax.Array | None,
+        shared: SharedInputs,
         index: jax.Array | int,
-        positions: jax.Array | None = None,
-        position_ids: jax.Array | None = None,
+        query_indices: jax.Array | None = None,
     ) -> jax.Array:
-        """x: [batch, length, hidden], mask: [batch, length], index: this layer's number from 0.
+        """x: [batch, length, hidden], index: this layer's number from 0.
 
-        Returns every row, or those at `positions` [batch, rows]: [batch, rows, hidden]. With `position_ids` [batch,
-        length] the mask numbers sequences.
+        Returns every row, or those at `query_indices` [batch, rows]: [batch, rows, hidden].
         """
-        config = self.config
+        config, dtype, keys = self.config, self.computation.dtype, shared.dropout_keys
         site = SITES * (index + 1)
-        everywhere, length = x, "length"
-        if positions is not None:
-            x, length = jnp.take_along_axis(x, positions[..., None], axis=1), None
+        kv_input, length = x, "length"
+        if query_indices is not None:
+            x, length = jnp.take_along_axis(x, query_indices[..., None], axis=1), None
             x = constrain(x, "batch", length, None)
-        asking, seen = x, everywhere
+        query_input = x
         if config.pre_norm and not self.first:
-            norm = layer_norm(config, self.dtype, "attention_layer_norm")
-            seen = norm(everywhere)
-            asking = seen if positions is None else norm(x)
-        attention = SelfAttention(config, self.dtype, self.kernel, self.platform, self.local, name="attention")
-        attended = attention(asking, seen, mask, dropout_keys, site + _ATTENTION, positions, position_ids)
+            norm = layer_norm(config, dtype, "attention_layer_norm")
+            kv_input = norm(kv_input)
+            query_input = kv_input if query_indices is None else norm(x)
+        attention = SelfAttention(config, self.computation, self.local, name="attention")
+        attended = attention(query_input, kv_input, shared, site + _ATTENTION, query_indices)
         rate = config.attention_output_dropout_prob
         rate = config.hidden_dropout_prob if rate < 0 else rate
-        x = x + dropout(attended, rate, dropout_keys, site + _ATTENTION_OUTPUT)
+        x = x + dropout(attended, rate, keys, site + _ATTENTION_OUTPUT)
         if config.pre_norm:
             x = constrain(x, "batch", length, None)
-            inner = layer_norm(config, self.dtype, "mlp_layer_norm")(x)
+            inner = layer_norm(config, dtype, "mlp_layer_norm")(x)
         else:
-            x = constrain(layer_norm(config, self.dtype, "attention_layer_norm")(x), "batch", length, None)
+            x = constrain(layer_norm(config, dtype, "attention_layer_norm")(x), "batch", length, None)
             inner = x
         out = self._mlp(inner, length)
-        x = x + dropout(out, config.hidden_dropout_prob, dropout_keys, site + _MLP_OUTPUT)
-        x = x if config.pre_norm else layer_norm(config, self.dtype, "output_layer_norm")(x)
+        x = x + dropout(out, config.hidden_dropout_prob, keys, site + _MLP_OUTPUT)
+        x = x if config.pre_norm else layer_norm(config, dtype, "output_layer_norm")(x)
         return constrain(x, "batch", length, None)
 
     def _mlp(self, x: jax.Array, length: str | None) -> jax.Array:
         """x: [batch, rows, hidden] → like it."""
-        config = self.config
-        inner = Dense(config.intermediate_size, config, self.dtype, name="intermediate")(x)
+        config, dtype = self.config, self.computation.dtype
+        inner = Dense(config.intermediate_size, config, dtype, name="intermediate")(x)
         inner = activation(config.hidden_act)(constrain(inner, "batch", length, "mlp"))
         if config.gated_mlp:
-            gate = Dense(config.intermediate_size, config, self.dtype, name="gate")(x)
+            gate = Dense(config.intermediate_size, config, dtype, name="gate")(x)
             inner *= constrain(gate, "batch", length, "mlp")
-        return Dense(config.hidden_size, config, self.dtype, output_init, name="output")(inner)
+        return Dense(config.hidden_size, config, dtype, output_init, name="output")(inner)
 
 
 class Pattern(nn.Module):
-    """The layers that a segment repeats; the body of its scan."""
+    """The layers that a stack repeats; the body of its scan."""
 
     config: ModelConfig
-    dtype: jnp.dtype
-    local: tuple[bool, ...]  # as of `Segment`
-    kernel: str = "xla"
-    platform: str = ""
-    first: bool = False  # of all segments
+    computation: Computation
+    stack: LayerStack
+    first: bool = False  # of all stacks
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array,
-        dropout_keys: jax.Array | None,
+        shared: SharedInputs,
         index: jax.Array,
-        positions: jax.Array | None = None,
+        query_indices: jax.Array | None = None,
         collect: Collect | None = None,
-        position_ids: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """x: [batch, length, hidden]; index: the number of the first layer; the last one computes `positions`.
+        """x: [batch, length, hidden]; index: the number of the first layer; the last computes `query_indices` only.
 
         Returns the last layer's output and, with `collect`, what that gives of each, [layers, …].
         """
         collected = []
-        for i, local in enumerate(self.local):
-            chosen = positions if i == len(self.local) - 1 else None
-            first = self.first and i == 0
-            layer = Layer(self.config, self.dtype, self.kernel, self.platform, local, first, name=f"layer_{i}")
-            x = layer(x, mask, dropout_keys, index + i, chosen, position_ids)
+        for i, local in enumerate(self.stack.local):
+            last = i == self.stack.layers - 1
+            layer = Layer(self.config, self.computation, local, self.first and i == 0, name=f"layer_{i}")
+            x = layer(x, shared, index + i, query_indices if last else None)
             if collect is not None:
                 collected.append(collect(x))
         return x, jnp.stack(collected) if collected else None
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What every layer reads beside what the one below it gives."""
-
-    mask: jax.Array
-    dropout_keys: jax.Array | None
-    collect: Collect | None
-    position_ids: jax.Array | None
-
-
 class Encoder(nn.Module):
-    """All segments, one after the other."""
+    """All stacks, one after the other; the parameters of stack i are named `segment_i`."""
 
     config: ModelConfig
-    dtype: jnp.dtype
-    unroll: int = 1
-    remat: str = "none"
-    kernel: str = "xla"  # of attention
-    platform: str = ""  # as of `SelfAttention`
+    computation: Computation
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array,
-        dropout_keys: jax.Array | None,
-        positions: jax.Array | None = None,
+        shared: SharedInputs,
+        query_indices: jax.Array | None = None,
         collect: Collect | None = None,
-        position_ids: jax.Array | None = None,
     ) -> jax.Array:
-        """x: [batch, length, hidden], mask: [batch, length] → [batch, length, hidden].
+        """x: [batch, length, hidden] → [batch, length, hidden].
 
-        With `positions` [batch, rows] only their rows, [batch, rows, hidden]. With `collect` what it gives of each
-        layer's output, from the first to the last, [layers, …]; the last is normalised with `pre_norm`. Where rows are
-        packed there are `position_ids` [batch, length], and the mask numbers sequences.
+        With `query_indices` [batch, rows] only their rows, [batch, rows, hidden]. With `collect` what it gives of each
+        layer's output, from the first to the last, [layers, …]; the last is normalised with `pre_norm`.
         """
-        read = _Read(mask, dropout_keys, collect, position_ids)
+        config, how = self.config, self.computation
         first, collected = 0, []
-        plan = segments(self.config)
-        # No parameter depends on the kernel, and cuDNN's fails under the `vmap` of the stacked initialiser.
-        kernel = "xla" if self.is_initializing() else self.kernel
-        for i, segment in enumerate(plan):
-            pattern = Pattern(self.config, self.dtype, segment.local, kernel, self.platform, first=i == 0, parent=None)
-            params = self._stacked(f"segment_{i}", _stacked_init(pattern, segment.stacked), x, mask)
-            index = first + segment.layers * jnp.arange(segment.repeats, dtype=jnp.uint32)
+        stacks = layer_stacks(config)
+        if self.is_initializing():  # no parameter depends on it, and cuDNN's fails under `vmap`
+            how = dataclasses.replace(how, attention_impl="xla")
+        for i, stack in enumerate(stacks):
+            name = f"segment_{i}"
+            pattern = Pattern(config, how, stack, first=i == 0, parent=None)
+            params = self._stacked_params(name, _stacked_init(pattern), x, shared)
+            index = first + stack.layers * jnp.arange(stack.repeats, dtype=jnp.uint32)
             # A pattern outside the scan is compiled once more, which for several layers is not worth a part of one.
-            # `unroll` must not decide: dropout draws another mask where only `positions` are computed.
-            alone = segment.layers == 1 or segment.repeats == 1
-            chosen = positions if i == len(plan) - 1 and alone else None
+            # `unroll` must not decide: dropout draws another mask where only `query_indices` are computed.
+            alone = stack.layers == 1 or stack.repeats == 1
+            chosen = query_indices if i == len(stacks) - 1 and alone else None
             # What is shared is no part of what the scan runs over.
-            shared = jax.tree.map(lambda leaf: leaf[0], params) if segment.shared else None
-            repeats = (None if segment.shared else params, index)
-            x, outputs = self._run(f"segment_{i}", pattern, repeats, shared, x, read, chosen)
-            collected.append(outputs)
-            first += segment.layers * segment.repeats
-        if positions is not None and chosen is None:
-            x = constrain(jnp.take_along_axis(x, positions[..., None], axis=1), "batch", None, None)
-        if self.config.pre_norm:
-            x = layer_norm(self.config, self.dtype, "final_layer_norm")(x)
+            common = jax.tree.map(lambda leaf: leaf[0], params) if stack.shared else None
+
+            body = rematerialized(self._body(name, pattern, common, shared, collect), how.remat, how.unroll)
+            x, outputs = run_repeats(body, x, (None if stack.shared else params, index), how.unroll, chosen)
+            collected += outputs
+            first += stack.layers * stack.repeats
+        if query_indices is not None and chosen is None:
+            x = constrain(jnp.take_along_axis(x, query_indices[..., None], axis=1), "batch", None, None)
+        if config.pre_norm:
+            x = layer_norm(config, how.dtype, "final_layer_norm")(x)
         if collect is None:
             return x
-        layers = jnp.concatenate(collected)
-        return layers.at[-1].set(collect(x)) if self.config.pre_norm else layers
+        layers = jnp.concatenate([jnp.concatenate(part) for part in collected])
+        return layers.at[-1].set(collect(x)) if config.pre_norm else layers
 
-    def _stacked(self, name: str, init: Callable, x: jax.Array, mask: jax.Array) -> Any:
-        """A segment's parameters; where there are some as they are: `param` would refuse what is quantised."""
+    def _stacked_params(self, name: str, init: Callable, x: jax.Array, shared: SharedInputs) -> Any:
+        """A stack's parameters; where there are some as they are: `param` would refuse what is quantised."""
         there = self.has_variable("params", name)
-        return self.get_variable("params", name) if there else self.param(name, init, x, mask)
+        return self.get_variable("params", name) if there else self.param(name, init, x, shared.mask)
 
-    def _run(
-        self,
-        name: str,
-        pattern: Pattern,
-        repeats: Any,
-        shared: Any,
-        x: jax.Array,
-        read: "_Read",
-        positions: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """A segment; `repeats` are its stacked (parameters or None, index), `shared` the parameters of all repeats.
+    def _body(
+        self, name: str, pattern: Pattern, common: Any, shared: SharedInputs, collect: Collect | None
+    ) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
+        """One repeat of a stack, as `run_repeats` calls it with its (parameters, index).
 
-        Returns its output and what is collected.
+        Where the repeats share their parameters, these are `common`, and None in each repeat.
         """
 
-        def one(x: jax.Array, repeat: Any, positions: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
+        def body(
+            x: jax.Array, repeat: tuple[Any, jax.Array], query_indices: jax.Array | None = None
+        ) -> tuple[jax.Array, jax.Array | None]:
             params, index = repeat
-            params = shared if params is None else params
-            params = all_gather_layer_params(params, self.dtype, f"encoder/{name}/")
-            others = (positions, read.collect, read.position_ids)
-            return pattern.apply({"params": params}, x, read.mask, read.dropout_keys, index, *others)
+            params = common if params is None else params
+            params = all_gather_layer_params(params, self.computation.dtype, f"encoder/{name}/")
+            return pattern.apply({"params": params}, x, shared, index, query_indices, collect)
 
-        if self.remat != "none":
-            # In a scan nothing can be merged with what was computed before, which the barriers would prevent.
-            one = jax.checkpoint(one, policy=_remat_policy(self.remat), prevent_cse=self.unroll > 1)
-        count = len(repeats[1])
-        # Those outside the scan: all that are unrolled in any case, or the last one, which is not like the others.
-        singles = count if self.unroll >= count else int(positions is not None)
-        scanned, *others = _split(repeats, [count - singles] + [1] * singles)
-        collected = []  # [repeats, layers, …]
-        if count > singles:
-            x, outputs = jax.lax.scan(one, x, scanned, unroll=max(1, min(self.unroll, count - singles)))
-            collected.append(outputs)
-        for i, repeat in enumerate(others):
-            repeat = jax.tree.map(lambda leaf: leaf[0], repeat)
-            x, outputs = one(x, repeat, positions if i == len(others) - 1 else None)
-            collected.append(jax.tree.map(lambda leaf: leaf[None], outputs))
-        return x, None if read.collect is None else jnp.concatenate(jnp.concatenate(collected))
+        return body
 
 
-def _remat_policy(name: str) -> Callable:
-    """What is kept of a layer for the backward pass; everything else is computed again.
-
-    "full" keeps only what goes into the layer. "dots" keeps the products with parameters. "bert" keeps the contexts of
-    attention as well, so that of products only the scores are computed again, beside LayerNorm, GELU and dropout.
-    """
-    policies = jax.checkpoint_policies
-    return {
-        "full": policies.nothing_saveable,
-        "dots": policies.dots_with_no_batch_dims_saveable,
-        "bert": policies.save_from_both_policies(
-            policies.save_only_these_names(PRODUCT, fused_attention.CONTEXT), fused_attention.saves
-        ),
-    }[name]
-
-
-def _split(tree: Any, sizes: list[int]) -> list[Any]:
-    """A tree of stacked arrays cut along their first axis; the gradients of the parts are joined in one go."""
-    leaves, structure = jax.tree.flatten(tree)
-    parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
-    return [jax.tree.unflatten(structure, part) for part in parts]
-
-
-def _stacked_init(pattern: Pattern, repeats: int) -> Callable:
-    """The initialiser of a segment's parameters, each repeat with a key of its own."""
+def _stacked_init(pattern: Pattern) -> Callable:
+    """The initialiser of a stack's parameters, each repeat with a key of its own."""
 
     def init(key: jax.Array, x: jax.Array, mask: jax.Array) -> Any:
-        keys = jax.random.split(key, repeats)
-        return jax.vmap(lambda key: pattern.init(key, x, mask, None, jnp.uint32(0))["params"])(keys)
+        keys = jax.random.split(key, pattern.stack.stacked)
+        return jax.vmap(lambda key: pattern.init(key, x, SharedInputs(mask), jnp.uint32(0))["params"])(keys)
 
     return init

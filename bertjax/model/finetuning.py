@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.model import ModelConfig
+from bertjax.model.attention import SharedInputs
+from bertjax.model.computation import Computation
 from bertjax.model.dropout import dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
-from bertjax.model.layers import Dense, PredictionHead, activation, head_init
-
-# The kinds of tasks whose head reads [CLS], through the pooler where there is one; the others read every token.
-POOLED = ("classification", "multi_label", "regression", "choice")
+from bertjax.model.layers import Dense, PredictionHead, head_init
+from bertjax.model.ops import activation
 
 
 class LayerMixture(nn.Module):
@@ -28,10 +28,10 @@ class LayerMixture(nn.Module):
 
 
 class FinetuningModel(nn.Module):
-    """Encoder and `task_head`; the other fields are those of `PretrainingModel`.
+    """Encoder and `task_head`.
 
-    `kind` is one of `bertjax.tasks.examples.KINDS`; `outputs` is the number of labels, 1 for regression and choice, 2
-    for span (where the answer begins and ends).
+    `outputs` is the size of the head. It reads [CLS] if `pooled`, through the pooler where there is one, else every
+    token; `dropout_before_head` says whether it drops what the last hidden layer gives.
 
     With `features` the encoder is a frozen one, that never drops, and the head reads of each token the output of its
     last layer ("last"), of the last four side by side ("concat_last_4"), or a `LayerMixture` of the embeddings and all
@@ -39,26 +39,23 @@ class FinetuningModel(nn.Module):
     """
 
     config: ModelConfig
-    kind: str
     outputs: int
-    dtype: jnp.dtype = jnp.float32
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "xla"
-    platform: str = ""
+    pooled: bool
+    dropout_before_head: bool = True
+    computation: Computation = Computation()
     features: str = ""
 
     def setup(self) -> None:
         """Makes encoder and head."""
-        config = self.config
-        self.embeddings = Embeddings(config, self.dtype)
-        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention, self.platform)
+        config, dtype = self.config, self.computation.dtype
+        self.embeddings = Embeddings(config, dtype)
+        self.encoder = Encoder(config, self.computation)
         if self.features == "weighted_sum":
             self.layer_mixture = LayerMixture()
         if config.prediction_head:
-            self.prediction_head = PredictionHead(config, self.dtype)
-        elif self.kind in POOLED:
-            self.pooler = Dense(config.hidden_size, config, self.dtype, name="pooler")
+            self.prediction_head = PredictionHead(config, dtype)
+        elif self.pooled:
+            self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
         self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -68,8 +65,8 @@ class FinetuningModel(nn.Module):
         the mask then numbers them from 1, and `cls_positions` [rows, slots] says where they begin.
         `features` are what `encode` gave; a model that is initialised with them is the head alone.
         dropout_keys: typed threefry keys [rows], one a row; None drops nothing.
-        Returns `logits`, f32: [rows, outputs], packed [rows, slots, outputs], or [rows, length, outputs] for tagging
-        and span.
+        Returns `logits`, f32: [rows, outputs], packed [rows, slots, outputs]; not pooled [rows, length,
+        outputs].
         """
         if "features" in batch:
             features = batch["features"]
@@ -82,20 +79,20 @@ class FinetuningModel(nn.Module):
 
         Of packed rows all their [CLS], [rows, slots, layers, hidden].
         """
-        mask, position_ids = batch["attention_mask"], batch.get("position_ids")
-        packed = position_ids is not None
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, position_ids)
+        shared = SharedInputs.of(batch, dropout_keys)
+        packed = shared.position_ids is not None
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
         cls = None
-        if self.kind in POOLED:
+        if self.pooled:
             cls = batch["cls_positions"] if packed else jnp.zeros((x.shape[0], 1), jnp.int32)
         if self.features in ("", "last"):
-            hidden = self.encoder(x, mask, dropout_keys, cls, position_ids=position_ids)[:, :, None]
+            hidden = self.encoder(x, shared, cls)[:, :, None]
         else:
 
             def read(output: jax.Array) -> jax.Array:
                 return output if cls is None else jnp.take_along_axis(output, cls[..., None], axis=1)
 
-            layers = self.encoder(x, mask, dropout_keys, collect=read, position_ids=position_ids)
+            layers = self.encoder(x, shared, collect=read)
             weighted = self.features == "weighted_sum"
             layers = jnp.concatenate([read(x)[None], layers]) if weighted else layers[-4:]
             hidden = jnp.moveaxis(layers, 0, 2)
@@ -114,9 +111,9 @@ class FinetuningModel(nn.Module):
             hidden = drop(hidden)
         if self.config.prediction_head:
             hidden = self.prediction_head(hidden)
-        elif self.kind in POOLED:
+        elif self.pooled:
             hidden = activation(self.config.pooler_act)(self.pooler(hidden))
         # As the official code of each has it.
-        if not self.features and (self.config.prediction_head or self.kind != "span"):
+        if not self.features and (self.config.prediction_head or self.dropout_before_head):
             hidden = drop(hidden)
         return self.task_head(hidden)

@@ -1,11 +1,10 @@
 """Attention by fused kernels, which never write the scores to memory, and the choice between them.
 
 A kernel is a function from queries, keys and values to contexts that agrees with `plain_attention` but for rounding.
-None has dropout on the probabilities. Segments say who sees whom: a key's is 0 where it is padding. Without
-`query_segments` every row sees all keys but padding; with them a row sees the keys of its own segment, so that several
-sequences can lie in one row of the batch. With a window a row sees only what stands at most so far from it.
+None has dropout on the probabilities.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,23 @@ _LANES = 128  # of a TPU: what splash divides a sequence by
 _SPLASH_FROM = 512
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AttentionMask:
+    """Which keys a query attends to: those of its segment that are near.
+
+    Without `query_segments` [batch, rows] these are all keys but padding, whose segment is 0; with them, several
+    sequences can lie in one row of the batch.
+    """
+
+    key_segments: jax.Array  # [batch, length]
+    query_segments: jax.Array | None = None
+    near: jax.Array | None = None  # bool [batch or 1, rows, length], of the plain path; None: all are
+
+
 @dataclass(frozen=True)
 class Request:
-    """What is asked of attention, as far as the choice of a kernel depends on it."""
+    """What the choice of an implementation of attention depends on."""
 
     platform: str  # cpu, tpu, cuda (an NVIDIA GPU of compute capability 8.0 or higher), or gpu (any other)
     dtype: Any
@@ -36,31 +49,33 @@ class Request:
     window: int = 0  # how far a row sees to each side; 0: everywhere
 
 
-def choose(asked: str, request: Request) -> str:
-    """The kernel to use, "xla" (the plain path), "cudnn" or "splash", where the config asks for `asked` or "auto".
+def choose(attention_impl: str, request: Request) -> str:
+    """The implementation to use: "xla" (the plain path), "cudnn" or "splash". Only `attention_impl` "auto" chooses.
 
     Raises:
-      UserError: the kernel that is asked for cannot do it.
+      UserError: the implementation that is asked for cannot do it.
     """
-    if asked == "auto":
-        kernel = {"tpu": "splash", "cuda": "cudnn"}.get(request.platform, "xla")
-        worth = kernel != "splash" or request.length >= _SPLASH_FROM
-        return kernel if worth and _obstacle(kernel, request) is None else "xla"
-    obstacle = _obstacle(asked, request)
+    if attention_impl == "auto":
+        fused = {"tpu": "splash", "cuda": "cudnn"}.get(request.platform, "xla")
+        worth = fused != "splash" or request.length >= _SPLASH_FROM
+        return fused if worth and _obstacle(fused, request) is None else "xla"
+    obstacle = _obstacle(attention_impl, request)
     if obstacle:
-        raise UserError(f"config.layout.attention_impl is {asked!r}, which {obstacle}; 'auto' and 'xla' always work")
-    return asked
+        raise UserError(
+            f"config.layout.attention_impl is {attention_impl!r}, which {obstacle}; 'auto' and 'xla' always work"
+        )
+    return attention_impl
 
 
-def _obstacle(kernel: str, request: Request) -> str | None:
-    """Why a kernel cannot be used."""
-    if kernel == "xla":
+def _obstacle(attention_impl: str, request: Request) -> str | None:
+    """Why an implementation cannot be used."""
+    if attention_impl == "xla":
         return None
     if request.dropout:
         return "has no dropout, but config.model.attention_probs_dropout_prob is not 0"
     if request.split:
         return "computes whole sequences, but config.mesh.sequence is not 1"
-    return _cudnn_obstacle(request) if kernel == "cudnn" else _splash_obstacle(request)
+    return _cudnn_obstacle(request) if attention_impl == "cudnn" else _splash_obstacle(request)
 
 
 def _cudnn_obstacle(request: Request) -> str | None:
@@ -98,42 +113,30 @@ def platform(device: Any = None) -> str:
 
 
 def run(
-    kernel: str,
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    key_segments: jax.Array,
-    query_segments: jax.Array | None = None,
-    window: int = 0,
+    attention_impl: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: AttentionMask, window: int = 0
 ) -> jax.Array:
     """softmax(query·key / √head_size)·value by "cudnn" or "splash", each device on its rows and heads.
 
-    query, key, value: [batch, length, heads, head_size]; segments: int [batch, length]; only splash takes a window,
-    and that with `query_segments`, so that every row sees something. Returns like query. What the
-    backward pass needs of it has the name CONTEXT, or is of the primitives that `saves` knows.
+    query, key, value: [batch, length, heads, head_size]. Only splash takes a window, the distance to which a row sees,
+    and that with `mask.query_segments`, so that every row sees something. Returns like query. What the backward pass
+    needs of it has the name CONTEXT, or is of the primitives that `saves` knows.
     """
-    if kernel == "splash":
-        interpret = platform() == "cpu"
-
-        def function(*operands: jax.Array) -> jax.Array:
-            return splash_attention(*operands, window=window, interpret=interpret)
-    else:
-        function = cudnn_attention
-    operands = [query, key, value, key_segments] + ([] if query_segments is None else [query_segments])
+    function = cudnn_attention
+    if attention_impl == "splash":
+        function = functools.partial(splash_attention, window=window, interpret=platform() == "cpu")
     if jax.sharding.get_abstract_mesh().empty:
-        return function(*operands)
+        return function(query, key, value, mask)
     heads, rows = spec(("batch", "length", "heads", "small")), spec(("batch", "length"))
-    specs = (heads,) * 3 + (rows,) * (len(operands) - 3)
     # Outputs of pallas_call do not say along which axes they vary.
-    return jax.shard_map(function, in_specs=specs, out_specs=heads, check_vma=False)(*operands)
+    sharded = jax.shard_map(function, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
+    return sharded(query, key, value, mask)
 
 
 def splash_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    key_segments: jax.Array,
-    query_segments: jax.Array | None = None,
+    mask: AttentionMask,
     *,
     window: int = 0,
     interpret: bool = False,
@@ -145,6 +148,7 @@ def splash_attention(
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     length, heads, head_size = query.shape[1:]
+    key_segments, query_segments = mask.key_segments, mask.query_segments
     if query_segments is None:
         seen = key_segments != 0
         seen |= ~jnp.any(seen, axis=1, keepdims=True)  # the kernel's gradient is wrong where a row sees nothing
@@ -155,9 +159,9 @@ def splash_attention(
         **dict.fromkeys(("block_q", "block_kv", "block_q_dkv", "block_kv_dkv"), block), use_fused_bwd_kernel=True
     )
     shape = (length, length)
-    mask = splash.LocalMask(shape, (window, window), offset=0) if window else splash.FullMask(shape)
+    near = splash.LocalMask(shape, (window, window), offset=0) if window else splash.FullMask(shape)
     attend = splash.make_splash_mha(
-        splash.MultiHeadMask([mask] * heads),
+        splash.MultiHeadMask([near] * heads),
         block_sizes=blocks,
         head_shards=1,
         q_seq_shards=1,
@@ -171,23 +175,17 @@ def splash_attention(
 
 
 def cudnn_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    key_segments: jax.Array,
-    query_segments: jax.Array | None = None,
-    *,
-    implementation: str = "cudnn",
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: AttentionMask, *, implementation: str = "cudnn"
 ) -> jax.Array:
     """CuDNN's flash attention, on one device; arguments as of `run`.
 
-    Without `query_segments` padding must stand at the ends, as cuDNN is told lengths: with them it reads a mask from
-    memory, which is slower. `implementation` "xla" computes the same on any device.
+    Without `mask.query_segments` padding must stand at the ends, as cuDNN is told lengths: with them it reads a mask
+    from memory, which is slower. `implementation` "xla" computes the same on any device.
     """
-    if query_segments is not None:
-        masked = {"mask": query_segments[:, None, :, None] == key_segments[:, None, None, :]}
+    if mask.query_segments is not None:
+        masked = {"mask": mask.query_segments[:, None, :, None] == mask.key_segments[:, None, None, :]}
     else:  # a row of nothing but padding reads one key instead of none, of which NaN would come
-        masked = {"key_value_seq_lengths": jnp.maximum(1, jnp.sum(key_segments != 0, axis=1, dtype=jnp.int32))}
+        masked = {"key_value_seq_lengths": jnp.maximum(1, jnp.sum(mask.key_segments != 0, axis=1, dtype=jnp.int32))}
     return jax.nn.dot_product_attention(query, key, value, **masked, implementation=implementation)
 
 

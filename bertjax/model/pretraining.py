@@ -9,8 +9,11 @@ import jax.numpy as jnp
 
 from bertjax.config.data import PAIR_TASKS
 from bertjax.config.model import ModelConfig
+from bertjax.model.attention import SharedInputs
+from bertjax.model.computation import Computation
 from bertjax.model.encoder import Embeddings, Encoder
-from bertjax.model.layers import Dense, activation, add_bias, head_transform, matmul_precision
+from bertjax.model.layers import Dense, head_transform
+from bertjax.model.ops import activation, add_bias, matmul_precision
 from bertjax.parallel.sharding import constrain
 
 
@@ -51,26 +54,20 @@ class MaskedLMHead(nn.Module):
 class PretrainingModel(nn.Module):
     """BERT and its family for pre-training (Devlin et al. 2018, arXiv:1810.04805).
 
-    Parameters are f32, computation is in `dtype`, logits are f32. `pairs` is "next_sentence", "sentence_order", or ""
-    for neither a pooler nor a head behind it. `unroll` layers are compiled at once, `remat` says what of them the
-    backward pass computes again, and `attention` which kernel computes attention (the numbers are the same for any) on
-    `platform`, by default that of the devices in use.
+    `pairs` is "next_sentence", "sentence_order", or "" for neither a pooler nor a head behind it. With `states` it
+    returns the last layer's output as well.
     """
 
     config: ModelConfig
     pairs: str = "next_sentence"
-    dtype: jnp.dtype = jnp.float32
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "xla"
-    platform: str = ""
+    computation: Computation = Computation()
     states: bool = False
 
     def setup(self) -> None:
         """Makes encoder and heads."""
-        config, dtype = self.config, self.dtype
+        config, dtype = self.config, self.computation.dtype
         self.embeddings = Embeddings(config, dtype)
-        self.encoder = Encoder(config, dtype, self.unroll, self.remat, self.attention, self.platform)
+        self.encoder = Encoder(config, self.computation)
         self.masked_lm_head = MaskedLMHead(config, dtype)
         if self.pairs:
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
@@ -80,7 +77,7 @@ class PretrainingModel(nn.Module):
         """Encodes a batch and scores its masked positions, and only these.
 
         batch: `input_ids`, `token_type_ids`, `attention_mask` [batch, length], `masked_lm_positions` [batch,
-        predictions]; where several sequences share a row as bertjax/data/pipeline.py says.
+        predictions]; where several sequences share a row as bertjax/data/batch.py says.
         dropout_keys: typed threefry keys [batch], one a row; None drops nothing.
         Returns `masked_lm_logits` f32 [batch, predictions, vocab] and, with pairs, `next_sentence_logits` or
         `sentence_order_logits` f32 [batch, 2], packed [batch, packing, 2] (0: B follows A). `vocab` is the padded one.
@@ -105,9 +102,9 @@ class PretrainingModel(nn.Module):
         self,
         batch: Mapping[str, jax.Array],
         dropout_keys: jax.Array | None = None,
-        positions: jax.Array | None = None,
+        query_indices: jax.Array | None = None,
     ) -> jax.Array:
-        """The last layer's output [batch, length, hidden], with `positions` [batch, rows] only their rows."""
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, batch.get("position_ids"))
-        places = batch.get("position_ids")
-        return self.encoder(x, batch["attention_mask"], dropout_keys, positions, position_ids=places)
+        """The last layer's output [batch, length, hidden], with `query_indices` [batch, rows] only their rows."""
+        shared = SharedInputs.of(batch, dropout_keys)
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
+        return self.encoder(x, shared, query_indices)

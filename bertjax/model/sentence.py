@@ -1,4 +1,4 @@
-"""An encoder that reads texts apart, each to a vector of its own (Reimers & Gurevych 2019, arXiv:1908.10084)."""
+"""An encoder that turns each text into a vector of its own (Reimers & Gurevych 2019, arXiv:1908.10084)."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from bertjax.config.model import ModelConfig
+from bertjax.model.attention import SharedInputs
+from bertjax.model.computation import Computation
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, head_init
 
@@ -39,48 +41,41 @@ def normalized(vectors: jax.Array) -> jax.Array:
 
 
 class SentenceModel(nn.Module):
-    """Encoder, pooling, and for comparisons a `task_head`; the other fields are those of `FinetuningModel`.
+    """Encoder, pooling, and perhaps a `task_head`.
 
-    `kind` is one of `bertjax.tasks.examples.APART`; `texts` neighbouring rows belong to one example.
+    `outputs` is the size of the head over two vectors u and v, which reads (u, v, |u - v|); with 0 there is none, and
+    their cosine is the score. `texts` neighbouring rows belong to one example.
     """
 
     config: ModelConfig
-    kind: str
-    outputs: int
+    outputs: int = 0
     texts: int = 2
     pooling: str = "mean"
-    dtype: jnp.dtype = jnp.float32
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "xla"
-    platform: str = ""
+    computation: Computation = Computation()
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
-        self.embeddings = Embeddings(config, self.dtype)
-        self.encoder = Encoder(config, self.dtype, self.unroll, self.remat, self.attention, self.platform)
-        if self.kind == "comparison":
+        self.embeddings = Embeddings(config, self.computation.dtype)
+        self.encoder = Encoder(config, self.computation)
+        if self.outputs:
             self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
     def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
         """Reads `input_ids`, `token_type_ids`, `attention_mask` [rows, length], packed as `FinetuningModel` has it.
 
         Returns `vectors`, f32 [examples, texts, hidden], and `logits`, f32 [examples · texts, outputs], which are those
-        of the example for each of its texts: the cosine of its two vectors u and v, or the head's of (u, v, |u - v|).
-        For retrieval they are 0. In packed rows every slot is an example.
+        of the example for each of its texts: the head's of its first two, or their cosine. In packed rows every slot is
+        an example.
         """
-        mask, places = batch["attention_mask"], batch.get("position_ids")
-        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], dropout_keys, places)
-        hidden = self.encoder(x, mask, dropout_keys, position_ids=places)
-        vectors = pooled(hidden, mask, self.pooling, batch.get("cls_positions"))
+        shared = SharedInputs.of(batch, dropout_keys)
+        x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
+        vectors = pooled(self.encoder(x, shared), shared.mask, self.pooling, batch.get("cls_positions"))
         vectors = vectors.reshape(-1, self.texts, vectors.shape[-1])
         return {"vectors": vectors, "logits": jnp.repeat(self._logits(vectors), self.texts, axis=0)}
 
     def _logits(self, vectors: jax.Array) -> jax.Array:
         first, second = vectors[:, 0], vectors[:, 1]
-        if self.kind == "comparison":
+        if self.outputs:
             return self.task_head(jnp.concatenate([first, second, jnp.abs(first - second)], axis=-1))
-        if self.kind == "similarity":
-            return jnp.sum(normalized(first) * normalized(second), axis=-1, keepdims=True)
-        return jnp.zeros((len(vectors), 1), jnp.float32)
+        return jnp.sum(normalized(first) * normalized(second), axis=-1, keepdims=True)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from bertjax.config.optimizer import OptimizerConfig
+from bertjax.model.partitioning import decay_mask
 from bertjax.optimizers.bf16_moments import stored_in_bfloat16
-from bertjax.optimizers.decay import decay_mask
 
 
 def adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

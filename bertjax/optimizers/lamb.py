@@ -8,9 +8,8 @@ import optax
 
 from bertjax.arrays.trees import path_name
 from bertjax.config.optimizer import OptimizerConfig
-from bertjax.model.partitioning import is_stacked
+from bertjax.model.partitioning import decay_mask, is_stacked
 from bertjax.optimizers.adamw import direction
-from bertjax.optimizers.decay import decay_mask
 
 
 def lamb(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:

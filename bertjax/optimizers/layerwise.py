@@ -4,7 +4,6 @@ Howard & Ruder 2018 (arXiv:1801.06146); as ELECTRA fine-tunes (Clark et al. 2020
 `decay` times that of the layer above it, the embeddings' that of a layer below the first.
 """
 
-import re
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import optax
 
 from bertjax.arrays.trees import path_name
 from bertjax.config.model import ModelConfig
-from bertjax.model.encoder import segments
+from bertjax.model.partitioning import layers_above
 
 
 def scale_by_layer(decay: float, config: ModelConfig) -> optax.GradientTransformation:
@@ -27,20 +26,3 @@ def scale_by_layer(decay: float, config: ModelConfig) -> optax.GradientTransform
         return update * factor.reshape(factor.shape + (1,) * (update.ndim - factor.ndim))
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(one, updates))
-
-
-def layers_above(name: str, config: ModelConfig) -> int | list[int]:
-    """How many steps a parameter lies below the heads; of a stacked one for each repeat of its segment."""
-    depth = config.num_hidden_layers
-    if name.startswith("embeddings/"):
-        return depth + 1
-    place = re.match(r"encoder/segment_(\d+)/layer_(\d+)/", name)
-    if not place:
-        return 0
-    segment, layer = int(place[1]), int(place[2])
-    plan = segments(config)
-    first = sum(one.layers * one.repeats for one in plan[:segment]) + layer
-    here = plan[segment]
-    # What several layers share moves at the rate of the highest.
-    repeats = [here.repeats - 1] if here.shared else range(here.repeats)
-    return [depth - (first + repeat * here.layers) for repeat in repeats]

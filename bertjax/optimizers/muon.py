@@ -12,8 +12,8 @@ import optax
 
 from bertjax.arrays.trees import path_name
 from bertjax.config.optimizer import OptimizerConfig
+from bertjax.model.partitioning import decay_mask, parameter_rule
 from bertjax.optimizers.adamw import clip_by_global_norm, scale_by_uncorrected_adam
-from bertjax.optimizers.decay import decay_mask
 
 _MOMENTUM = 0.95
 _ITERATIONS = 5
@@ -38,26 +38,24 @@ def kinds(params: Any) -> Any:
     """A tree like `params` of "muon" or "adamw"."""
 
     def one(path: tuple[Any, ...], _: Any) -> str:
-        name = path_name(path)
-        return "muon" if name.startswith("encoder/") and name.endswith("/kernel") else "adamw"
+        return "muon" if parameter_rule(path_name(path)).muon else "adamw"
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
 def scale_by_muon() -> optax.GradientTransformation:
     """Nesterov's momentum of matrices [layers, in, out], each made orthogonal and as large as AdamW's update."""
+    momentum = optax.trace(_MOMENTUM, nesterov=True)
 
     def update(gradients: Any, state: optax.TraceState, params: Any = None) -> tuple[Any, optax.TraceState]:
-        del params
-        trace = jax.tree.map(lambda m, g: _MOMENTUM * m + g, state.trace, gradients)
-        ahead = jax.tree.map(lambda m, g: _MOMENTUM * m + g, trace, gradients)
+        ahead, state = momentum.update(gradients, state, params)
 
         def one(x: jax.Array) -> jax.Array:
             return _ADAM_RMS * max(x.shape[-2:]) ** 0.5 * orthogonal(x)
 
-        return jax.tree.map(one, ahead), optax.TraceState(trace=trace)
+        return jax.tree.map(one, ahead), state
 
-    return optax.GradientTransformation(lambda params: optax.TraceState(jax.tree.map(jnp.zeros_like, params)), update)
+    return optax.GradientTransformation(momentum.init, update)
 
 
 def orthogonal(x: jax.Array) -> jax.Array:

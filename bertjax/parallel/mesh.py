@@ -1,4 +1,4 @@
-"""The mesh of devices: making it, feeding it, and what is known of them."""
+"""The mesh of devices: making it, feeding it, and how programs for it are compiled."""
 
 import dataclasses
 import math
@@ -88,28 +88,6 @@ def _row_blocks(mesh: Mesh) -> tuple[np.ndarray, int]:
 def put(array: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
     """An array that every process has whole, as a global one."""
     return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
-
-
-# Dense bf16 peak, FLOP/s a device, from the makers' data sheets; MFU is reported only for these. A chip of TPU v3, of
-# 123 TFLOP/s, is two devices; those of later ones are one.
-_PEAK_FLOPS = {
-    "TPU v3": 61.5e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
-
-
-def peak_flops(devices: Sequence[jax.Device]) -> float | None:
-    """Peak bf16 FLOP/s of these devices together, None where their kind's is not known."""
-    peak = _PEAK_FLOPS.get(devices[0].device_kind)
-    return peak * len(devices) if peak else None
 
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax.config.model import ModelConfig
-from bertjax.config.pretraining import Config
+from bertjax.data.batch import SEQUENCE_ARRAYS
 from bertjax.errors import UserError
 
 # Where each logical axis lies; of one that lies nowhere every device holds all.
@@ -30,9 +30,6 @@ RULES: dict[str, tuple[str, ...]] = {
     "small": (),
 }
 
-# The arrays of a batch that are [batch, length]; all others are split by rows alone.
-_SEQUENCES = ("input_ids", "token_type_ids", "attention_mask", "position_ids")
-
 
 def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
     """Logical axes as mesh axes, those of `without` left out."""
@@ -43,7 +40,7 @@ def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
 def of_batch(batch: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     """A sharding for each array of a batch."""
     rows, sequences = NamedSharding(mesh, spec(("batch",))), NamedSharding(mesh, spec(("batch", "length")))
-    return {name: sequences if name in _SEQUENCES else rows for name in batch}
+    return {name: sequences if name in SEQUENCE_ARRAYS else rows for name in batch}
 
 
 def use_mesh(mesh: Mesh) -> AbstractContextManager[Any]:
@@ -75,20 +72,12 @@ def all_gather(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     return gather(x)
 
 
-def check(config: Config, mesh: Mesh) -> None:
-    """Refuses a mesh whose axes do not divide the model's and the batches'.
+def check_model(model: ModelConfig, mesh: Mesh) -> None:
+    """Refuses a mesh whose axes do not divide the model's.
 
     Raises:
       UserError: names the setting and the mesh axis.
     """
-    check_model(config.model, mesh)
-    for index, phase in enumerate(config.phases):
-        check_divides("batch", phase.batch, mesh, f"config.phases[{index}].batch", config.layout.accumulation)
-        check_divides("length", phase.length, mesh, f"config.phases[{index}].length")
-
-
-def check_model(model: ModelConfig, mesh: Mesh) -> None:
-    """The same of a model alone."""
     check_divides("heads", model.num_attention_heads, mesh, "config.model.num_attention_heads")
     check_divides("mlp", model.intermediate_size, mesh, "config.model.intermediate_size")
     check_divides("embed", model.hidden_size, mesh, "config.model.hidden_size")

@@ -15,7 +15,8 @@ from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError, first_line
 from bertjax.model.flops import training_flops
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import make_mesh, peak_flops
+from bertjax.parallel.hardware import peak_flops
+from bertjax.parallel.mesh import make_mesh
 from bertjax.planning import hlo
 from bertjax.planning.collectives import Collective, collectives
 from bertjax.planning.topology import Topology
@@ -88,7 +89,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     made = Plan(
         phase=phase,
         mesh=dict(mesh.shape),
-        attention=build.attention_kernel(config, phase, mesh),
+        attention=build.attention_impl(config, phase, mesh),
         parameters=_bytes(state.params),
         optimizer=_bytes(state.optimizer),
         total=(
@@ -116,7 +117,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
 
 def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, TrainState]:
     """The train step as JAX sees it, and the shapes of its state."""
-    sharding.check(dataclasses.replace(config, phases=(phase,)), mesh)
+    build.check_mesh(dataclasses.replace(config, phases=(phase,)), mesh)
     objective = build.make_objective(build.config_for_phase(config, phase))
     optimizer, schedule = build.make_optimizer(config)
     batch = build.abstract_batch(config, phase)

@@ -12,27 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertjax.errors import UserError, first_line
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """What one chip has, and how fast it moves it at its best."""
-
-    hbm_bytes: int  # that a program can have
-    hbm_bytes_per_second: float
-    ring_bytes_per_second: float  # sent by a ring along one dimension of the torus, both ways round
-    network_bytes_per_second: float  # sent to other slices
-
-
-# Bandwidths: cloud.google.com/tpu/docs and "How to Scale Your Model" (jax-ml.github.io/scaling-book), which
-# gives what a link reaches each way. Memory: what the compiler leaves of the chip's 32, 16, 95 and 32 GiB.
-CHIPS = {
-    "v4": Chip(int(30.75 * 2**30), 1.2e12, 2 * 4.5e10, 6.25e9),
-    "v5e": Chip(int(15.75 * 2**30), 8.1e11, 2 * 4.5e10, 3.125e9),
-    "v5p": Chip(int(95.74 * 2**30), 2.8e12, 2 * 9e10, 6.25e9),
-    "v6e": Chip(int(31.25 * 2**30), 1.6e12, 2 * 9e10, 12.5e9),
-}
-_DIMENSIONS = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
+from bertjax.parallel.hardware import SLICES, TpuSlice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +21,7 @@ class Topology:
 
     name: str
     devices: Sequence[Any]
-    chip: Chip | None  # None on a CPU or GPU, of which the compiler does not tell the limits
+    chip: TpuSlice | None  # None on a CPU or GPU, of which the compiler does not tell the limits
     slices: int = 1
 
 
@@ -56,9 +36,9 @@ def describe(name: str) -> Topology:
     if name == "gpu":
         return _gpus()
     match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)", name)
-    if not match or match[2] not in (*CHIPS, "cpu"):
+    if not match or match[2] not in (*SLICES, "cpu"):
         raise UserError(
-            f"--topology={name} is not known; give {', '.join(CHIPS)} with a shape (v5e:4x4), cpu:8, or gpu"
+            f"--topology={name} is not known; give {', '.join(SLICES)} with a shape (v5e:4x4), cpu:8, or gpu"
         )
     slices, kind, shape = int(match[1] or 1), match[2], [int(n) for n in match[3].split("x")]
     import jax
@@ -68,10 +48,11 @@ def describe(name: str) -> Topology:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={math.prod(shape)}".strip()
         return Topology(name, jax.devices(), None)
-    if len(shape) != _DIMENSIONS[kind]:
-        example = "x".join(["4"] * _DIMENSIONS[kind])
-        raise UserError(f"--topology={name}: a {kind} slice has {_DIMENSIONS[kind]} dimensions, e.g. {kind}:{example}")
-    return Topology(name, _tpu_devices(name, kind, shape, slices), CHIPS[kind], slices)
+    chip = SLICES[kind]
+    if len(shape) != chip.dimensions:
+        example = "x".join(["4"] * chip.dimensions)
+        raise UserError(f"--topology={name}: a {kind} slice has {chip.dimensions} dimensions, e.g. {kind}:{example}")
+    return Topology(name, _tpu_devices(name, kind, shape, slices), chip, slices)
 
 
 def _gpus() -> Topology:

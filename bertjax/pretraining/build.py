@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -18,9 +17,11 @@ from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
 from bertjax.corpus.format import Corpus
+from bertjax.data.batch import BatchShape
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
 from bertjax.model import fused_attention
+from bertjax.model.computation import computation_of
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as losses
 from bertjax.optimizers.adamw import adamw
@@ -28,6 +29,7 @@ from bertjax.optimizers.lamb import lamb
 from bertjax.optimizers.muon import muon
 from bertjax.optimizers.schedules import learning_rate
 from bertjax.optimizers.stable_adamw import stable_adamw
+from bertjax.parallel import sharding
 from bertjax.parallel.mesh import compute_dtype, put
 from bertjax.pretraining import distillation
 from bertjax.text.tokenizer import Tokenizer
@@ -38,14 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 def make_objective(config: Config) -> Objective:
     """The model of `config` with the pre-training objective."""
-    model = PretrainingModel(
-        config.model,
-        pairs=config.pairs,
-        dtype=compute_dtype(config.dtype),
-        unroll=config.layout.unroll,
-        remat=config.layout.remat,
-        attention=config.layout.attention_impl,
-    )
+    model = PretrainingModel(config.model, config.pairs, computation_of(config.layout, config.dtype))
     if config.distillation.teacher:
         return distillation.objective(config, model)
     return Objective(model, losses.terms, losses.weights)
@@ -57,7 +52,20 @@ def config_for_phase(config: Config, phase: Phase) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
 
 
-def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
+def check_mesh(config: Config, mesh: Mesh) -> None:
+    """Refuses a mesh whose axes do not divide the model's and the batches'.
+
+    Raises:
+      UserError: names the setting and the mesh axis.
+    """
+    sharding.check_model(config.model, mesh)
+    for index, phase in enumerate(config.phases):
+        where = f"config.phases[{index}]"
+        sharding.check_divides("batch", phase.batch, mesh, f"{where}.batch", config.layout.accumulation)
+        sharding.check_divides("length", phase.length, mesh, f"{where}.length")
+
+
+def attention_impl(config: Config, phase: Phase, mesh: Mesh) -> str:
     """What computes attention in a phase's train step: "xla" (the plain path), "cudnn" or "splash".
 
     Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
@@ -112,26 +120,10 @@ def check_tokenizer(corpus: Corpus, tokenizer: Tokenizer, where: Path, remedy: s
 
 
 def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the global batch of a phase, as `data/pipeline.py` makes it."""
+    """Shapes and dtypes of the global batch of a phase."""
     predictions = config.masking.predictions(phase.length, config.packing)
-    sequence, slots = (phase.batch, phase.length), (phase.batch, predictions)
-    batch = {
-        "input_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
-        "token_type_ids": jax.ShapeDtypeStruct(sequence, jnp.int32),
-        "attention_mask": jax.ShapeDtypeStruct(sequence, jnp.int32),
-        "masked_lm_positions": jax.ShapeDtypeStruct(slots, jnp.int32),
-        "masked_lm_ids": jax.ShapeDtypeStruct(slots, jnp.int32),
-        "masked_lm_weights": jax.ShapeDtypeStruct(slots, jnp.float32),
-    }
-    if config.packing:
-        batch["position_ids"] = jax.ShapeDtypeStruct(sequence, jnp.int32)
-    if config.pairs:
-        several = (phase.batch, config.packing) if config.packing else (phase.batch,)
-        batch[f"{config.pairs}_labels"] = jax.ShapeDtypeStruct(several, jnp.int32)
-        if config.packing:
-            batch["cls_positions"] = jax.ShapeDtypeStruct(several, jnp.int32)
-            batch["sequence_weights"] = jax.ShapeDtypeStruct(several, jnp.float32)
-    return batch
+    shape = BatchShape(phase.batch, phase.length, predictions, config.packing, config.pairs)
+    return {array.name: jax.ShapeDtypeStruct(shape.shape(array), array.dtype) for array in shape.arrays()}
 
 
 def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teacher: str) -> CheckpointMeta:

@@ -15,12 +15,13 @@ from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
-from bertjax.model.encoder import segments
-from bertjax.model.partitioning import state_shardings
+from bertjax.model.computation import computation_of
+from bertjax.model.layer_stacks import layer_stacks
+from bertjax.model.partitioning import is_stacked, state_shardings
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import distillation, pretraining
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import compute_dtype, put
+from bertjax.parallel.mesh import put
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer.step import Objective, TeacherForward, apply_model
 
@@ -61,14 +62,8 @@ def fingerprint(teacher: Pretrained) -> str:
 
 def teacher_forward(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[TeacherForward, Any]:
     """(what adds `teacher_logits` and `teacher_states` to a batch, within a train step; the parameters on the mesh)."""
-    model = PretrainingModel(
-        teacher.config.model,
-        pairs="",
-        dtype=compute_dtype(config.dtype),
-        unroll=config.layout.unroll,
-        attention=config.layout.attention_impl,
-        states=True,
-    )
+    computation = computation_of(dataclasses.replace(config.layout, remat="none"), config.dtype)
+    model = PretrainingModel(teacher.config.model, pairs="", computation=computation, states=True)
     host = {name: teacher.params[name] for name in _READ}
     sharding.check_model(teacher.config.model, mesh)
     params = jax.tree.map(put, host, state_shardings(host, mesh))
@@ -107,7 +102,7 @@ def init_student(teacher: Pretrained, config: ModelConfig, params: Any) -> Any:
       UserError: layers that are shared or of another shape.
     """
     for side in (config, teacher.config.model):
-        if len(segments(side)) != 1 or segments(side)[0].shared:
+        if len(layer_stacks(side)) != 1 or layer_stacks(side)[0].shared:
             raise UserError(
                 "a student can start only from layers of one kind, each with parameters of its own; set "
                 "config.distillation.initialize to False"
@@ -120,7 +115,7 @@ def init_student(teacher: Pretrained, config: ModelConfig, params: Any) -> Any:
         name = path_name(path)
         if name not in found:
             return leaf
-        array = found[name][chosen] if name.startswith("encoder/") else found[name]
+        array = found[name][chosen] if is_stacked(name) else found[name]
         if array.shape != leaf.shape:
             raise UserError(
                 f"the teacher's {name} is {array.shape} and the student's {leaf.shape}; set config.model as in the "

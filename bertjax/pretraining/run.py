@@ -23,8 +23,9 @@ from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 from bertjax.model.flops import training_flops
-from bertjax.parallel import processes, sharding
-from bertjax.parallel.mesh import local_rows, make_mesh, peak_flops
+from bertjax.parallel import processes
+from bertjax.parallel.hardware import peak_flops
+from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build, distillation
 from bertjax.pretraining.evaluation import HeldOut, describe_scores, open_held_out
 from bertjax.storage.files import claimed, write_text
@@ -91,9 +92,9 @@ def _open_run(config: Config, workdir: Path) -> _Run:
 
     # -- mesh, model, optimizer
     mesh = make_mesh(config.mesh)
-    sharding.check(config, mesh)
+    build.check_mesh(config, mesh)
     for phase in config.phases:
-        build.attention_kernel(config, phase, mesh)
+        build.attention_impl(config, phase, mesh)
     held_out = open_held_out(config, mesh, vocabulary, corpus)
     teacher = distillation.open_teacher(config, tokenizer) if config.distillation.teacher else None
     fingerprint = distillation.fingerprint(teacher) if teacher else ""

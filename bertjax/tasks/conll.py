@@ -7,7 +7,8 @@ from pathlib import Path
 from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, tfds
-from bertjax.tasks.examples import Task, WordsExample
+from bertjax.tasks.examples import TaskExamples, WordsExample
+from bertjax.tasks.kinds.tagging import Tagging
 
 Sentence = tuple[str, list[tuple[int, str, str]]]  # (its name in the file or "", (row, word, label) of each word)
 
@@ -24,7 +25,9 @@ class ConllTask:
     feature: str = ""  # its feature with the labels
 
 
-def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, labels: Sequence[str] | None) -> Task:
+def open_conll(
+    spec: ConllTask, name: str, data_dir: str, table: Table | None, labels: Sequence[str] | None
+) -> TaskExamples:
     """Binds a task to its files, to those that `table` names (and to no others then), or to TFDS.
 
     Raises:
@@ -55,9 +58,9 @@ def open_conll(spec: ConllTask, name: str, data_dir: str, table: Table | None, l
             raise UserError(f"{path}: there are no sentences in it; get the file again")
         return examples
 
-    return Task(
+    return TaskExamples(
         name=name,
-        kind="tagging",
+        kind=Tagging(),
         labels=order,
         read=read,
         score=scores.word_labels(order, spec.entities),

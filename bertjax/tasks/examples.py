@@ -1,25 +1,15 @@
 """What a downstream task is: examples by split, and how predictions are scored.
 
-Adding a task means saying how its files are read and which scores count; everything else follows from its kind.
+Adding a task means saying how its files are read and which scores count; everything else follows from its kind
+(`bertjax/tasks/kinds/`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# What is predicted for an example, and what `score` gets for each:
-#   classification  one of `labels`: its index
-#   multi_label     any of `labels`: the indices of those that hold, rising, as a tuple
-#   regression      a number
-#   choice          the number of the choice
-#   tagging         one of `labels` for each word: their indices, as a tuple
-#   span            a passage's stretch: an Answer
-# Of texts that are read apart, each to a vector of its own (Sentence-BERT):
-#   similarity      a number: the cosine of two vectors, on the scale of the labels
-#   comparison      one of `labels` for two vectors: its index
-#   retrieval       the rank, from 1, of the right text among all the texts of the split
-KINDS = ("classification", "multi_label", "regression", "choice", "tagging", "span")
-APART = ("similarity", "comparison", "retrieval")
+if TYPE_CHECKING:
+    from bertjax.tasks.kinds.base import TaskKind
 
 
 @dataclass(frozen=True)
@@ -32,10 +22,10 @@ class Example:
 
 @dataclass(frozen=True)
 class TextExample(Example):
-    """One text or two; for classification, multi_label and regression."""
+    """One text or two."""
 
     text: str
-    second: str | None = None
+    text_pair: str | None = None
     label: int | float | tuple[int, ...] | None = None  # as predictions of the kind are
 
 
@@ -75,15 +65,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskExamples:
     """A task bound to its data."""
 
     name: str
-    kind: str  # one of KINDS
+    kind: "TaskKind"
     labels: tuple[str, ...]  # the classes, in the order of a model's outputs; () where there are none
     read: Callable[[str], list[Any]]  # split → its examples; UserError for what is wrong with a file, with its row
     score: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]  # (examples, predictions) → by name, in per cent
     metric: str  # the score that chooses among runs
     dev: tuple[str, ...] = ("dev",)  # the splits that are scored; the first one chooses
     test: tuple[str, ...] = ("test",)  # those to predict for a submission; may be without labels
-    choices: int = 1  # rows that an example takes: the number of choices, or of texts that are read apart
+    choices: int = 1  # rows per example: the number of choices, or of texts that are encoded on their own

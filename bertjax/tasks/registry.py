@@ -7,22 +7,25 @@ from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import conll, glue, sick, squad, swag
 from bertjax.tasks.conll import open_conll
-from bertjax.tasks.examples import Task
+from bertjax.tasks.examples import TaskExamples
+from bertjax.tasks.kinds.lookup import KINDS
 from bertjax.tasks.table import open_table
 from bertjax.tasks.text_task import open_text_task
 
 _TEXT_TASKS = {f"glue/{name}": spec for name, spec in glue.TASKS.items()} | {
     f"sick/{name}": spec for name, spec in sick.TASKS.items()
 }
-_TABLES = ("classification", "multi_label", "regression", "tagging", "retrieval")
+_TABLES = {f"table/{kind.name}": kind for kind in KINDS.values() if kind.own_table}
 
 
 def names() -> tuple[str, ...]:
     """The names of all tasks."""
-    return (*_TEXT_TASKS, "squad/v1.1", "squad/v2.0", "swag", *conll.TASKS, *(f"table/{kind}" for kind in _TABLES))
+    return (*_TEXT_TASKS, "squad/v1.1", "squad/v2.0", "swag", *conll.TASKS, *_TABLES)
 
 
-def open_task(name: str, data_dir: str, table: Table | None = None, labels: Sequence[str] | None = None) -> Task:
+def open_task(
+    name: str, data_dir: str, table: Table | None = None, labels: Sequence[str] | None = None
+) -> TaskExamples:
     """Binds a task to its data.
 
     Args:
@@ -47,4 +50,4 @@ def open_task(name: str, data_dir: str, table: Table | None = None, labels: Sequ
         return swag.open_swag(name, data_dir)
     if name.startswith("squad/"):
         return squad.open_squad(name, data_dir)
-    return open_table(name.partition("/")[2], data_dir, table, labels)
+    return open_table(_TABLES[name], data_dir, table, labels)

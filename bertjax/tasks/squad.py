@@ -8,13 +8,14 @@ from typing import Any
 
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, squad_scores, tfds
-from bertjax.tasks.examples import QuestionExample, Task
+from bertjax.tasks.examples import QuestionExample, TaskExamples
+from bertjax.tasks.kinds.span import Span
 from bertjax.text import readers
 
 _LOG = logging.getLogger(__name__)
 
 
-def open_squad(name: str, data_dir: str) -> Task:
+def open_squad(name: str, data_dir: str) -> TaskExamples:
     """Binds squad/v1.1 or squad/v2.0 to its folder, or to TFDS.
 
     The score of v2.0 tunes the threshold of no answer on the examples that it scores;
@@ -36,9 +37,9 @@ def open_squad(name: str, data_dir: str) -> Task:
             raise UserError(f"{data_dir}: there are no questions for {split}; get the file again")
         return kept
 
-    return Task(
+    return TaskExamples(
         name=name,
-        kind="span",
+        kind=Span(),
         labels=(),
         read=read,
         score=squad_scores.score_v2 if unanswerable else squad_scores.score_v1,

@@ -8,11 +8,11 @@ from typing import Any
 from bertjax.errors import UserError
 from bertjax.storage import files
 from bertjax.tasks import glue
-from bertjax.tasks.examples import Task, TextExample
+from bertjax.tasks.examples import TaskExamples, TextExample
 
 
 def write(
-    task: Task, split: str, examples: Sequence[TextExample], predictions: Sequence[Any], folder: str | Path
+    task: TaskExamples, split: str, examples: Sequence[TextExample], predictions: Sequence[Any], folder: str | Path
 ) -> Path:
     """Writes the predictions of a test split of a GLUE task; returns the file's path, e.g. FOLDER/MNLI-mm.tsv.
 

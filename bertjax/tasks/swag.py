@@ -5,13 +5,14 @@ from pathlib import Path
 
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, tfds
-from bertjax.tasks.examples import ChoiceExample, Task
+from bertjax.tasks.examples import ChoiceExample, TaskExamples
+from bertjax.tasks.kinds.choice import Choice
 
 _FILES = {"train": ("train.csv",), "dev": ("val.csv",), "test": ("test.csv",)}
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")
 
 
-def open_swag(name: str, data_dir: str) -> Task:
+def open_swag(name: str, data_dir: str) -> TaskExamples:
     """Binds SWAG to its folder: the text is `sent1`, each choice `sent2` and an ending."""
 
     def read(split: str) -> list[ChoiceExample]:
@@ -21,9 +22,9 @@ def open_swag(name: str, data_dir: str) -> Task:
             line_formats.find([Path(data_dir)], _FILES[split], "give data_dir the folder with it"), split != "test"
         )
 
-    return Task(
+    return TaskExamples(
         name=name,
-        kind="choice",
+        kind=Choice(),
         labels=(),
         read=read,
         score=scores.of_labels(scores.accuracy),

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bertjax.errors import UserError
-from bertjax.tasks import line_formats, scores, tfds
-from bertjax.tasks.examples import Task, TextExample
+from bertjax.tasks import line_formats, scores, table_records, tfds
+from bertjax.tasks.examples import TaskExamples, TextExample
+from bertjax.tasks.kinds.classification import Classification
+from bertjax.tasks.kinds.regression import Regression
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class TextTask:
         return self.codes[self.labels.index(label)] if self.codes else label
 
 
-def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[str] | None) -> Task:
+def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[str] | None) -> TaskExamples:
     """Binds a task to its files, or to TFDS.
 
     Args:
@@ -67,9 +69,9 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
             return _read_tfds(spec, data_dir, split, order)
         return _read(spec, Path(data_dir), split, order)
 
-    return Task(
+    return TaskExamples(
         name=name,
-        kind="classification" if spec.labels else "regression",
+        kind=Classification() if spec.labels else Regression(),
         labels=order,
         read=read,
         score=scores.of_labels(scores.in_order(spec.score, order, spec.labels)),
@@ -123,25 +125,10 @@ def _open(spec: TextTask, data_dir: Path, split: str) -> line_formats.Sheet:
 
 def _value(cell: str, classes: Mapping[str, int], where: str) -> int | float:
     if not classes:
-        return number(cell, where)
+        return table_records.number(cell, where)
     if cell not in classes:
         raise UserError(f"{where}: the label {cell!r} is none of {', '.join(classes)}; put the row right")
     return classes[cell]
-
-
-def number(cell: object, where: str) -> float:
-    """A finite number.
-
-    Raises:
-      UserError: it is none.
-    """
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not float("-inf") < value < float("inf"):
-        raise UserError(f"{where}: the label {cell!r} is no finite number; put the row right, or take it out")
-    return value
 
 
 def _pair(texts: Sequence[str]) -> tuple[str, str | None]:

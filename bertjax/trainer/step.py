@@ -154,7 +154,7 @@ def _gradients(
 
 def apply_model(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
     """A model's outputs, within a program and `sharding.use_mesh`."""
-    return model.apply({"params": all_gather_params(params, model.dtype)}, batch, keys, method=method)
+    return model.apply({"params": all_gather_params(params, model.computation.dtype)}, batch, keys, method=method)
 
 
 def dropout_keys(seed: int | jax.Array, step: jax.Array, rows: int) -> jax.Array:
@@ -171,20 +171,6 @@ def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], d
             return objective.terms(apply_model(objective.model, params, batch), batch)
 
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
-
-
-def make_predict_step(model: Any, mesh: Mesh, method: str | None = None) -> Callable[[Any, Batch], Any]:
-    """A model's compiled outputs for one batch, whole on every device: (params, batch) -> outputs, without dropout.
-
-    `method` names the model's method that gives them, by default `__call__`.
-    """
-
-    def predict_step(params: Any, batch: Batch) -> Any:
-        with sharding.use_mesh(mesh):
-            return apply_model(model, params, batch, method=method)
-
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(predict_step, out_shardings=everywhere, compiler_options=compiler_options(mesh))
 
 
 def evaluate(

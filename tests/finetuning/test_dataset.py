@@ -5,21 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from bertjax.finetuning.dataset import Batches, chosen_lengths, first_fit
-from bertjax.tasks.inputs import Row
+from bertjax.finetuning.dataset import Batches, BatchLayout, chosen_lengths, first_fit
+from bertjax.tasks.encoding import EncodedExample
+from bertjax.tasks.kinds.lookup import kind_named
 
 
-class Tokenizer:
-    pad_id = 0
-
-
-def some_rows(count: int, seed: int = 0, **fields) -> list[Row]:
+def some_rows(count: int, seed: int = 0, **fields) -> list[EncodedExample]:
     lengths = np.random.default_rng(seed).integers(3, 60, count)
-    return [Row(i, [i + 1] * int(n), int(n), label=i % 5, **fields) for i, n in enumerate(lengths)]
+    return [EncodedExample(i, [i + 1] * int(n), int(n), label=i % 5, **fields) for i, n in enumerate(lengths)]
 
 
-def made(kind: str, rows: list[Row], batch: int = 8, choices: int = 1, labels: int = 5, **more) -> Batches:
-    return Batches(kind, rows, Tokenizer(), batch, choices, labels, **more)
+def made(kind: str, rows: list[EncodedExample], batch: int = 8, choices: int = 1, labels: int = 5, **more) -> Batches:
+    return Batches(kind_named(kind), rows, BatchLayout(batch, 0, labels, choices, **more))
 
 
 def test_an_epoch_has_everything_once_and_is_a_function_of_the_seed():
@@ -47,7 +44,7 @@ def test_batches_of_an_epoch_are_not_sorted_by_length():
 def test_packed_units_stand_whole_with_their_labels_and_are_told_apart():
     batches = made("classification", some_rows(203))
     for units in batches.order(0, 1):
-        batch = batches.together(units)
+        batch = batches.packed_batch(units)
         labelled = dict.fromkeys(units, 0)
         for line, slot in np.argwhere(batch["weights"] > 0):
             place = batch["attention_mask"][line] == slot + 1
@@ -62,7 +59,7 @@ def test_packed_units_stand_whole_with_their_labels_and_are_told_apart():
 
 @pytest.mark.parametrize("multiple", [1, 4])
 def test_packed_batches_have_a_few_shapes_and_little_padding(multiple):
-    batches = made("classification", some_rows(2000), batch=32, multiple=multiple)
+    batches = made("classification", some_rows(2000), batch=32, row_multiple=multiple)
     shapes = {batch["input_ids"].shape for seed in range(3) for batch in batches.epoch(seed, 1)}
     assert len(shapes) <= 8 and all(rows % multiple == 0 for rows, _ in shapes)
     assert batches.padding() < (0.15 if multiple == 1 else 0.2)
@@ -77,25 +74,11 @@ def test_first_fit_fills_bins_within_their_limits(seed):
     assert len(bins) <= 1.25 * sum(sizes) / 64
 
 
-def test_predictions_come_back_in_place_with_few_lengths():
-    batches = made("classification", some_rows(500))
-    found = list(batches.sorted())
-    assert sorted(np.concatenate([units for units, _ in found])) == list(range(500))
-    assert len(batches.lengths) <= 8
-    for units, batch in found:
-        assert batch["input_ids"].shape[0] == 8 and batch["input_ids"].shape[1] in batches.lengths
-        assert np.array_equal(batch["input_ids"][: len(units), 0], units + 1)
-        assert np.array_equal(batch["weights"] > 0, np.arange(8) < len(units))
-        assert batch["attention_mask"].any(axis=1).all()
-    masks = [batch["attention_mask"] for _, batch in found]
-    assert sum(mask.sum() for mask in masks) > 0.85 * sum(mask.size for mask in masks)
-
-
 def test_the_choices_of_an_example_stay_together():
-    rows = [Row(i // 3, [i + 1] * (4 + i % 7), 2, label=i // 3 % 3) for i in range(60)]
+    rows = [EncodedExample(i // 3, [i + 1] * (4 + i % 7), 2, label=i // 3 % 3) for i in range(60)]
     batches = made("choice", rows, batch=4, choices=3, labels=0)
     for units in batches.order(0, 1):
-        batch = batches.together(units)
+        batch = batches.packed_batch(units)
         for line, slot in np.argwhere(batch["weights"] > 0):
             first = batch["input_ids"][line, batch["cls_positions"][line, 3 * slot : 3 * slot + 3]] - 1
             assert np.array_equal(first, first[0] + np.arange(3)) and first[0] % 3 == 0
@@ -104,7 +87,10 @@ def test_the_choices_of_an_example_stay_together():
 
 
 def test_only_what_is_labelled_weighs():
-    rows = [Row(0, [1] * 6, 6, (3, 4), places=(1, 3)), Row(1, [1] * 5, 5, None, places=(1,))]
+    rows = [
+        EncodedExample(0, [1] * 6, 6, (3, 4), token_positions=(1, 3)),
+        EncodedExample(1, [1] * 5, 5, None, token_positions=(1,)),
+    ]
     batch = made("tagging", rows, batch=4).example()
     assert batch["weights"].sum() == 2
     assert batch["labels"][batch["weights"] > 0].tolist() == [3, 4]

@@ -12,12 +12,15 @@ from bertjax.config.finetuning import FEATURES, FinetuneConfig, Table, from_conf
 from bertjax.errors import UserError
 from bertjax.finetuning import evaluation, features
 from bertjax.finetuning.run import finetune
-from bertjax.finetuning.task_model import ENCODER, make_setup
+from bertjax.finetuning.task_model import ENCODER, make_task_model
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
+from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.tasks.examples import ChoiceExample, Task
+from bertjax.tasks.examples import ChoiceExample, TaskExamples
+from bertjax.tasks.kinds.choice import Choice
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.registry import open_task
 from tests.support.batches import SMALL, random_batch
@@ -57,7 +60,7 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
 
     shape = dataclasses.replace(SMALL, num_hidden_layers=5)
     batch = {name: random_batch(shape, 4, 20, 2)[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
-    shapes = jax.eval_shape(lambda: FinetuningModel(shape, "tagging", 2).init(jax.random.key(0), batch)["params"])
+    shapes = jax.eval_shape(lambda: FinetuningModel(shape, 2, pooled=False).init(jax.random.key(0), batch)["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
     task = TaskMetadata("", "tagging", ("a", "b"))
@@ -75,9 +78,12 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
         return np.asarray(jax.jit(lambda: model.apply({"params": params}, batch, method="encode"))())
 
     for name, layers in expected.items():
-        np.testing.assert_allclose(encode(kind="tagging", features=name)[real], layers[real], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(encode(pooled=False, features=name)[real], layers[real], rtol=0, atol=1e-4)
     np.testing.assert_allclose(
-        encode(kind="regression", features="weighted_sum", unroll=5), states[:, 0], rtol=0, atol=1e-4
+        encode(pooled=True, features="weighted_sum", computation=Computation(unroll=5)),
+        states[:, 0],
+        rtol=0,
+        atol=1e-4,
     )
 
 
@@ -85,7 +91,7 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
 def test_a_head_on_features_is_the_head_of_the_whole_model(kind):
     """Dropout included, so that what it learns from features is what it would learn under the frozen encoder."""
     batch = random_batch(SMALL, 4, 20, 2)
-    model = FinetuningModel(SMALL, kind, 2, features="weighted_sum")
+    model = kind_named(kind).model(SMALL, ("a", "b")).clone(features="weighted_sum")
     params = model.init(jax.random.key(0), batch)["params"]
     found = model.apply({"params": params}, batch, method="encode")
     on_features = {"features": found, "attention_mask": batch["attention_mask"]}
@@ -108,12 +114,12 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
             assert np.array_equal(named_leaves(kept.params[part])[name], value), name
     assert np.abs(kept.params["layer_mixture"]["weights"]).min() > 0
     # Without features at hand, by the path alone.
-    setup = evaluation.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None)
-    dev = setup.split("dev")
-    found = setup.predictions(kept.params, dev)
-    assert setup.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])
+    task_model = evaluation.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None)
+    dev = task_model.split("dev")
+    found = task_model.predictions(kept.params, dev)
+    assert task_model.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])
     predicted = predictor.load(tmp_path / "run")([list(dev.examples[0].words)])[0]["labels"]
-    assert predicted == [setup.task.labels[label] for label in found[0].value]
+    assert predicted == [task_model.task.labels[label] for label in found[0].value]
     with pytest.raises(UserError, match="is feature-based"):
         export_model(kept, tmp_path / "export")
 
@@ -144,12 +150,14 @@ def test_features_come_back_in_place(kind, config):
     task = open_task(config.task, config.data_dir, config.table)
     if kind == "choice":
         made = [ChoiceExample(str(i), "", "the " * i, ("a list", "a " * i, "string")) for i in range(1, 22)]
-        task = Task("ends", "choice", (), lambda split: made, lambda *_: {}, "accuracy", choices=3)
-    setup = make_setup(dataclasses.replace(config, features="last"), task, source.config.model, source.tokenizer)
-    dev = setup.split("dev")
+        task = TaskExamples("ends", Choice(), (), lambda split: made, lambda *_: {}, "accuracy", choices=3)
+    task_model = make_task_model(
+        dataclasses.replace(config, features="last"), task, source.config.model, source.tokenizer
+    )
+    dev = task_model.split("dev")
     encoder = {name: source.params[name] for name in ENCODER}
-    (cached,) = features.computed(setup, encoder, [dev], 1)
-    head = setup.model.init(jax.random.key(0), cached.batches.example())["params"]
-    pairs = zip(setup.predictions(head, cached), setup.predictions(encoder | head, dev), strict=True)
+    (cached,) = features.computed(task_model, encoder, [dev], 1)
+    head = task_model.model.init(jax.random.key(0), cached.batches.example())["params"]
+    pairs = zip(task_model.predictions(head, cached), task_model.predictions(encoder | head, dev), strict=True)
     for ours, expected in pairs:
         np.testing.assert_allclose(ours.probabilities, expected.probabilities, rtol=0, atol=1e-6)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from bertjax.errors import UserError
-from bertjax.tasks import inputs, outputs
+from bertjax.tasks.encoding import ExampleEncoder
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample, WordsExample
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.text import tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer
@@ -17,7 +18,7 @@ def tokenizer(corpus):
 
 
 def rows(kind, examples, tokenizer, labels=2, **limits):
-    return inputs.rows(kind, examples, tokenizer, TokenLimits(**limits), labels)
+    return kind_named(kind).encode_all(examples, ExampleEncoder(tokenizer, TokenLimits(**limits), labels))
 
 
 def test_pairs_are_joined_and_the_longer_text_gives_way(tokenizer):
@@ -27,13 +28,13 @@ def test_pairs_are_joined_and_the_longer_text_gives_way(tokenizer):
         (row,) = rows("classification", [TextExample("0", "", a, b, 1)], tokenizer, length=32)
         assert len(row.input_ids) == 32 and row.label == 1
         assert row.input_ids[0] == tokenizer.cls_id and row.input_ids[-1] == tokenizer.sep_id
-        parts = row.input_ids[1 : row.second - 1], row.input_ids[row.second : -1]
-        assert row.input_ids[row.second - 1] == tokenizer.sep_id
+        parts = row.input_ids[1 : row.segment_b - 1], row.input_ids[row.segment_b : -1]
+        assert row.input_ids[row.segment_b - 1] == tokenizer.sep_id
         for part, whole in zip(parts, kept, strict=True):
             assert part == whole[: len(part)] and len(part) == min(len(whole), 29 - len(short))
     (row,) = rows("regression", [TextExample("0", "", second, None, 2.5)], tokenizer, length=32)
     assert row.input_ids == [tokenizer.cls_id, *short, tokenizer.sep_id]
-    assert row.second == len(row.input_ids) and row.label == 2.5
+    assert row.segment_b == len(row.input_ids) and row.label == 2.5
 
 
 def test_rows_of_byte_level_models_are_those_of_transformers(tmp_path):
@@ -44,11 +45,11 @@ def test_rows_of_byte_level_models_are_those_of_transformers(tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     (row,) = rows("classification", [TextExample("0", "", "The list is", "a dictionary.", 1)], tokenizer)
     assert row.input_ids == theirs("The list is", "a dictionary.")["input_ids"]
-    assert row.input_ids[row.second - 3 : row.second].count(tokenizer.sep_id) == 2
+    assert row.input_ids[row.segment_b - 3 : row.segment_b].count(tokenizer.sep_id) == 2
     passage = "A list of a dictionary."
     (row,) = rows("span", [QuestionExample("0", "", "What is a list?", passage, ("list",), (2,))], tokenizer)
     assert row.input_ids == theirs("What is a list?", passage)["input_ids"]
-    assert row.sources[row.label[0] - row.second][0] <= 2 < row.sources[row.label[1] - row.second][1]
+    assert row.char_spans[row.label[0] - row.segment_b][0] <= 2 < row.char_spans[row.label[1] - row.segment_b][1]
     words = ("The", "list", "is", "a", "dictionary")
     (row,) = rows("tagging", [WordsExample("0", "", words, (0, 1, 0, 1, 0))], tokenizer)
     assert row.input_ids == theirs(" " + " ".join(words))["input_ids"]
@@ -56,7 +57,9 @@ def test_rows_of_byte_level_models_are_those_of_transformers(tmp_path):
 
 def test_each_choice_is_a_row_and_labels_of_several_become_a_vector(tokenizer):
     made = rows("choice", [ChoiceExample("0", "", "the list", ("is", "has", "a value"), 2)], tokenizer)
-    assert [row.input_ids[row.second : -1] for row in made] == [tokenizer.encode(t) for t in ("is", "has", "a value")]
+    assert [row.input_ids[row.segment_b : -1] for row in made] == [
+        tokenizer.encode(t) for t in ("is", "has", "a value")
+    ]
     (row,) = rows("multi_label", [TextExample("0", "", "the", None, (0, 3))], tokenizer, labels=4)
     assert row.label == (1, 0, 0, 1)
 
@@ -66,14 +69,14 @@ def test_a_long_sentence_is_cut_between_words_and_rejoined(tokenizer):
     labels = tuple(range(len(words)))
     made = rows("tagging", [WordsExample("0", "", words, labels)], tokenizer, labels=len(words), length=24)
     assert len(made) > 3 and max(len(row.input_ids) for row in made) <= 24
-    read = [word for row in made for word in row.sources]
+    read = [word for row in made for word in row.words]
     assert read == list(range(len(words)))  # each word once, in order, also one of which the tokenizer leaves nothing
     scores = []
     for row in made:
         score = np.zeros((len(row.input_ids), len(words)))
-        score[list(row.places), list(row.label)] = 5
+        score[list(row.token_positions), list(row.label)] = 5
         scores.append(score)
-    (found,) = outputs.predictions("tagging", [None], made, scores, TokenLimits(length=24))
+    (found,) = kind_named("tagging").predictions([None], made, scores, TokenLimits(length=24))
     assert found.value == labels
 
 
@@ -92,20 +95,20 @@ def test_a_passage_longer_than_the_window_finds_its_answer_at_its_end(tokenizer)
     with_answer = [row for row in made if row.label != (0, 0)]
     assert with_answer and with_answer[-1] is made[-1]
     for row in with_answer:
-        first, last = (row.places.index(place) for place in row.label)
-        assert PASSAGE[row.sources[first][0] : row.sources[last][1]] == "Ézéchiel"
+        first, last = (row.token_positions.index(place) for place in row.label)
+        assert PASSAGE[row.char_spans[first][0] : row.char_spans[last][1]] == "Ézéchiel"
     # A model that knows the answer, and one that knows that there is none.
     scores = [np.zeros((len(row.input_ids), 2)) for row in made]
     for row, score in zip(made, scores, strict=True):
         score[row.label[0], 0] += 9
         score[row.label[1], 1] += 9
-    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits(**limits))
+    (found,) = kind_named("span").predictions([example], made, scores, TokenLimits(**limits))
     assert found.value.text == "Ézéchiel" and found.best[0][0] == "Ézéchiel"
     assert found.value.null_odds == pytest.approx(-18)  # other windows say that nothing answers, but one is enough
     for score in scores:
         score[:] = 0
         score[0] = 9
-    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits(**limits))
+    (found,) = kind_named("span").predictions([example], made, scores, TokenLimits(**limits))
     assert found.value.null_odds == pytest.approx(18) and found.best[0][0] == ""
 
 
@@ -119,12 +122,12 @@ def test_the_answer_is_the_best_stretch_of_any(tokenizer, seed):
     if seed == 0:
         for score in scores:
             score[:, 0], score[:, 1] = np.arange(len(score)), -np.arange(len(score))
-    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits(64, 20, answer_length=5))
+    (found,) = kind_named("span").predictions([example], made, scores, TokenLimits(64, 20, answer_length=5))
     best = max(
-        score[row.places[first], 0] + score[row.places[last], 1]
+        score[row.token_positions[first], 0] + score[row.token_positions[last], 1]
         for row, score in zip(made, scores, strict=True)
-        for first in range(*row.own)
-        for last in range(first, min(first + 5, len(row.places)))
+        for first in range(*row.answer_range)
+        for last in range(first, min(first + 5, len(row.token_positions)))
     )
     nothing = min(score[0].sum() for score in scores)
     assert found.value.text and found.value.null_odds == pytest.approx(nothing - best)
@@ -137,7 +140,7 @@ def test_answers_are_without_the_spaces_that_pieces_hold(kind, text_file, tmp_pa
     example = QuestionExample("0", "", "What is it?", passage)
     made = rows("span", [example], tokenizer)
     scores = [np.random.default_rng(0).normal(size=(len(row.input_ids), 2)) for row in made]
-    (found,) = outputs.predictions("span", [example], made, scores, TokenLimits())
+    (found,) = kind_named("span").predictions([example], made, scores, TokenLimits())
     texts = [answer for answer, _ in found.best if answer]
     assert len(texts) > 5 and found.value.text
     assert all(answer == answer.strip() and answer in passage for answer in texts)
@@ -145,7 +148,7 @@ def test_answers_are_without_the_spaces_that_pieces_hold(kind, text_file, tmp_pa
 
 def test_every_token_of_a_passage_belongs_to_one_window(tokenizer):
     made = rows("span", [question((), ())], tokenizer, length=64, stride=20)
-    owned = [row.sources[place] for row in made for place in range(*row.own)]
+    owned = [row.char_spans[place] for row in made for place in range(*row.answer_range)]
     assert owned == tokenizer.encode_with_offsets(PASSAGE)[1]
     assert all(row.label == (0, 0) for row in made)
 
@@ -153,8 +156,10 @@ def test_every_token_of_a_passage_belongs_to_one_window(tokenizer):
 def test_an_answer_is_not_longer_than_allowed(tokenizer):
     made = rows("span", [question((), ())], tokenizer, length=64, stride=20)
     scores = [np.zeros((len(row.input_ids), 2)) for row in made]
-    scores[0][made[0].places[2], 0] = scores[0][made[0].places[30], 1] = 5
-    (found,) = outputs.predictions("span", [question((), ())], made, scores, TokenLimits(64, 20, 64, answer_length=4))
+    scores[0][made[0].token_positions[2], 0] = scores[0][made[0].token_positions[30], 1] = 5
+    (found,) = kind_named("span").predictions(
+        [question((), ())], made, scores, TokenLimits(64, 20, 64, answer_length=4)
+    )
     assert len(tokenizer.encode(found.value.text)) <= 4
 
 

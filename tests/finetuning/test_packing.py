@@ -4,14 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.finetuning.dataset import Batches
-from bertjax.model.finetuning import POOLED, FinetuningModel
-from bertjax.model.sentence import SentenceModel
-from bertjax.objectives import finetuning as objectives
-from bertjax.objectives import sentence
+from bertjax.config.finetuning import SentenceConfig
+from bertjax.finetuning.dataset import Batches, BatchLayout
 from bertjax.objectives.terms import total
-from bertjax.tasks.examples import APART
-from bertjax.tasks.inputs import Row
+from bertjax.tasks.encoding import EncodedExample
+from bertjax.tasks.kinds.lookup import KINDS, kind_named
 from tests.support.batches import SMALL
 
 LABELS = {  # of the unit of a number
@@ -22,31 +19,30 @@ LABELS = {  # of the unit of a number
     "tagging": lambda unit: (unit % 2, 2),
     "span": lambda unit: (0, 0) if unit % 3 == 0 else (2, 3 + unit % 2),
     "similarity": lambda unit: unit / 4,
-    "comparison": lambda unit: unit % 3,
+    "pair_classification": lambda unit: unit % 3,
     "retrieval": lambda unit: 0,
 }
 
 
-class Tokenizer:
-    pad_id = 0
+CLASSES = ("a", "b", "c")
 
 
-def units(kind: str, count: int, choices: int) -> list[Row]:
+def units(kind: str, count: int, choices: int) -> list[EncodedExample]:
     rows, rng = [], np.random.default_rng(0)
     for number in range(count):
         size = int(rng.integers(5, 30))
         ids = [number + 1, *rng.integers(20, SMALL.vocab_size, size - 1).tolist()]
         places = (1, 3) if kind == "tagging" else ()
-        rows.append(Row(number, ids, size // 2, LABELS[kind](number // choices), places=places))
+        rows.append(EncodedExample(number, ids, size // 2, LABELS[kind](number // choices), token_positions=places))
     return rows
 
 
-def same_losses(model, terms, apart, together) -> list[np.ndarray]:
+def same_losses(model, terms, padded_batch, packed_batch) -> list[np.ndarray]:
     """Checks that losses and gradients are the same; the logits of both batches."""
     rng = np.random.default_rng(1)
     params = jax.tree.map(
         lambda x: rng.normal(size=x.shape, scale=0.3).astype(np.float32),
-        jax.eval_shape(lambda: model.init(jax.random.key(0), apart)["params"]),
+        jax.eval_shape(lambda: model.init(jax.random.key(0), padded_batch)["params"]),
     )
 
     def loss(params, batch):
@@ -54,8 +50,8 @@ def same_losses(model, terms, apart, together) -> list[np.ndarray]:
         return total(terms(outputs, batch)), outputs["logits"]
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (padded_loss, padded), padded_gradients = step(params, apart)
-    (packed_loss, packed), packed_gradients = step(params, together)
+    (padded_loss, padded), padded_gradients = step(params, padded_batch)
+    (packed_loss, packed), packed_gradients = step(params, packed_batch)
     assert float(packed_loss) == pytest.approx(float(padded_loss), rel=1e-5)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(padded_gradients)))
     difference = jax.tree.map(lambda a, b: np.linalg.norm(a - b), padded_gradients, packed_gradients)
@@ -65,20 +61,21 @@ def same_losses(model, terms, apart, together) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("features", ["", "weighted_sum"])
-@pytest.mark.parametrize("kind", sorted(set(LABELS) - set(APART)))
+@pytest.mark.parametrize("kind", sorted(name for name, kind in KINDS.items() if not kind.bi_encoder))
 def test_packed_and_padded_are_the_same(kind, features):
     choices = 2 if kind == "choice" else 1
-    rows = units(kind, 12, choices)
-    batches = Batches(kind, rows, Tokenizer(), 12 // choices, choices, 3)
-    outputs = {"regression": 1, "choice": 1, "span": 2}.get(kind, 3)
-    model = FinetuningModel(SMALL, kind, outputs, features=features)
-    apart, together = (form(np.arange(12 // choices)) for form in (batches.apart, batches.together))
-    assert together["input_ids"].shape[0] < 6
-    padded, packed = same_losses(model, objectives.terms(kind), apart, together)
+    rows, kind = units(kind, 12, choices), kind_named(kind)
+    batches = Batches(kind, rows, BatchLayout(12 // choices, 0, 3, choices))
+    model = kind.model(SMALL, CLASSES).clone(features=features)
+    padded_batch, packed_batch = (
+        form(np.arange(12 // choices)) for form in (batches.padded_batch, batches.packed_batch)
+    )
+    assert packed_batch["input_ids"].shape[0] < 6
+    padded, packed = same_losses(model, kind.terms, padded_batch, packed_batch)
     for number, row in enumerate(rows):
-        line, at = np.argwhere((together["input_ids"] == row.input_ids[0]) & (together["position_ids"] == 0))[0]
-        if kind in POOLED:
-            (slot,) = np.flatnonzero(together["cls_positions"][line] == at)[:1]
+        line, at = np.argwhere((packed_batch["input_ids"] == row.input_ids[0]) & (packed_batch["position_ids"] == 0))[0]
+        if kind.pooled:
+            (slot,) = np.flatnonzero(packed_batch["cls_positions"][line] == at)[:1]
             np.testing.assert_allclose(packed[line, slot], padded[number], atol=1e-4)
         else:
             size = len(row.input_ids)
@@ -86,13 +83,15 @@ def test_packed_and_padded_are_the_same(kind, features):
 
 
 @pytest.mark.parametrize(
-    ("kind", "pooling"), [("similarity", "mean"), ("comparison", "max"), ("retrieval", "cls"), ("retrieval", "mean")]
+    ("kind", "pooling"),
+    [("similarity", "mean"), ("pair_classification", "max"), ("retrieval", "cls"), ("retrieval", "mean")],
 )
-def test_texts_that_are_read_apart_are_packed_as_well(kind, pooling):
+def test_texts_of_bi_encoders_are_packed_as_well(kind, pooling):
     texts = 3 if kind == "retrieval" else 2
-    batches = Batches(kind, units(kind, 4 * texts, texts), Tokenizer(), 5, texts, 3)
+    rows = units(kind, 4 * texts, texts)
+    kind = kind_named(kind).configured(SentenceConfig(pooling=pooling, scale=1.0, lowest=0.0, highest=1.0), texts)
+    batches = Batches(kind, rows, BatchLayout(5, 0, 3, texts))
     assert batches.packed
-    apart, together = (form(np.arange(4)) for form in (batches.apart, batches.together))
-    assert together["input_ids"].shape[0] < 4 * texts
-    model = SentenceModel(SMALL, kind, 3 if kind == "comparison" else 1, texts, pooling)
-    same_losses(model, sentence.terms(kind, texts, 1.0, 0.0, 1.0), apart, together)
+    padded_batch, packed_batch = (form(np.arange(4)) for form in (batches.padded_batch, batches.packed_batch))
+    assert packed_batch["input_ids"].shape[0] < 4 * texts
+    same_losses(kind.model(SMALL, CLASSES), kind.terms, padded_batch, packed_batch)

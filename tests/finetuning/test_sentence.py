@@ -1,4 +1,4 @@
-"""Texts that are read apart: losses, ranks, training, search, and what sentence-transformers gets."""
+"""Texts that are encoded on their own: losses, ranks, training, search, and what sentence-transformers gets."""
 
 import dataclasses
 import json
@@ -13,10 +13,11 @@ from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
 from bertjax.model.sentence import pooled
-from bertjax.objectives.sentence import retrieval_losses, terms
+from bertjax.objectives.sentence import retrieval_losses
 from bertjax.tasks.examples import ChoiceExample
+from bertjax.tasks.kinds.retrieval import ranked
+from bertjax.tasks.kinds.similarity import Similarity
 from bertjax.tasks.metadata import SentenceMetadata
-from bertjax.tasks.outputs import ranked
 from tests.support.commands import run
 
 THINGS = ["list", "string", "class", "value"]
@@ -56,7 +57,7 @@ def config_of(folder, trained, kind: str, **columns) -> FinetuneConfig:
         batch=16,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        sentence=SentenceConfig(apart=kind != "retrieval", lowest=1.0),
+        sentence=SentenceConfig(bi_encoder=kind != "retrieval", lowest=1.0),
     )
 
 
@@ -93,7 +94,9 @@ def test_losses_are_those_of_pytorch(texts):
     # The labels of similarity go from 1 to 5, and stand in each row of an example.
     cosines, labels = rng.uniform(-1, 1, 6).astype(np.float32), rng.uniform(1, 5, 6).astype(np.float32)
     outputs = {"logits": np.repeat(cosines, texts)[:, None]}
-    term = terms("similarity", texts, 20.0, 1.0, 5.0)(outputs, {"labels": labels, "weights": weights})["task_loss"]
+    term = Similarity(SentenceConfig(lowest=1.0), texts).terms(outputs, {"labels": labels, "weights": weights})[
+        "task_loss"
+    ]
     assert float(term.mean()) == pytest.approx(np.mean((cosines - (labels - 1) / 4)[:4] ** 2), rel=1e-5)
 
 
@@ -145,7 +148,7 @@ def test_partners_are_found_among_all(folder, trained, tmp_path):
     assert json.loads(again.stdout)["dev"]["recall@10"] == pytest.approx(scores["recall@10"], abs=2)  # near ties
     others = [
         ({"layout": dataclasses.replace(config.layout, accumulation=2)}, "must be computed at once"),
-        ({"features": "last"}, "config.features is not for texts that are read apart"),
+        ({"features": "last"}, "config.features is not for texts that are encoded on their own"),
         ({"distillation": TaskDistillation(teacher=str(trained))}, "config.distillation.teacher is not for"),
     ]
     for changes, message in others:

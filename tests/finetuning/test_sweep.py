@@ -16,7 +16,7 @@ from bertjax.config.finetuning import FinetuneConfig, Table, TaskDistillation, U
 from bertjax.errors import UserError
 from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
-from bertjax.finetuning.task_model import open_setup
+from bertjax.finetuning.task_model import open_task_model
 from bertjax.interop.loading import load_model
 from bertjax.trainer.loop import StopSignal
 from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
@@ -136,8 +136,8 @@ def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews
 
 
 def open_sweep(config: FinetuneConfig) -> Sweep:
-    setup, _, params = open_setup(config)
-    return Sweep(config, setup, params, setup.split("train"), [setup.split("dev")])
+    task_model, _, params = open_task_model(config)
+    return Sweep(config, task_model, params, task_model.split("train"), [task_model.split("dev")])
 
 
 def params_after(config: FinetuneConfig) -> list[dict]:

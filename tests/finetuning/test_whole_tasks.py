@@ -109,12 +109,12 @@ def test_names_of_classes_are_drawn_as_they_are(table, tmp_path):
     assert (tmp_path / "run/confusion-dev.png").is_file()
 
 
-def test_similarities_of_texts_read_apart_are_submitted_on_the_scale_of_the_labels(config, tmp_path):
-    apart = SentenceConfig(apart=True, lowest=1.0, highest=4.0)
-    results = finetune(dataclasses.replace(config, task="glue/stsb", sentence=apart), tmp_path / "run")
+def test_similarities_of_a_bi_encoder_are_submitted_on_the_scale_of_the_labels(config, tmp_path):
+    sentence = SentenceConfig(bi_encoder=True, lowest=1.0, highest=4.0)
+    results = finetune(dataclasses.replace(config, task="glue/stsb", sentence=sentence), tmp_path / "run")
     model = predictor.load(tmp_path / "run")
     examples = open_task("glue/stsb", config.data_dir).read("test")
-    vectors = [model.array([getattr(one, name) for one in examples]) for name in ("text", "second")]
+    vectors = [model.array([getattr(one, name) for one in examples]) for name in ("text", "text_pair")]
     first, second = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in vectors)
     expected = 1 + 3 * np.sum(first * second, axis=1)
     lines = (tmp_path / "run/submission/STS-B.tsv").read_text().splitlines()[1:]

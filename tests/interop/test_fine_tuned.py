@@ -13,12 +13,11 @@ from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.inference.fill_mask import FillMask
 from bertjax.inference.runner import Options
-from bertjax.interop import configs, parameter_map, verification
+from bertjax.interop import parameter_map, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.interop.loading import load_model
-from bertjax.model.finetuning import FinetuningModel
 from bertjax.pretraining import build
-from bertjax.tasks.examples import KINDS
+from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES, SMALL, random_batch
 from tests.support.models import from_parts
@@ -40,7 +39,7 @@ def task_of(kind: str) -> TaskMetadata:
 
 def random_params(task: dict, config: ModelConfig = SMALL) -> dict:
     """Parameters of which no two numbers are alike."""
-    model = FinetuningModel(config, task.kind, configs.outputs(task))
+    model = kind_named(task.kind).model(config, task.labels)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(config, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
@@ -74,15 +73,20 @@ def reconfigure(folder, **changes) -> None:
 
 
 # The kinds that have classes of their own.
-OTHERS = [(family, kind) for family in FAMILIES if family != "bert" for kind in ("classification", *KINDS[3:])]
+OTHERS = [
+    (family, kind)
+    for family in FAMILIES
+    if family != "bert"
+    for kind in ("classification", "choice", "tagging", "span")
+]
 
 
-@pytest.mark.parametrize(("family", "kind"), [*(("bert", kind) for kind in KINDS), *OTHERS])
+@pytest.mark.parametrize(("family", "kind"), [*(("bert", kind) for kind in TASKS), *OTHERS])
 def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(family, kind, export, tmp_path):
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
     folder = export(kind, shape)
-    model, info = getattr(transformers, parameter_map.class_name(shape, kind)).from_pretrained(
+    model, info = getattr(transformers, parameter_map.class_name(shape, kind_named(kind))).from_pretrained(
         folder, output_loading_info=True
     )
     assert not any(info.values()), info

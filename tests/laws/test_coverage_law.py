@@ -1,4 +1,4 @@
-"""Law 6: every parameter has exactly one weight-decay decision and one sharding rule, without a catch-all."""
+"""Law 6: one rule per parameter for sharding, weight decay, layer and Muon, without a catch-all."""
 
 import dataclasses
 import re
@@ -11,11 +11,12 @@ from bertjax.arrays.trees import named_leaves
 from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.interop import families
+from bertjax.model import partitioning
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.model.partitioning import PARAMETERS, logical_axes
+from bertjax.model.partitioning import RULES, Rule, decay_mask, layers_above, parameter_rule
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import SentenceModel
-from bertjax.optimizers.decay import RULES, decay_mask
+from bertjax.optimizers.muon import kinds
 from bertjax.parallel.sharding import RULES as SHARDING_RULES
 from bertjax.pretraining import build
 from tests.support.batches import FAMILIES
@@ -27,12 +28,12 @@ CONFIG = Config(
 VARIANTS = {
     "pre-training": build.make_objective(CONFIG).model,
     "pre-training without next_sentence": build.make_objective(dataclasses.replace(CONFIG, next_sentence=False)).model,
-    "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, "classification", 3),
-    "fine-tuning on all tokens": FinetuningModel(CONFIG.model, "tagging", 3),
-    "texts apart": SentenceModel(CONFIG.model, "comparison", 3),
-    "features of all layers": FinetuningModel(CONFIG.model, "classification", 3, features="weighted_sum"),
+    "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, 3, True),
+    "fine-tuning on all tokens": FinetuningModel(CONFIG.model, 3, False),
+    "bi-encoder": SentenceModel(CONFIG.model, 3),
+    "features of all layers": FinetuningModel(CONFIG.model, 3, True, features="weighted_sum"),
     **{name: PretrainingModel(shape, families.FAMILIES[name].pairs) for name, shape in FAMILIES.items()},
-    **{f"{name} on all tokens": FinetuningModel(shape, "tagging", 3) for name, shape in FAMILIES.items()},
+    **{f"{name} on all tokens": FinetuningModel(shape, 3, False) for name, shape in FAMILIES.items()},
     "modernbert with biases": PretrainingModel(dataclasses.replace(FAMILIES["modernbert"], use_bias=True), ""),
 }
 
@@ -46,19 +47,20 @@ def abstract_params(variant: str) -> dict:
 def test_coverage_law_of_sharding(variant):
     """Every parameter has a rule with as many axes as it has dimensions."""
     for name, leaf in named_leaves(abstract_params(variant)).items():
-        assert len(logical_axes(name)) == leaf.ndim, name
+        assert len(parameter_rule(name).axes) == leaf.ndim, name
 
 
-def test_every_sharding_rule_and_every_axis_is_used():
+def test_every_rule_and_every_axis_is_used():
     names = {name for variant in VARIANTS for name in named_leaves(abstract_params(variant))}
-    for pattern, _ in PARAMETERS:
-        assert any(re.fullmatch(pattern, name) for name in names), pattern
-    assert {axis for name in names for axis in logical_axes(name)} | {"batch", "length"} == set(SHARDING_RULES)
+    for rule in RULES:
+        assert any(re.fullmatch(rule.pattern, name) for name in names), rule
+    assert {axis for name in names for axis in parameter_rule(name).axes} | {"batch", "length"} == set(SHARDING_RULES)
 
 
-def test_a_parameter_without_a_sharding_rule_is_an_error():
-    with pytest.raises(ValueError, match="name mystery"):
-        logical_axes("mystery")
+def test_two_rules_for_a_parameter_are_an_error(monkeypatch):
+    monkeypatch.setattr(partitioning, "RULES", (*RULES, Rule(r"pooler/kernel", ("embed", "small"), decay=True)))
+    with pytest.raises(ValueError, match="2 parameter rules name optimizer/mu/pooler/kernel"):
+        parameter_rule("optimizer/mu/pooler/kernel")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -69,9 +71,37 @@ def test_coverage_law_of_weight_decay(variant):
     for name, decays in decisions.items():
         assert decays == (not re.search("bias|norm|mixture", name)), name
     assert set(decisions.values()) == {True, False}
-    assert {decays for _, decays in RULES} == {True, False}
+    assert {rule.decay for rule in RULES} == {True, False}
 
 
-def test_a_parameter_without_a_rule_is_an_error():
-    with pytest.raises(ValueError, match="decide mystery"):
-        decay_mask({"mystery": jnp.zeros(2)})
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_coverage_law_of_muon(variant):
+    """Muon trains the matrices of layers, each [layers, in, out], and nothing else."""
+    params = abstract_params(variant)
+    decisions = named_leaves(kinds(params))
+    for name, kind in decisions.items():
+        assert (kind == "muon") == (name.startswith("encoder/") and name.endswith("/kernel")), name
+    assert all(leaf.ndim == 3 for name, leaf in named_leaves(params).items() if decisions[name] == "muon")
+    assert set(decisions.values()) == {"muon", "adamw"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_coverage_law_of_layers(variant):
+    """Every stacked parameter has a layer for each of its repeats, and together they are all layers."""
+    config, found = VARIANTS[variant].config, set()
+    for name, leaf in named_leaves(abstract_params(variant)).items():
+        above = layers_above(name, config)
+        if isinstance(above, list):
+            assert len(above) == leaf.shape[0], name
+            found.update(above)
+        else:
+            assert above == (config.num_hidden_layers + 1 if name.startswith("embeddings/") else 0), name
+    shared = config.num_hidden_groups
+    step = config.num_hidden_layers // shared if shared else 1
+    assert found == set(range(1, config.num_hidden_layers + 1, step))
+
+
+@pytest.mark.parametrize("decision", [parameter_rule, lambda name: decay_mask({name: jnp.zeros(2)})])
+def test_a_parameter_without_a_rule_is_an_error(decision):
+    with pytest.raises(ValueError, match="name mystery"):
+        decision("mystery")

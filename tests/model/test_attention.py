@@ -1,7 +1,6 @@
 """Kernels of attention compute what the plain path does, and are chosen only where they can."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,9 @@ from jax.sharding import SingleDeviceSharding
 from bertjax.errors import UserError
 from bertjax.model import fused_attention
 from bertjax.model.attention import plain_attention
+from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.fused_attention import AttentionMask
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.objectives.pretraining import terms
@@ -36,13 +37,14 @@ PACKED = np.searchsorted([50, 70, 120], np.arange(LENGTH), side="right")[None].r
 PACKED = np.where(PACKED < 3, PACKED + 1, 0).astype(np.int32)
 
 
-def contexts_and_gradients(attend, dtype, segments):
+def contexts_and_gradients(attend, dtype, segments, near=None):
     """Contexts (0 where padding asks, after a look that they are finite), gradients of queries, keys and values."""
     *operands, gradient = inputs(dtype)
     real = (segments[0] > 0)[..., None, None]
+    mask = dataclasses.replace(AttentionMask(*segments), near=near)
 
     def weighted(*operands):
-        contexts = attend(*operands, *segments)
+        contexts = attend(*operands, mask)
         return jnp.sum(jnp.where(real, contexts * gradient, 0).astype(jnp.float32)), contexts
 
     (_, contexts), gradients = jax.jit(jax.value_and_grad(weighted, argnums=(0, 1, 2), has_aux=True))(*operands)
@@ -83,8 +85,8 @@ def test_kernels_agree_with_the_plain_path(kernel, dtype, segments, tolerance):
 @pytest.mark.parametrize("segments", [PADDED, PACKED], ids=["padded", "packed"])
 def test_splash_has_the_plain_paths_window(segments):
     columns = np.arange(LENGTH)
-    plain = functools.partial(plain_attention, near=np.abs(columns[:, None] - columns)[None] <= 20)
-    expected = contexts_and_gradients(plain, jnp.float32, (segments, segments))
+    near = np.abs(columns[:, None] - columns)[None] <= 20
+    expected = contexts_and_gradients(plain_attention, jnp.float32, (segments, segments), near)
     found = contexts_and_gradients(splash_with_window, jnp.float32, (segments, segments))
     for mine, theirs in zip(found, expected, strict=True):
         assert np.linalg.norm(mine - theirs) <= 1e-6 * np.linalg.norm(theirs)
@@ -93,9 +95,9 @@ def test_splash_has_the_plain_paths_window(segments):
 def test_packed_sequences_do_not_see_each_other():
     """The plain path itself: each sequence by itself gives the same."""
     query, key, value, _ = inputs(jnp.float32)
-    packed = plain_attention(query, key, value, PACKED, PACKED)
+    packed = plain_attention(query, key, value, AttentionMask(PACKED, PACKED))
     alone = [array[:, 50:70] for array in (query, key, value)]
-    alone = plain_attention(*alone, np.ones((BATCH, 20), np.int32))
+    alone = plain_attention(*alone, AttentionMask(np.ones((BATCH, 20), np.int32)))
     np.testing.assert_allclose(packed[:, 50:70], alone, rtol=0, atol=1e-6)
 
 
@@ -107,8 +109,9 @@ def test_splash_compiles_for_tpus(segments, window):
     shape = jax.ShapeDtypeStruct((2, 512, 4, 64), jnp.bfloat16, sharding=chip)
     rows = jax.ShapeDtypeStruct((2, 512), jnp.int32, sharding=chip)
 
-    def total(*operands):
-        return jnp.sum(fused_attention.splash_attention(*operands, window=window).astype(jnp.float32))
+    def total(query, key, value, *segments):
+        mask = AttentionMask(*segments)
+        return jnp.sum(fused_attention.splash_attention(query, key, value, mask, window=window).astype(jnp.float32))
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     program = gradients.lower(shape, shape, shape, *[rows] * segments).compile()
@@ -121,8 +124,8 @@ def test_splash_computes_nothing_twice():
     batch = random_batch(config, 2, 128, 5)
     params = jax.eval_shape(lambda: PretrainingModel(config).init(jax.random.key(0), batch)["params"])
 
-    def products(attention, remat):
-        model = PretrainingModel(config, attention=attention, remat=remat)
+    def products(attention_impl, remat):
+        model = PretrainingModel(config, computation=Computation(attention_impl=attention_impl, remat=remat))
         step = jax.grad(lambda params: total(terms(model.apply({"params": params}, batch), batch)))
         return matmul_flops(jax.jit(step).trace(params).jaxpr.jaxpr)
 
@@ -182,14 +185,17 @@ def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
 
 @pytest.mark.parametrize(
     "model",
-    [PretrainingModel(SMALL), FinetuningModel(SMALL, "classification", 2), SentenceModel(SMALL, "similarity", 1)],
+    [PretrainingModel(SMALL), FinetuningModel(SMALL, 2, pooled=True), SentenceModel(SMALL)],
     ids=lambda model: type(model).__name__,
 )
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "gpu"])
 def test_parameters_are_initialised_alike_on_every_platform(model, platform):
     """Initialisation batches a layer over its repeats, and cuDNN's attention cannot be batched."""
     batch = random_batch(SMALL, 2, 16, 3)
-    model = model.clone(dtype=jnp.bfloat16, attention="auto", platform=platform)
+    model, plain = (
+        model.clone(computation=Computation(jnp.bfloat16, attention_impl=impl, platform=platform))
+        for impl in ("auto", "xla")
+    )
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
-    expected = jax.eval_shape(lambda: model.clone(attention="xla").init(jax.random.key(0), batch)["params"])
+    expected = jax.eval_shape(lambda: plain.init(jax.random.key(0), batch)["params"])
     assert jax.tree.map(lambda x: x.shape, shapes) == jax.tree.map(lambda x: x.shape, expected)

@@ -8,11 +8,11 @@ from bertjax.model.finetuning import FinetuningModel
 from tests.support.batches import SMALL
 
 
-@pytest.mark.parametrize("kind", ["classification", "tagging"])
-def test_a_head_starts_as_wide_as_in_transformers(kind):
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_head_starts_as_wide_as_in_transformers(pooled):
     """An uncut normal: the cut one of pre-training is an eighth narrower, and such heads end lower."""
     batch = {name: jnp.zeros((1, 4), jnp.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
-    model = FinetuningModel(SMALL, kind, outputs=2000)
+    model = FinetuningModel(SMALL, 2000, pooled)
     head = jax.jit(lambda: model.init(jax.random.key(0), batch)["params"])()["task_head"]
     assert jnp.std(head["kernel"]) == pytest.approx(SMALL.initializer_range, rel=0.02)
     assert jnp.abs(head["kernel"]).max() > 3 * SMALL.initializer_range

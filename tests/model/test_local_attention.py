@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bertjax.model.attention import local_attention, plain_attention
+from bertjax.model.dropout import Dropout
+from bertjax.model.fused_attention import AttentionMask
 
 BATCH, HEADS, HEAD_SIZE, WINDOW = 3, 2, 6, 5
 LENGTHS = [40, 47, 33, 7, 1]  # blocks are of 10
@@ -29,7 +31,7 @@ def segments(kind: str, length: int) -> np.ndarray:
 def with_window(query, key, value, segments, window=WINDOW):
     columns = np.arange(query.shape[1])
     near = np.abs(columns[:, None] - columns) <= window
-    return plain_attention(query, key, value, segments, segments, near=near[None])
+    return plain_attention(query, key, value, AttentionMask(segments, segments, near[None]))
 
 
 @pytest.mark.parametrize("kind", ["padded", "packed"])
@@ -71,7 +73,7 @@ def test_dropout_is_exact_and_a_row_keeps_its_mask_in_any_batch():
 
     def dropped(which, value, site=4):
         rows = (query[which], key[which], value[which], ones[which])
-        return local_attention(*rows, WINDOW, dropout_rate=0.3, dropout_keys=keys[which], dropout_site=site)
+        return local_attention(*rows, WINDOW, Dropout(0.3, keys[which], site))
 
     value = np.ones((BATCH, length, HEADS, HEAD_SIZE), np.float32)
     every = slice(None)

@@ -13,8 +13,9 @@ from bertjax.arrays.trees import named_leaves
 from bertjax.config.parse import from_config_dict
 from bertjax.interop.parameter_map import pretraining_names
 from bertjax.model import attention
-from bertjax.model.encoder import segments
+from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.layer_stacks import layer_stacks
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.rotary import rotate
 from bertjax.pretraining.build import count_parameters
@@ -43,9 +44,9 @@ def params(batch):
     return random_params(PretrainingModel(SMALL, ""), batch)
 
 
-def encode(params, batch, config=SMALL, positions=None) -> jax.Array:
+def encode(params, batch, config=SMALL, query_indices=None) -> jax.Array:
     apply = functools.partial(PretrainingModel(config, "").apply, method="encode")
-    return jax.jit(lambda params: apply({"params": params}, batch, None, positions))(params)
+    return jax.jit(lambda params: apply({"params": params}, batch, None, query_indices))(params)
 
 
 def loss(model, batch, keys, params) -> jax.Array:
@@ -55,13 +56,15 @@ def loss(model, batch, keys, params) -> jax.Array:
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
 @pytest.mark.parametrize("layers", [1, 2, 3, 4, 8, 22])
-def test_any_number_of_layers_is_cut_into_segments(layers, every):
+def test_any_number_of_layers_is_cut_into_stacks(layers, every):
     windows = {"local_attention": 6 if every > 1 else 0, "global_attn_every_n_layers": every}
     config = dataclasses.replace(SMALL, num_hidden_layers=layers, **windows)
-    plan = segments(config)
-    assert [local for one in plan for local in one.local * one.repeats] == [i % every != 0 for i in range(layers)]
-    assert plan[0].local == (False,) and plan[0].repeats == 1
-    assert len(plan) <= 3
+    stacks = layer_stacks(config)
+    assert [local for stack in stacks for local in stack.local * stack.repeats] == [
+        i % every != 0 for i in range(layers)
+    ]
+    assert stacks[0].local == (False,) and stacks[0].repeats == 1
+    assert len(stacks) <= 3
 
 
 def test_base_has_the_parameters_that_are_published():
@@ -88,7 +91,7 @@ def test_what_is_added_between_layers_starts_narrower(batch):
 
 def with_dropout(batch, params, **layout) -> tuple:
     """Loss and gradients of a layout, dropping at every site."""
-    model, keys = PretrainingModel(DROPPING, "", **layout), jax.random.split(jax.random.key(7), 4)
+    model, keys = PretrainingModel(DROPPING, "", Computation(**layout)), jax.random.split(jax.random.key(7), 4)
     return jax.jit(jax.value_and_grad(functools.partial(loss, model, batch, keys)))(params)
 
 
@@ -110,11 +113,11 @@ def test_scanned_unrolled_and_recomputed_are_the_same(layout, batch, params, sca
 def test_patterns_to_the_end_drop_the_same_however_many_are_unrolled(unroll, batch):
     """ModernBERT-Base ends so: nothing is left over after the last pattern, so that unrolled it could be cut short."""
     config = dataclasses.replace(DROPPING, num_hidden_layers=7)
-    assert segments(config)[-1].layers > 1
+    assert layer_stacks(config)[-1].layers > 1
     params = random_params(PretrainingModel(config, ""), batch)
     keys = jax.random.split(jax.random.key(7), 4)
     one, other = (
-        jax.jit(functools.partial(loss, PretrainingModel(config, "", unroll=layers), batch, keys))(params)
+        jax.jit(functools.partial(loss, PretrainingModel(config, "", Computation(unroll=layers)), batch, keys))(params)
         for layers in (1, unroll)
     )
     assert float(other) == pytest.approx(float(one), rel=1e-5)
@@ -145,11 +148,11 @@ def test_blocks_and_the_plain_path_make_the_same_model(batch, params, monkeypatc
         assert np.linalg.norm(named_leaves(blocks)[name] - x) <= 1e-5 * np.linalg.norm(x), name
 
 
-@pytest.mark.parametrize("kind", ["classification", "tagging"])
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("window", [6, 20], ids=["blocks", "plain"])
-def test_packed_equals_padded(kind, window):
+def test_packed_equals_padded(pooled, window):
     config = dataclasses.replace(SMALL, local_attention=window)
-    model = FinetuningModel(config, kind, 3)
+    model = FinetuningModel(config, 3, pooled)
     lengths = np.array([11, 5, 14])
     padded = random_batch(config, 3, 14, 2)
     padded["attention_mask"] = (np.arange(14) < lengths[:, None]).astype(np.int32)
@@ -163,7 +166,7 @@ def test_packed_equals_padded(kind, window):
     packed["cls_positions"] = begins[None].astype(np.int32)
     params = random_params(model, padded)
     apart, together = (model.apply({"params": params}, x)["logits"] for x in (padded, packed))
-    if kind == "classification":
+    if pooled:
         np.testing.assert_allclose(together[0], apart, rtol=0, atol=1e-5)
         return
     for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
@@ -171,7 +174,7 @@ def test_packed_equals_padded(kind, window):
 
 
 def test_the_last_of_collected_layers_is_what_heads_read(batch):
-    last, four = (FinetuningModel(SMALL, "tagging", 3, features=name) for name in ("last", "concat_last_4"))
+    last, four = (FinetuningModel(SMALL, 3, pooled=False, features=name) for name in ("last", "concat_last_4"))
     params = random_params(last, batch)
     last, four = (model.apply({"params": params}, batch, method="encode") for model in (last, four))
     assert four.shape == (4, 30, 4, 24)

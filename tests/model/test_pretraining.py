@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bertjax.config.model import ModelConfig
+from bertjax.model.computation import Computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
@@ -22,12 +23,12 @@ def init(model: PretrainingModel, batch: dict) -> dict:
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def score(params: dict, batch: dict, config: ModelConfig = SMALL, dtype: jnp.dtype = jnp.float32) -> dict:
-    return PretrainingModel(config, dtype=dtype).apply({"params": params}, batch)
+    return PretrainingModel(config, computation=Computation(dtype)).apply({"params": params}, batch)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def encode(params: dict, batch: dict, keys=None, positions=None, config: ModelConfig = SMALL) -> jax.Array:
-    return PretrainingModel(config).apply({"params": params}, batch, keys, positions, method="encode")
+def encode(params: dict, batch: dict, keys=None, query_indices=None, config: ModelConfig = SMALL) -> jax.Array:
+    return PretrainingModel(config).apply({"params": params}, batch, keys, query_indices, method="encode")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_initial_values_are_berts(params):
 
 def test_rows_that_nobody_reads_are_not_needed(batch, params):
     read = batch["masked_lm_positions"]
-    whole, some = encode(params, batch), encode(params, batch, positions=read)
+    whole, some = encode(params, batch), encode(params, batch, query_indices=read)
     np.testing.assert_allclose(some, np.take_along_axis(whole, read[..., None], axis=1), rtol=0, atol=1e-5)
 
 
@@ -128,9 +129,8 @@ def test_dropout_acts_at_every_site_and_only_with_keys(batch, params):
 
 def test_bfloat16_computes_close_to_float32_and_scores_in_float32(batch, params):
     exact, coarse = score(params, batch), score(params, batch, dtype=jnp.bfloat16)
-    hidden = jax.eval_shape(
-        lambda: PretrainingModel(SMALL, dtype=jnp.bfloat16).apply({"params": params}, batch, method="encode")
-    )
+    model = PretrainingModel(SMALL, computation=Computation(jnp.bfloat16))
+    hidden = jax.eval_shape(lambda: model.apply({"params": params}, batch, method="encode"))
     assert hidden.dtype == jnp.bfloat16
     for name in ("masked_lm_logits", "next_sentence_logits"):
         assert coarse[name].dtype == jnp.float32

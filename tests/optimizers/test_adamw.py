@@ -13,15 +13,16 @@ from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.schedules import learning_rate
 
 RATE = 1e-2
+KERNEL, BIAS = "pooler/kernel", "pooler/bias"
 
 
 def _gradients(steps=6):
     rng = np.random.default_rng(0)
-    return [{"kernel": rng.normal(size=(4, 3)), "bias": rng.normal(size=3)} for _ in range(steps)]
+    return [{KERNEL: rng.normal(size=(4, 3)), BIAS: rng.normal(size=3)} for _ in range(steps)]
 
 
 def _train(config: OptimizerConfig) -> dict[str, np.ndarray]:
-    params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
+    params = {KERNEL: jnp.ones((4, 3)), BIAS: jnp.ones(3)}
     optimizer = adamw(config, optax.constant_schedule(RATE))
     state = optimizer.init(params)
     for gradient in _gradients():
@@ -33,8 +34,8 @@ def _train(config: OptimizerConfig) -> dict[str, np.ndarray]:
 
 def test_textbook_adamw_is_torch_s():
     ours = _train(OptimizerConfig(bias_correction=True, weight_decay=0.1, eps=1e-6, clip_norm=1.0))
-    params = {"kernel": torch.nn.Parameter(torch.ones(4, 3)), "bias": torch.nn.Parameter(torch.ones(3))}
-    groups = [{"params": params["kernel"], "weight_decay": 0.1}, {"params": params["bias"], "weight_decay": 0.0}]
+    params = {KERNEL: torch.nn.Parameter(torch.ones(4, 3)), BIAS: torch.nn.Parameter(torch.ones(3))}
+    groups = [{"params": params[KERNEL], "weight_decay": 0.1}, {"params": params[BIAS], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-6)
     for gradient in _gradients():
         for name, parameter in params.items():
@@ -48,7 +49,7 @@ def test_textbook_adamw_is_torch_s():
 def test_bert_s_adamw_is_its_equations():
     """As google-research/bert states it: m and v without correction, update = m / (sqrt(v) + eps) + decay × w."""
     ours = _train(OptimizerConfig(weight_decay=0.1, eps=1e-6, clip_norm=1.0))
-    params = {"kernel": np.ones((4, 3)), "bias": np.ones(3)}
+    params = {KERNEL: np.ones((4, 3)), BIAS: np.ones(3)}
     m = {name: np.zeros_like(value) for name, value in params.items()}
     v = {name: np.zeros_like(value) for name, value in params.items()}
     for gradient in _gradients():
@@ -58,7 +59,7 @@ def test_bert_s_adamw_is_its_equations():
             m[name] = 0.9 * m[name] + 0.1 * g
             v[name] = 0.999 * v[name] + 0.001 * g**2
             update = m[name] / (np.sqrt(v[name]) + 1e-6)
-            if name == "kernel":
+            if name == KERNEL:
                 update += 0.1 * params[name]
             params[name] = params[name] - RATE * update
     for name, value in params.items():

@@ -5,12 +5,13 @@ import numpy as np
 
 from bertjax.arrays.trees import named_leaves
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.optimizers.layerwise import layers_above, scale_by_layer
+from bertjax.model.partitioning import layers_above
+from bertjax.optimizers.layerwise import scale_by_layer
 from tests.support.batches import FAMILIES, SMALL, random_batch
 
 
 def test_each_layer_has_its_share_of_the_rate():
-    model = FinetuningModel(SMALL, "classification", 2)
+    model = FinetuningModel(SMALL, 2, pooled=True)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
     ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
     scale = scale_by_layer(0.5, SMALL)
@@ -25,7 +26,7 @@ def test_each_layer_has_its_share_of_the_rate():
         np.testing.assert_array_equal(update, np.broadcast_to(expected, update.shape), err_msg=name)
 
 
-def test_layers_of_several_segments_are_counted_as_they_lie():
+def test_layers_of_several_stacks_are_counted_as_they_lie():
     config = FAMILIES["modernbert"]
     places = ("segment_0/layer_0", "segment_1/layer_0", "segment_1/layer_1", "segment_1/layer_2", "segment_2/layer_0")
     depths = [layers_above(f"encoder/{place}/output/kernel", config) for place in places]

@@ -8,6 +8,7 @@ from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import make_mesh
+from bertjax.pretraining import build
 
 
 def mesh_of(devices: int, **axes: int) -> jax.sharding.Mesh:
@@ -36,7 +37,7 @@ def test_a_mesh_that_does_not_take_all_devices_is_refused(axes):
 def test_a_mesh_that_does_not_divide_the_model_is_refused_by_the_settings_name(axes, setting):
     devices = 7 if "fsdp" in axes else 8
     with pytest.raises(UserError, match=setting):
-        sharding.check(Config(), mesh_of(devices, **axes))
+        build.check_mesh(Config(), mesh_of(devices, **axes))
 
 
 def test_a_batch_is_shared_by_data_fsdp_and_the_parts_of_a_step():

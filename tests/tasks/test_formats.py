@@ -119,7 +119,7 @@ def test_sick_has_a_number_and_a_class(tmp_path):
     head = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n"
     (tmp_path / "SICK_trial.txt").write_text(head + "4\tone\ttwo\t3.6\tCONTRADICTION\n")
     [example] = open_task("sick/relatedness", str(tmp_path)).read("dev")
-    assert (example.id, example.text, example.second, example.label) == ("4", "one", "two", 3.6)
+    assert (example.id, example.text, example.text_pair, example.label) == ("4", "one", "two", 3.6)
     task = open_task("sick/entailment", str(tmp_path))
     assert task.labels[task.read("dev")[0].label] == "CONTRADICTION"
     (tmp_path / "SICK_trial.txt").write_text(head + "4\tone\ttwo\tnan\tCONTRADICTION\n")

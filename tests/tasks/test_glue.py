@@ -105,7 +105,7 @@ def test_official_files_are_read(folder, name, split, examples):
         (
             example.id,
             example.text,
-            example.second,
+            example.text_pair,
             task.labels[example.label] if isinstance(example.label, int) else example.label,
         )
         for example in task.read(split)
@@ -131,9 +131,9 @@ def test_mrpc_is_split_from_the_original_files(tmp_path):
     with pytest.raises(UserError, match=r"dev_ids\.tsv"):
         task.read("dev")
     (tmp_path / "dev_ids.tsv").write_text(tsv("21|22"))
-    assert [(example.second, example.label) for example in task.read("train")] == [("two", 1), ("six", 1)]
-    assert [(example.second, example.label) for example in task.read("dev")] == [("four", 0)]
-    assert [(example.id, example.second, example.label) for example in task.read("test")] == [("0", "eight", None)]
+    assert [(example.text_pair, example.label) for example in task.read("train")] == [("two", 1), ("six", 1)]
+    assert [(example.text_pair, example.label) for example in task.read("dev")] == [("four", 0)]
+    assert [(example.id, example.text_pair, example.label) for example in task.read("test")] == [("0", "eight", None)]
 
 
 def test_labels_follow_the_order_of_a_model(folder):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bertjax.tasks.kinds.classification import Classification
 from bertjax.tasks.registry import open_task
 from tests.support.commands import ROOT
 
@@ -29,5 +30,5 @@ def test_real_files_are_read_whole(name, folder, sizes):
     for split, size in sizes.items():
         examples = task.read(split)
         assert len(examples) == size
-        if task.kind == "classification":
+        if task.kind == Classification():
             assert {example.label for example in examples} == set(range(len(task.labels)))

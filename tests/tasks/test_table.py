@@ -55,12 +55,12 @@ def test_two_texts_from_zipped_json_lines_and_a_long_one(tmp_path):
     task = open_task("table/classification", str(tmp_path), table)
     assert task.labels == ("1", "9", "10") and task.dev == ("test",), "a test file with labels can be scored"
     assert [(example.text, example.label) for example in task.read("train")] == [("one", 2), ("two", 1), ("two", 0)]
-    assert task.read("test")[0].second == long
+    assert task.read("test")[0].text_pair == long
     # A checkpoint knows its labels, in its own order, and needs no training file.
     later = open_task(
         "table/classification", str(tmp_path), Table(test="test.tsv", text="a", label="stars"), ["9", "x"]
     )
-    assert later.read("test")[0].label == 0 and later.read("test")[0].second is None
+    assert later.read("test")[0].label == 0 and later.read("test")[0].text_pair is None
 
 
 def test_several_labels_at_a_time(tmp_path):

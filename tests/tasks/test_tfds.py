@@ -31,7 +31,7 @@ with tfds.testing.mock_data(as_dataset_fn=given):
         task = open_task(f"glue/{name}", "tfds")
         for split in (*task.dev[:1], *task.test[-1:]):
             first, second = task.read(split)
-            print(name, first.id, second.id, first.text, first.second, first.label)
+            print(name, first.id, second.id, first.text, first.text_pair, first.label)
     print(*sorted(split for split in splits if split.startswith("mnli")))
     [_, turned] = open_task("glue/rte", "tfds", labels=["not_entailment", "entailment"]).read("train")
     assert turned.label == 0

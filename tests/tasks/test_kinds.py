@@ -1,11 +1,15 @@
-"""The losses of fine-tuning are PyTorch's, and what weighs nothing does not count."""
+"""Kinds of tasks: only they know what they are, and their losses are PyTorch's, of what weighs something."""
+
+import ast
 
 import jax
 import numpy as np
 import pytest
 
-from bertjax.objectives import finetuning
+from bertjax.errors import UserError
 from bertjax.objectives.distillation import divergence
+from bertjax.tasks.kinds.lookup import KINDS, bi_encoder_of, kind_named
+from tests.support.commands import ROOT
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -60,9 +64,9 @@ def test_losses_are_those_of_pytorch(kind):
     mask = np.ones((ROWS, LENGTH), np.int32)
     mask[:, LENGTH - 2 :] = 0  # no answer lies in the padding
     batch = {"labels": labels, "weights": weights, "attention_mask": mask}
-    term = jax.jit(finetuning.terms(kind))({"logits": scores}, batch)["task_loss"]
+    term = jax.jit(kind_named(kind).terms)({"logits": scores}, batch)["task_loss"]
     assert float(term.mean()) == pytest.approx(in_pytorch(kind, scores, labels, weights), rel=1e-5)
-    assert float(term.weight) == float(finetuning.weights(batch)["task_loss"]) == weights.sum()
+    assert float(term.weight) == float(kind_named(kind).weights(batch)["task_loss"]) == weights.sum()
 
 
 def divergence_in_pytorch(student, teacher, temperature: float) -> float:
@@ -88,7 +92,7 @@ def test_what_a_teacher_says_is_compared_as_in_pytorch(kind):
     mask = np.ones((ROWS, LENGTH), np.int32)
     mask[:, LENGTH - 2 :] = 0
     batch = {"labels": labels, "weights": weights, "attention_mask": mask, "teacher_logits": teacher}
-    found = jax.jit(finetuning.taught_terms(kind, 3.0))({"logits": scores}, batch)
+    found = jax.jit(kind_named(kind).distillation_terms)({"logits": scores}, batch, 3.0)
     assert float(found["task_loss"].mean()) == pytest.approx(in_pytorch(kind, scores, labels, weights), rel=1e-5)
     real = weights > 0
     if kind == "choice":
@@ -105,4 +109,70 @@ def test_what_a_teacher_says_is_compared_as_in_pytorch(kind):
     else:
         expected = divergence_in_pytorch(ours, theirs, 3.0)
     assert float(found["soft_loss"].mean()) == pytest.approx(expected, rel=1e-4)
-    assert finetuning.taught_weights(batch).keys() == found.keys()
+    assert kind_named(kind).distillation_weights(batch).keys() == found.keys()
+
+
+def decisions(path) -> list[str]:
+    """Where a file decides something by the name of a kind: compares it, matches it, or looks something up by it."""
+
+    def named(nodes) -> bool:
+        constants = [leaf for node in nodes for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)]
+        return any(isinstance(leaf.value, str) and leaf.value in KINDS for leaf in constants)
+
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Compare():
+                parts = [node.left, *node.comparators]
+            case ast.Dict():
+                parts = [key for key in node.keys if key is not None]
+            case ast.MatchValue():
+                parts = [node.value]
+            case ast.Subscript():
+                parts = [node.slice]
+            case ast.Call(func=ast.Attribute(attr="get" | "startswith" | "endswith" | "pop" | "fromkeys")):
+                parts = node.args[:1]
+            case _:
+                continue
+        if named(parts):
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno if hasattr(node, 'lineno') else node.value.lineno}")
+    return found
+
+
+def test_only_kinds_decide_by_their_names():
+    folder = ROOT / "bertjax/tasks/kinds"
+    # In `data` a span is what is masked at once; nothing there knows of tasks.
+    others = (folder, ROOT / "bertjax/data")
+    files = [path for path in sorted((ROOT / "bertjax").rglob("*.py")) if not set(others) & set(path.parents)]
+    assert len(files) > 100
+    assert not [place for path in files for place in decisions(path)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'kind == "span"',
+        'kind in ("span", "x")',
+        '{"span": 2}.get(kind)',
+        'table["span"]',
+        'match kind:\n    case "span":\n        pass',
+    ],
+)
+def test_decisions_by_names_are_seen(code, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "code.py").write_text(code)
+    assert decisions(tmp_path / "code.py")
+    (tmp_path / "code.py").write_text('TaskMetadata("", kind="span")')
+    assert not decisions(tmp_path / "code.py")
+
+
+def test_every_kind_has_its_file_and_name():
+    files = {path.stem for path in (ROOT / "bertjax/tasks/kinds").glob("*.py")}
+    assert files >= KINDS.keys() and all(kind_named(name).name == name for name in KINDS)
+    assert {kind.name: bi_encoder_of(kind).name for kind in KINDS.values() if bi_encoder_of(kind)} == {
+        "classification": "pair_classification",
+        "regression": "similarity",
+        **{kind.name: kind.name for kind in KINDS.values() if kind.bi_encoder},
+    }
+    with pytest.raises(UserError, match="unknown kind of task 'taging'; did you mean 'tagging'"):
+        kind_named("taging")

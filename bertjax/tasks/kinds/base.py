@@ -1,0 +1,235 @@
+"""The interface of a kind of task.
+
+A kind says how examples become rows, where their labels stand in a batch, what the model and its loss are, and how its
+scores become predictions; and how users type, store, exchange and see all that. Nothing outside this package asks which
+kind it has.
+"""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.config.finetuning import SentenceConfig, Table
+from bertjax.config.model import ModelConfig
+from bertjax.model.finetuning import FinetuningModel
+from bertjax.model.sentence import SentenceModel
+from bertjax.objectives.terms import Term, weighted
+from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, check_lengths
+from bertjax.tasks.metadata import TaskMetadata, TokenLimits
+from bertjax.tasks.scores import Score
+from bertjax.tasks.table_records import Record
+from bertjax.tasks.user_io import readable
+
+Arrays = Mapping[str, jax.Array]
+Scored = Sequence[tuple[EncodedExample, np.ndarray]]  # the rows of an example with the model's scores of each
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted for an example, and how sure the model is."""
+
+    value: Any  # as the kind's class says
+    probabilities: Any = None  # of the classes [labels], the choices, or each word's class [words, labels]
+    best: tuple[tuple[str, float], ...] = ()  # span: the likeliest answers with their probabilities; "": no answer
+
+
+@dataclass(frozen=True)
+class TaskKind(abc.ABC):
+    """What is predicted for an example; subclasses say what, and what a label in a batch is.
+
+    Every batch has `labels` and `weights`, whose shapes begin with [units], or in packed rows with [rows, slots]; a
+    unit is the rows of an example that stay together, and what weighs 0 only fills a batch up.
+    """
+
+    name: ClassVar[str]  # as checkpoints, `table/NAME` and messages have it
+    predict_mode: ClassVar[str]  # the mode of `predict` that serves it
+
+    # The model.
+    pooled: ClassVar[bool] = False  # the head reads [CLS], through the pooler where there is one, else every token
+    dropout_before_head: ClassVar[bool] = True
+    bi_encoder: ClassVar[bool] = False  # encodes each text on its own, to a vector
+    data_kind: ClassVar[str] = ""  # the kind whose examples and scores it has; "": its own
+
+    # Labels.
+    has_labels: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = False  # labels are names of classes
+    exclusive: ClassVar[bool] = True  # of the classes exactly one holds
+    confusion_matrix: ClassVar[bool] = False
+    default_metric: ClassVar[str] = ""  # that chooses among runs; "": the task's
+
+    # A user's own table.
+    own_table: ClassVar[bool] = False  # there is a task table/NAME
+    word_files: ClassVar[bool] = False  # it may have a word per line
+
+    # `transformers`.
+    transformers_class: ClassVar[str]  # without the family's name
+    transformers_head: ClassVar[str] = "classifier"
+    problem_type: ClassVar[str] = ""
+
+    # -- from examples to batches
+
+    @abc.abstractmethod
+    def encode(self, number: int, example: Any, encoder: ExampleEncoder) -> list[EncodedExample]:
+        """The rows of an example; `number` is its place among all."""
+
+    def encode_all(self, examples: Sequence[Any], encoder: ExampleEncoder) -> list[EncodedExample]:
+        """The rows of all examples, in order.
+
+        Raises:
+          UserError: a text that is far too long, or that the kind cannot read, with its file and row.
+        """
+        check_lengths(examples)
+        return [row for number, example in enumerate(examples) for row in self.encode(number, example, encoder)]
+
+    def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
+        """`labels` and `weights` of a batch without a label; `tokens`: the shape of its rows, `labels`: of classes."""
+        return new_targets(units)
+
+    def write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:
+        """Writes the label of a row's unit; the row's tokens begin at `begin`."""
+        targets["labels"][unit] = row.label
+        targets["weights"][unit] = 1
+
+    # -- the model and its loss
+
+    def configured(self, sentence: SentenceConfig, texts: int) -> "TaskKind":
+        """The kind with its settings; `texts`: rows per example."""
+        return self
+
+    def outputs(self, labels: Sequence[str]) -> int:
+        """How many outputs the head has."""
+        return len(labels) if self.has_classes else 1
+
+    def model(self, config: ModelConfig, labels: Sequence[str]) -> FinetuningModel | SentenceModel:
+        """The model, with the defaults of how it is computed."""
+        return FinetuningModel(config, self.outputs(labels), self.pooled, self.dropout_before_head)
+
+    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+        """The loss of each label, of the weights' shape."""
+        raise NotImplementedError
+
+    def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
+        """The distance of the logits from a teacher's, of the weights' shape."""
+        raise NotImplementedError
+
+    def terms(self, outputs: Arrays, batch: Arrays) -> dict[str, Term]:
+        """The one term `task_loss`."""
+        return {"task_loss": weighted(self.losses(outputs["logits"], batch), batch["weights"])}
+
+    def weights(self, batch: Arrays) -> dict[str, jax.Array]:
+        """The weight of the term, from the batch alone."""
+        return {"task_loss": jnp.sum(batch["weights"])}
+
+    def distillation_terms(self, outputs: Arrays, batch: Arrays, temperature: float) -> dict[str, Term]:
+        """`task_loss`, and `soft_loss` against the batch's `teacher_logits`, of the logits' shape."""
+        losses = self.soft_losses(outputs["logits"], batch["teacher_logits"], batch, temperature)
+        return self.terms(outputs, batch) | {"soft_loss": weighted(losses, batch["weights"])}
+
+    def distillation_weights(self, batch: Arrays) -> dict[str, jax.Array]:
+        """The weights of these terms, from the batch alone."""
+        return dict.fromkeys(("task_loss", "soft_loss"), jnp.sum(batch["weights"]))
+
+    # -- from scores to predictions
+
+    def row_scores(self, outputs: Arrays) -> jax.Array:
+        """What `predictions` needs of the model's outputs: [rows, …]."""
+        return outputs["logits"]
+
+    def predictions(
+        self, examples: Sequence[Any], rows: Sequence[EncodedExample], scores: Sequence[np.ndarray], limits: TokenLimits
+    ) -> list[Prediction]:
+        """A prediction for each example; `scores` are those of each row."""
+        of_example: list[list[tuple[EncodedExample, np.ndarray]]] = [[] for _ in examples]
+        for row, score in zip(rows, scores, strict=True):
+            of_example[row.example].append((row, np.asarray(score, np.float64)))
+        return [self.decide(example, scored, limits) for example, scored in zip(examples, of_example, strict=True)]
+
+    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
+        """The prediction for one example."""
+        raise NotImplementedError
+
+    def describe(self, example: Any, prediction: Prediction, labels: tuple[str, ...], threshold: float) -> dict:
+        """A line of a split's predictions; `threshold`: null_odds above which a question has no answer."""
+        right = getattr(example, "label", getattr(example, "labels", None))
+        record = {
+            "id": example.id,
+            "prediction": readable(labels, prediction.value),
+            "label": readable(labels, right),
+        }
+        if prediction.probabilities is None:
+            return record
+        return record | {"probabilities": np.round(np.asarray(prediction.probabilities), 6).tolist()}
+
+    def score_files(self, examples: Sequence[Any], predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+        """What official scripts want beside that: suffix of a JSON file → its content."""
+        return {}
+
+    # -- `predict`; the kinds of its mode `embed` have neither
+
+    def read_input(self, value: Any, where: str) -> Any:
+        """The example of what a user typed; `where` names it in messages.
+
+        Raises:
+          UserError: it is no example of the kind.
+        """
+        raise NotImplementedError
+
+    def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
+        """What a user is shown of a prediction; `top`: how many answers."""
+        raise NotImplementedError
+
+    # -- a user's own table
+
+    def table_columns(self, table: Table) -> Table:
+        """The table as its records are read: `label` names the column with what is to be learned.
+
+        Raises:
+          UserError: a column is missing.
+        """
+        return table
+
+    def table_texts(self, table: Table) -> int:
+        """Rows per example."""
+        return 1
+
+    def table_classes(self, record: Record) -> list[str] | None:
+        """The names of a record's classes; None where the file has none."""
+        raise NotImplementedError
+
+    def table_example(self, identity: str, record: Record, numbers: Mapping[str, int]) -> Any:
+        """The example of a record; `numbers` are those of the classes.
+
+        Raises:
+          UserError: what is wrong with it, with its row.
+        """
+        raise NotImplementedError
+
+    def table_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
+        """The scores of (examples, predictions), and the name of the one that chooses."""
+        raise NotImplementedError
+
+    # -- `transformers`
+
+    def transformers_inputs(self, array: np.ndarray) -> np.ndarray:
+        """An input [rows, length] as the class reads it."""
+        return array
+
+    def transformers_logits(self, outputs: Any) -> np.ndarray:
+        """The class's scores, as our model has them."""
+        return outputs.logits.numpy()
+
+
+def new_targets(shape: tuple[int, ...], columns: tuple[int, ...] = (), dtype: Any = np.int32) -> dict[str, np.ndarray]:
+    """`labels` [shape, columns] and `weights` [shape], all 0."""
+    return {"labels": np.zeros((*shape, *columns), dtype), "weights": np.zeros(shape, np.float32)}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,0 +1,90 @@
+"""One text or two have any number of several classes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.errors import UserError
+from bertjax.objectives.distillation import divergence
+from bertjax.tasks import scores, table_records, user_io
+from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
+from bertjax.tasks.examples import TextExample
+from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, new_targets
+from bertjax.tasks.metadata import TaskMetadata, TokenLimits
+
+
+class MultiLabel(TaskKind):
+    """Predicts the indices of the classes that hold, rising; a batch's labels are 0 or 1 [units, labels]."""
+
+    name = "multi_label"
+    predict_mode = "classify"
+    pooled = True
+    has_classes = True
+    exclusive = False
+    own_table = True
+    transformers_class = "ForSequenceClassification"
+    problem_type = "multi_label_classification"
+
+    def encode(self, number: int, example: TextExample, encoder: ExampleEncoder) -> list[EncodedExample]:
+        """One row, whose label is a vector."""
+        label = example.label
+        if label is not None:
+            label = tuple(int(index in label) for index in range(encoder.labels))
+        return [encoder.join_texts(number, example, label)]
+
+    def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
+        """A number for each class."""
+        return new_targets(units, (labels,))
+
+    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+        """Binary cross-entropy, the mean over the classes."""
+        labels = batch["labels"].astype(jnp.float32)
+        return jnp.mean(jax.nn.softplus(logits) - labels * logits, axis=-1)
+
+    def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
+        """The divergence of each class, which holds or does not, the mean over the classes."""
+        pairs = [jnp.stack([logits, jnp.zeros_like(logits)], axis=-1) for logits in (student, teacher)]
+        return jnp.mean(divergence(*pairs, temperature), axis=-1)
+
+    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
+        """The classes that are likelier than not."""
+        (_, logits), *_ = scored
+        return Prediction(tuple(np.flatnonzero(logits > 0).tolist()), 1 / (1 + np.exp(-logits)))
+
+    def read_input(self, value: Any, where: str) -> TextExample:
+        """A text or a pair of texts."""
+        return user_io.read_text(value, where)
+
+    def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
+        """The classes that hold, and the probabilities of all."""
+        probabilities = dict(zip(task.labels, user_io.rounded(prediction.probabilities), strict=True))
+        return {"labels": [task.labels[label] for label in prediction.value], "probabilities": probabilities}
+
+    def table_classes(self, record: table_records.Record) -> list[str] | None:
+        """Those of a JSON list, or of names with | between them."""
+        value = record.label
+        if value is None:
+            return None
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise UserError(f"{record.where}: the labels are no JSON list ({error}); put the row right") from error
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split("|") if part.strip()]
+        return [
+            table_records.class_name(label, record.where) for label in (value if isinstance(value, list) else [value])
+        ]
+
+    def table_example(self, identity: str, record: table_records.Record, numbers: Mapping[str, int]) -> TextExample:
+        """One text or two with their classes."""
+        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
+        return table_records.text_example(identity, record, None if found is None else tuple(sorted(set(found))))
+
+    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+        """Micro F1 chooses."""
+        return scores.of_labels(scores.label_sets(len(labels))), "f1_micro"

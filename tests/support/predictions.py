@@ -1,0 +1,85 @@
+"""What a model says on the devices that there are: python -m tests.support.predictions CHECKPOINT OUTPUT
+
+Writes the answers of a pre-trained checkpoint, and of it with random heads, to OUTPUT as JSON; those of task models on
+the mesh fsdp 2, tensor 2 and what is left where there are eight devices.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
+from bertjax.config.layout import MeshConfig
+from bertjax.finetuning.task_model import Split, make_task_model
+from bertjax.inference.predictor import Options, make
+from bertjax.interop.loading import load_model
+from bertjax.model.partitioning import state_shardings
+from bertjax.tasks.examples import ChoiceExample, QuestionExample, TaskExamples, TextExample
+from bertjax.tasks.kinds.base import TaskKind
+from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.metadata import TaskMetadata
+
+TEXTS = ["a list", "the value of an expression is returned by the call of a function " * 2, "names", "it is raised"]
+LABELS = {"classification": ("bad", "so-so", "good"), "pair_classification": ("same", "other")}
+EXAMPLES = {
+    "classification": [TextExample(str(i), "", text * (1 + i % 3)) for i, text in enumerate(TEXTS * 4)],
+    "span": [QuestionExample("0", "", "Which list?", TEXTS[1] * 4), QuestionExample("1", "", "What?", TEXTS[3])],
+    "pair_classification": [TextExample(str(i), "", text, TEXTS[i % 4]) for i, text in enumerate(TEXTS[1:] * 3)],
+    "retrieval": [ChoiceExample(str(i), "", text, (f"{text} {i}",)) for i, text in enumerate(TEXTS * 2)],
+}
+
+
+def with_head(model, kind: TaskKind, labels: tuple[str, ...]):
+    """The model with a random head."""
+    rng, count = np.random.default_rng(0), kind.outputs(labels)
+    parts = ("embeddings", "encoder", *(("pooler",) if kind.pooled else ()))
+    params = {name: model.params[name] for name in parts}
+    if count:
+        width = (3 if kind.bi_encoder else 1) * model.config.model.hidden_size
+        head = {"kernel": rng.normal(size=(width, count)), "bias": rng.normal(size=count)}
+        params["task_head"] = {name: np.asarray(array, np.float32) for name, array in head.items()}
+    return dataclasses.replace(model, params=params, task=TaskMetadata("", kind.name, labels))
+
+
+def task_predictions(model, kind: TaskKind, labels: tuple[str, ...]) -> list[dict]:
+    """Of each example, by the runner of fine-tuning."""
+    choices = 2 if kind.bi_encoder else 1
+    task = TaskExamples("", kind, labels, lambda split: EXAMPLES[kind.name], lambda *_: {}, "", choices=choices)
+    several = jax.device_count() > 1
+    config = FinetuneConfig(
+        batch=8,
+        length=48,
+        stride=8,
+        mesh=MeshConfig(fsdp=2, tensor=2) if several else MeshConfig(),
+        sentence=SentenceConfig(bi_encoder=kind.bi_encoder),
+    )
+    if kind.data_kind:
+        task = dataclasses.replace(task, kind=kind_named(kind.data_kind))
+    task_model = make_task_model(config, task, model.config.model, model.tokenizer)
+    split: Split = task_model.split("dev")
+    params = jax.device_put(model.params, state_shardings(model.params, task_model.mesh))
+    found = task_model.predictions(params, split)
+    return [kind.describe(*pair, labels, 0.0) for pair in zip(split.examples, found, strict=True)]
+
+
+def main(checkpoint: str, output: str) -> None:
+    """Writes it all."""
+    model = load_model(checkpoint)
+    tuned = {name: with_head(model, kind_named(name), LABELS.get(name, ())) for name in EXAMPLES}
+    masked = [f"{text} [MASK] of a [MASK]" for text in TEXTS]
+    answers = {"devices": jax.device_count(), "fill-mask": make(model)(masked), "embed": make(model, "embed")(TEXTS)}
+    for options in (Options(), Options(weights="int8"), Options(dtype="bfloat16")):
+        name = f"classify {options.dtype} {options.weights}"
+        answers[name] = make(tuned["classification"], options=options)([*TEXTS * 5, TEXTS[0]])
+    answers["answer"] = make(tuned["span"])([("Which list?", TEXTS[1] * 4), ("What?", TEXTS[3])])
+    for name in EXAMPLES:
+        answers[f"task {name}"] = task_predictions(tuned[name], kind_named(name), LABELS.get(name, ()))
+    Path(output).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
