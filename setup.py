@@ -19,6 +19,7 @@ REQUIRED = [
     "jax>=0.10,<0.12",
     "matplotlib>=3.9,<4",
     "ml-collections>=1.0,<2",
+    "msgspec>=0.19,<0.23",
     "mwparserfromhell>=0.6,<0.8",
     "numpy>=2.0,<3",
     "optax>=0.2.5,<0.3",
@@ -33,12 +34,12 @@ REQUIRED = [
     "seqeval>=1.2,<2",
     f"tensorflow-cpu>=2.20,<2.22; {SMALL}",
     f"tensorflow>=2.20,<2.22; {FULL}",
+    "tensorflow-datasets>=4.9,<5",
     "tokenizers>=0.22,<0.24",
 ]
 EXTRAS = {
     "gpu": ["jax[cuda12]"],
     "tpu": ["jax[tpu]", "gcsfs>=2025.3"],
-    "tfds": ["tensorflow-datasets>=4.9,<5"],
     "test": [
         "hypothesis>=6,<7",
         "import-linter>=2.5,<3",
@@ -47,7 +48,6 @@ EXTRAS = {
         "pytest>=8,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.9,<0.18",
-        "tensorflow-datasets>=4.9,<5",
         "torch==2.13.0",
         "transformers>=5,<6",
     ],

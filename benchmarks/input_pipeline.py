@@ -25,6 +25,7 @@ from bertjax.config.data import MaskingConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
+from bertjax.corpus.manifest import write_manifest
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary
 
@@ -44,9 +45,7 @@ def write_corpus(directory: Path, tokens: int) -> None:
         documents = np.append(documents[documents < len(sentences) - 1], len(sentences) - 1)
         ids = rng.integers(1000, VOCAB_SIZE, sentences[-1], dtype=np.uint16)
         shards.append(format.write_shard(directory / format.shard_name("train", number), documents, sentences, ids))
-    format.write_manifest(
-        directory, shards={"train": shards}, vocab_size=VOCAB_SIZE, tokenizer_hash="random", statistics={}
-    )
+    write_manifest(directory, shards={"train": shards}, vocab_size=VOCAB_SIZE, tokenizer_hash="random", statistics={})
 
 
 def make_source(directory: Path, length: int = 128, unit: str = "token") -> BatchSource:

@@ -12,6 +12,7 @@ are compiled before the first round. The table gives the median of all rounds, a
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -79,6 +80,7 @@ def export(model: str, mode: str, folder: Path) -> None:
     """Writes the encoder with a random head as `transformers` and bertjax load it."""
     from bertjax.interop.huggingface import export_model
     from bertjax.interop.loading import load_model
+    from bertjax.tasks.metadata import TaskMetadata
 
     source = load_model(model)
     kind, labels, _ = MODES[mode]
@@ -87,10 +89,8 @@ def export(model: str, mode: str, folder: Path) -> None:
     size = source.config.model.hidden_size
     kernel = np.random.default_rng(0).normal(size=(size, len(labels))) * 0.2
     params["task_head"] = {"kernel": kernel.astype(np.float32), "bias": np.zeros(len(labels), np.float32)}
-    with tempfile.TemporaryDirectory() as tokenizer:
-        source.tokenizer.save(tokenizer)
-        task = {"name": "", "kind": kind, "labels": list(labels)}
-        export_model(source.config.model, params, tokenizer, folder, source.tokenizer.pad_id, task)
+    task = TaskMetadata("", kind, tuple(labels))
+    export_model(dataclasses.replace(source, params=params, task=task, sentence=None), folder)
 
 
 def compare(mode: str, folder: str, rounds: int) -> None:

@@ -15,8 +15,6 @@ import dataclasses
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +101,7 @@ def _export(model: "Pretrained", workdir: Path) -> None:
 
     made = workdir / ".exported"
     shutil.rmtree(made, ignore_errors=True)  # what a killed process left
-    huggingface.export_model(
-        model.config.model, model.params, workdir / "corpus/tokenizer", made, model.tokenizer.pad_id
-    )
+    huggingface.export_model(model, made)
     shutil.rmtree(workdir / "exported", ignore_errors=True)
     made.rename(workdir / "exported")
 
@@ -115,18 +111,22 @@ def _prepare(workdir: Path) -> dict[str, Path]:
     own = str(workdir / "tokenizer")
     tokenizer = _TOKENIZER.value or (f"extend:{_WORDS.value}:{own}" if _WORDS.value else own)
     corpora = {"domain": workdir / "corpus"}
-    _run_prepare(corpora["domain"], _SOURCE.value, tokenizer, _HELDOUT.value)
+    _build(corpora["domain"], _SOURCE.value, tokenizer, _HELDOUT.value)
     if _GENERAL.value:
         corpora["general"] = workdir / "general"
-        _run_prepare(corpora["general"], _GENERAL.value, str(corpora["domain"] / "tokenizer"), 0.5)
+        _build(corpora["general"], _GENERAL.value, str(corpora["domain"] / "tokenizer"), 0.5)
     return corpora
 
 
-def _run_prepare(output: Path, sources: list[str], tokenizer: str, heldout: float) -> None:
-    flags = [*(f"--source={source}" for source in sources), f"--tokenizer={tokenizer}", f"--heldout={heldout}"]
-    done = subprocess.run([sys.executable, "-m", "bertjax.prepare", f"--output={output}", *flags], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)  # it has said why
+def _build(output: Path, specs: list[str], tokenizer: str, heldout: float) -> None:
+    from bertjax.corpus import build
+    from bertjax.corpus.progress import BuildProgress
+    from bertjax.text import sources
+
+    options = build.Options(tokenizer, heldout)
+    with BuildProgress(cli.show_progress()) as progress:
+        summary = build.build(output, sources.parse(specs), options, processes=cli.cores(), progress=progress)
+    _LOG.info(f"{output} holds {summary.total.documents:,} documents of {summary.total.tokens:,} tokens")
 
 
 def _start(model: "Pretrained", workdir: Path) -> "Pretrained":

@@ -152,10 +152,12 @@ class _StderrHandler(logging.Handler):
 
 def _show_log() -> None:
     """Prints bertjax's own messages to stderr, where they cannot mix with results."""
-    log = logging.getLogger("bertjax")
-    log.addHandler(_StderrHandler())
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    handler = _StderrHandler()
+    for name in ("bertjax", "__main__"):  # the command itself is __main__
+        log = logging.getLogger(name)
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
 
 
 def _quiet() -> None:

@@ -36,7 +36,7 @@ def main(args: list[str]) -> None:
         )
     if _VERIFY.value:
         _need_transformers()
-    from bertjax.checkpoints import pretrained, store
+    from bertjax.checkpoints import pretrained
     from bertjax.interop import huggingface, verification
     from bertjax.interop.loading import is_imported, load_model
     from bertjax.tasks.examples import APART
@@ -59,11 +59,7 @@ def main(args: list[str]) -> None:
         written = pretrained.save(target, model)
     else:
         written = target
-        with tempfile.TemporaryDirectory() as folder:
-            store.write_tokenizer({"tokenizer": {"files": model.tokenizer_files}}, Path(folder))
-            huggingface.export_model(
-                model.config.model, model.params, folder, target, model.tokenizer.pad_id, model.task, model.sentence
-            )
+        huggingface.export_model(model, target)
     _LOG.info(f"wrote {written}")
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.

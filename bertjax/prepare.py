@@ -10,9 +10,6 @@ reads a finished corpus and compares it with its hashes; its sources are not nee
 """
 
 import logging
-import signal
-import sys
-import time
 from pathlib import Path
 
 from absl import flags
@@ -49,6 +46,7 @@ _VERIFY = flags.DEFINE_bool(
 def main(args: list[str]) -> None:
     """Parses sources, builds, reports."""
     from bertjax.corpus import build
+    from bertjax.corpus.progress import BuildProgress
     from bertjax.text import sources
 
     if args:
@@ -60,14 +58,9 @@ def main(args: list[str]) -> None:
         return _verify(output)
     shard_characters = round(_SHARD.value * 1e6)
     options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes = _PROCESSES.value or cli.cores()
-    try:
-        with _Progress() as progress:
-            summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
-    except KeyboardInterrupt:
-        _LOG.info("stopped; run the same command again to go on")
-        sys.exit(130)
+    with BuildProgress(cli.show_progress()) as progress:
+        summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
     if _VERIFY.value:
         _verify(output)
     _report(output, summary, progress.megabytes_per_second)
@@ -78,62 +71,6 @@ def _verify(output: Path) -> None:
 
     format.verify(output)
     _LOG.info(f"{output}: every shard is as it was written")
-
-
-class _Progress:
-    """A bar on a terminal, a line every ten seconds otherwise."""
-
-    _SECONDS = 10.0
-
-    def __init__(self):
-        self._start = self._last = time.monotonic()
-        self._megabytes = 0.0
-        self._end: float | None = None
-        self._bar = None
-        self._stage = None
-
-    @property
-    def megabytes_per_second(self) -> float:
-        """Of the text that this run tokenised, all stages counted; 0 where there was nothing to do."""
-        return self._megabytes / ((self._end or time.monotonic()) - self._start)
-
-    def __enter__(self) -> "_Progress":
-        if cli.show_progress():
-            from rich import progress
-            from rich.console import Console
-
-            columns = (
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.TextColumn("{task.completed:,.0f} documents {task.fields[speed]}"),
-                progress.TimeElapsedColumn(),
-                progress.TimeRemainingColumn(),
-            )
-            self._bar = progress.Progress(*columns, console=Console(stderr=True))
-            self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._end = time.monotonic()
-        if self._bar:
-            self._bar.stop()
-
-    def __call__(self, stage: str, done: int, total: int, megabytes: float) -> None:
-        now = time.monotonic()
-        self._megabytes = megabytes
-        if stage == self._stage and done != total and now - self._last < (0.1 if self._bar else self._SECONDS):
-            return
-        self._last = now
-        speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
-        if self._bar is None:
-            _LOG.info(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
-        elif stage != self._stage:
-            for task in self._bar.task_ids:
-                self._bar.remove_task(task)
-            self._task = self._bar.add_task(stage, completed=done, total=total or None, speed=speed)
-        else:
-            self._bar.update(self._task, completed=done, total=total or None, speed=speed)
-        self._stage = stage
 
 
 def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # noqa: F821 (imported late)

@@ -18,7 +18,7 @@ def get_config():
     """The paper's batches of 4,000, three epochs of BERT's corpora; the rest is as in its published code."""
     config = default_config()
     config.next_sentence = False
-    config.short_sequences = 0.0
+    config.short_seq_prob = 0.0
     config.phases = ({"steps": 4_800, "length": 512, "batch": 4_096},)
     config.model.model_type = "distilbert"
     config.model.num_hidden_layers = 6

@@ -35,7 +35,7 @@ def get_config():
     model.prediction_head = True
     config.masking.rate = 0.3
     config.next_sentence = False
-    config.short_sequences = 0.0
+    config.short_seq_prob = 0.0
     config.packing = 64
     config.phases = (
         {"steps": 50_000, "length": 1024, "batch": 1024, "global_rope_theta": 10_000.0},

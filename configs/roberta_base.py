@@ -17,7 +17,7 @@ def get_config():
     config = default_config()
     config.next_sentence = False
     config.full_sentences = True
-    config.short_sequences = 0.0
+    config.short_seq_prob = 0.0
     config.phases = ({"steps": 500_000, "length": 512, "batch": 8_192},)
     config.model.model_type = "roberta"
     config.model.vocab_size = 50_265

@@ -16,6 +16,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import SMALL, random_batch
 from tests.support.commands import assert_refused, run
+from tests.support.models import from_parts
 
 VOCABULARY = [
     "[PAD]",
@@ -41,7 +42,7 @@ def huggingface(tmp_path_factory):
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
     batch = random_batch(SMALL, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(SMALL).init(jax.random.key(3), batch)["params"])()
-    export_model(SMALL, params, folder / "tokenizer", folder / "model")
+    export_model(from_parts(SMALL, params, folder / "tokenizer"), folder / "model")
     return folder / "model"
 
 

@@ -20,7 +20,7 @@ SMALL = {
     "model.intermediate_size": 1024,
     "model.max_position_embeddings": 128,
     "model.attention_probs_dropout_prob": 0.0,
-    "layout.attention": "splash",
+    "layout.attention_impl": "splash",
     "phases": '({"steps":1,"length":128,"batch":64},)',
 }
 
@@ -58,7 +58,7 @@ def test_fsdp_on_a_tpu_gathers_a_layer_at_a_time_and_never_the_batch():
 def test_what_is_here_is_not_what_is_planned_for():
     """Without being told, JAX would take the accelerator that is here; and the corpus decides no vocabulary here."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
-    flags = overrides(SMALL | {"layout.attention": "xla"})
+    flags = overrides(SMALL | {"layout.attention_impl": "xla"})
     result = run("plan", "--config=configs/tiny.py", *flags, "--topology=cpu:4", "--json", env=environment)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["mesh"]["data"] == 4
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_said_with_a_remedy():
     [("v9:4x4", ("v9:4x4", "v5e")), ("v4:4x4", ("3 dimensions", "v4:4x4x4")), ("cpu:7", ("config.mesh", "7 devices"))],
 )
 def test_a_topology_that_is_not_there_is_refused(topology, parts):
-    assert_refused(plan(f"--topology={topology}", **{"mesh.data": 2, "layout.attention": "xla"}), *parts)
+    assert_refused(plan(f"--topology={topology}", **{"mesh.data": 2, "layout.attention_impl": "xla"}), *parts)
 
 
 @pytest.mark.parametrize(

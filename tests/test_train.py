@@ -235,7 +235,7 @@ def run_tiny(corpus, workdir):
 
 
 def test_a_kernel_without_dropout_is_refused_before_the_first_step(tiny_config, tmp_path):
-    config = dataclasses.replace(tiny_config, layout=LayoutConfig(attention="splash"))
+    config = dataclasses.replace(tiny_config, layout=LayoutConfig(attention_impl="splash"))
     with pytest.raises(UserError, match="attention_probs_dropout_prob"):
         train(config, tmp_path / "run")
 

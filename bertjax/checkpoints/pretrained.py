@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ import jax
 
 from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
-from bertjax.config.parse import from_config_dict, to_dict
+from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
 _LOG = logging.getLogger(__name__)
-
-_ROUNDED_UP = 128  # to a multiple of this the rows of a vocabulary may be rounded up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Pretrained:
     config: Config  # of the run; of an imported model only `model` and the task of pairs mean something
     params: Any  # nested dict of NumPy arrays
     tokenizer: Tokenizer
-    tokenizer_files: dict[str, str]  # name → base64
+    tokenizer_files: Mapping[str, str]  # name → base64
     step: int
     task: TaskMetadata | None = None  # None: it is not fine-tuned
     sentence: SentenceMetadata | None = None  # None: unknown
@@ -74,7 +72,7 @@ def save(directory: str | Path, model: Pretrained) -> Path:
     try:
         store.write_params(target, model.params, _meta(model))
         (directory / "tokenizer").mkdir()
-        store.write_tokenizer(_meta(model), directory / "tokenizer")
+        store.write_tokenizer(model.tokenizer_files, directory / "tokenizer")
     except BaseException as error:
         for made in ("checkpoints", "tokenizer"):  # half of a model would be in the way of the next try
             shutil.rmtree(directory / made, ignore_errors=True)
@@ -102,15 +100,9 @@ def overwrite(directory: str | Path, model: Pretrained) -> Path:
     return target
 
 
-def _meta(model: Pretrained) -> dict[str, Any]:
-    meta = {
-        "seed": model.config.seed,
-        "config": json.loads(json.dumps(to_dict(model.config))),
-        "corpus": None,
-        "tokenizer": {"hash": model.tokenizer.hash(), "files": model.tokenizer_files},
-    }
-    meta |= {"task": model.task.to_dict()} if model.task else {}
-    return meta | ({"sentence": dataclasses.asdict(model.sentence)} if model.sentence else {})
+def _meta(model: Pretrained) -> CheckpointMeta:
+    tokenizer = StoredTokenizer(model.tokenizer.hash(), model.tokenizer_files)
+    return CheckpointMeta(model.config, tokenizer, task=model.task, sentence=model.sentence)
 
 
 def from_workdir(workdir: Path) -> Pretrained:
@@ -135,17 +127,17 @@ def from_checkpoint(path: Path) -> Pretrained:
     """
     params, meta = store.read_params(path)
     with tempfile.TemporaryDirectory() as folder:
-        store.write_tokenizer(meta, Path(folder))
+        store.write_tokenizer(meta.tokenizer.files, Path(folder))
         tokenizer = load_tokenizer(folder)
     return Pretrained(
         path=path,
-        config=_as_trained(from_config_dict(meta["config"]), meta["step"]),
+        config=_as_trained(meta.config, meta.step),
         params=params,
         tokenizer=tokenizer,
-        tokenizer_files=meta["tokenizer"]["files"],
-        step=meta["step"],
-        task=TaskMetadata.from_dict(meta["task"]) if "task" in meta else None,
-        sentence=SentenceMetadata(**meta["sentence"]) if "sentence" in meta else None,
+        tokenizer_files=meta.tokenizer.files,
+        step=meta.step,
+        task=meta.task,
+        sentence=meta.sentence,
     )
 
 

@@ -1,15 +1,16 @@
 """Checkpoints: Orbax, asynchronous, behind one thin module.
 
-`DIR/STEP/` holds three items: `params`, `optimizer`, and `meta`, a JSON of all that is needed to read the other two
-alone (step, seed, config, the tokenizer's files, the corpus fingerprint, a checksum an array).
+`DIR/STEP/` holds three items: `params`, `optimizer`, and `meta` (meta.py), all that is needed to read the other two
+alone.
 A checkpoint that cannot be read, or whose arrays fail their checksums, is moved to `DIR.broken/`, never deleted.
 """
 
 import base64
+import dataclasses
 import errno
-import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bertjax.checkpoints.checksums import checksums
+from bertjax.checkpoints.meta import CheckpointMeta, decode_meta, encode_meta
+from bertjax.decoding import DecodingError
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
 
@@ -46,7 +49,7 @@ class CheckpointWriter:
             ),
         )
 
-    def save(self, step: int, params: Any, optimizer: Any, meta: dict[str, Any]) -> None:
+    def save(self, step: int, params: Any, optimizer: Any, meta: CheckpointMeta) -> None:
         """Starts to save; waits for the save before. Does nothing if `step` is saved already.
 
         Raises:
@@ -58,7 +61,7 @@ class CheckpointWriter:
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(params),
             optimizer=ocp.args.StandardSave(optimizer),
-            meta=ocp.args.JsonSave(_sealed(meta | {"step": step, "checksums": sums})),
+            meta=ocp.args.JsonSave(encode_meta(dataclasses.replace(meta, step=step, checksums=sums))),
         )
         try:
             saved = self._manager.save(step, args=args, force=True)
@@ -105,7 +108,7 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(entry.name) for entry in Path(directory).iterdir() if entry.name.isdigit() and entry.is_dir())
 
 
-def latest_meta(directory: Path) -> dict[str, Any] | None:
+def latest_meta(directory: Path) -> CheckpointMeta | None:
     """The meta of the last checkpoint whose meta can be read, None where there is none."""
     for step in reversed(steps(directory)):
         try:
@@ -115,7 +118,7 @@ def latest_meta(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def restore_latest(directory: Path, params: Any, optimizer: Any) -> tuple[Any, Any, dict[str, Any]] | None:
+def restore_latest(directory: Path, params: Any, optimizer: Any) -> tuple[Any, Any, CheckpointMeta] | None:
     """(params, optimizer, meta) of the last readable checkpoint, or None where there never was one.
 
     `params` and `optimizer` are trees of `jax.ShapeDtypeStruct` with the shardings to restore to. Broken checkpoints
@@ -149,7 +152,7 @@ def restore_latest(directory: Path, params: Any, optimizer: Any) -> tuple[Any, A
     return None
 
 
-def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, CheckpointMeta]:
     """(params, optimizer, meta) of one checkpoint, which all processes find whole, or all find broken."""
     broken = None
     try:
@@ -159,11 +162,11 @@ def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, d
         broken = error
     if not processes.everywhere(broken is None):
         raise broken or BrokenCheckpoint("another process cannot read it")
-    _compare(jax.device_get(_all_sums(*restored)), meta["checksums"])
+    _compare(jax.device_get(_all_sums(*restored)), meta.checksums)
     return *restored, meta
 
 
-def read_params(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
+def read_params(checkpoint: Path) -> tuple[Any, CheckpointMeta]:
     """(params as NumPy arrays, meta) of one checkpoint, `DIR/STEP`.
 
     Raises:
@@ -172,12 +175,12 @@ def read_params(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
     checkpoint = Path(checkpoint).absolute()
     meta = read_meta(checkpoint)
     params = _read_item(checkpoint, "params", None)
-    expected = {name: value for name, value in meta["checksums"].items() if name.startswith("params/")}
+    expected = {name: value for name, value in meta.checksums.items() if name.startswith("params/")}
     _compare(jax.device_get(checksums({"params": params})), expected)
     return jax.tree.map(np.asarray, params), meta
 
 
-def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
+def write_params(checkpoint: Path, params: Any, meta: CheckpointMeta) -> None:
     """Writes a checkpoint `DIR/STEP` of parameters alone, as an import makes it; nothing may be there yet.
 
     Raises:
@@ -189,30 +192,29 @@ def write_params(checkpoint: Path, params: Any, meta: dict[str, Any]) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(checkpoint / "params", params)
-        sealed = _sealed(meta | {"step": int(checkpoint.name), "checksums": sums})
-        (checkpoint / "meta" / "metadata").write_text(json.dumps(sealed))
+        meta = dataclasses.replace(meta, step=int(checkpoint.name), checksums=sums)
+        (checkpoint / "meta" / "metadata").write_text(json.dumps(encode_meta(meta)))
     except Exception as error:
         raise UserError(
             f"cannot write {checkpoint}: {_reason(error)}; put that right or choose another folder"
         ) from error
 
 
-def read_meta(checkpoint: Path) -> dict[str, Any]:
+def read_meta(checkpoint: Path) -> CheckpointMeta:
     """The `meta` of one checkpoint, its own checksum verified.
 
     Raises:
       BrokenCheckpoint: it is missing or not as it was written.
+      UserError: it is whole, but not of this bertjax.
     """
     path = Path(checkpoint) / "meta" / "metadata"
     try:
-        meta = json.loads(path.read_bytes())
-        sealed = meta == _sealed({key: value for key, value in meta.items() if key != "sha256"})
-    except (OSError, ValueError, AttributeError) as error:
+        return decode_meta(path.read_bytes(), path)
+    except OSError as error:
         _refuse_what_no_file_causes(Path(checkpoint), error)
         raise BrokenCheckpoint(f"its meta cannot be read: {_reason(error)}") from error
-    if not sealed:
-        raise BrokenCheckpoint("its meta fails its checksum")
-    return meta
+    except DecodingError as error:
+        raise BrokenCheckpoint(f"its meta is damaged: {error.problem}") from error
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:
@@ -221,20 +223,14 @@ def tokenizer_files(folder: Path) -> dict[str, str]:
     return {path.name: base64.b64encode(path.read_bytes()).decode("ascii") for path in files}
 
 
-def write_tokenizer(meta: dict[str, Any], folder: Path) -> None:
-    """Writes the tokenizer that a checkpoint carries into an existing folder."""
-    for name, content in meta["tokenizer"]["files"].items():
+def write_tokenizer(files: Mapping[str, str], folder: Path) -> None:
+    """Writes a tokenizer's files, as `tokenizer_files` returns them, into an existing folder."""
+    for name, content in files.items():
         (Path(folder) / Path(name).name).write_bytes(base64.b64decode(content))
 
 
 def _all_sums(params: Any, optimizer: Any) -> dict[str, jax.Array]:
     return checksums({"params": params, "optimizer": optimizer})
-
-
-def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
-    """`meta` as it reads back from JSON, with the SHA-256 of its canonical form."""
-    canonical = json.dumps(meta, sort_keys=True)
-    return json.loads(canonical) | {"sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:

@@ -3,6 +3,9 @@
 import dataclasses
 import math
 
+from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, Range, setting
+from bertjax.config.validation import require
+
 MASKING_UNITS = ("token", "word", "span")
 PAIR_TASKS = ("next_sentence", "sentence_order")
 
@@ -11,12 +14,19 @@ PAIR_TASKS = ("next_sentence", "sentence_order")
 class MaskingConfig:
     """Which tokens are predicted, and what stands in their place."""
 
-    rate: float = 0.15
-    mask: float = 0.8  # share of the chosen that becomes [MASK]
-    random: float = 0.1  # share that becomes a random token; the rest stays as it is
-    max_predictions: int = 0  # a sequence; 0: rate × length, rounded up to a multiple of 4
-    unit: str = "token"  # token, word (whole-word masking), span (n-grams of whole words)
-    max_span: int = 3  # words in the longest span; P(n) ∝ 1/n
+    rate: float = setting(0.15, "Fraction of tokens to predict.", Range(above=0, at_most=1))
+    mask_prob: float = setting(0.8, "Fraction of the chosen tokens that become [MASK].", FRACTION)
+    random_prob: float = setting(0.1, "Fraction that become a random token; the rest stay unchanged.", FRACTION)
+    max_predictions: int = setting(
+        0, "Predictions per sequence; 0: rate × length, up to a multiple of 4.", NON_NEGATIVE
+    )
+    unit: str = setting("token", "Masked together: a token, the tokens of a word, or a span of words.", MASKING_UNITS)
+    max_span: int = setting(3, "Words in the longest span; P(n) ∝ 1/n for n words.", AT_LEAST_ONE)
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict one another."""
+        both = self.mask_prob + self.random_prob
+        require(both <= 1 + 1e-9, "masking.mask_prob + masking.random_prob", both, "at most 1")
 
     def predictions(self, length: int, packing: int = 0) -> int:
         """The number of prediction slots of a row of `length` tokens: 20 at 128, 80 at 512.
@@ -34,7 +44,7 @@ class Sequencing:
     """How documents are cut into sequences; `Config.sequencing` puts it together."""
 
     pairs: str = "next_sentence"  # or "sentence_order"; "": single segments
-    short_sequences: float = 0.1
+    short_seq_prob: float = 0.1
     full_sentences: bool = False
     packing: int = 0  # sequences a row holds at most; 0: one, padded
 

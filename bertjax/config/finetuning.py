@@ -7,11 +7,13 @@ import dataclasses
 import itertools
 from typing import Any
 
-from bertjax.config.layout import DTYPES, LayoutConfig, MeshConfig
-from bertjax.config.model import POOLINGS
+from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Range, Resume, same_setting, setting
+from bertjax.config.layout import LayoutConfig, MeshConfig
+from bertjax.config.model import POOLINGS, ModelConfig
 from bertjax.config.optimizer import SCHEDULES, OptimizerConfig
 from bertjax.config.parse import checked
-from bertjax.config.validation import one_of, require, validate_machine, validate_optimizer
+from bertjax.config.pretraining import Config, DistillationConfig
+from bertjax.config.validation import require
 
 FEATURES = ("last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetuning.py describes them
 
@@ -20,80 +22,112 @@ FEATURES = ("last", "concat_last_4", "weighted_sum")  # as bertjax/model/finetun
 class UpdateConfig:
     """AdamW's constants; the rates are the sweep's."""
 
-    schedule: str = "linear"  # linear, cosine, constant
-    warmup: float = 0.1  # share of the steps
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-6
-    bias_correction: bool = True  # without it small sets often fail (Mosbach et al. 2020, arXiv:2006.04884)
-    weight_decay: float = 0.01  # not for biases and LayerNorm
-    clip_norm: float = 1.0  # global gradient norm; 0 does not clip
-    layer_decay: float = 1.0  # the rate of each layer over that of the layer above it; 1: the same for all
+    schedule: str = setting("linear", "Decay of the learning rate.", tuple(name for name in SCHEDULES if name != "wsd"))
+    warmup: float = setting(0.1, "Steps of linear warm-up, as a fraction of a run's steps.", Range(at_least=0, below=1))
+    beta1: float = same_setting(0.9, OptimizerConfig, "beta1")
+    beta2: float = same_setting(0.999, OptimizerConfig, "beta2")
+    eps: float = same_setting(1e-6, OptimizerConfig, "eps")
+    # Without it small data sets often fail (Mosbach et al. 2020, arXiv:2006.04884).
+    bias_correction: bool = same_setting(True, OptimizerConfig, "bias_correction")
+    weight_decay: float = same_setting(0.01, OptimizerConfig, "weight_decay")
+    clip_norm: float = same_setting(1.0, OptimizerConfig, "clip_norm")
+    layer_decay: float = setting(
+        1.0, "Learning rate of each layer over that of the layer above.", Range(above=0, at_most=1)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class SentenceConfig:
-    """Texts that are read apart, each to a vector of its own (Reimers & Gurevych 2019, arXiv:1908.10084)."""
+    """Texts that are encoded separately, each to one vector (Reimers & Gurevych 2019, arXiv:1908.10084)."""
 
-    apart: bool = False  # read the two texts of a regression or classification apart; retrieval always does
-    pooling: str = "mean"  # of the tokens' last states, [CLS] and [SEP] included: mean, cls, max
-    normalize: bool = False  # to length 1; the cosine does so in any case
-    scale: float = 20.0  # retrieval: of cosines as scores
-    lowest: float = 0.0  # similarity: the label that stands for the cosine 0
-    highest: float = 5.0  # similarity: the label that stands for the cosine 1
+    apart: bool = setting(
+        False, "Encode the two texts of a regression or classification separately, as retrieval does."
+    )
+    pooling: str = setting("mean", "Pooling of the last hidden states, [CLS] and [SEP] included.", POOLINGS)
+    normalize: bool = setting(False, "Scale vectors to length 1; the cosine does so in any case.")
+    scale: float = setting(20.0, "Retrieval: factor from cosines to logits.", POSITIVE)
+    lowest: float = setting(0.0, "Similarity: label at cosine 0.")
+    highest: float = setting(5.0, "Similarity: label at cosine 1.")
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict one another."""
+        require(self.highest > self.lowest, "sentence.highest", self.highest, "larger than sentence.lowest")
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskDistillation:
     """What the model learns from a larger one that is fine-tuned for the same task."""
 
-    teacher: str = ""  # its workdir, checkpoint or exported folder; none: no distillation
-    temperature: float = 2.0  # of both models' scores
-    soft_weight: float = 0.5  # of the divergence from the teacher's scores; the rest is the task's own loss
+    teacher: str = setting("", "The teacher's workdir, checkpoint or exported folder; empty: no distillation.")
+    temperature: float = same_setting(2.0, DistillationConfig, "temperature")
+    soft_weight: float = setting(
+        0.5, "Weight of the divergence from the teacher's predictions; the rest is the task's own loss.", FRACTION
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Files (.csv, .tsv, .jsonl; for tagging also .txt and .conll; each also .gz) and their columns."""
 
-    train: str = ""
-    dev: str = ""
-    test: str = ""
-    text: str = "text"
-    second: str = ""  # column of a second text; "": there is one text only; for retrieval of the text to be found
-    negative: str = ""  # retrieval: column of a text that is not to be found; "": there are only those of other rows
-    label: str = "label"
+    train: str = setting("", "File of the train split, in data_dir.")
+    dev: str = setting("", "File of the dev split.")
+    test: str = setting("", "File of the test split.")
+    text: str = setting("text", "Column of the text.")
+    second: str = setting("", "Column of a second text (retrieval: of the text to be found); empty: single texts.")
+    negative: str = setting("", "Retrieval: column of a hard negative; empty: only in-batch negatives.")
+    label: str = setting("label", "Column of the label.")
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """A sweep over learning_rates × epochs × seeds, of which the best on the dev split is kept."""
 
-    task: str = ""  # a name of tasks/registry.py
-    data_dir: str = ""  # the folder with the task's files, or tfds
-    table: Table = dataclasses.field(default_factory=Table)  # for tasks table/…: files and columns
-    init_from: str = ""  # a workdir, a checkpoint, a Hugging Face or TF1 folder; "random:FOLDER" only takes its shape
-    learning_rates: tuple[float, ...] = (5e-5,)
-    epochs: tuple[int, ...] = (3,)
-    seeds: tuple[int, ...] = (0,)
-    batch: int = 32  # examples a step, over all devices
-    length: int = 128  # tokens a row, at most
-    stride: int = 64  # span: tokens of a passage that two windows share
-    question_length: int = 64  # span: tokens of a question, at most
-    answer_length: int = 30  # span: tokens of an answer, at most
-    train_examples: int = 0  # only the first ones; 0: all
-    features: str = ""  # freeze the encoder and train a head on last, concat_last_4 or weighted_sum of its layers
-    features_memory: float = 16.0  # GB of the host's memory that features may take
-    patience: int = 0  # stop after so many epochs without a better dev score and take the best; 0: run to the end
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    dtype: str = "auto"
-    optimizer: UpdateConfig = dataclasses.field(default_factory=UpdateConfig)
-    sentence: SentenceConfig = dataclasses.field(default_factory=SentenceConfig)
-    distillation: TaskDistillation = dataclasses.field(default_factory=TaskDistillation)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    layout: LayoutConfig = dataclasses.field(default_factory=LayoutConfig)
-    log_every: int = 50  # steps
+    # Of data_dir and init_from the digests are compared instead of the paths.
+    task: str = setting("", "Name of the task, e.g. glue/sst2.")
+    data_dir: str = setting("", "Folder with the task's files, or tfds.", resume=Resume.FREE)
+    table: Table = setting(Table, "Files and columns of tasks table/….")
+    init_from: str = setting(
+        "",
+        'Workdir, checkpoint, Hugging Face or TF1 folder to start from; "random:FOLDER" takes only its shape.',
+        resume=Resume.FREE,
+    )
+    learning_rates: tuple[float, ...] = setting((5e-5,), "Peaks of the learning rate to try.", POSITIVE, Resume.FREE)
+    epochs: tuple[int, ...] = setting((3,), "Numbers of epochs to try.", AT_LEAST_ONE, Resume.FREE)
+    seeds: tuple[int, ...] = setting((0,), "Seeds to try.", Range(at_least=0, below=2**32), Resume.FREE)
+    batch: int = setting(32, "Examples per step, over all devices.", AT_LEAST_ONE)
+    length: int = setting(128, "Most tokens per row.", Range(at_least=8))
+    stride: int = setting(64, "Span: tokens of a passage shared by two windows.", NON_NEGATIVE)
+    question_length: int = setting(64, "Span: most tokens of a question.", AT_LEAST_ONE)
+    answer_length: int = setting(30, "Span: most tokens of an answer.", AT_LEAST_ONE)
+    train_examples: int = setting(0, "Train on the first examples only; 0: on all.", NON_NEGATIVE)
+    features: str = setting(
+        "", "Freeze the encoder and train a head on these features; empty: train all.", ("", *FEATURES)
+    )
+    features_memory: float = setting(16.0, "GB of host memory that features may take.", POSITIVE, Resume.FREE)
+    patience: int = setting(0, "Epochs without a better dev score before a run stops; 0: it never does.", NON_NEGATIVE)
+    hidden_dropout_prob: float = same_setting(0.1, ModelConfig, "hidden_dropout_prob")
+    attention_probs_dropout_prob: float = same_setting(0.1, ModelConfig, "attention_probs_dropout_prob")
+    dtype: str = same_setting("auto", Config, "dtype")
+    optimizer: UpdateConfig = setting(UpdateConfig, "Update of parameters.")
+    sentence: SentenceConfig = setting(SentenceConfig, "Texts that are encoded separately.")
+    distillation: TaskDistillation = setting(TaskDistillation, "Loss against a teacher's outputs.")
+    mesh: MeshConfig = same_setting(MeshConfig, Config, "mesh")
+    layout: LayoutConfig = same_setting(LayoutConfig, Config, "layout")
+    log_every: int = same_setting(50, Config, "log_every")
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict one another."""
+        require(self.task != "", "task", self.task, "the name of a task, e.g. glue/sst2")
+        require(self.init_from != "", "init_from", self.init_from, "the folder of a model to start from")
+        for name in ("learning_rates", "epochs", "seeds"):
+            values = getattr(self, name)
+            require(len(values) > 0, name, values, "a tuple with at least one number")
+            require(len(set(values)) == len(values), name, values, "without repetitions")
+        if self.features:
+            teacher, decay = self.distillation.teacher, self.optimizer.layer_decay
+            require(not teacher, "distillation.teacher", teacher, "left out with config.features")
+            rule = "1 with config.features, which trains no layer"
+            require(decay == 1, "optimizer.layer_decay", decay, rule)
 
     def runs(self) -> list["Run"]:
         """All runs of the sweep, in order."""
@@ -121,51 +155,10 @@ def from_config_dict(config_dict: Any) -> FinetuneConfig:
     Raises:
       UserError: an unknown key (the nearest known one is named), a value of another type or out of range.
     """
-    return checked(FinetuneConfig, config_dict, _validate)
+    return checked(FinetuneConfig, config_dict)
 
 
 def optimizer_config(config: UpdateConfig) -> OptimizerConfig:
     """The same for the optimizers of pre-training, without rate and warm-up, which a run gives."""
     shared = {field.name for field in dataclasses.fields(OptimizerConfig)}
     return OptimizerConfig(**{name: value for name, value in dataclasses.asdict(config).items() if name in shared})
-
-
-def _validate(config: FinetuneConfig) -> None:
-    require(config.task != "", "task", config.task, "the name of a task, e.g. glue/sst2")
-    require(config.init_from != "", "init_from", config.init_from, "the folder of a model to start from")
-    for name in ("learning_rates", "epochs", "seeds"):
-        values = getattr(config, name)
-        require(len(values) > 0, name, values, "a tuple with at least one number")
-        require(len(set(values)) == len(values), name, values, "without repetitions")
-        positive = min(values) >= 0 if name == "seeds" else min(values) > 0
-        require(positive, name, values, "of positive numbers")
-    require(max(config.seeds) < 2**32, "seeds", config.seeds, "under 2**32")
-    for name in ("batch", "answer_length", "question_length", "log_every"):
-        require(getattr(config, name) >= 1, name, getattr(config, name), "1 or larger")
-    require(config.length >= 8, "length", config.length, "8 or larger")
-    for name in ("train_examples", "patience", "stride"):
-        require(getattr(config, name) >= 0, name, getattr(config, name), "0 or larger")
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        require(0 <= getattr(config, name) < 1, name, getattr(config, name), "at least 0 and under 1")
-    one_of("dtype", config.dtype, DTYPES)
-    validate_machine(config.mesh, config.layout)
-    if config.features:
-        one_of("features", config.features, FEATURES)
-    require(config.features_memory > 0, "features_memory", config.features_memory, "larger than 0")
-    sentence = config.sentence
-    one_of("sentence.pooling", sentence.pooling, POOLINGS)
-    require(sentence.scale > 0, "sentence.scale", sentence.scale, "larger than 0")
-    require(sentence.highest > sentence.lowest, "sentence.highest", sentence.highest, "larger than sentence.lowest")
-    distillation = config.distillation
-    require(distillation.temperature > 0, "distillation.temperature", distillation.temperature, "larger than 0")
-    weight = distillation.soft_weight
-    require(0 <= weight <= 1, "distillation.soft_weight", weight, "from 0 to 1")
-    taught = config.features and distillation.teacher
-    require(not taught, "distillation.teacher", distillation.teacher, "left out with config.features")
-    update = config.optimizer
-    one_of("optimizer.schedule", update.schedule, tuple(name for name in SCHEDULES if name != "wsd"))
-    validate_optimizer(optimizer_config(update))
-    require(0 <= update.warmup < 1, "optimizer.warmup", update.warmup, "at least 0 and under 1")
-    require(0 < update.layer_decay <= 1, "optimizer.layer_decay", update.layer_decay, "larger than 0, at most 1")
-    decays = config.features and update.layer_decay < 1
-    require(not decays, "optimizer.layer_decay", update.layer_decay, "1 with config.features, which trains no layer")

@@ -2,9 +2,13 @@
 
 import dataclasses
 
+from bertjax.config.fields import AT_LEAST_ONE, Range, setting
+from bertjax.config.validation import require
+
 DTYPES = ("auto", "float32", "bfloat16")
 REMAT = ("none", "bert", "dots", "full")
-ATTENTION = ("auto", "xla", "cudnn", "splash")
+ATTENTION_IMPLS = ("auto", "xla", "cudnn", "splash")
+_DEVICES = Range(at_least=1, special=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,17 +18,26 @@ class MeshConfig:
     Outermost first: neighbouring devices have the fastest links, and tensor parallelism talks most.
     """
 
-    data: int = -1  # replicas of everything, which share the batch
-    fsdp: int = 1  # these share the batch as well, and store a part of parameters and optimizer state each
-    sequence: int = 1  # each computes a stretch of every sequence
-    tensor: int = 1  # each computes some heads, MLP columns and vocabulary entries
+    data: int = setting(-1, "Replicas of all parameters, which share the batch.", _DEVICES)
+    fsdp: int = setting(1, "Devices that share the batch and shard parameters and optimizer state.", _DEVICES)
+    sequence: int = setting(1, "Devices that share each sequence, a stretch each.", _DEVICES)
+    tensor: int = setting(1, "Devices that share attention heads, MLP columns and the vocabulary.", _DEVICES)
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict one another."""
+        sizes = dataclasses.asdict(self)
+        require(list(sizes.values()).count(-1) <= 1, "mesh", sizes, "-1 at one axis only")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig:
     """How the same mathematics is laid out on the machine."""
 
-    unroll: int = 1  # layers a scan step; num_hidden_layers unrolls them all
-    remat: str = "none"  # what the backward pass computes again to save memory: none, bert, dots, full
-    accumulation: int = 1  # parts of a batch that a step computes one after the other
-    attention: str = "auto"  # xla (the plain path), cudnn (NVIDIA), splash (TPU); auto: what is there and can do it
+    unroll: int = setting(1, "Layers per scan step; num_hidden_layers unrolls them all.", AT_LEAST_ONE)
+    remat: str = setting("none", "What the backward pass recomputes to save memory.", REMAT)
+    accumulation: int = setting(1, "Microbatches per step, computed one after the other.", AT_LEAST_ONE)
+    attention_impl: str = setting(
+        "auto",
+        "Attention: xla (plain), cudnn (NVIDIA), splash (TPU); auto: the fastest that supports it.",
+        ATTENTION_IMPLS,
+    )

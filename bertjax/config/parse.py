@@ -1,14 +1,14 @@
-"""The one conversion of an `ml_collections.ConfigDict` to the frozen dataclasses of config.py.
+"""The one conversion of an `ml_collections.ConfigDict` to the frozen dataclasses of this package.
 
 Inside bertjax nothing sees a ConfigDict: commands call `from_config_dict` once, at the edge.
 """
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin
 
-from bertjax.config.pretraining import Config, Phase
+from bertjax.config.pretraining import Config
 from bertjax.config.validation import validate
 from bertjax.errors import UserError
 
@@ -21,18 +21,18 @@ def from_config_dict(config_dict: Any) -> Config:
     Raises:
       UserError: an unknown key (the nearest known one is named), a value of another type or out of range.
     """
-    return checked(Config, config_dict, validate)
+    return checked(Config, config_dict)
 
 
-def checked(cls: type[T], config_dict: Any, check: Callable[[T], None]) -> T:
-    """The `cls` of a ConfigDict or plain dict, after `check`, which raises UserError for values out of range.
+def checked(cls: type[T], config_dict: Any) -> T:
+    """The validated `cls` of a ConfigDict or plain dict.
 
     Raises:
-      UserError: as `build`, or what `check` raises.
+      UserError: as `build` and `validate`.
     """
     values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else config_dict
     config = build(cls, values, "config")
-    check(config)
+    validate(config)
     return config
 
 
@@ -61,15 +61,13 @@ def build(cls: type, values: Any, path: str) -> Any:
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
     """`value` as a field of type `kind`."""
-    if kind == tuple[Phase, ...]:
-        if not isinstance(value, (tuple, list)):
-            raise UserError(f"{path} is {value!r}; it must be a tuple of dicts with {', '.join(_names(Phase))}")
-        return tuple(build(Phase, phase, f"{path}[{i}]") for i, phase in enumerate(value))
-    if kind in (tuple[int, ...], tuple[float, ...]):
-        items = kind.__args__[0]
-        if not isinstance(value, (tuple, list)) or any(type(item) not in (int, items) for item in value):
-            raise UserError(f"{path} is {value!r}; it must be a tuple of {'whole ' * (items is int)}numbers")
-        return tuple(map(items, value))
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        section, whole = dataclasses.is_dataclass(item), "whole " * (item is int)
+        if not isinstance(value, (tuple, list)) or not (section or all(type(one) in (int, item) for one in value)):
+            needed = f"dicts with {', '.join(_names(item))}" if section else f"{whole}numbers"
+            raise UserError(f"{path} is {value!r}; it must be a tuple of {needed}")
+        return tuple(_convert(item, one, f"{path}[{index}]") for index, one in enumerate(value))
     if dataclasses.is_dataclass(kind):
         return build(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

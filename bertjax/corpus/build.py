@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from bertjax.corpus import format, shard_worker
+from bertjax.corpus.manifest import MANIFEST, ShardInfo, write_manifest
 from bertjax.corpus.selection import Selection, emitted, select
 from bertjax.errors import UserError
 from bertjax.storage.files import claimed, write_text
@@ -103,7 +104,7 @@ def build(
     plan = _plan(sources, options)
     with claimed(directory, "another prepare is writing here", "--output"):
         selection = _begin(directory, sources, options, plan, progress)
-        complete = (directory / format.MANIFEST).is_file()
+        complete = (directory / MANIFEST).is_file()
         if not complete:
             _write_shards(directory, sources, options, selection, processes, progress)
         tokenizer = load_tokenizer(directory / "tokenizer")
@@ -113,7 +114,7 @@ def build(
                 _write_manifest(directory, sources, options, summary, tokenizer.hash())
             except OSError as error:
                 raise UserError(
-                    f"{directory / format.MANIFEST}: cannot be written ({error.strerror}); "
+                    f"{directory / MANIFEST}: cannot be written ({error.strerror}); "
                     "make room or set it right, then run the same command again to go on"
                 ) from error
         return summary
@@ -269,7 +270,7 @@ def _is_finished(directory: Path, name: str) -> bool:
     return shard is None or (path.is_file() and path.stat().st_size == shard.bytes)
 
 
-def _records(directory: Path, split: str) -> list[tuple[format.ShardInfo | None, shard_worker.Counts]]:
+def _records(directory: Path, split: str) -> list[tuple[ShardInfo | None, shard_worker.Counts]]:
     names = (format.shard_name(split, number) for number in itertools.count())
     found = (shard_worker.read_record(directory / "build", name) for name in names)
     return list(itertools.takewhile(lambda record: record is not None, found))
@@ -290,7 +291,7 @@ def _write_manifest(
 ) -> None:
     if not summary.splits["train"].documents:
         raise UserError(f"{directory}: no document has any text once it is cleaned; give other sources")
-    format.write_manifest(
+    write_manifest(
         directory,
         shards={split: [shard for shard, _ in _records(directory, split) if shard] for split in format.SPLITS},
         vocab_size=summary.vocab_size,

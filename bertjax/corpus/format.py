@@ -20,30 +20,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bertjax.corpus.manifest import MANIFEST, ShardInfo, read_manifest
 from bertjax.errors import UserError
 from bertjax.storage.files import write_text, written_whole
 
-FORMAT = "bertjax corpus"
-VERSION = 1
-MANIFEST = "corpus.json"
 SPLITS = ("train", "heldout")
 # Arrow's list offsets are int32.
 MAX_SHARD_TOKENS = 2**31 - 1
 # What opening has found whole: shard name -> `_state` of the file and its SHA-256.
 _VERIFIED = Path("cache", "verified.json")
 _SHARD_TYPES = {pa.list_(pa.list_(pa.uint16())), pa.list_(pa.list_(pa.uint32()))}
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardInfo:
-    """What the manifest says of one shard: file name, size in bytes, SHA-256 of the file (hex) and its counts."""
-
-    name: str
-    bytes: int
-    sha256: str
-    documents: int
-    sentences: int
-    tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,44 +90,6 @@ def write_shard(
         )
 
 
-def write_manifest(
-    directory: Path,
-    *,
-    shards: Mapping[str, Sequence[ShardInfo]],
-    vocab_size: int,
-    tokenizer_hash: str,
-    statistics: Mapping[str, Any],
-) -> None:
-    """Writes `corpus.json`, the last act of preparing: from here on the directory is a corpus.
-
-    Args:
-      directory: the corpus; all shards lie in it already.
-      shards: for each split ("train", "heldout") its shards in order.
-      vocab_size: number of ids of the tokenizer.
-      tokenizer_hash: identity of the tokenizer that made the ids.
-      statistics: anything JSON; kept as it is, not part of the fingerprint.
-    """
-    directory = Path(directory)
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "vocab_size": int(vocab_size),
-        "tokenizer_hash": tokenizer_hash,
-        "shards": {split: [dataclasses.asdict(info) for info in infos] for split, infos in shards.items()},
-    }
-    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    counts = {
-        split: {
-            "documents": sum(info.documents for info in infos),
-            "sentences": sum(info.sentences for info in infos),
-            "tokens": sum(info.tokens for info in infos),
-        }
-        for split, infos in shards.items()
-    }
-    manifest = {**content, "counts": counts, "fingerprint": fingerprint, "statistics": dict(statistics)}
-    write_text(directory / MANIFEST, json.dumps(manifest, indent=1))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
     """One split of a corpus, memory-mapped. Open it with `Corpus.open`.
@@ -186,8 +134,8 @@ class Corpus:
             truncated or changed.
         """
         directory = Path(directory)
-        manifest = _read_manifest(directory)
-        infos = _shard_infos(manifest, split)
+        manifest = read_manifest(directory)
+        infos = manifest.shards.get(split, ())
         if not infos or not sum(info.documents for info in infos):
             remedy = "with --heldout above 0, " if split == "heldout" else ""
             raise UserError(
@@ -200,10 +148,10 @@ class Corpus:
         return cls(
             directory=directory,
             split=split,
-            fingerprint=manifest["fingerprint"],
-            tokenizer_hash=manifest["tokenizer_hash"],
-            vocab_size=manifest["vocab_size"],
-            statistics=manifest["statistics"],
+            fingerprint=manifest.fingerprint,
+            tokenizer_hash=manifest.tokenizer_hash,
+            vocab_size=manifest.vocab_size,
+            statistics=manifest.statistics,
             shards=shards,
             document_bases=_bases(info.documents for info in infos),
             sentence_bases=_bases(info.sentences for info in infos),
@@ -251,41 +199,11 @@ def verify(directory: str | Path) -> None:
       UserError: names the first shard that is missing, truncated or changed, and what to do.
     """
     directory = Path(directory)
-    manifest = _read_manifest(directory)
-    infos = [info for split in manifest["shards"] for info in _shard_infos(manifest, split)]
+    manifest = read_manifest(directory)
+    infos = [info for split in manifest.shards.values() for info in split]
     for info in infos:
         _check_size(directory, info)
     _check_hashes(directory, infos)
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; make a corpus with python -m bertjax.prepare")
-    if not path.is_file():
-        raise UserError(
-            f"{directory}: not a corpus, or one whose preparation has not ended ({MANIFEST} is missing); "
-            f"run python -m bertjax.prepare --output={directory}"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}); prepare the corpus again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: not the manifest of a corpus; make one with python -m bertjax.prepare")
-    if manifest.get("version") != VERSION:
-        raise UserError(
-            f"{path}: format version {manifest.get('version')}, but this bertjax reads version {VERSION}; "
-            "prepare the corpus again, or use the bertjax that made it"
-        )
-    missing = {"fingerprint", "tokenizer_hash", "vocab_size", "statistics", "shards"} - manifest.keys()
-    if missing:
-        raise UserError(f"{path}: damaged (no {', '.join(sorted(missing))}); prepare the corpus again")
-    return manifest
-
-
-def _shard_infos(manifest: dict[str, Any], split: str) -> list[ShardInfo]:
-    return [ShardInfo(**entry) for entry in manifest["shards"].get(split, [])]
 
 
 def _check_size(directory: Path, info: ShardInfo) -> None:

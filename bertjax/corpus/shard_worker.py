@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.corpus import format
+from bertjax.corpus.manifest import ShardInfo
 from bertjax.errors import UserError
 from bertjax.storage.files import write_text
 from bertjax.text import sentences
@@ -142,13 +143,13 @@ def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[D
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_record(records: Path, name: str) -> tuple[format.ShardInfo | None, Counts] | None:
+def read_record(records: Path, name: str) -> tuple[ShardInfo | None, Counts] | None:
     """What was written about a finished shard (no ShardInfo where all its documents were empty), or None."""
     path = records / f"{name}.json"
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
-    info = format.ShardInfo(**content["shard"]) if content["shard"] else None
+    info = ShardInfo(**content["shard"]) if content["shard"] else None
     return info, Counts(**content["counts"])
 
 
@@ -174,7 +175,7 @@ def _do(task: Task, settings: Settings) -> Done:
     return Done(len(task), counts.bytes)
 
 
-def _write_shard(task: Task, settings: Settings) -> tuple[format.ShardInfo | None, Counts]:
+def _write_shard(task: Task, settings: Settings) -> tuple[ShardInfo | None, Counts]:
     tokenizer = _tokenizer(settings.directory / "tokenizer")
     document_ends, lengths, tokens, counts = [], [], [], Counts()
     for texts in _batches(task, settings):

@@ -6,7 +6,6 @@ folder with it is whole.
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -14,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bertjax.corpus.format import MANIFEST, file_sha256
+from bertjax.corpus.format import file_sha256
+from bertjax.corpus.manifest import MANIFEST, ShardInfo, decode_manifest
 from bertjax.errors import UserError, first_line
 from bertjax.storage.files import locked, written_whole
 
@@ -37,8 +37,8 @@ def local(corpus: str) -> Path:
     with _errors_explained(corpus):
         files, root = fsspec.url_to_fs(corpus)
         manifest = files.cat_file(f"{root}/{MANIFEST}")
-        content = json.loads(manifest)
-        fingerprint, shards = content["fingerprint"], content["shards"]
+    content = decode_manifest(manifest, f"{corpus}/{MANIFEST}")
+    fingerprint = content.fingerprint
     if not re.fullmatch("[0-9a-f]{64}", fingerprint):
         raise UserError(f"{corpus}/{MANIFEST}: damaged (no fingerprint); prepare the corpus again")
     folder = Path(os.environ.get("BERTJAX_CACHE") or Path.home() / ".cache/bertjax") / "corpora" / fingerprint[:16]
@@ -48,7 +48,7 @@ def local(corpus: str) -> Path:
             if not (folder / MANIFEST).exists():
                 for leftover in folder.glob(".*.tmp"):  # of a staging that was killed
                     leftover.unlink()
-                for shard in (shard for split in shards.values() for shard in split):
+                for shard in (shard for split in content.shards.values() for shard in split):
                     _copy_shard(files, root, folder, shard)
                 for source in files.ls(f"{root}/tokenizer", detail=False):
                     _copy(files, source, folder / "tokenizer" / PurePosixPath(source).name)
@@ -57,16 +57,16 @@ def local(corpus: str) -> Path:
     return folder
 
 
-def _copy_shard(files: Any, root: str, folder: Path, shard: dict[str, Any]) -> None:
-    target = folder / PurePosixPath(shard["name"]).name
+def _copy_shard(files: Any, root: str, folder: Path, shard: ShardInfo) -> None:
+    target = folder / PurePosixPath(shard.name).name
     if target.exists():
         return  # from a staging that was ended
-    _LOG.info(f"staging {shard['name']} ({shard['bytes'] / 1e6:,.1f} MB) in {folder}")
+    _LOG.info(f"staging {shard.name} ({shard.bytes / 1e6:,.1f} MB) in {folder}")
     with written_whole(target) as temporary:
-        files.get_file(f"{root}/{shard['name']}", str(temporary))
-        if file_sha256(temporary) != shard["sha256"]:
+        files.get_file(f"{root}/{shard.name}", str(temporary))
+        if file_sha256(temporary) != shard.sha256:
             raise UserError(
-                f"{root}/{shard['name']}: damaged, there or on its way: it fails its checksum; "
+                f"{root}/{shard.name}: damaged, there or on its way: it fails its checksum; "
                 "run the same command again, or copy the corpus there again"
             )
 

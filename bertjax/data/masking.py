@@ -168,8 +168,8 @@ def _replace(
     original = input_ids.reshape(-1)[places]
     draw = rng.uniform(rng.bits(rng.bits(keys, 1)[:, None], units))
     masked = input_ids.copy()
-    masked.reshape(-1)[places[used & (draw < masking.mask)]] = vocabulary.mask_id
-    row, slot = np.nonzero(used & (draw >= masking.mask) & (draw < masking.mask + masking.random))
+    masked.reshape(-1)[places[used & (draw < masking.mask_prob)]] = vocabulary.mask_id
+    row, slot = np.nonzero(used & (draw >= masking.mask_prob) & (draw < masking.mask_prob + masking.random_prob))
     random = rng.integers(rng.bits(rng.bits(keys, 2)[row], positions[row, slot]), len(vocabulary.ordinary_ids))
     masked.reshape(-1)[places[row, slot]] = vocabulary.ordinary_ids[random]
     return masked, Predictions(positions, np.where(used, original, 0), used.astype(np.float32))

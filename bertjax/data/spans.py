@@ -130,7 +130,7 @@ def _walk(
     number = 0
     while len(begins):
         draws = rng.bits(keys, number)
-        sizes = np.minimum(_targets(draws, longest, sequencing.short_sequences), ends - begins)
+        sizes = np.minimum(_targets(draws, longest, sequencing.short_seq_prob), ends - begins)
         starts = np.minimum(covered, ends - sizes)
         if sequencing.pairs:
             part, covered = _pairs(starts, sizes, covered, offsets, draws, sequencing.pairs)
@@ -146,10 +146,10 @@ def _walk(
     return np.concatenate(parts)
 
 
-def _targets(draws: np.ndarray, longest: int, short_sequences: float) -> np.ndarray:
+def _targets(draws: np.ndarray, longest: int, short_seq_prob: float) -> np.ndarray:
     """int64 [documents]: the tokens that each next example wants."""
     targets = np.full(len(draws), longest, np.int64)
-    short = np.flatnonzero(rng.uniform(rng.bits(draws, 0)) < short_sequences)
+    short = np.flatnonzero(rng.uniform(rng.bits(draws, 0)) < short_seq_prob)
     targets[short] = _SHORTEST + rng.integers(rng.bits(draws[short], 1), longest - _SHORTEST + 1)
     return targets
 
@@ -193,7 +193,7 @@ def _walk_sentences(
         covered = np.where(whole, behind[sentence], limits)
         left = np.flatnonzero(covered < last)
         covered, last, keys = covered[left], last[left], keys[left]
-        short = sequencing.short_sequences
+        short = sequencing.short_seq_prob
     return np.concatenate(parts)
 
 

@@ -17,8 +17,9 @@ import jax
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.finetuning import FinetuneConfig, Run, SentenceConfig
-from bertjax.config.parse import to_dict
+from bertjax.config.parse import build, to_dict
 from bertjax.config.pretraining import Config, Phase
+from bertjax.config.resume import resume_conflict
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, report
 from bertjax.finetuning.sweep import Result, Sweep
@@ -189,18 +190,14 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
             raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
         return
     try:
-        before = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}); use a new --workdir") from error
-    now = json.loads(json.dumps(to_dict(config)))
-    free = {"learning_rates", "epochs", "seeds", "mesh", "layout", "log_every", "features_memory"}
-    free |= {"data_dir", "init_from"}  # what lies there is compared
-    for key in sorted((before.keys() | now.keys()) - free):
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"{workdir} holds a sweep with config.{key}={before.get(key)!r}, not {now.get(key)!r}; "
-                "give that value again, or a new --workdir"
-            )
+        before = build(FinetuneConfig, json.loads(path.read_bytes()), "config")
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} cannot be read as a sweep's ({error}); use a new --workdir") from error
+    conflict = resume_conflict(before, config)
+    if conflict:
+        raise UserError(
+            f"{workdir} holds a sweep with another config.{conflict}; give that value again, or a new --workdir"
+        )
 
 
 def _check_same_data(now: dict[str, str], workdir: Path) -> None:

@@ -217,7 +217,7 @@ def make_setup(config: FinetuneConfig, task: Task, shape: ModelConfig, tokenizer
         "dtype": compute_dtype(config.dtype),
         "unroll": config.layout.unroll,
         "remat": config.layout.remat,
-        "attention": config.layout.attention,
+        "attention": config.layout.attention_impl,
     }
     count = {"span": 2}.get(task.kind) or len(task.labels) or 1
     if task.kind in APART:

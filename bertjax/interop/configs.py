@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bertjax.config.model import ACTIVATIONS, ModelConfig
-from bertjax.config.validation import validate_model
+from bertjax.config.validation import validate
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.parameter_map import CLASSES, class_name, position_offset
@@ -141,7 +141,7 @@ def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
     places = config.max_position_embeddings - position_offset(config, pad_id)
     config = dataclasses.replace(config, max_position_embeddings=places)
     try:
-        validate_model(config)
+        validate(config, "model.")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config

@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax.checkpoints import store
+from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.data import PAIR_TASKS
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
@@ -74,27 +75,19 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
     return config, params, task
 
 
-def export_model(
-    config: ModelConfig,
-    params: Mapping[str, Any],
-    tokenizer_folder: str | Path | None,
-    output: str | Path,
-    pad_id: int = 0,
-    task: TaskMetadata | None = None,
-    sentence: SentenceMetadata | None = None,
-) -> None:
-    """Writes a folder that `transformers` loads, as the class for pre-training of `config.model_type`.
+def export_model(model: Pretrained, output: str | Path) -> None:
+    """Writes a folder that `transformers` loads, as the class for pre-training of `model.config.model.model_type`.
 
-    With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A model that is fine-tuned for
-    a `task` (`name`, `kind`, `labels`) is written as the class of its kind, see `names.CLASSES`. The weights are f32
-    and equal to the bit; `tokenizer_folder`'s files are copied beside them. The folder appears only when it is whole.
-    `sentence`, by default the task's, is how texts become vectors; where that is
-    known, `sentence-transformers` loads the folder too.
+    With a pooler this is BertForPreTraining or AlbertForPreTraining, else …ForMaskedLM. A fine-tuned model is written
+    as the class of its task's kind, see `parameter_map.CLASSES`. The weights are f32 and equal to the bit, beside them
+    are the tokenizer's files. The folder appears only when it is whole. Where the model knows how texts become vectors,
+    `sentence-transformers` loads the folder too.
 
     Raises:
       UserError: `output` is there already and not empty, or cannot be written, or `transformers` has no such model.
     """
     output = Path(output).absolute()
+    config, params, task, pad_id = model.config.model, model.params, model.task, model.tokenizer.pad_id
     features = task.features if task else ""
     if features not in ("", "last"):
         raise UserError(f"the model is feature-based ({features}), which transformers has no class for; use last")
@@ -111,16 +104,13 @@ def export_model(
             (whole / "config.json").write_text(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-            how = sentence or (task.sentence if task else None)
+            how = model.sentence or (task.sentence if task else None)
             if how or (task and task.kind in APART):
                 how = how or SentenceMetadata()
                 limited = task.limits.length if task and task.limits else config.max_position_embeddings
                 length = how.length or limited
                 sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
-            if tokenizer_folder is not None:
-                for path in sorted(Path(tokenizer_folder).iterdir()):
-                    if path.is_file():
-                        shutil.copyfile(path, whole / path.name)
+            store.write_tokenizer(model.tokenizer_files, whole)
             if output.exists():
                 output.rmdir()
             whole.rename(output)

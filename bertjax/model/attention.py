@@ -109,7 +109,7 @@ class SelfAttention(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype
-    kernel: str = "xla"  # or what else config.layout.attention may be
+    kernel: str = "xla"  # or what else config.layout.attention_impl may be
     platform: str = ""  # of `kernels.Request`; "": that of the devices in use
     local: bool = False  # whether it sees the config's window only
 

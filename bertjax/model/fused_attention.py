@@ -48,7 +48,7 @@ def choose(asked: str, request: Request) -> str:
         return kernel if worth and _obstacle(kernel, request) is None else "xla"
     obstacle = _obstacle(asked, request)
     if obstacle:
-        raise UserError(f"config.layout.attention is {asked!r}, which {obstacle}; 'auto' and 'xla' always work")
+        raise UserError(f"config.layout.attention_impl is {asked!r}, which {obstacle}; 'auto' and 'xla' always work")
     return asked
 
 

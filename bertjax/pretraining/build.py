@@ -1,7 +1,6 @@
 """A pre-training run put together: its objective, optimizer, batches and state, from a config and a corpus."""
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from jax.sharding import Mesh
 
 from bertjax.arrays.trees import named_leaves
 from bertjax.checkpoints import pretrained, store
+from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.config.model import ModelConfig
-from bertjax.config.parse import from_config_dict, to_dict
-from bertjax.config.pretraining import Config, Phase, resume_conflict
+from bertjax.config.pretraining import Config, Phase
+from bertjax.config.resume import resume_conflict
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
@@ -44,7 +44,7 @@ def make_objective(config: Config) -> Objective:
         dtype=compute_dtype(config.dtype),
         unroll=config.layout.unroll,
         remat=config.layout.remat,
-        attention=config.layout.attention,
+        attention=config.layout.attention_impl,
     )
     if config.distillation.teacher:
         return distillation.objective(config, model)
@@ -63,7 +63,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
 
     Raises:
-      UserError: config.layout.attention asks for one that cannot.
+      UserError: config.layout.attention_impl asks for one that cannot.
     """
     request = fused_attention.Request(
         platform=fused_attention.platform(mesh.devices.flat[0]),
@@ -76,7 +76,7 @@ def attention_kernel(config: Config, phase: Phase, mesh: Mesh) -> str:
     model = config.model
     windows = {model.attention_window if model.is_local(layer) else 0 for layer in range(model.num_hidden_layers)}
     asked = [dataclasses.replace(request, window=window) for window in windows]
-    return " and ".join(sorted({fused_attention.choose(config.layout.attention, one) for one in asked}))
+    return " and ".join(sorted({fused_attention.choose(config.layout.attention_impl, one) for one in asked}))
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -134,18 +134,10 @@ def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStru
     return batch
 
 
-def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teacher: str) -> dict[str, Any]:
+def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teacher: str) -> CheckpointMeta:
     """What a checkpoint of this run says about itself, beside its step and checksums; `teacher` is a fingerprint."""
-    return {
-        "seed": config.seed,
-        "config": json.loads(json.dumps(to_dict(config))),
-        "corpus": corpus.fingerprint,
-        "teacher": teacher,
-        "tokenizer": {
-            "hash": tokenizer.hash(),
-            "files": store.tokenizer_files(corpus.directory / "tokenizer"),
-        },
-    }
+    files = store.tokenizer_files(corpus.directory / "tokenizer")
+    return CheckpointMeta(config, StoredTokenizer(tokenizer.hash(), files), corpus.fingerprint, teacher)
 
 
 def restore_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: TrainState) -> TrainState | None:
@@ -160,7 +152,7 @@ def restore_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, abs
     if restored is None:
         return None
     params, optimizer, meta = restored
-    step = put(np.int32(meta["step"]), abstract.step.sharding)
+    step = put(np.int32(meta.step), abstract.step.sharding)
     return TrainState(step=step, params=params, optimizer=optimizer)
 
 
@@ -193,32 +185,25 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in named_leaves(params).items()}
 
 
-def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, meta: dict[str, Any] | None) -> None:
+def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, meta: CheckpointMeta | None) -> None:
     if meta is None:
         return
-    conflict = resume_conflict(from_config_dict(meta["config"]), config, meta["step"])
+    conflict = resume_conflict(meta.config, config, meta.step)
     if conflict:
         raise UserError(
             f"{workdir} holds a run with another config.{conflict}; give that value again, or a new --workdir"
         )
-    if meta["tokenizer"]["hash"] != corpus.tokenizer_hash:
+    if meta.tokenizer.hash != corpus.tokenizer_hash:
         raise UserError(f"{workdir} holds a run with another tokenizer than {corpus.directory}; use a new --workdir")
-    if not _same_teacher(meta, config, teacher):
+    if meta.teacher != teacher:
         raise UserError(
             f"{workdir} holds a run with another teacher than config.distillation.teacher "
             f"({config.distillation.teacher or 'none'}); give that one again, or a new --workdir"
         )
-    if meta["corpus"] != corpus.fingerprint:
+    if meta.corpus != corpus.fingerprint:
         raise UserError(
             f"{workdir} holds a run on another corpus than {corpus.directory}; give that one, or a new --workdir"
         )
-
-
-def _same_teacher(meta: dict[str, Any], config: Config, teacher: str) -> bool:
-    if "teacher" in meta:
-        return meta["teacher"] == teacher
-    # Checkpoints from before there was this fingerprint know only where the teacher lay.
-    return meta["config"].get("distillation", {}).get("teacher", "") == config.distillation.teacher
 
 
 def count_parameters(config: ModelConfig, params: Any) -> int:

@@ -66,7 +66,7 @@ def teacher_forward(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[Te
         pairs="",
         dtype=compute_dtype(config.dtype),
         unroll=config.layout.unroll,
-        attention=config.layout.attention,
+        attention=config.layout.attention_impl,
         states=True,
     )
     host = {name: teacher.params[name] for name in _READ}

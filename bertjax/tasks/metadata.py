@@ -39,18 +39,3 @@ class TaskMetadata:
     features: str = ""  # of a frozen encoder; "": the whole model is fine-tuned
     sentence: SentenceMetadata | None = None  # of texts that are encoded on their own
     run: Mapping[str, Any] | None = None  # of the sweep: its settings and scores
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` reads, of JSON types."""
-        return dataclasses.asdict(self) | {"labels": list(self.labels)}
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> "TaskMetadata":
-        """The metadata of a dict as `to_dict` gives it, also with only some of the keys."""
-        limits, sentence = values.get("limits"), values.get("sentence")
-        parts = {
-            "labels": tuple(values.get("labels", ())),
-            "limits": None if limits is None else TokenLimits(**limits),
-            "sentence": None if sentence is None else SentenceMetadata(**sentence),
-        }
-        return TaskMetadata(**dict(values) | parts)

@@ -165,13 +165,11 @@ def tfds_builder(name: str, directory: str = "") -> Any:
     """A dataset's TFDS builder, kept off the accelerators; `directory` is where prepared data lies, "" for TFDS's own.
 
     Raises:
-      UserError: TFDS is not installed, or does not know the name.
+      UserError: TFDS does not know the name.
     """
     host_tensorflow.load()
-    try:
-        import tensorflow_datasets
-    except ImportError as error:
-        raise UserError("tfds: needs tensorflow-datasets; pip install tensorflow-datasets") from error
+    import tensorflow_datasets
+
     try:
         return tensorflow_datasets.builder(name, data_dir=directory or None)
     except Exception as error:  # tfds has no common class for an unknown name, an unknown version and no network

@@ -157,6 +157,25 @@ def test_what_is_no_corpus_is_refused(small, manifest, message):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content["shards"]["train"][1].update(bytes="7"), r"shards\.train\[1\]\.bytes: Expected `int`"),
+        (lambda content: content["shards"]["heldout"][0].pop("sha256"), r"shards\.heldout\[0\].*`sha256`"),
+        (lambda content: content["shards"].update(test=[]), r"unknown key shards\.test"),
+        (lambda content: content.update(seed=1), "unknown key seed"),
+    ],
+)
+def test_a_manifest_with_other_fields_is_refused_with_the_place(small, edit, message):
+    content = json.loads((small / "corpus.json").read_text())
+    edit(content)
+    (small / "corpus.json").write_text(json.dumps(content))
+    for read in (Corpus.open, format.verify):
+        with pytest.raises(UserError, match=rf"corpus\.json: damaged \(.*{message}.*\); prepare") as error:
+            read(small)
+        assert "\n" not in str(error.value)
+
+
 def test_missing_directory_and_split(tmp_path, small):
     with pytest.raises(UserError, match="no such directory"):
         Corpus.open(tmp_path / "nowhere")

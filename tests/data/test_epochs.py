@@ -49,7 +49,7 @@ def test_only_the_newest_epochs_stay_but_all_counts(directory):
         {"sequencing": Sequencing(pairs="")},
         {"sequencing": Sequencing(pairs="sentence_order")},
         {"sequencing": Sequencing(pairs="", full_sentences=True)},
-        {"sequencing": Sequencing(short_sequences=0.5)},
+        {"sequencing": Sequencing(short_seq_prob=0.5)},
     ],
 )
 def test_other_arguments_have_other_plans(directory, other):

@@ -7,6 +7,7 @@ from bertjax.config.data import Sequencing
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
+from bertjax.corpus.manifest import write_manifest
 from bertjax.data.heldout import heldout_batches, unigram_entropy
 from bertjax.data.pipeline import row_format
 from bertjax.data.spans import examples
@@ -74,7 +75,7 @@ def test_unigram_entropy_of_a_large_corpus_is_that_of_a_sample(tmp_path):
     """More than the tokens that are counted: the answer is that of all of them, but for chance."""
     ids = np.random.default_rng(0).choice(np.arange(5, 8), 70 * 2**20, p=[0.7, 0.2, 0.1]).astype(np.uint16)
     shard = format.write_shard(tmp_path / "train-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids)
-    format.write_manifest(
+    write_manifest(
         tmp_path, shards={"train": [shard], "heldout": [shard]}, vocab_size=8, tokenizer_hash="x", statistics={}
     )
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))

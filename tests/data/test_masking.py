@@ -101,7 +101,7 @@ def test_random_tokens_are_uniform_and_never_special(result):
 
 
 def test_shares_are_as_configured(batch):
-    input_ids, predictions, used = masked(batch, MaskingConfig(mask=0.3, random=0.0))
+    input_ids, predictions, used = masked(batch, MaskingConfig(mask_prob=0.3, random_prob=0.0))
     new = np.take_along_axis(input_ids, predictions.positions, axis=1)[used]
     assert_share(int((new == synthetic.MASK).sum()), len(new), 0.3)
     assert np.all((new == synthetic.MASK) | (new == predictions.ids[used]))
@@ -146,7 +146,7 @@ def test_whole_words_only(batch, unit):
 
 
 def test_the_draw_is_for_the_word(batch):
-    input_ids, predictions, used = masked(batch, MaskingConfig(unit="word", random=0.0))
+    input_ids, predictions, used = masked(batch, MaskingConfig(unit="word", random_prob=0.0))
     words = words_of(batch)
     changed = np.zeros(batch.input_ids.shape, bool)
     changed[np.nonzero(used)[0], predictions.positions[used]] = True

@@ -106,7 +106,7 @@ def test_random_segments_begin_at_any_sentence_of_the_other_documents(tmp_path):
 def test_random_segments_fill_up_where_few_sentences_leave_room(tmp_path):
     synthetic.write(tmp_path, {"train": [[[[5]] * 9 + [[6] * 20]] * 100]})
     corpus = Corpus.open(tmp_path)
-    plan = np.concatenate([examples(corpus, 64, 0, epoch, Sequencing(short_sequences=0)) for epoch in range(20)])
+    plan = np.concatenate([examples(corpus, 64, 0, epoch, Sequencing(short_seq_prob=0)) for epoch in range(20)])
     assert np.array_equal(read(corpus, plan, 64).second, plan["second"])
 
 

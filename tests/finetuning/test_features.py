@@ -21,6 +21,7 @@ from bertjax.tasks.examples import ChoiceExample, Task
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.registry import open_task
 from tests.support.batches import SMALL, random_batch
+from tests.support.models import from_parts
 
 WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list", "string"]
 
@@ -59,7 +60,8 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
     shapes = jax.eval_shape(lambda: FinetuningModel(shape, "tagging", 2).init(jax.random.key(0), batch)["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
-    export_model(shape, params, None, tmp_path / "export", task=TaskMetadata("", "tagging", ("a", "b")))
+    task = TaskMetadata("", "tagging", ("a", "b"))
+    export_model(from_parts(shape, params, task=task), tmp_path / "export")
     theirs = transformers.BertModel.from_pretrained(tmp_path / "export")
     with torch.no_grad():
         tensors = {name: torch.tensor(array) for name, array in batch.items()}
@@ -113,7 +115,7 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
     predicted = predictor.load(tmp_path / "run")([list(dev.examples[0].words)])[0]["labels"]
     assert predicted == [setup.task.labels[label] for label in found[0].value]
     with pytest.raises(UserError, match="is feature-based"):
-        export_model(kept.config.model, kept.params, None, tmp_path / "export", task=kept.task)
+        export_model(kept, tmp_path / "export")
 
 
 @pytest.mark.parametrize(

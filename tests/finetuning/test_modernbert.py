@@ -14,6 +14,7 @@ from bertjax.finetuning.task_model import open_setup
 from bertjax.interop.huggingface import export_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, random_batch
+from tests.support.models import from_parts
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(20)), "good", "bad"]
 
@@ -34,7 +35,7 @@ def config(tmp_path_factory):
     shape = dataclasses.replace(FAMILIES["modernbert"], vocab_size=len(PIECES), num_hidden_layers=3)
     batch = random_batch(shape, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(shape, "").init(jax.random.key(1), batch)["params"])()
-    export_model(shape, params, folder / "tokenizer", folder / "model")
+    export_model(from_parts(shape, params, folder / "tokenizer"), folder / "model")
     return FinetuneConfig(
         task="table/classification",
         data_dir=str(folder),

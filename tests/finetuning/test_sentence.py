@@ -175,11 +175,7 @@ def test_search_finds_what_numpy_finds(similar, tmp_path):
 
 def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tmp_path):
     model = load_model(similar[1])
-    model.tokenizer.save(tmp_path / "tokenizer")
-    task = dataclasses.replace(model.task, sentence=SentenceMetadata("max", normalize=True))
-    export_model(
-        model.config.model, model.params, tmp_path / "tokenizer", tmp_path / "out", model.tokenizer.pad_id, task
-    )
+    export_model(dataclasses.replace(model, sentence=SentenceMetadata("max", normalize=True)), tmp_path / "out")
     modules = json.loads((tmp_path / "out/modules.json").read_text())
     assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Normalize"]
     settings = json.loads((tmp_path / "out/1_Pooling/config.json").read_text())

@@ -113,7 +113,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")
     assert again["best"] == results["best"]
     assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
-    with pytest.raises(UserError, match=r"config\.batch=16, not 8"):
+    with pytest.raises(UserError, match=r"another config\.batch \(was 16, now 8\)"):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
 
 

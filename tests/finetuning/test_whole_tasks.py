@@ -178,10 +178,7 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     )
 
     # An export does not know the windows: all that the model reads, or what is asked for.
-    kept.tokenizer.save(tmp_path / "tokenizer")
-    export_model(
-        kept.config.model, kept.params, tmp_path / "tokenizer", tmp_path / "out", kept.tokenizer.pad_id, kept.task
-    )
+    export_model(kept, tmp_path / "out")
     there = load_model(tmp_path / "out")
     asks = dataclasses.replace(config_of(config), task="squad/v2.0")
     assert evaluation.open_scoring(there, asks, None).limits.length == 64

@@ -21,6 +21,7 @@ from bertjax.pretraining import build
 from bertjax.tasks.examples import KINDS
 from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES, SMALL, random_batch
+from tests.support.models import from_parts
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##a"]
 TASKS = {
@@ -60,7 +61,7 @@ def export(tokenizer_folder, tmp_path):
 
     def write(kind: str, config: ModelConfig = SMALL):
         task = task_of(kind)
-        export_model(config, random_params(task, config), tokenizer_folder, tmp_path / kind, task=task)
+        export_model(from_parts(config, random_params(task, config), tokenizer_folder, task), tmp_path / kind)
         return tmp_path / kind
 
     return write
@@ -137,7 +138,7 @@ def test_a_fine_tuned_folder_becomes_a_checkpoint_that_knows_its_task(export, tm
     pretrained.save(tmp_path / "run", loaded)
     saved = load_model(tmp_path / "run")
     assert saved.task == loaded.task
-    export_model(saved.config.model, saved.params, None, tmp_path / "back", task=saved.task)
+    export_model(saved, tmp_path / "back")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("tagging", "back"))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
@@ -153,7 +154,7 @@ def test_a_tokenizer_of_another_model_is_refused(export):
 def test_a_tokenizer_of_a_far_smaller_model_is_refused(tmp_path, said):
     shape = dataclasses.replace(SMALL, vocab_size=300)
     task = task_of("regression")
-    export_model(shape, random_params(task, shape), None, tmp_path / "out", task=task)
+    export_model(from_parts(shape, random_params(task, shape), task=task), tmp_path / "out")
     for pieces, remark in ((120, None), (160, "is it the model's own?"), (300, "")):
         (tmp_path / "out/vocab.txt").write_text("\n".join([*PIECES, *map(str, range(pieces - len(PIECES)))]) + "\n")
         said.clear()

@@ -16,6 +16,7 @@ from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, SMALL, random_batch
+from tests.support.models import from_parts
 
 
 def random_params(pairs: str = "next_sentence", config: ModelConfig = SMALL) -> dict:
@@ -31,7 +32,7 @@ def random_params(pairs: str = "next_sentence", config: ModelConfig = SMALL) -> 
 
 @pytest.fixture
 def folder(tmp_path):
-    export_model(SMALL, random_params(), None, tmp_path / "model")
+    export_model(from_parts(SMALL, random_params()), tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -68,7 +69,7 @@ def test_export_through_transformers_and_back_is_the_identity(family, pairs, nam
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
     params = random_params(pairs, shape)
-    export_model(shape, params, None, tmp_path / "a", pad_id=3)
+    export_model(from_parts(shape, params, pad_id=3), tmp_path / "a")
     model, info = getattr(transformers, name).from_pretrained(tmp_path / "a", output_loading_info=True)
     assert not any(info.values()), info
     assert model.config.architectures == [name]
@@ -97,14 +98,14 @@ def test_export_through_transformers_and_back_is_the_identity(family, pairs, nam
 )
 def test_what_transformers_has_no_class_for_is_refused(config, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        export_model(config, random_params("next_sentence", config), None, tmp_path / "out")
+        export_model(from_parts(config, random_params("next_sentence", config)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_tokenizer_files_travel_along(tmp_path):
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "vocab.txt").write_text("[PAD]\n")
-    export_model(SMALL, random_params(), tmp_path / "tokenizer", tmp_path / "out")
+    export_model(from_parts(SMALL, random_params(), tmp_path / "tokenizer"), tmp_path / "out")
     assert (tmp_path / "out" / "vocab.txt").read_text() == "[PAD]\n"
 
 
@@ -265,11 +266,13 @@ def test_bad_folders_are_refused(folder, damage, message):
 def test_nothing_is_overwritten(folder):
     before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
     with pytest.raises(UserError, match="there already"):
-        export_model(SMALL, random_params(), None, folder)
+        export_model(from_parts(SMALL, random_params()), folder)
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
+    """A file of the tokenizer has a name that no file system takes."""
+    model = dataclasses.replace(from_parts(SMALL, random_params()), tokenizer_files={"x" * 300: ""})
     with pytest.raises(UserError, match="cannot write"):
-        export_model(SMALL, random_params(), tmp_path / "no-tokenizer", tmp_path / "out")
+        export_model(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

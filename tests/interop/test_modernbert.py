@@ -15,6 +15,7 @@ from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from configs import modern_base
 from tests.support.batches import FAMILIES, random_batch
+from tests.support.models import from_parts
 
 SMALL = FAMILIES["modernbert"]
 # As published, but for what says nothing of the mathematics.
@@ -167,7 +168,7 @@ def test_the_encoder_alone_comes_in_without_its_prefix(tmp_path, said):
     transformers = pytest.importorskip("transformers")
     batch = random_batch(SMALL, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(SMALL, "").init(jax.random.key(1), batch)["params"])()
-    export_model(SMALL, params, None, tmp_path / "whole")
+    export_model(from_parts(SMALL, params), tmp_path / "whole")
     transformers.ModernBertModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "encoder")
     said.clear()
     config, found, task = import_model(tmp_path / "encoder")

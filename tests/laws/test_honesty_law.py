@@ -1,13 +1,18 @@
 """Law 7: an unknown config key is an error, and another corpus, tokenizer or mathematics is no way to resume."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 
-from bertjax.config.parse import from_config_dict
-from bertjax.config.pretraining import Config, Phase, resume_conflict
+from bertjax.config.finetuning import FinetuneConfig
+from bertjax.config.layout import LayoutConfig, MeshConfig
+from bertjax.config.parse import from_config_dict, to_dict
+from bertjax.config.pretraining import Config, Phase
+from bertjax.config.resume import resume_conflict
 from bertjax.errors import UserError
+from bertjax.finetuning.run import finetune
 from bertjax.pretraining.run import train
 from tests.support.commands import run
 
@@ -39,6 +44,28 @@ def test_resuming_may_change_logging_and_later_steps_but_not_the_mathematics():
     rewarmed = dataclasses.replace(saved, phases=(saved.phases[0], Phase(100_000, 512, 256, learning_rate=1e-4)))
     assert resume_conflict(saved, rewarmed, step=900_000) is None
     assert "phases" in resume_conflict(saved, rewarmed, step=900_001)
+
+
+def test_a_sweep_may_get_other_runs_places_and_layouts_but_no_other_mathematics():
+    saved = FinetuneConfig(task="glue/cola", init_from="runs/base")
+    free = {"data_dir": "moved", "init_from": "moved", "learning_rates": (1e-4,), "epochs": (4,), "seeds": (1, 2)}
+    free |= {"mesh": MeshConfig(fsdp=8), "layout": LayoutConfig(accumulation=2), "log_every": 7, "features_memory": 1.0}
+    assert resume_conflict(saved, dataclasses.replace(saved, **free)) is None
+    others = {field.name: getattr(saved, field.name) for field in dataclasses.fields(saved) if field.name not in free}
+    for name, value in others.items():
+        if dataclasses.is_dataclass(value):
+            inner = dataclasses.fields(value)[0].name
+            value, name = dataclasses.replace(value, **{inner: "changed"}), f"{name}.{inner}"
+        else:
+            value = "changed"
+        new = dataclasses.replace(saved, **{name.split(".")[0]: value})
+        assert resume_conflict(saved, new).startswith(f"{name} (was "), name
+
+
+def test_a_workdir_of_no_sweep_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(Config())))
+    with pytest.raises(UserError, match=r"config\.json cannot be read as a sweep's \(unknown key config\.corpus"):
+        finetune(FinetuneConfig(task="glue/cola", init_from="runs/base"), tmp_path)
 
 
 def _other_model(config, **changes):

@@ -41,13 +41,21 @@ def test_kernels_of_attention_change_no_number(kernel, results):
     check_the_same(results[layouts.PLAIN], results[kernel])
 
 
-@pytest.mark.parametrize("family", layouts.FAMILY)
-def test_layout_law_of_the_family(family, results):
+@pytest.mark.parametrize("case", [*layouts.FAMILY, layouts.PACKED, layouts.TAUGHT])
+def test_layout_law_of_the_family_of_packed_rows_and_of_a_teacher(case, results):
     """Ten steps with dropout, all axes and all layouts at once."""
-    check_the_same(results[family], results[layouts.EVERYTHING.format(family)])
+    check_the_same(results[case], results[layouts.EVERYTHING.format(case)])
 
 
-def check_the_same(one, other):
+@pytest.mark.parametrize("optimizer", layouts.OPTIMIZERS)
+def test_layout_law_of_optimizers(optimizer, results):
+    """Ten steps with dropout, parameters and optimizer state sharded over fsdp and tensor."""
+    # A gradient that differs in its last bit may round a moment of 8 bits to its other neighbour, 0.4 % away.
+    bound = 1e-4 if optimizer == "bfloat16 state" else 1e-5
+    check_the_same(results[optimizer], results[layouts.SHARDED.format(optimizer)], bound)
+
+
+def check_the_same(one, other, bound=1e-5):
     """Losses, the first gradients and the parameters at the end."""
     assert one.keys() == other.keys() - {"sent"}
     np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
@@ -56,7 +64,7 @@ def check_the_same(one, other):
     for key in gradients:
         assert norm([other[key] - one[key]]) <= 1e-5 * norm([one[key]]) + 1e-7 * whole, key
     params = [key for key in one if key.startswith("params/")]
-    assert norm(other[key] - one[key] for key in params) <= 1e-5 * norm(one[key] for key in params)
+    assert norm(other[key] - one[key] for key in params) <= bound * norm(one[key] for key in params)
 
 
 # In bytes of one device, all times together. On a CPU a gradient that is stored in parts is reduced whole.

@@ -53,7 +53,7 @@ def corpus(tmp_path_factory):
 def test_packed_and_padded_rows_give_the_same_losses_and_gradients(family, corpus):
     pairs = TASKS.get(family, "")
     config = dataclasses.replace(FAMILIES[family], vocab_size=synthetic.VOCAB_SIZE, max_position_embeddings=LENGTH)
-    sequencing = Sequencing(pairs, short_sequences=0.8, packing=5)
+    sequencing = Sequencing(pairs, short_seq_prob=0.8, packing=5)
     vocabulary = synthetic.vocabulary()
     made = Stream(corpus, vocabulary, RowFormat(LENGTH, MaskingConfig(), sequencing), 0, "phase 0")
     packed = made.batch(np.arange(6))

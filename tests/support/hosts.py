@@ -14,6 +14,7 @@ import numpy as np
 
 from bertjax import cli
 from bertjax.checkpoints import store
+from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.config.layout import LayoutConfig, MeshConfig
 from bertjax.config.model import ModelConfig
 from bertjax.config.optimizer import OptimizerConfig
@@ -102,12 +103,12 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
     if write:
         state, _ = train(init_state(objective, optimizer, batch, mesh, seed=3), 0, 2)
         writer = store.CheckpointWriter(folder, keep_last=1, keep_every=0)
-        writer.save(2, state.params, state.optimizer, {})
+        writer.save(2, state.params, state.optimizer, CheckpointMeta(config, StoredTokenizer("", {})))
         writer.close()
     else:
         abstract = abstract_state(objective, optimizer, batch, mesh)
         params, moments, meta = store.restore_latest(folder, abstract.params, abstract.optimizer)
-        number = put(np.int32(meta["step"]), abstract.step.sharding)
+        number = put(np.int32(meta.step), abstract.step.sharding)
         state = TrainState(number, params, moments)
     return train(state, 2, 2 + STEPS)[1]
 

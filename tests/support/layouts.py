@@ -7,6 +7,8 @@ what their programs send as well.
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from bertjax.config.model import ModelConfig
 from bertjax.model.partitioning import state_shardings
@@ -35,13 +37,23 @@ PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
 # Without dropout, at a length that the kernel can: (mesh, layout); the first is what the others are compared with.
 PLAIN = "plain attention"
 KERNELS = {
-    PLAIN: (None, {"attention": "xla"}),
-    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention": "splash", "remat": "bert"}),
+    PLAIN: (None, {"attention_impl": "xla"}),
+    "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention_impl": "splash", "remat": "bert"}),
 }
 # Of shared layers, and of layers that are not alike, with windows in blocks: one device, and everything at once.
 FAMILY = ("albert", "modernbert")
 EVERYTHING = "{}, all axes and layouts"
 AXES, LAYOUT = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}, {"accumulation": 2, "remat": "bert", "unroll": 2}
+# Every optimizer beside AdamW in f32: on one device, and with its state sharded in both ways.
+OPTIMIZERS = {
+    "lamb": {"name": "lamb"},
+    "stable_adamw": {"name": "stable_adamw"},
+    "muon": {"name": "muon"},
+    "bfloat16 state": {"name": "adamw", "state_dtype": "bfloat16"},
+}
+SHARDED = "{}, fsdp 4 x tensor 2"
+# Rows of several sequences, and a teacher: on one device, and everything at once.
+PACKED, TAUGHT = "packed rows", "a teacher"
 # Sizes that the meshes divide.
 SIZES = {
     "vocab_size": 97,  # padded
@@ -53,10 +65,22 @@ SIZES = {
 }
 
 
-def main(output: str) -> None:
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    import numpy as np
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training, and how it is laid out."""
 
+    model: ModelConfig
+    length: int = LENGTH
+    axes: dict[str, int] | None = None  # None: one device
+    layout: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    packing: int = 0
+    teacher: ModelConfig | None = None
+
+
+def groups() -> list[dict[str, Case]]:
+    """Cases that must agree; the first of each group is what the others are compared with."""
+    from tests.support import synthetic
     from tests.support.batches import FAMILIES, SMALL
 
     bert = dataclasses.replace(SMALL, **SIZES, max_position_embeddings=LENGTH)
@@ -65,82 +89,137 @@ def main(output: str) -> None:
     )
     albert = dataclasses.replace(FAMILIES["albert"], **SIZES, embedding_size=16, num_hidden_layers=4)
     modern = dataclasses.replace(FAMILIES["modernbert"], **SIZES, num_hidden_layers=5)
-    groups = [
-        (bert, LENGTH, {name: (MESHES.get(name), LAYOUTS.get(name, {})) for name in (ONE, *MESHES, *LAYOUTS)}),
-        (still, 128, KERNELS),
+    words = dataclasses.replace(bert, vocab_size=synthetic.VOCAB_SIZE)
+    found = [
+        {name: Case(bert, axes=MESHES.get(name), layout=LAYOUTS.get(name, {})) for name in (ONE, *MESHES, *LAYOUTS)},
+        {name: Case(still, 128, *how) for name, how in KERNELS.items()},
     ]
-    for name, model in zip(FAMILY, (albert, modern), strict=True):
-        groups.append((model, LENGTH, {name: (None, {}), EVERYTHING.format(name): (AXES, LAYOUT)}))
+    whole = dict(zip(FAMILY, (Case(albert), Case(modern)), strict=True))
+    whole |= {PACKED: Case(words, packing=3), TAUGHT: Case(bert, teacher=still)}
+    for name, case in whole.items():
+        found.append({name: case, EVERYTHING.format(name): dataclasses.replace(case, axes=AXES, layout=LAYOUT)})
+    for name, optimizer in OPTIMIZERS.items():
+        case = Case(bert, optimizer=optimizer)
+        found.append({name: case, SHARDED.format(name): dataclasses.replace(case, axes=MESHES["fsdp 4 x tensor 2"])})
+    return found
+
+
+def main(output: str) -> None:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    import numpy as np
+
     results = {}
-    for model, length, runs in groups:
+    for group in groups():
         start = None
-        for name, (axes, layout) in runs.items():
-            start, trained = train(name, model, length, axes, layout, start)
+        for name, case in group.items():
+            start, trained = train(name, case, start)
             results |= {f"{name}/{key}": value for key, value in trained.items()}
     np.savez(output, **results)
 
 
-def train(name: str, model: ModelConfig, length: int, axes: dict[str, int] | None, layout: dict, start) -> tuple:
-    """Ten steps, on the mesh of `axes`, or on one device, from the state `start`, or a new one.
-
-    Gives the state it started from, and what came of it.
-    """
+def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
+    """Ten steps from the state `start`, or a new one; the state it started from, and what came of it."""
     import jax
     import numpy as np
 
     from bertjax.arrays.trees import named_leaves
     from bertjax.config.layout import LayoutConfig, MeshConfig
     from bertjax.config.optimizer import OptimizerConfig
-    from bertjax.config.pretraining import Config, Phase
+    from bertjax.config.pretraining import Config, DistillationConfig, Phase
     from bertjax.parallel import sharding
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
     from bertjax.trainer.step import init_state, make_train_step
-    from tests.support.batches import random_batch
 
     assert jax.device_count() == 8
     # Without clipping the first moment after one step is the gradient but for a factor.
-    optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0)
+    optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0, **case.optimizer)
     config = Config(
-        model=model,
+        model=case.model,
         optimizer=optimizer_config,
-        phases=(Phase(STEPS, length, ROWS),),
-        next_sentence=model.model_type == "bert",
-        sentence_order=model.model_type == "albert",
+        phases=(Phase(STEPS, case.length, ROWS),),
+        next_sentence=case.model.model_type == "bert",
+        sentence_order=case.model.model_type == "albert",
+        packing=case.packing,
         dtype="float32",
-        layout=LayoutConfig(**layout),
+        layout=LayoutConfig(**case.layout),
+        distillation=DistillationConfig(teacher="here" if case.teacher else ""),
     )
-    if axes is None:
+    if case.axes is None:
         mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     else:
-        mesh = make_mesh(dataclasses.replace(MeshConfig(), **axes))
-    objective = build.make_objective(config)
+        mesh = make_mesh(dataclasses.replace(MeshConfig(), **case.axes))
+    objective, params = build.make_objective(config), ()
+    if case.teacher:
+        forward, *params = _teacher(case.teacher, config, mesh)
+        objective = dataclasses.replace(objective, teacher_forward=forward)
     optimizer, schedule = build.make_optimizer(config)
     sharding.check(config, mesh)
-    pairs = () if config.next_sentence else ("next_sentence_labels",)
-
-    def batch_of(seed: int) -> dict:
-        batch = random_batch(model, ROWS, length, PREDICTIONS, seed)
-        return {name: batch[name] for name in batch if name not in pairs}
-
-    batch = batch_of(0)
+    batch_of = _batches(config)
     if start is None:
-        start = jax.device_get(init_state(objective, optimizer, batch, mesh, seed=3))
+        start = jax.device_get(init_state(objective, optimizer, batch_of(0), mesh, seed=3))
     state = jax.device_put(start, state_shardings(start, mesh))
-    if axes:
+    if case.axes:
         kernel = state.params["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]
-        parts = axes.get("fsdp", 1) * axes.get("tensor", 1)
+        parts = case.axes.get("fsdp", 1) * case.axes.get("tensor", 1)
         assert kernel.addressable_shards[0].data.size * parts == kernel.size
     step = make_train_step(objective, optimizer, schedule, mesh, seed=3, accumulation=config.layout.accumulation)
-    step = step.lower(state, put_batch(batch, mesh)).compile()
-    losses, first = [], None
+    step = step.lower(state, put_batch(batch_of(0), mesh), *params).compile()
+    losses, first = [], {}
     for number in range(STEPS):
-        state, metrics = step(state, put_batch(batch_of(number), mesh))
+        state, metrics = step(state, put_batch(batch_of(number), mesh), *params)
         losses.append(float(metrics["train/loss"]))
-        if number == 0:
+        if number == 0 and not case.optimizer:
             first = jax.device_get(named_leaves({"gradient": _moment(state.optimizer)}))
     found = {"losses": np.array(losses)} | first | jax.device_get(named_leaves({"params": state.params}))
     return start, found | ({"sent": np.array(_sent(step, mesh))} if name in PINNED else {})
+
+
+def _batches(config: Any) -> Callable[[int], dict[str, Any]]:
+    """From a number to a batch of the config's only phase, padded or packed."""
+    import tempfile
+    from pathlib import Path
+
+    import numpy as np
+
+    from bertjax.corpus.format import Corpus
+    from bertjax.data.pipeline import row_format
+    from bertjax.data.stream import Stream
+    from tests.support import synthetic
+    from tests.support.batches import random_batch
+
+    phase = config.phases[0]
+    if config.packing:
+        documents = synthetic.text(np.random.default_rng(0), 100, 10)
+        corpus = Corpus.open(synthetic.write(Path(tempfile.mkdtemp()), {"train": [documents]}))
+        stream = Stream(corpus, synthetic.vocabulary(), row_format(config, phase), 0, "phase 0")
+        return lambda number: stream.batch(np.arange(number * ROWS, (number + 1) * ROWS))
+    unread = () if config.next_sentence else ("next_sentence_labels",)
+
+    def batch_of(number: int) -> dict[str, Any]:
+        batch = random_batch(config.model, ROWS, phase.length, PREDICTIONS, number)
+        return {name: batch[name] for name in batch if name not in unread}
+
+    return batch_of
+
+
+def _teacher(model: ModelConfig, config: Any, mesh: Any) -> tuple[Any, Any]:
+    """What `teacher_forward` gives of a model with random parameters."""
+    from pathlib import Path
+
+    import jax
+
+    from bertjax.checkpoints.pretrained import Pretrained
+    from bertjax.config.pretraining import Config
+    from bertjax.model.pretraining import PretrainingModel
+    from bertjax.pretraining.distillation import teacher_forward
+    from tests.support.batches import random_batch
+
+    batch = random_batch(model, ROWS, LENGTH, PREDICTIONS)
+    params = jax.jit(lambda: PretrainingModel(model).init(jax.random.key(7), batch)["params"])()
+    params = jax.device_get(params)
+    source = Pretrained(Path(), Config(model=model), params, tokenizer=None, tokenizer_files={}, step=0)
+    return teacher_forward(source, config, mesh)
 
 
 def _sent(step, mesh) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
+from bertjax.corpus.manifest import write_manifest
 from bertjax.data.token_info import Vocabulary
 from bertjax.text.tokenizer import token_type
 
@@ -37,7 +38,7 @@ def write(directory: Path, splits: dict[str, list[list[list[list[int]]]]], vocab
                     np.fromiter(itertools.chain.from_iterable(sentences), token_type(vocab_size)),
                 )
             )
-    format.write_manifest(directory, shards=infos, vocab_size=vocab_size, tokenizer_hash="numbers", statistics={})
+    write_manifest(directory, shards=infos, vocab_size=vocab_size, tokenizer_hash="numbers", statistics={})
     return directory
 
 

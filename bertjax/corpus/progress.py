@@ -1,0 +1,69 @@
+"""How a build of a corpus shows its progress, and how it is interrupted."""
+
+import logging
+import signal
+import time
+
+_LOG = logging.getLogger(__name__)
+
+
+class BuildProgress:
+    """Shows how far a build is: a bar, or a line every ten seconds. SIGTERM interrupts the build as Ctrl-C does."""
+
+    _SECONDS = 10.0
+
+    def __init__(self, show_bar: bool):
+        self._show_bar = show_bar
+        self._start = self._last = time.monotonic()
+        self._megabytes = 0.0
+        self._end: float | None = None
+        self._bar = None
+        self._stage = None
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Of the text that this run tokenised, all stages counted; 0 where there was nothing to do."""
+        return self._megabytes / ((self._end or time.monotonic()) - self._start)
+
+    def __enter__(self) -> "BuildProgress":
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if self._show_bar:
+            from rich import progress
+            from rich.console import Console
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.completed:,.0f} documents {task.fields[speed]}"),
+                progress.TimeElapsedColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            self._bar = progress.Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        self._end = time.monotonic()
+        if self._bar:
+            self._bar.stop()
+        if kind is KeyboardInterrupt:
+            _LOG.info("stopped; run the same command again to go on")
+
+    def __call__(self, stage: str, done: int, total: int, megabytes: float) -> None:
+        """Takes what `build.Progress` says."""
+        now = time.monotonic()
+        self._megabytes = megabytes
+        if stage == self._stage and done != total and now - self._last < (0.1 if self._bar else self._SECONDS):
+            return
+        self._last = now
+        speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
+        if self._bar is None:
+            _LOG.info(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
+        elif stage != self._stage:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._task = self._bar.add_task(stage, completed=done, total=total or None, speed=speed)
+        else:
+            self._bar.update(self._task, completed=done, total=total or None, speed=speed)
+        self._stage = stage

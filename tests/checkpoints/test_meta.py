@@ -1,0 +1,95 @@
+"""The meta of a checkpoint: what is written is read back, and nothing else is."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bertjax.checkpoints import store
+from bertjax.checkpoints.meta import FORMAT, CheckpointMeta, StoredTokenizer, decode_meta, encode_meta, seal
+from bertjax.config.pretraining import Config, Phase
+from bertjax.decoding import DecodingError
+from bertjax.errors import UserError
+from bertjax.interop.loading import load_model
+from bertjax.pretraining.run import train
+from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata, TokenLimits
+
+TASK = TaskMetadata(
+    name="table/pairs",
+    kind="classification",
+    labels=("no", "yes"),
+    limits=TokenLimits(64, 32),
+    columns={"text": "first"},
+    threshold=0.5,
+    sentence=SentenceMetadata(length=64),
+    run={"seed": 1, "scores": {"dev": {"accuracy": 0.5}}},
+)
+META = CheckpointMeta(
+    config=Config(phases=(Phase(10, 32, 8), Phase(10, 64, 4))),
+    tokenizer=StoredTokenizer("hash", {"vocab.txt": "W1BBRF0K"}),
+    corpus="fingerprint",
+    task=TASK,
+    sentence=TASK.sentence,
+    step=7,
+    checksums={"params/a": 2**32 - 1},
+)
+
+
+def sealed(**changes) -> bytes:
+    """META with other values, under a seal that holds."""
+    values = {name: value for name, value in (encode_meta(META) | changes).items() if name != "sha256"}
+    return json.dumps(values | {"sha256": seal(values)}).encode()
+
+
+@pytest.mark.parametrize("meta", [META, dataclasses.replace(META, task=None, sentence=None, corpus="", teacher="t")])
+def test_what_is_written_is_read_back(meta):
+    assert decode_meta(json.dumps(encode_meta(meta)).encode(), Path("meta")) == meta
+
+
+def test_any_edit_fails_the_seal():
+    for name in encode_meta(META):
+        edited = json.dumps(encode_meta(META) | {name: 3}).encode()
+        with pytest.raises(DecodingError, match="checksum mismatch"):
+            decode_meta(edited, Path("meta"))
+    for content in (b"", b"[]", b"{}", b"7"):
+        with pytest.raises(DecodingError):
+            decode_meta(content, Path("meta"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": "7"}, "step: Expected `int`, got `str`"),
+        ({"more": 1}, "unknown key more"),
+        ({"tokenizer": {"hash": "hash"}}, "tokenizer: Object missing required field `files`"),
+        ({"config": {"model": {"hidden": 8}}}, "unknown key config.model.hidden"),
+        ({"config": {"short_sequences": 2.0}}, "config.short_sequences is 2.0; it must be"),
+    ],
+)
+def test_values_of_other_types_are_refused_though_the_seal_holds(changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        decode_meta(sealed(**changes), Path("checkpoints/7/meta/metadata"))
+    assert str(error.value).startswith("checkpoints/7/meta/metadata: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [FORMAT + 1, None])
+def test_another_format_is_refused_in_one_line_and_stays_where_it_is(trained, tiny_config, tmp_path, number):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    path = workdir / "checkpoints/8/meta/metadata"
+    values = {name: value for name, value in json.loads(path.read_bytes()).items() if name not in ("sha256", "format")}
+    values |= {} if number is None else {"format": number}
+    path.write_text(json.dumps(values | {"sha256": seal(values)}))
+    for use in (lambda: load_model(workdir), lambda: train(tiny_config, workdir)):
+        with pytest.raises(UserError, match=f"checkpoint format {number}, but this bertjax reads format 1") as error:
+            use()
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert store.steps(workdir / "checkpoints") == [4, 8] and not (workdir / "checkpoints.broken").exists()
+
+
+def test_a_damaged_format_number_is_damage(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    path = workdir / "checkpoints/8/meta/metadata"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": FORMAT + 1}))
+    assert load_model(workdir).step == 4

@@ -1,0 +1,68 @@
+"""Files are read as their types say, or refused with the place of what is wrong."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import pytest
+
+from bertjax.decoding import DecodingError, convert, parse
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    name: str
+    size: int
+    share: float | None = None
+
+
+class Parts(TypedDict, total=False):
+    first: tuple[Part, ...]
+    second: tuple[Part, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    parts: Parts
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    best: Part | None = None
+
+
+def decode(text: str) -> Whole:
+    return convert(parse(text.encode(), "a.json", "write it again"), Whole, "a.json", "write it again")
+
+
+def test_dataclasses_are_read_with_their_defaults():
+    text = '{"parts": {"first": [{"name": "a", "size": 1, "share": 2}]}, "notes": {"of": [{"any": null}, NaN]}}'
+    whole = decode(text)
+    assert whole.parts == {"first": (Part("a", 1, 2.0),)} and whole.best is None
+    assert isinstance(whole.parts["first"][0].share, float) and whole.notes["of"][0] == {"any": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"parts": {"second": [{"name": "a", "size": "1"}]}}', "parts.second[0].size: Expected `int`, got `str`"),
+        ('{"parts": {"second": [{"name": "a", "size": 1.5}]}}', "parts.second[0].size: Expected `int`, got `float`"),
+        ('{"parts": {"second": [{"name": "a", "size": true}]}}', "parts.second[0].size: Expected `int`, got `bool`"),
+        ('{"parts": {"first": [{"size": 1}]}}', "parts.first[0]: Object missing required field `name`"),
+        ("{}", "Object missing required field `parts`"),
+        ("[]", "Expected `object`, got `array`"),
+        ('{"parts": {}, "best": {"name": "a", "size": 1, "sizes": 2}}', "unknown key best.sizes"),
+        ('{"parts": {"third": []}}', "unknown key parts.third"),
+        ('{"parts": {"first": [{"name": "a", "size": 1}, {"name": "a", "size": 1, "": 0}]}}', "key parts.first[1]."),
+        ('{"parts": {},\n "notes"', "not JSON: Expecting ':' delimiter: line 2"),
+        ('{"parts": {}, "notes": ' + "[" * 100_000, "not JSON: maximum recursion depth"),
+    ],
+)
+def test_anything_else_is_refused_in_one_line_with_file_place_and_cure(text, problem):
+    with pytest.raises(DecodingError) as error:
+        decode(text)
+    message = str(error.value)
+    assert problem in error.value.problem and error.value.problem in message
+    assert message.startswith("a.json: ") and message.endswith("; write it again") and "\n" not in message
+
+
+def test_broken_utf8_is_refused():
+    with pytest.raises(DecodingError, match="not JSON"):
+        parse(b'{"a": "\xff"}', "a.json", "write it again")
