@@ -27,6 +27,7 @@ from bertjax.pretraining.run import train
 from bertjax.storage.files import claimed
 from bertjax.text.tokenizer import load_tokenizer
 from bertjax.trainer import metrics
+from bertjax.trainer.loop import StopSignal
 from tests.support import synthetic
 from tests.support.batches import FAMILIES
 from tests.support.commands import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
@@ -108,11 +109,15 @@ def test_a_phase_may_have_a_rotary_base_of_its_own(tiny_config, tmp_path):
         from_config_dict(to_dict(dataclasses.replace(own, phases=own.phases[:1])))
 
 
-def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, said):
+def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, said, monkeypatch):
+    """Whether to stop is asked once per step."""
     workdir = shutil.copytree(trained, tmp_path / "run")
+    asked = []
+    monkeypatch.setattr(StopSignal, "due", lambda self, step: asked.append(step))
     train(dataclasses.replace(tiny_config, phases=(Phase(10, 32, 8),), log_every=2), workdir)
     assert "continuing at step 8 of 10" in " ".join(said)
     assert store.steps(workdir / "checkpoints")[-1] == 10
+    assert asked == [9, 10]
     before = (trained / "metrics.jsonl").read_text()
     assert (workdir / "metrics.jsonl").read_text().startswith(before)
 

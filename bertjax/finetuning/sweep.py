@@ -99,6 +99,7 @@ class Sweep:
             steps = training_steps(train_step, state, itertools.chain.from_iterable(epochs), self._task_model.mesh, 0)
             for step, state, metrics in steps:
                 log(metrics.earlier())
+                stopping = stop.due(step)
                 epoch, within = divmod(step, batches.steps)
                 if step == total or (within == 0 and config.patience):
                     log(metrics.all())
@@ -111,7 +112,7 @@ class Sweep:
                             best = Result(params, scores, predictions, epoch, step, 0.0, 0.0)
                     if epoch - best.epoch >= config.patience:
                         break
-                if stop.due(step) and step < total:
+                if stopping and step < total:
                     log(metrics.all())
                     return None
         seconds, _ = clock.read()

@@ -167,13 +167,16 @@ def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
     assert not np.array_equal(first["task_head/kernel"], second["task_head/kernel"])
 
 
-def test_patience_ends_a_run_that_gets_no_better(config, tmp_path):
-    """At a rate of nothing every epoch scores alike."""
+def test_patience_ends_a_run_that_gets_no_better(config, tmp_path, monkeypatch):
+    """At a rate of nothing every epoch scores alike. Whether to stop is asked once per step."""
     config = dataclasses.replace(config, learning_rates=(1e-9,), epochs=(6,), seeds=(0,), patience=2)
+    asked = []
+    monkeypatch.setattr(StopSignal, "due", lambda self, step: asked.append(step))
     best = finetune(config, tmp_path / "run")["best"]
     scored = [json.loads(line) for line in next((tmp_path / "run/runs").glob("*/metrics.jsonl")).open()]
     assert sum("dev/accuracy" in record for record in scored) == 3
     assert best["epoch"] == 1 and best["steps"] == 3 * 19
+    assert asked == list(range(1, 3 * 19 + 1))
 
 
 def test_patience_takes_the_best_epoch(config, tmp_path):
