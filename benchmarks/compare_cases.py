@@ -1,0 +1,116 @@
+"""The cases that compare_commits.sh runs at two commits: command lines, and which comparison goes with each.
+
+Where a flag, a key or a file of configs/ gets another name, the line here holds both, `old|new`, and each tree is asked
+which one it knows.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compare_results import of_corpus, of_finetuning, of_muon, of_predictions, of_training
+
+PLACE = re.compile(r"{([\w-]+)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """`python -m bertjax.MODULE WORDS --FLAG=VALUE --config.KEY=VALUE`, and how what it leaves is compared.
+
+    In texts, {here} is the folder that the command writes, {CASE} that of another case, {data} that of --data,
+    {weights} that of a model of another framework, {questions} that of a few questions in SQuAD's format.
+    """
+
+    difference: Callable[[Path, Path], str | None]
+    module: str
+    flags: dict[str, str]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> set[str]:
+        """What it reads: names of other cases, and data, weights, questions."""
+        return set(PLACE.findall(f"{self.flags} {self.settings} {self.words}")) - {"here"}
+
+
+# -- the cases, in an order in which each comes after those that it starts from
+
+TINY = {
+    "corpus": "{prepare-pydoc}",
+    "model.vocab_size": 0,
+    "model.hidden_size": 64,
+    "model.num_hidden_layers": 2,
+    "model.num_attention_heads": 2,
+    "model.intermediate_size": 128,
+    "model.max_position_embeddings": 128,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.warmup_steps": 5,
+    "phases": ({"steps": 30, "length": 64, "batch": 16}, {"steps": 10, "length": 128, "batch": 8}),
+    "log_every": 1,
+    "eval_every": 20,
+    "eval_sequences": 64,
+    "checkpoint_every": 20,
+}
+FEW = {"phases": ({"steps": 10, "length": 64, "batch": 16},)}
+MODERN = {
+    "model.num_hidden_layers": 4,  # the first one and a pattern of three
+    "model.intermediate_size": 96,
+    "model.local_attention": 16,
+    "packing": 4,
+    "optimizer.decay_steps": 10,
+    "phases": (
+        {"steps": 20, "length": 64, "batch": 8, "global_rope_theta": 10_000.0},
+        {"steps": 10, "length": 128, "batch": 4},
+    ),
+}
+STUDENT = {"distillation.teacher": "{train-bert}", "model.num_hidden_layers": 1}
+TREEBANK = {
+    "table.train": "en_ewt-ud-dev.conllu",  # compare_commits.sh asks for no training part
+    "table.dev": "en_ewt-ud-test.conllu",
+    "train_examples": 300,
+    "batch": 8,
+    "learning_rates": (1e-2,),  # learns some tags from a model that knows next to nothing
+}
+WINDOWS = {"length": 64, "stride": 16, "question_length": 16, "batch": 8}
+TEXTS = ("The value of a list is returned.", "Is raised if does the file not exists.", "Ada lives in London .")
+MASKED = ("Paris is the capital of [MASK].", "The [MASK] of the list is [MASK].")
+QUESTION = ("Who made the lamp?", "Grace saw the ship. Ada made the lamp in 1843. It was sold a year later.")
+
+
+def prepare(source: str, tokenizer: str) -> Case:
+    flags = {"source": source, "tokenizer": f"new:{tokenizer}:2000", "heldout": "0.05", "shard_megabytes": "1"}
+    return Case(of_corpus, "prepare", flags | {"output": "{here}"})
+
+
+def train(config: str, settings: dict[str, Any], difference: Any = of_training) -> Case:
+    return Case(difference, "train", {"config": f"configs/{config}.py", "workdir": "{here}"}, TINY | settings)
+
+
+def finetune(config: str, init_from: str, data: str, settings: dict[str, Any]) -> Case:
+    short = {"init_from": init_from, "data_dir": data, "learning_rates": (5e-4,), "epochs": (1,), "log_every": 1}
+    return Case(of_finetuning, "finetune", {"config": f"configs/{config}", "workdir": "{here}"}, short | settings)
+
+
+def predict(mode: str, checkpoint: str, texts: tuple[str, ...]) -> Case:
+    return Case(of_predictions, "predict", {"checkpoint": checkpoint}, words=(mode, *texts))
+
+
+CASES = {
+    "prepare-pydoc": prepare("pydoc:", "wordpiece"),
+    "prepare-wiki": prepare("wiki:{data}/wiki/wiki_00", "bpe"),
+    "train-bert": train("base", {}),
+    "train-modern": train("modern_base", MODERN),
+    "train-distilled": train("distilbert_base", STUDENT),
+    "train-muon": train("base", FEW | {"optimizer.name": "muon"}, of_muon),
+    "train-lamb": train("base", FEW | {"optimizer.name": "lamb"}),
+    "finetune-cola": finetune("glue.py:cola", "{weights}", "{data}/glue", {"train_examples": 500}),
+    "finetune-pos": finetune("tagging.py:conllu/upos", "{train-bert}", "{data}/ud_ewt", TREEBANK),
+    "finetune-squad": finetune("squad.py:v1.1", "{weights}", "{questions}", WINDOWS),
+    "predict-fill-mask": predict("fill-mask", "{weights}", MASKED),
+    "predict-classify": predict("classify", "{finetune-cola}", TEXTS),
+    "predict-tag": predict("tag", "{finetune-pos}", TEXTS),
+    "predict-answer": predict("answer", "{finetune-squad}", QUESTION),
+    "predict-embed": predict("embed", "{train-bert}", TEXTS),
+}
