@@ -10,7 +10,7 @@ import pytest
 from bertjax.arrays.trees import named_leaves
 from bertjax.config.finetuning import FinetuneConfig, Table
 from bertjax.finetuning.run import finetune
-from bertjax.finetuning.task_model import open_setup
+from bertjax.finetuning.task_model import open_task_model
 from bertjax.interop.huggingface import export_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, random_batch
@@ -49,16 +49,16 @@ def config(tmp_path_factory):
 
 
 def test_a_head_starts_as_the_masked_lm_head(config):
-    setup, source, params = open_setup(config)
+    task_model, source, params = open_task_model(config)
     assert named_leaves(params["prediction_head"]).keys() == {"dense/kernel", "layer_norm/scale"}
     for name, x in named_leaves(params["prediction_head"]).items():
         assert np.array_equal(x, named_leaves(source.params["masked_lm_head"])[name])
     assert "task_head" not in params
-    assert setup.model.config.attention_output_dropout_prob == -1
+    assert task_model.model.config.attention_output_dropout_prob == -1
 
 
 def test_it_learns_and_its_head_goes_on_to_the_next_task(config, tmp_path):
     results = finetune(config, tmp_path / "run")
     assert results["best"]["scores"]["dev"]["accuracy"] > 80
-    _, source, params = open_setup(dataclasses.replace(config, init_from=str(tmp_path / "run")))
+    _, source, params = open_task_model(dataclasses.replace(config, init_from=str(tmp_path / "run")))
     assert params["prediction_head"] is source.params["prediction_head"]

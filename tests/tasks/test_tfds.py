@@ -5,12 +5,12 @@ import sys
 # its feature, so that one sees which is read.
 PROGRAM = """
 import tensorflow_datasets as tfds
-from bertjax import cpu_tensorflow
+from bertjax import host_tensorflow
 from bertjax.errors import UserError
 from bertjax.tasks import glue
 from bertjax.tasks.registry import open_task
 
-tf = cpu_tensorflow.load()
+tf = host_tensorflow.load()
 RECORDS = {
     "squad": [{"id": "7", "context": "In S\\u00e3o Paulo.", "question": "Where?",
                "answers": {"text": ["S\\u00e3o Paulo"], "answer_start": [3]}}],
