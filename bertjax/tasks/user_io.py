@@ -49,10 +49,3 @@ def not_expected(where: str, value: Any, expected: str) -> UserError:
 def rounded(value: Any) -> Any:
     """A number or an array as numbers of a few digits."""
     return np.round(np.asarray(value, np.float64), _DIGITS).tolist()
-
-
-def readable(labels: tuple[str, ...], value: Any) -> Any:
-    """A prediction or a label by name."""
-    if value is None or not labels:
-        return value
-    return [labels[number] for number in value] if isinstance(value, tuple) else labels[value]

@@ -50,12 +50,12 @@ def config(tmp_path_factory):
 
 
 def test_a_head_starts_as_the_masked_lm_head(config):
-    setup, source, params = open_task_model(config)
+    task_model, source, params = open_task_model(config)
     assert named_leaves(params["prediction_head"]).keys() == {"dense/kernel", "layer_norm/scale"}
     for name, x in named_leaves(params["prediction_head"]).items():
         assert np.array_equal(x, named_leaves(source.params["masked_lm_head"])[name])
     assert "task_head" not in params
-    assert setup.model.config.attention_output_dropout_prob == -1
+    assert task_model.model.config.attention_output_dropout_prob == -1
 
 
 def test_it_learns_and_its_head_goes_on_to_the_next_task(config, tmp_path):

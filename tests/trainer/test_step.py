@@ -37,7 +37,6 @@ def test_bfloat16_trains_as_float32_does():
     """bfloat16 has 8 bits of precision; parameters and losses stay float32."""
     (exact, _), (coarse, params) = train("float32"), train("bfloat16")
     assert exact[-1] < 0.9 * exact[0]
-    np.testing.assert_allclose(coarse, exact, rtol=2**-7)
-    assert not np.array_equal(coarse, exact)
+    assert coarse[0] == pytest.approx(exact[0], rel=2**-9) and coarse[0] != exact[0]
+    np.testing.assert_allclose(coarse, exact, rtol=2**-5)  # of steps that start from ever other parameters
     assert {leaf.dtype for leaf in params.values()} == {jnp.dtype("float32")}
-    assert coarse[-1] == pytest.approx(exact[-1], rel=2**-7)

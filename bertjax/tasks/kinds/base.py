@@ -5,7 +5,6 @@ scores become predictions; and how users type, store, exchange and see all that.
 kind it has.
 """
 
-import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,12 +17,13 @@ from bertjax.config.finetuning import SentenceConfig, Table
 from bertjax.config.model import ModelConfig
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
-from bertjax.objectives.terms import Term, weighted
+from bertjax.objectives.distillation import divergence
+from bertjax.objectives.terms import Term, cross_entropy, weighted
+from bertjax.tasks import table_records, user_io
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, check_lengths
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 from bertjax.tasks.scores import Score
 from bertjax.tasks.table_records import Record
-from bertjax.tasks.user_io import readable
 
 Arrays = Mapping[str, jax.Array]
 Scored = Sequence[tuple[EncodedExample, np.ndarray]]  # the rows of an example with the model's scores of each
@@ -39,8 +39,10 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class TaskKind(abc.ABC):
+class TaskKind:
     """What is predicted for an example; subclasses say what, and what a label in a batch is.
+
+    What they leave as it is here is that of one text or two with one of several classes.
 
     Every batch has `labels` and `weights`, whose shapes begin with [units], or in packed rows with [rows, slots]; a
     unit is the rows of an example that stay together, and what weighs 0 only fills a batch up.
@@ -56,6 +58,8 @@ class TaskKind(abc.ABC):
     data_kind: ClassVar[str] = ""  # the kind whose examples and scores it has; "": its own
 
     # Labels.
+    label_dtype: ClassVar[Any] = np.int32
+    label_per_token: ClassVar[bool] = False
     has_labels: ClassVar[bool] = True
     has_classes: ClassVar[bool] = False  # labels are names of classes
     exclusive: ClassVar[bool] = True  # of the classes exactly one holds
@@ -73,9 +77,9 @@ class TaskKind(abc.ABC):
 
     # -- from examples to batches
 
-    @abc.abstractmethod
     def encode(self, number: int, example: Any, encoder: ExampleEncoder) -> list[EncodedExample]:
         """The rows of an example; `number` is its place among all."""
+        return [encoder.join_texts(number, example, example.label)]
 
     def encode_all(self, examples: Sequence[Any], encoder: ExampleEncoder) -> list[EncodedExample]:
         """The rows of all examples, in order.
@@ -86,14 +90,19 @@ class TaskKind(abc.ABC):
         check_lengths(examples)
         return [row for number, example in enumerate(examples) for row in self.encode(number, example, encoder)]
 
+    def label_shape(self, labels: int) -> tuple[int, ...]:
+        """The shape of one label, where it is not a single number; `labels`: number of classes."""
+        return ()
+
     def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
-        """`labels` and `weights` of a batch without a label; `tokens`: the shape of its rows, `labels`: of classes."""
-        return new_targets(units)
+        """`labels` and `weights` of a batch, all 0; `tokens` is the shape of its rows."""
+        shape = tokens if self.label_per_token else units
+        label = np.zeros((*shape, *self.label_shape(labels)), self.label_dtype)
+        return {"labels": label, "weights": np.zeros(shape, np.float32)}
 
     def write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:
         """Writes the label of a row's unit; the row's tokens begin at `begin`."""
-        targets["labels"][unit] = row.label
-        targets["weights"][unit] = 1
+        targets["labels"][unit], targets["weights"][unit] = row.label, 1
 
     # -- the model and its loss
 
@@ -109,13 +118,17 @@ class TaskKind(abc.ABC):
         """The model, with the defaults of how it is computed."""
         return FinetuningModel(config, self.outputs(labels), self.pooled, self.dropout_before_head)
 
+    def class_logits(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+        """Logits with the classes, of which one is right, along the last axis."""
+        return logits
+
     def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
-        """The loss of each label, of the weights' shape."""
-        raise NotImplementedError
+        """The loss of each label, of the weights' shape; here the cross-entropy."""
+        return cross_entropy(self.class_logits(logits, batch), batch["labels"])[0]
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
-        """The distance of the logits from a teacher's, of the weights' shape."""
-        raise NotImplementedError
+        """The distance of the logits from a teacher's, of the weights' shape; here the divergence of its classes."""
+        return divergence(self.class_logits(student, batch), self.class_logits(teacher, batch), temperature)
 
     def terms(self, outputs: Arrays, batch: Arrays) -> dict[str, Term]:
         """The one term `task_loss`."""
@@ -149,18 +162,25 @@ class TaskKind(abc.ABC):
             of_example[row.example].append((row, np.asarray(score, np.float64)))
         return [self.decide(example, scored, limits) for example, scored in zip(examples, of_example, strict=True)]
 
+    def example_scores(self, scored: Scored) -> np.ndarray:
+        """The scores of an example's classes, those of its first row."""
+        return scored[0][1]
+
     def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
-        """The prediction for one example."""
-        raise NotImplementedError
+        """The prediction for one example; here the likeliest class."""
+        logits = self.example_scores(scored)
+        return Prediction(int(np.argmax(logits)), softmax(logits))
 
     def describe(self, example: Any, prediction: Prediction, labels: tuple[str, ...], threshold: float) -> dict:
         """A line of a split's predictions; `threshold`: null_odds above which a question has no answer."""
+
+        def named(value: Any) -> Any:
+            if value is None or not labels:
+                return value
+            return [labels[number] for number in value] if isinstance(value, tuple) else labels[value]
+
         right = getattr(example, "label", getattr(example, "labels", None))
-        record = {
-            "id": example.id,
-            "prediction": readable(labels, prediction.value),
-            "label": readable(labels, right),
-        }
+        record = {"id": example.id, "prediction": named(prediction.value), "label": named(right)}
         if prediction.probabilities is None:
             return record
         return record | {"probabilities": np.round(np.asarray(prediction.probabilities), 6).tolist()}
@@ -169,18 +189,18 @@ class TaskKind(abc.ABC):
         """What official scripts want beside that: suffix of a JSON file → its content."""
         return {}
 
-    # -- `predict`; the kinds of its mode `embed` have neither
+    # -- `predict`
 
     def read_input(self, value: Any, where: str) -> Any:
-        """The example of what a user typed; `where` names it in messages.
+        """The example of what a user typed, here of a text or a pair of texts; `where` names it in messages.
 
         Raises:
           UserError: it is no example of the kind.
         """
-        raise NotImplementedError
+        return user_io.read_text(value, where)
 
     def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
-        """What a user is shown of a prediction; `top`: how many answers."""
+        """What a user is shown of a prediction; `top`: how many answers. Bi-encoders show vectors instead."""
         raise NotImplementedError
 
     # -- a user's own table
@@ -199,15 +219,20 @@ class TaskKind(abc.ABC):
 
     def table_classes(self, record: Record) -> list[str] | None:
         """The names of a record's classes; None where the file has none."""
-        raise NotImplementedError
+        return None if record.label is None else [table_records.class_name(record.label, record.where)]
+
+    def table_label(self, record: Record, numbers: Mapping[str, int]) -> Any:
+        """The label of a record, None where the file has none; `numbers` are those of the classes."""
+        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
+        return found and found[0]
 
     def table_example(self, identity: str, record: Record, numbers: Mapping[str, int]) -> Any:
-        """The example of a record; `numbers` are those of the classes.
+        """The example of a record.
 
         Raises:
           UserError: what is wrong with it, with its row.
         """
-        raise NotImplementedError
+        return table_records.text_example(identity, record, self.table_label(record, numbers))
 
     def table_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
         """The scores of (examples, predictions), and the name of the one that chooses."""
@@ -222,11 +247,6 @@ class TaskKind(abc.ABC):
     def transformers_logits(self, outputs: Any) -> np.ndarray:
         """The class's scores, as our model has them."""
         return outputs.logits.numpy()
-
-
-def new_targets(shape: tuple[int, ...], columns: tuple[int, ...] = (), dtype: Any = np.int32) -> dict[str, np.ndarray]:
-    """`labels` [shape, columns] and `weights` [shape], all 0."""
-    return {"labels": np.zeros((*shape, *columns), dtype), "weights": np.zeros(shape, np.float32)}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -5,12 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax.objectives.distillation import divergence
-from bertjax.objectives.terms import cross_entropy
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import ChoiceExample
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, softmax
-from bertjax.tasks.metadata import TaskMetadata, TokenLimits
+from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind
+from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.user_io import not_expected, rounded, string
 
 
@@ -28,18 +26,13 @@ class Choice(TaskKind):
         choices = [encoder.tokenizer.encode(choice) for choice in example.choices]
         return [encoder.join(number, text, choice, example.label) for choice in choices]
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
-        """The cross-entropy of the right choice."""
-        return cross_entropy(_by_example(logits, batch), batch["labels"])[0]
+    def class_logits(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+        """[units, choices]."""
+        return logits.reshape(*batch["labels"].shape, -1)
 
-    def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
-        """The divergence of the teacher's choices."""
-        return divergence(_by_example(student, batch), _by_example(teacher, batch), temperature)
-
-    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
-        """The likeliest choice."""
-        logits = np.array([score[0] for _, score in scored])
-        return Prediction(int(np.argmax(logits)), softmax(logits))
+    def example_scores(self, scored: Scored) -> np.ndarray:
+        """A score per row."""
+        return np.array([score[0] for _, score in scored])
 
     def read_input(self, value: Any, where: str) -> ChoiceExample:
         """A dict of a text and its choices."""
@@ -61,8 +54,3 @@ class Choice(TaskKind):
     def transformers_inputs(self, array: np.ndarray) -> np.ndarray:
         """[examples, choices, length], each row an example of its own."""
         return array[:, None]
-
-
-def _by_example(logits: jax.Array, batch: Arrays) -> jax.Array:
-    """Logits as [units, choices]."""
-    return logits.reshape(*batch["labels"].shape, -1)

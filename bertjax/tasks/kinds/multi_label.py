@@ -13,7 +13,7 @@ from bertjax.objectives.distillation import divergence
 from bertjax.tasks import scores, table_records, user_io
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import TextExample
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, new_targets
+from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 
 
@@ -36,9 +36,9 @@ class MultiLabel(TaskKind):
             label = tuple(int(index in label) for index in range(encoder.labels))
         return [encoder.join_texts(number, example, label)]
 
-    def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
+    def label_shape(self, labels: int) -> tuple[int, ...]:
         """A number for each class."""
-        return new_targets(units, (labels,))
+        return (labels,)
 
     def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
         """Binary cross-entropy, the mean over the classes."""
@@ -52,12 +52,8 @@ class MultiLabel(TaskKind):
 
     def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
         """The classes that are likelier than not."""
-        (_, logits), *_ = scored
+        logits = self.example_scores(scored)
         return Prediction(tuple(np.flatnonzero(logits > 0).tolist()), 1 / (1 + np.exp(-logits)))
-
-    def read_input(self, value: Any, where: str) -> TextExample:
-        """A text or a pair of texts."""
-        return user_io.read_text(value, where)
 
     def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
         """The classes that hold, and the probabilities of all."""
@@ -76,14 +72,13 @@ class MultiLabel(TaskKind):
                 raise UserError(f"{record.where}: the labels are no JSON list ({error}); put the row right") from error
         if isinstance(value, str):
             value = [part.strip() for part in value.split("|") if part.strip()]
-        return [
-            table_records.class_name(label, record.where) for label in (value if isinstance(value, list) else [value])
-        ]
+        names = value if isinstance(value, list) else [value]
+        return [table_records.class_name(name, record.where) for name in names]
 
-    def table_example(self, identity: str, record: table_records.Record, numbers: Mapping[str, int]) -> TextExample:
-        """One text or two with their classes."""
+    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> tuple[int, ...] | None:
+        """The numbers of the classes, rising."""
         found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
-        return table_records.text_example(identity, record, None if found is None else tuple(sorted(set(found))))
+        return None if found is None else tuple(sorted(set(found)))
 
     def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Micro F1 chooses."""

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import numpy as np
 
 from bertjax.objectives.terms import cross_entropy
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, softmax
+from bertjax.tasks.kinds.base import Arrays
 from bertjax.tasks.kinds.bi_encoder import BiEncoder
-from bertjax.tasks.metadata import TokenLimits
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,3 @@ class PairClassification(BiEncoder):
     def example_losses(self, outputs: Arrays, labels: jax.Array, weights: jax.Array) -> jax.Array:
         """The cross-entropy of the class."""
         return cross_entropy(self.example_logits(outputs), labels)[0]
-
-    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
-        """The likeliest class."""
-        (_, logits), *_ = scored
-        return Prediction(int(np.argmax(logits)), softmax(logits))

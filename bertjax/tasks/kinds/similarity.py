@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, new_targets
+from bertjax.tasks.kinds.base import Arrays, Prediction, Scored
 from bertjax.tasks.kinds.bi_encoder import BiEncoder
 from bertjax.tasks.metadata import TokenLimits
 
@@ -19,10 +19,7 @@ class Similarity(BiEncoder):
     name = "similarity"
     data_kind = "regression"
     default_metric = "spearman"
-
-    def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
-        """Floats."""
-        return new_targets(units, dtype=np.float32)
+    label_dtype = np.float32
 
     def example_losses(self, outputs: Arrays, labels: jax.Array, weights: jax.Array) -> jax.Array:
         """The square of the cosine less the label, which goes from `lowest` (0) to `highest` (1)."""
@@ -32,4 +29,4 @@ class Similarity(BiEncoder):
     def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
         """The cosine on the scale of the labels."""
         lowest, highest = self.sentence.lowest, self.sentence.highest
-        return Prediction(lowest + float(scored[0][1][0]) * (highest - lowest))
+        return Prediction(lowest + float(self.example_scores(scored)[0]) * (highest - lowest))

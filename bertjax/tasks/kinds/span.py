@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.errors import UserError
-from bertjax.objectives.distillation import divergence
-from bertjax.objectives.terms import cross_entropy
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import Answer, QuestionExample
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, new_targets, softmax
+from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, softmax
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 from bertjax.tasks.squad_scores import decide
 from bertjax.tasks.user_io import not_expected, rounded, string
@@ -67,27 +65,35 @@ class Span(TaskKind):
             )
         return rows
 
-    def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
+    def label_shape(self, labels: int) -> tuple[int, ...]:
         """Two positions."""
-        return new_targets(units, (2,))
+        return (2,)
 
     def write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:
         """As positions in the whole row of the batch."""
-        targets["labels"][unit] = np.add(row.label, begin)
-        targets["weights"][unit] = 1
+        targets["labels"][unit], targets["weights"][unit] = np.add(row.label, begin), 1
 
     def outputs(self, labels: Sequence[str]) -> int:
         """Scores of where an answer begins and of where it ends."""
         return 2
 
+    def class_logits(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+        """[rows, length, 2] as [rows, 2, length], packed [rows, slots, 2, length]; none outside of the unit."""
+        logits, mask = logits.swapaxes(1, 2), batch["attention_mask"][:, None]
+        if batch["labels"].ndim == 2:
+            own = mask > 0
+        else:
+            numbers = 1 + jnp.arange(batch["labels"].shape[1])
+            logits, own = logits[:, None], mask[:, None] == numbers[:, None, None]
+        return jnp.where(own, logits, jnp.finfo(jnp.float32).min)
+
     def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
-        """The mean of the cross-entropies of the first and the last token."""
-        return jnp.mean(cross_entropy(_within_units(logits, batch), batch["labels"])[0], axis=-1)
+        """The mean of those of the first and the last token."""
+        return jnp.mean(super().losses(logits, batch), axis=-1)
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
-        """The mean of the divergences of the first and the last token."""
-        logits = (_within_units(student, batch), _within_units(teacher, batch))
-        return jnp.mean(divergence(*logits, temperature), axis=-1)
+        """The mean of those of the first and the last token."""
+        return jnp.mean(super().soft_losses(student, teacher, batch, temperature), axis=-1)
 
     def decide(self, example: QuestionExample, scored: Scored, limits: TokenLimits) -> Prediction:
         """The best pairs of a first and a last token of any window, and no answer, which [CLS] stands for.
@@ -165,17 +171,6 @@ def _answer(example: QuestionExample, offsets: Sequence[tuple[int, int]], window
     inside = [token for token in window if offsets[token][0] < stop and offsets[token][1] > start]
     whole = inside and offsets[inside[0]][0] <= start and offsets[inside[-1]][1] >= stop
     return (inside[0] + shift, inside[-1] + shift) if whole else (0, 0)
-
-
-def _within_units(logits: jax.Array, batch: Arrays) -> jax.Array:
-    """Logits [rows, length, 2] as [rows, 2, length], packed [rows, slots, 2, length]; none outside of the unit."""
-    logits, mask = logits.swapaxes(1, 2), batch["attention_mask"][:, None]
-    if batch["labels"].ndim == 2:
-        own = mask > 0
-    else:
-        numbers = 1 + jnp.arange(batch["labels"].shape[1])
-        logits, own = logits[:, None], mask[:, None] == numbers[:, None, None]
-    return jnp.where(own, logits, jnp.finfo(jnp.float32).min)
 
 
 def _stretches(

@@ -3,16 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from bertjax.errors import UserError
-from bertjax.objectives.distillation import divergence
-from bertjax.objectives.terms import cross_entropy
 from bertjax.tasks import scores, table_records
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import WordsExample
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, new_targets, softmax
+from bertjax.tasks.kinds.base import Prediction, Scored, TaskKind, softmax
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 from bertjax.tasks.user_io import not_expected, rounded, string
 
@@ -28,6 +25,7 @@ class Tagging(TaskKind):
     has_classes = True
     own_table = True
     word_files = True
+    label_per_token = True
     transformers_class = "ForTokenClassification"
 
     def encode(self, number: int, example: WordsExample, encoder: ExampleEncoder) -> list[EncodedExample]:
@@ -46,22 +44,10 @@ class Tagging(TaskKind):
             rows.append(EncodedExample(number, ids, len(ids), label, tuple(positions), tuple(window)))
         return rows
 
-    def empty_targets(self, units: tuple[int, ...], tokens: tuple[int, ...], labels: int) -> dict[str, np.ndarray]:
-        """A label for each token."""
-        return new_targets(tokens)
-
     def write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:
         """At the first piece of each word."""
         line = unit[0] if isinstance(unit, tuple) else unit
         super().write_target(targets, row, (line, [begin + position for position in row.token_positions]), begin)
-
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
-        """The cross-entropy of each token's class."""
-        return cross_entropy(logits, batch["labels"])[0]
-
-    def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
-        """The divergence of the teacher's classes of each token."""
-        return divergence(student, teacher, temperature)
 
     def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
         """The likeliest class of each word."""
