@@ -1,6 +1,6 @@
 """Predictions of a model, from Python in three lines.
 
-from bertjax.predictor import load
+from bertjax.inference.predictor import load
 predict = load("runs/sst2")
 predict(["a fine film", "a dull film"])
 
