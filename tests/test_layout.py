@@ -48,7 +48,7 @@ def test_no_module_imports_the_package_itself_or_by_name():
     for path in SOURCES:
         found = imports(path)
         assert not {"importlib.import_module", "__import__"} & found and "import_module(" not in path.read_text(), path
-        # What `from bertjax import …` and `from bertjax.package import …` take from a package is a module.
+        # What is imported from a package is a module.
         taken = {name for name in found if is_module(name.rpartition(".")[0]) and name.startswith("bertjax")}
         packages = {name for name in taken if (ROOT / name.rpartition(".")[0].replace(".", "/")).is_dir()}
         assert all(is_module(name) for name in packages), (path, packages)
