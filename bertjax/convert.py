@@ -39,7 +39,7 @@ def main(args: list[str]) -> None:
     from bertjax.checkpoints import pretrained
     from bertjax.interop import huggingface, verification
     from bertjax.interop.loading import is_imported, load_model
-    from bertjax.tasks.kinds.lookup import kind_named
+    from bertjax.tasks.kinds.catalog import kind_named
 
     source, target = Path(_FROM.value), Path(_TO.value)
     is_imported = is_imported(source)
@@ -85,7 +85,7 @@ def _with_tokenizer(model: Any, folder: Path) -> Any:
 
 def _next(target: Path, to_bertjax: bool, model: Any) -> str:
     """What to do with the result."""
-    from bertjax.tasks.kinds.lookup import kind_named
+    from bertjax.tasks.kinds.catalog import kind_named
 
     if not to_bertjax:
         head = kind_named(model.task.kind).transformers_class if model.task else "ForMaskedLM"

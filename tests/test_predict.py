@@ -14,7 +14,7 @@ from bertjax.errors import UserError
 from bertjax.inference.predictor import Options, load, make
 from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES
 from tests.support.commands import ROOT, assert_refused, command, run

@@ -11,7 +11,7 @@ REQUIRED = dataclasses.MISSING  # as the default of a setting that has none
 
 
 class Resume(enum.Enum):
-    """Whether a run that is resumed may change a setting."""
+    """Whether a run that is resumed may change a setting. Of a section that is FREE all settings are."""
 
     FIXED = "It may not: the setting changes the mathematics."
     FREE = "It may."

@@ -1,4 +1,7 @@
-"""Which settings a resumed run may change, by the resume rules of the fields."""
+"""Which settings a resumed run may change, by the resume rules of the fields.
+
+pretraining/build.py and finetuning/run.py refuse a run for it.
+"""
 
 import dataclasses
 from typing import Any

@@ -22,7 +22,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
 from bertjax.tasks import glue
 from bertjax.tasks.kinds.base import Prediction
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.squad_scores import score_v2

@@ -26,7 +26,7 @@ from bertjax.parallel.mesh import make_mesh
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, empty_inputs
 from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.base import Prediction
-from bertjax.tasks.kinds.lookup import bi_encoder_of
+from bertjax.tasks.kinds.catalog import bi_encoder_of
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.tasks.registry import open_task
 from bertjax.text.tokenizer import Tokenizer
@@ -201,7 +201,7 @@ def make_task_model(config: FinetuneConfig, task: TaskExamples, shape: ModelConf
     if config.features:
         model = model.clone(features=config.features)
     limits = limits_of(config)
-    devices = math.prod(mesh.shape[axis] for axis in sharding.RULES["batch"])
+    devices = math.prod(mesh.shape[axis] for axis in sharding.MESH_AXES["batch"])
     multiple = devices * config.layout.accumulation
     return TaskModel(task, model, mesh, tokenizer, limits, config.batch, multiple, config.distillation)
 

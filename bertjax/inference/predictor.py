@@ -23,7 +23,7 @@ from bertjax.inference.retrieval import Searcher
 from bertjax.inference.runner import Options
 from bertjax.inference.task_predictor import TaskPredictor
 from bertjax.interop.loading import load_model
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 
 
 class Predictor(Protocol):
@@ -41,7 +41,7 @@ class Predictor(Protocol):
 
 
 def load(path: str | Path, mode: str = "", **options: Any) -> Predictor:
-    """The predictor of the model in a folder, any that `pretrained.load` takes.
+    """The predictor of the model in a folder, any that `load_model` takes.
 
     mode: one of MODES; by default what the model is fine-tuned for, else fill-mask. options: those of `Options`.
 

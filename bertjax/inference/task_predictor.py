@@ -10,7 +10,7 @@ from bertjax.inference.inputs import asked, read_inputs
 from bertjax.inference.model_limits import model_limits
 from bertjax.inference.runner import Options, bind, computation
 from bertjax.tasks.encoding import ExampleEncoder
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 
 
 class TaskPredictor:

@@ -11,7 +11,7 @@ from bertjax.config.validation import validate
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.parameter_map import class_name, position_offset
-from bertjax.tasks.kinds.lookup import KINDS, kind_named
+from bertjax.tasks.kinds.catalog import KINDS, kind_named
 from bertjax.tasks.metadata import TaskMetadata
 
 # Our config fields carry Hugging Face's names; these have no default there that could be trusted.

@@ -25,7 +25,7 @@ from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offset, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 
 _LOG = logging.getLogger(__name__)

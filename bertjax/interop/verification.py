@@ -13,7 +13,7 @@ from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.parameter_map import class_name
 from bertjax.model.pretraining import PretrainingModel, pairs_of
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.text.tokenizer import Tokenizer
 

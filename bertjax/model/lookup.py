@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from bertjax.parallel.sharding import RULES, spec
+from bertjax.parallel.sharding import MESH_AXES, spec
 
 
 @jax.custom_vjp
@@ -32,8 +32,8 @@ def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return _sums(ids, gradient, 0, words).astype(dtype), None
-    split, scattered = RULES["vocab"], RULES["embed"]
-    everywhere = tuple(axis for axis in RULES["batch"] + RULES["length"] if axis not in scattered)
+    split, scattered = MESH_AXES["vocab"], MESH_AXES["embed"]
+    everywhere = tuple(axis for axis in MESH_AXES["batch"] + MESH_AXES["length"] if axis not in scattered)
     own = words // math.prod(mesh.shape[axis] for axis in split)
 
     @functools.partial(

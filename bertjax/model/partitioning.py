@@ -1,6 +1,6 @@
 """One table for all parameters: path → logical axes, weight decay, optimizer, and its place among the layers.
 
-With the axes goes where parameters lie and when they are gathered.
+With the axes goes where parameters lie and when they are gathered. parallel/sharding.py maps logical axes to the mesh.
 """
 
 import functools
@@ -32,8 +32,8 @@ class Rule:
 _LAYER = r"encoder/segment_(\d+)/layer_(\d+)/"
 # A path has exactly one rule. As in google-research/bert matrices and embedding tables decay, LayerNorm and biases do
 # not. Neither does a mixture of layers, whose scale has no reason to be small.
-RULES: tuple[Rule, ...] = (
-    Rule(r"embeddings/word_embeddings/embedding", ("vocab", "embed"), decay=True),
+PARAMETER_RULES: tuple[Rule, ...] = (
+    Rule(r"embeddings/word_embeddings/embedding", ("vocab", "embed"), decay=True),  # also the masked-LM head's (tied)
     Rule(r"embeddings/(position|token_type)_embeddings/embedding", ("small", "embed"), decay=True),
     Rule(r"embeddings/projection/kernel", ("small", "embed"), decay=True),
     Rule(r"(embeddings|masked_lm_head|prediction_head)/layer_norm/(scale|bias)", ("small",), decay=False),
@@ -63,7 +63,7 @@ def parameter_rule(name: str) -> Rule:
     Raises:
       ValueError: a path that no rule, or more than one, names.
     """
-    found = [rule for rule in RULES if re.search(rf"(^|/){rule.pattern}$", name)]
+    found = [rule for rule in PARAMETER_RULES if re.search(rf"(^|/){rule.pattern}$", name)]
     if len(found) != 1:
         raise ValueError(f"{len(found)} parameter rules name {name}; it must be exactly one")
     return found[0]

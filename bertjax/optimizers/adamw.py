@@ -1,4 +1,7 @@
-"""AdamW with decoupled decay: BERT's, without bias correction, and the textbook's."""
+"""AdamW with decoupled decay: BERT's, without bias correction, and the textbook's.
+
+Which parameters decay is in the table of model/partitioning.py.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,8 @@
 """From logical axes to mesh axes: a few rules that models, parameters and batches share.
 
-A new layout is a change of RULES; the model names logical axes only. Without a mesh in force (see `use_mesh`)
+The logical axes of parameters are in model/partitioning.py.
+
+A new layout is a change of MESH_AXES; the model names logical axes only. Without a mesh in force (see `use_mesh`)
 `constrain` and `all_gather` move nothing, so that a model runs unchanged on one device.
 """
 
@@ -16,7 +18,7 @@ from bertjax.data.batch import SEQUENCE_ARRAYS
 from bertjax.errors import UserError
 
 # Where each logical axis lies; of one that lies nowhere every device holds all.
-RULES: dict[str, tuple[str, ...]] = {
+MESH_AXES: dict[str, tuple[str, ...]] = {
     # of activations
     "batch": ("data", "fsdp"),
     "length": ("sequence",),
@@ -33,7 +35,7 @@ RULES: dict[str, tuple[str, ...]] = {
 
 def spec(axes: tuple[str, ...], without: tuple[str, ...] = ()) -> PartitionSpec:
     """Logical axes as mesh axes, those of `without` left out."""
-    laid = [tuple(axis for axis in RULES[name] if axis not in without) for name in axes]
+    laid = [tuple(axis for axis in MESH_AXES[name] if axis not in without) for name in axes]
     return PartitionSpec(*(axes or None for axes in laid))
 
 
@@ -88,7 +90,7 @@ def check_model(model: ModelConfig, mesh: Mesh) -> None:
 
 def check_divides(axis: str, size: int, mesh: Mesh, what: str, accumulation: int = 1) -> None:
     """Raises UserError where the devices along a logical axis cannot share `size` evenly, in each part of a step."""
-    sizes = {f"mesh.{name}": mesh.shape[name] for name in RULES[axis]} | {"layout.accumulation": accumulation}
+    sizes = {f"mesh.{name}": mesh.shape[name] for name in MESH_AXES[axis]} | {"layout.accumulation": accumulation}
     parts = math.prod(sizes.values())
     if size % parts:
         shared = " × ".join(name for name, parts in sizes.items() if parts > 1)

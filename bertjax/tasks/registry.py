@@ -8,7 +8,7 @@ from bertjax.errors import UserError
 from bertjax.tasks import conll, glue, sick, squad, swag
 from bertjax.tasks.conll import open_conll
 from bertjax.tasks.examples import TaskExamples
-from bertjax.tasks.kinds.lookup import KINDS
+from bertjax.tasks.kinds.catalog import KINDS
 from bertjax.tasks.table import open_table
 from bertjax.tasks.text_task import open_text_task
 

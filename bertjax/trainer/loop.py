@@ -73,9 +73,10 @@ def not_finite(values: Mapping[str, float]) -> str:
 
 
 class StopSignal:
-    """Turns the first SIGTERM or Ctrl-C into a request to stop after the current step; a second one interrupts.
+    """Turns SIGTERM and Ctrl-C into a request to stop after the current step.
 
-    If any process receives a signal, all stop after the same step.
+    The first signal to any process stops all processes after the same step, with a checkpoint. A second one to the same
+    process ends that process at once without one; the others then end as after any lost process.
     """
 
     def __init__(self) -> None:

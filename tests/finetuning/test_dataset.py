@@ -7,7 +7,7 @@ import pytest
 
 from bertjax.finetuning.dataset import Batches, BatchLayout, chosen_lengths, first_fit
 from bertjax.tasks.encoding import EncodedExample
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 
 
 def some_rows(count: int, seed: int = 0, **fields) -> list[EncodedExample]:

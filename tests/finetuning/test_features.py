@@ -19,8 +19,8 @@ from bertjax.interop.loading import load_model
 from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.tasks.examples import ChoiceExample, TaskExamples
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.kinds.choice import Choice
-from bertjax.tasks.kinds.lookup import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.registry import open_task
 from tests.support.batches import SMALL, random_batch

@@ -6,7 +6,7 @@ import pytest
 from bertjax.errors import UserError
 from bertjax.tasks.encoding import ExampleEncoder
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample, WordsExample
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.text import tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer

@@ -8,7 +8,7 @@ from bertjax.config.finetuning import SentenceConfig
 from bertjax.finetuning.dataset import Batches, BatchLayout
 from bertjax.objectives.terms import total
 from bertjax.tasks.encoding import EncodedExample
-from bertjax.tasks.kinds.lookup import KINDS, kind_named
+from bertjax.tasks.kinds.catalog import KINDS, kind_named
 from tests.support.batches import SMALL
 
 LABELS = {  # of the unit of a number

@@ -17,7 +17,7 @@ from bertjax.interop import parameter_map, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.interop.loading import load_model
 from bertjax.pretraining import build
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from tests.support.batches import FAMILIES, SMALL, random_batch
 from tests.support.models import from_parts

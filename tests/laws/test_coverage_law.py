@@ -13,11 +13,11 @@ from bertjax.config.pretraining import Config, Phase
 from bertjax.interop import families
 from bertjax.model import partitioning
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.model.partitioning import RULES, Rule, decay_mask, layers_above, parameter_rule
+from bertjax.model.partitioning import PARAMETER_RULES, Rule, decay_mask, layers_above, parameter_rule
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.optimizers.muon import kinds
-from bertjax.parallel.sharding import RULES as SHARDING_RULES
+from bertjax.parallel.sharding import MESH_AXES
 from bertjax.pretraining import build
 from tests.support.batches import FAMILIES
 
@@ -52,13 +52,15 @@ def test_coverage_law_of_sharding(variant):
 
 def test_every_rule_and_every_axis_is_used():
     names = {name for variant in VARIANTS for name in named_leaves(abstract_params(variant))}
-    for rule in RULES:
+    for rule in PARAMETER_RULES:
         assert any(re.fullmatch(rule.pattern, name) for name in names), rule
-    assert {axis for name in names for axis in parameter_rule(name).axes} | {"batch", "length"} == set(SHARDING_RULES)
+    assert {axis for name in names for axis in parameter_rule(name).axes} | {"batch", "length"} == set(MESH_AXES)
 
 
 def test_two_rules_for_a_parameter_are_an_error(monkeypatch):
-    monkeypatch.setattr(partitioning, "RULES", (*RULES, Rule(r"pooler/kernel", ("embed", "small"), decay=True)))
+    monkeypatch.setattr(
+        partitioning, "PARAMETER_RULES", (*PARAMETER_RULES, Rule(r"pooler/kernel", ("embed", "small"), decay=True))
+    )
     with pytest.raises(ValueError, match="2 parameter rules name optimizer/mu/pooler/kernel"):
         parameter_rule("optimizer/mu/pooler/kernel")
 
@@ -71,7 +73,7 @@ def test_coverage_law_of_weight_decay(variant):
     for name, decays in decisions.items():
         assert decays == (not re.search("bias|norm|mixture", name)), name
     assert set(decisions.values()) == {True, False}
-    assert {rule.decay for rule in RULES} == {True, False}
+    assert {rule.decay for rule in PARAMETER_RULES} == {True, False}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -20,7 +20,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TaskExamples, TextExample
 from bertjax.tasks.kinds.base import TaskKind
-from bertjax.tasks.kinds.lookup import kind_named
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 
 TEXTS = ["a list", "the value of an expression is returned by the call of a function " * 2, "names", "it is raised"]

@@ -3,6 +3,10 @@
 A kind says how examples become rows, where their labels stand in a batch, what the model and its loss are, and how its
 scores become predictions; and how users type, store, exchange and see all that. Nothing outside this package asks which
 kind it has.
+
+A new kind is a file `NAME.py` here with a subclass of `TaskKind` whose `name` is NAME, and an entry in catalog.py. It
+sets `name`, `predict_mode` and `transformers_class`, defines `record`, and overrides what differs from one class per
+example. A case for its loss goes into tests/tasks/test_kinds.py.
 """
 
 from collections.abc import Mapping, Sequence
