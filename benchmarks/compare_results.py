@@ -41,10 +41,10 @@ def of_training(old: Path, new: Path, relative: float = 0.0) -> str | None:
     last = [max((folder / "out" / "checkpoints").iterdir(), key=lambda path: int(path.name)) for folder in (old, new)]
     if last[0].name != last[1].name:
         return f"the last checkpoint: {last[0].name} became {last[1].name}"
-    # The config may spell its keys anew; the sums are compared only where the arrays must be the same.
-    varying = {"config", "sha256"} | ({"checksums"} if relative else set())
+    # Of the meta only what says something about the arrays: its form and the keys of the config may change.
+    same = ("step",) if relative else ("step", "checksums")
     metas = [json.loads((path / "meta" / "metadata").read_bytes()) for path in last]
-    if found := _of_values(*({key: meta[key] for key in meta if key not in varying} for meta in metas), "meta"):
+    if found := _of_values(*({key: meta[key] for key in same} for meta in metas), "meta"):
         return found
     return _of_arrays(*last, "params", relative) or _of_arrays(*last, "optimizer", relative)
 
