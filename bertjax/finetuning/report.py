@@ -10,8 +10,8 @@ from typing import Any
 from bertjax.finetuning.task_model import Split
 from bertjax.storage.files import write_text, written_whole
 from bertjax.tasks import glue, submission
-from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.base import Prediction
+from bertjax.tasks.task_examples import TaskExamples
 
 _WIDEST = 24  # inches of a picture's side
 

@@ -28,12 +28,12 @@ from bertjax.interop.loading import load_model
 from bertjax.storage.files import claimed, write_text, writing
 from bertjax.tasks import glue, submission
 from bertjax.tasks.encoding import check_lengths
-from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
+from bertjax.tasks.task_examples import TaskExamples
 from bertjax.trainer import metrics
 from bertjax.trainer.loop import StopSignal
 

@@ -24,11 +24,11 @@ from bertjax.model.sentence import SentenceModel
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import make_mesh
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, empty_inputs
-from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.kinds.catalog import bi_encoder_of
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.tasks.registry import open_task
+from bertjax.tasks.task_examples import TaskExamples
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer.step import Batch, Objective, apply_model
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, tfds
-from bertjax.tasks.examples import TaskExamples, WordsExample
+from bertjax.tasks.examples import WordsExample
 from bertjax.tasks.kinds.tagging import Tagging
+from bertjax.tasks.task_examples import TaskExamples
 
 Sentence = tuple[str, list[tuple[int, str, str]]]  # (its name in the file or "", (row, word, label) of each word)
 

@@ -7,9 +7,9 @@ from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import conll, glue, sick, squad, swag
 from bertjax.tasks.conll import open_conll
-from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.catalog import KINDS
 from bertjax.tasks.table import open_table
+from bertjax.tasks.task_examples import TaskExamples
 from bertjax.tasks.text_task import open_text_task
 
 _TEXT_TASKS = {f"glue/{name}": spec for name, spec in glue.TASKS.items()} | {

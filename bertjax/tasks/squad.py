@@ -8,8 +8,9 @@ from typing import Any
 
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, squad_scores, tfds
-from bertjax.tasks.examples import QuestionExample, TaskExamples
+from bertjax.tasks.examples import QuestionExample
 from bertjax.tasks.kinds.span import Span
+from bertjax.tasks.task_examples import TaskExamples
 from bertjax.text import readers
 
 _LOG = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import Any
 from bertjax.errors import UserError
 from bertjax.storage import files
 from bertjax.tasks import glue
-from bertjax.tasks.examples import TaskExamples, TextExample
+from bertjax.tasks.examples import TextExample
+from bertjax.tasks.task_examples import TaskExamples
 
 
 def write(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, tfds
-from bertjax.tasks.examples import ChoiceExample, TaskExamples
+from bertjax.tasks.examples import ChoiceExample
 from bertjax.tasks.kinds.choice import Choice
+from bertjax.tasks.task_examples import TaskExamples
 
 _FILES = {"train": ("train.csv",), "dev": ("val.csv",), "test": ("test.csv",)}
 _ENDINGS = ("ending0", "ending1", "ending2", "ending3")

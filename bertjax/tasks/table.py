@@ -9,9 +9,9 @@ from typing import Any
 from bertjax.config.finetuning import Table
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats
-from bertjax.tasks.examples import TaskExamples
 from bertjax.tasks.kinds.base import TaskKind
 from bertjax.tasks.table_records import Record
+from bertjax.tasks.task_examples import TaskExamples
 
 COLUMNS = ("text", "second", "negative", "label")  # the fields of Table that name one
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".conll")

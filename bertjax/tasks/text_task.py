@@ -7,9 +7,10 @@ from pathlib import Path
 
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, scores, table_records, tfds
-from bertjax.tasks.examples import TaskExamples, TextExample
+from bertjax.tasks.examples import TextExample
 from bertjax.tasks.kinds.classification import Classification
 from bertjax.tasks.kinds.regression import Regression
+from bertjax.tasks.task_examples import TaskExamples
 
 _LOG = logging.getLogger(__name__)
 

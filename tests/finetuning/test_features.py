@@ -18,11 +18,12 @@ from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
 from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
-from bertjax.tasks.examples import ChoiceExample, TaskExamples
+from bertjax.tasks.examples import ChoiceExample
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.kinds.choice import Choice
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.tasks.registry import open_task
+from bertjax.tasks.task_examples import TaskExamples
 from tests.support.batches import SMALL, random_batch
 from tests.support.models import from_parts
 

@@ -18,10 +18,11 @@ from bertjax.finetuning.task_model import Split, make_task_model
 from bertjax.inference.predictor import Options, make
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
-from bertjax.tasks.examples import ChoiceExample, QuestionExample, TaskExamples, TextExample
+from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample
 from bertjax.tasks.kinds.base import TaskKind
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TaskMetadata
+from bertjax.tasks.task_examples import TaskExamples
 
 TEXTS = ["a list", "the value of an expression is returned by the call of a function " * 2, "names", "it is raised"]
 LABELS = {"classification": ("bad", "so-so", "good"), "pair_classification": ("same", "other")}
