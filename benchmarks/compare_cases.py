@@ -5,6 +5,8 @@ which one it knows.
 """
 
 import dataclasses
+import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +116,22 @@ CASES = {
     "predict-answer": predict("answer", "{finetune-squad}", QUESTION),
     "predict-embed": predict("embed", "{train-bert}", TEXTS),
 }
+
+
+def write_questions(folder: Path) -> Path:
+    """Writes questions on passages of three sentences, in SQuAD's format."""
+    folder.mkdir(exist_ok=True)
+    makers, things = (
+        ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald"),
+        ("lamp", "ship", "book", "engine", "clock"),
+    )
+    for split, years in (("train", range(1843, 1846)), ("dev", range(1900, 1901))):
+        paragraphs = []
+        for year, maker, thing in itertools.product(years, makers, things):
+            passage = f"It was a cold winter. {maker} made the {thing} in {year}. It was sold a year later."
+            answer = {"text": maker, "answer_start": passage.index(maker)}
+            question = {"id": f"{year}-{maker}-{thing}", "question": f"Who made the {thing}?", "answers": [answer]}
+            paragraphs.append({"context": passage, "qas": [question]})
+        content = {"version": "1.1", "data": [{"title": "things", "paragraphs": paragraphs}]}
+        (folder / f"{split}-v1.1.json").write_text(json.dumps(content))
+    return folder

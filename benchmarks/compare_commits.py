@@ -8,17 +8,18 @@ again as long as its command line, those of the cases it starts from, and the ve
 
 import argparse
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import itertools
 import json
 import os
 import platform
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -28,11 +29,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compare_cases import CASES, PLACE, Case
+from compare_cases import CASES, PLACE, Case, write_questions
 
 DECIDING = ("jax", "jaxlib", "numpy", "orbax-checkpoint", "tokenizers", "sentencex")  # whose versions decide the bits
 LIMIT = 1200  # seconds that a command may take
 STOPPED = threading.Event()
+CHILDREN: set[subprocess.Popen] = set()  # what runs, to be ended with this process
 
 # Prints the keys of a config file, a line each.
 KEYS = """
@@ -70,16 +72,20 @@ class Side:
     folder: Path
     places: dict[str, Path]
 
-    def python(self, *words: str, **options: Any) -> subprocess.CompletedProcess:
-        """Runs Python with the code of the tree; programs that both commits compile are compiled once."""
+    def python(self, *words: str, **options: Any) -> subprocess.Popen:
+        """Starts Python with the code of the tree; programs that both commits compile are compiled once."""
         tree, compiled = self.folder / "tree", self.folder.parent / "xla"
         settings = {"PYTHONPATH": tree, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": compiled}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
-        return subprocess.run([sys.executable, *words], cwd=tree, env=environment, timeout=LIMIT, **options)
+        return subprocess.Popen([sys.executable, *words], cwd=tree, env=environment, **options)
 
     def asked(self, *words: str) -> str:
-        """What that prints."""
-        return self.python(*words, check=True, text=True, stdout=subprocess.PIPE).stdout
+        """What it prints."""
+        with self.python(*words, text=True, stdout=subprocess.PIPE) as child:
+            printed = child.communicate()[0]
+        if child.returncode:
+            raise ValueError(f"{' '.join(words)[:60]} ends with {child.returncode}")
+        return printed
 
     def arguments(self, case: Case) -> list[str]:
         """The command line, as this tree spells it; its folders are still to be put in."""
@@ -101,7 +107,7 @@ class Side:
             return broken
         try:
             arguments = self.arguments(CASES[name])
-        except (subprocess.SubprocessError, ValueError) as error:
+        except ValueError as error:
             return Outcome(error=f"{name} at {self.name}: {error}")
         machine = [platform.python_version(), *map(importlib.metadata.version, DECIDING), os.environ.get("XLA_FLAGS")]
         read = [str(self.places[need]) for need in sorted(CASES[name].needs - CASES.keys())]
@@ -112,7 +118,7 @@ class Side:
             return Outcome(**done, kept=True)
         begin = time.monotonic()
         error = self.execute(name, arguments)
-        if STOPPED.is_set():  # Ctrl-C, which training takes as a wish to go on later, with exit code 0
+        if STOPPED.is_set():  # training then ends early, with exit code 0
             error = "stopped"
         if error:
             return Outcome(error=f"{name} at {self.name}: {error}")
@@ -129,10 +135,15 @@ class Side:
         places = self.places | {case: self.folder / case / "out" for case in CASES} | {"here": folder / "out"}
         words = [PLACE.sub(lambda found: str(places[found[1]]), word) for word in arguments]
         with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
+            child = self.python(*words, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            CHILDREN.add(child)
             try:
-                code = self.python(*words, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr).returncode
+                code = child.wait(LIMIT)
             except subprocess.TimeoutExpired:
+                child.kill()
                 return f"no end after {LIMIT} s"
+            finally:
+                CHILDREN.discard(child)
         said = (folder / "stderr").read_text().strip().splitlines()[-1:]
         return f"exit code {code}; {' '.join(said)}" if code else ""
 
@@ -145,25 +156,6 @@ def spelled(names: str, known: Callable[[], list[str]]) -> str:
     if not found:
         raise ValueError(f"the tree knows none of {names}")
     return found[-1]
-
-
-def write_questions(folder: Path) -> Path:
-    """Writes questions on passages of three sentences, in SQuAD's format."""
-    folder.mkdir(exist_ok=True)
-    makers, things = (
-        ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald"),
-        ("lamp", "ship", "book", "engine", "clock"),
-    )
-    for split, years in (("train", range(1843, 1846)), ("dev", range(1900, 1901))):
-        paragraphs = []
-        for year, maker, thing in itertools.product(years, makers, things):
-            passage = f"It was a cold winter. {maker} made the {thing} in {year}. It was sold a year later."
-            answer = {"text": maker, "answer_start": passage.index(maker)}
-            question = {"id": f"{year}-{maker}-{thing}", "question": f"Who made the {thing}?", "answers": [answer]}
-            paragraphs.append({"context": passage, "qas": [question]})
-        content = {"version": "1.1", "data": [{"title": "things", "paragraphs": paragraphs}]}
-        (folder / f"{split}-v1.1.json").write_text(json.dumps(content))
-    return folder
 
 
 def chain(name: str) -> set[str]:
@@ -207,6 +199,12 @@ def main() -> int:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
 
     # -- what there is to read, and code to run
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = os.open(given.workdir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends
+    except BlockingIOError:
+        parser.error(f"another comparison works in {given.workdir}; wait for its end, or choose another --workdir")
     places = {"questions": write_questions(given.workdir.absolute() / "questions")}
     if given.data:
         places["data"] = given.data.absolute()
@@ -241,6 +239,8 @@ def main() -> int:
         except KeyboardInterrupt:
             STOPPED.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in tuple(CHILDREN):
+                child.terminate()
             print("stopped; with --workdir the same command keeps what is done", file=sys.stderr)
             return 130
     return 1 if verdicts & {"DIFFERS", "FAILED"} else 3 if "SKIPPED" in verdicts else 0

@@ -53,8 +53,9 @@ done
 old="${hashes[0]}" new="${hashes[1]}"
 [[ "$old" != "$new" ]] || new+="-again"
 
+temporary=""
 if [[ -z "$workdir" ]]; then
-  workdir="$(mktemp -d)"
+  workdir="$(mktemp -d)" temporary=yes
   trap 'rm -rf "$workdir"' EXIT
 fi
 mkdir -p "$workdir"
@@ -62,5 +63,6 @@ workdir="$(cd "$workdir" && pwd)"
 extract "${hashes[0]}" "$workdir/$old"
 extract "${hashes[1]}" "$workdir/$new"
 
-# Not `exec`, so that the temporary folder is removed.
-"$PYTHON" "$HERE/benchmarks/compare_commits.py" "$workdir" "$old" "$new" ${options[@]+"${options[@]}"}
+run=("$PYTHON" "$HERE/benchmarks/compare_commits.py" "$workdir" "$old" "$new" ${options[@]+"${options[@]}"})
+[[ -n "$temporary" ]] || exec "${run[@]}"
+"${run[@]}"  # returns here, so that the folder is removed
