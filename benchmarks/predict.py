@@ -79,6 +79,7 @@ def export(model: str, mode: str, folder: Path) -> None:
     """Writes the encoder with a random head as `transformers` and bertjax load it."""
     from bertjax.interop.huggingface import export_model
     from bertjax.interop.loading import load_model
+    from bertjax.tasks.metadata import TaskMetadata
 
     source = load_model(model)
     kind, labels, _ = MODES[mode]
@@ -89,7 +90,7 @@ def export(model: str, mode: str, folder: Path) -> None:
     params["task_head"] = {"kernel": kernel.astype(np.float32), "bias": np.zeros(len(labels), np.float32)}
     with tempfile.TemporaryDirectory() as tokenizer:
         source.tokenizer.save(tokenizer)
-        task = {"name": "", "kind": kind, "labels": list(labels)}
+        task = TaskMetadata("", kind, tuple(labels))
         export_model(source.config.model, params, tokenizer, folder, source.tokenizer.pad_id, task)
 
 
