@@ -16,7 +16,7 @@ from bertjax.config.finetuning import FinetuneConfig, Table, TaskDistillation, U
 from bertjax.errors import UserError
 from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
-from bertjax.finetuning.task_model import open_task_model
+from bertjax.finetuning.task_model import TaskModel, open_task_model
 from bertjax.interop.loading import load_model
 from bertjax.trainer.loop import StopSignal
 from tests.support.commands import ROOT, TINY_MODEL, command, overrides, run
@@ -165,6 +165,32 @@ def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
     for name, value in second.items():
         assert np.array_equal(alone[name], value), name
     assert not np.array_equal(first["task_head/kernel"], second["task_head/kernel"])
+
+
+def test_dev_is_predicted_once_per_run_and_compiled_once(config, tmp_path, monkeypatch):
+    """The best run's predictions are those that are written; another process has to predict them again."""
+    config = dataclasses.replace(config, learning_rates=(1e-3,), epochs=(1,), train_examples=32)
+    predicted, compiled, predictions = [], [], TaskModel.predictions
+
+    def listen(event: str, duration: float, **about: str) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and about["fun_name"] == "jit(compute_batch)":
+            compiled.append(duration)
+
+    def counted(task_model, params, split):
+        found = predictions(task_model, params, split)
+        predicted.append((split.name, len(compiled)))
+        return found
+
+    monkeypatch.setattr(TaskModel, "predictions", counted)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        finetune(config, tmp_path / "run")
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled and predicted == [("dev", len(compiled))] * 2
+    written = (tmp_path / "run/predictions/dev.jsonl").read_text()
+    finetune(config, tmp_path / "run")
+    assert len(predicted) == 3 and (tmp_path / "run/predictions/dev.jsonl").read_text() == written
 
 
 def test_patience_ends_a_run_that_gets_no_better(config, tmp_path, monkeypatch):
