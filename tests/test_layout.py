@@ -70,6 +70,8 @@ def test_modules_named_in_texts_exist():
         text = path.read_text() if path.suffix in (".py", ".md", ".sh", ".toml") else ""
         names = set(re.findall(r"-m\s+(bertjax(?:\.[a-z_]+)+)", text)) if path not in TESTS else set()
         names |= set(re.findall(r"from (bertjax(?:\.\w+)+) import", text))  # in docs and docstrings, too
+        for package, name in re.findall(r"from (bertjax(?:\.\w+)*) import ([a-z_]+)", text):
+            names |= {f"{package}.{name}"} if (ROOT / package.replace(".", "/")).is_dir() else set()
         # A dotted name in a text may go on with what the module defines.
         names |= {name for name, _ in re.findall(r"`((bertjax\.\w+)[\w.]*)`", text) if not is_module(_)}
         names |= {name[:-3].replace("/", ".") for name in re.findall(r"\bbertjax/[\w/]+\.py\b", text)}

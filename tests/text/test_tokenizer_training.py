@@ -13,9 +13,9 @@ from tests.support.tokenizers import KINDS
 def test_training_is_reproducible_in_another_process(kind, tokenizers_of_each_kind, training_text, tmp_path):
     (tmp_path / "sentences").write_text("\n".join(training_text), encoding="utf-8")
     program = (
-        "import sys; from bertjax.text import vocabulary\n"
+        "import sys; from bertjax.text import tokenizer_training\n"
         f"text = open({str(tmp_path / 'sentences')!r}, encoding='utf-8').read().split('\\n')\n"
-        f"print(vocabulary.train('new:{kind}:2000', text, {str(tmp_path / 'out')!r}).hash())"
+        f"print(tokenizer_training.train('new:{kind}:2000', text, {str(tmp_path / 'out')!r}).hash())"
     )
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert again.stdout.strip() == tokenizers_of_each_kind[kind].hash()
