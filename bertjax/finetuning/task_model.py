@@ -201,7 +201,7 @@ def make_task_model(config: FinetuneConfig, task: TaskExamples, shape: ModelConf
     if config.features:
         model = model.clone(features=config.features)
     limits = limits_of(config)
-    devices = math.prod(mesh.shape[axis] for axis in sharding.MESH_AXES["batch"])
+    devices = sharding.batch_shards(mesh)
     multiple = devices * config.layout.accumulation
     return TaskModel(task, model, mesh, tokenizer, limits, config.batch, multiple, config.distillation)
 

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -141,7 +140,7 @@ def batches(lengths: Sequence[int], shapes: BatchShapes, mesh: Mesh) -> Iterator
     any input. Fewer rows than a shape holds, as of a single text, are padded to a power of two. Groups stay together,
     and each device that shares a batch has as many.
     """
-    group, devices = shapes.group, math.prod(mesh.shape[axis] for axis in sharding.MESH_AXES["batch"])
+    group, devices = shapes.group, sharding.batch_shards(mesh)
     longest = np.asarray(lengths, int).reshape(-1, group).max(axis=1, initial=0)
     order = np.argsort(-longest, kind="stable")
     while len(order):

@@ -80,7 +80,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 def _row_blocks(mesh: Mesh) -> tuple[np.ndarray, int]:
     """(the blocks of rows that this process's devices need, ascending; how many blocks a batch has)."""
-    count = math.prod(mesh.shape[axis] for axis in sharding.MESH_AXES["batch"])
+    count = sharding.batch_shards(mesh)
     places = jax.sharding.NamedSharding(mesh, sharding.spec(("batch",))).addressable_devices_indices_map((count,))
     return np.unique([index[0].indices(count)[0] for index in places.values()]), count
 

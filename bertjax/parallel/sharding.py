@@ -45,6 +45,11 @@ def of_batch(batch: Any, mesh: Mesh) -> dict[str, NamedSharding]:
     return {name: sequences if name in SEQUENCE_ARRAYS else rows for name in batch}
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """The number of parts that the rows of a batch are split into."""
+    return math.prod(mesh.shape[axis] for axis in MESH_AXES["batch"])
+
+
 def use_mesh(mesh: Mesh) -> AbstractContextManager[Any]:
     """Puts a mesh in force while a function is traced."""
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
