@@ -19,6 +19,10 @@ class BatchArray:
     axes: tuple[str, ...]
     dtype: type = np.int32
 
+    def empty(self, shape: tuple[int, ...], pad_id: int) -> np.ndarray:
+        """The array of this shape, nothing but padding."""
+        return np.full(shape, pad_id if self.name == "input_ids" else 0, self.dtype)
+
 
 # What every model reads: the mask is 1 on tokens, 0 on padding.
 MODEL_INPUTS = (
@@ -69,7 +73,4 @@ class BatchShape:
 
     def empty(self, pad_id: int) -> Batch:
         """A batch of nothing but padding."""
-        return {
-            array.name: np.full(self.shape(array), pad_id if array.name == "input_ids" else 0, array.dtype)
-            for array in self.arrays()
-        }
+        return {array.name: array.empty(self.shape(array), pad_id) for array in self.arrays()}

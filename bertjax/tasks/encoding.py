@@ -93,9 +93,7 @@ def check_lengths(examples: Sequence[Any]) -> None:
 
 def empty_inputs(shape: tuple[int, int], pad_id: int) -> dict[str, np.ndarray]:
     """A model's inputs [rows, length], nothing but padding."""
-    inputs = {array.name: np.zeros(shape, array.dtype) for array in MODEL_INPUTS}
-    inputs["input_ids"][:] = pad_id
-    return inputs
+    return {array.name: array.empty(shape, pad_id) for array in MODEL_INPUTS}
 
 
 def padded_inputs(rows: Sequence[EncodedExample], shape: tuple[int, int], pad_id: int) -> dict[str, np.ndarray]:
