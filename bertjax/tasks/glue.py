@@ -9,7 +9,8 @@ from pathlib import Path
 from bertjax.tasks import line_formats, scores
 from bertjax.tasks.text_task import TextTask
 
-_FILES = {"train": ("train.tsv",), "dev": ("dev.tsv",), "test": ("test.tsv",)}
+_MNLI_DEV = ("dev_matched", "dev_mismatched")
+_MNLI_TEST = ("test_matched", "test_mismatched")
 _NLI = ("entailment", "neutral", "contradiction")
 _TWO_WAY = ("entailment", "not_entailment")
 _INTEGERS = ("0", "1")
@@ -41,30 +42,21 @@ def _original_mrpc(folder: Path, split: str) -> line_formats.Sheet | None:
 TASKS = {
     "cola": TextTask(
         folders=("CoLA",),
-        files=_FILES,
         headless={split: {"label": 1, "sentence": 3} for split in ("train", "dev")},
         texts=("sentence",),
-        label="label",
         labels=("unacceptable", "acceptable"),
         codes=_INTEGERS,
         score=scores.matthews,
         metric="matthews",
-        builder="glue/cola",
     ),
     "sst2": TextTask(
         folders=("SST-2", "SST"),
-        files=_FILES,
         texts=("sentence",),
-        label="label",
         labels=("negative", "positive"),
         codes=_INTEGERS,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/sst2",
     ),
     "mrpc": TextTask(
         folders=("MRPC",),
-        files=_FILES,
         original=_original_mrpc,
         texts=("#1 String", "#2 String"),
         features=_SENTENCES,
@@ -73,20 +65,16 @@ TASKS = {
         codes=_INTEGERS,
         score=scores.accuracy_and_f1,
         metric="f1",
-        builder="glue/mrpc",
     ),
     "stsb": TextTask(
         folders=("STS-B", "STS"),
-        files=_FILES,
         texts=_SENTENCES,
         label="score",
         score=scores.correlations,
         metric="spearman",
-        builder="glue/stsb",
     ),
     "qqp": TextTask(
         folders=("QQP",),
-        files=_FILES,
         skip_short=True,
         index="id",
         texts=("question1", "question2"),
@@ -95,65 +83,43 @@ TASKS = {
         codes=_INTEGERS,
         score=scores.accuracy_and_f1,
         metric="f1",
-        builder="glue/qqp",
     ),
     "mnli": TextTask(
         folders=("MNLI",),
-        files={"train": ("train.tsv",)}
-        | {f"{kind}_{half}": (f"{kind}_{half}.tsv",) for kind in ("dev", "test") for half in ("matched", "mismatched")},
+        files={name: (f"{name}.tsv",) for name in ("train", *_MNLI_DEV, *_MNLI_TEST)},
         texts=_SENTENCES,
         features=("premise", "hypothesis"),
         label="gold_label",
         labels=_NLI,
         undecided="-",
-        score=scores.accuracy,
-        metric="accuracy",
-        dev=("dev_matched", "dev_mismatched"),
-        test=("test_matched", "test_mismatched"),
-        builder="glue/mnli",
+        dev=_MNLI_DEV,
+        test=_MNLI_TEST,
     ),
     "qnli": TextTask(
         folders=("QNLI",),
-        files=_FILES,
         texts=("question", "sentence"),
-        label="label",
         labels=_TWO_WAY,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/qnli",
     ),
     "rte": TextTask(
         folders=("RTE",),
-        files=_FILES,
         texts=_SENTENCES,
-        label="label",
         labels=_TWO_WAY,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/rte",
     ),
     "wnli": TextTask(
         folders=("WNLI",),
-        files=_FILES,
         texts=_SENTENCES,
-        label="label",
         labels=("not_entailment", "entailment"),
         codes=_INTEGERS,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/wnli",
     ),
     "ax": TextTask(  # predicted with the model of MNLI
         folders=("AX", "diagnostic"),
         files={"test": ("diagnostic.tsv", "AX.tsv")},
         texts=_SENTENCES,
         features=("premise", "hypothesis"),
-        label="label",
         labels=_NLI,
         score=scores.matthews,
         metric="matthews",
         dev=(),
-        builder="glue/ax",
     ),
 }
 
