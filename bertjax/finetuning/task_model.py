@@ -225,7 +225,7 @@ def _with_kind(task: TaskExamples, config: FinetuneConfig) -> TaskExamples:
             "texts can be encoded on their own, and table/retrieval"
         )
     choices = task.choices if kind is task.kind else kind.texts
-    kind = kind.configured(config.sentence, choices)
+    kind = dataclasses.replace(kind, sentence=config.sentence, texts=choices)
     return dataclasses.replace(task, kind=kind, metric=kind.default_metric or task.metric, choices=choices)
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config.finetuning import SentenceConfig, Table
+from bertjax.config.finetuning import Table
 from bertjax.config.model import ModelConfig
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
@@ -58,6 +58,7 @@ class TaskKind:
     # The model.
     pooled: ClassVar[bool] = False  # the head reads [CLS], through the pooler where there is one, else every token
     dropout_before_head: ClassVar[bool] = True
+    scores_per_label: ClassVar[int] = 1  # outputs of the head where there are no classes; 0: there is no head
     bi_encoder: ClassVar[bool] = False  # encodes each text on its own, to a vector
     data_kind: ClassVar[str] = ""  # the kind whose examples and scores it has; "": its own
 
@@ -110,13 +111,9 @@ class TaskKind:
 
     # -- the model and its loss
 
-    def configured(self, sentence: SentenceConfig, texts: int) -> "TaskKind":
-        """The kind with its settings; `texts`: rows per example."""
-        return self
-
     def outputs(self, labels: Sequence[str]) -> int:
         """How many outputs the head has."""
-        return len(labels) if self.has_classes else 1
+        return len(labels) if self.has_classes else self.scores_per_label
 
     def model(self, config: ModelConfig, labels: Sequence[str]) -> FinetuningModel | SentenceModel:
         """The model, with the defaults of how it is computed."""
@@ -126,9 +123,9 @@ class TaskKind:
         """Logits with the classes, of which one is right, along the last axis."""
         return logits
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The loss of each label, of the weights' shape; here the cross-entropy."""
-        return cross_entropy(self.class_logits(logits, batch), batch["labels"])[0]
+        return cross_entropy(self.class_logits(outputs["logits"], batch), batch["labels"])[0]
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
         """The distance of the logits from a teacher's, of the weights' shape; here the divergence of its classes."""
@@ -136,7 +133,7 @@ class TaskKind:
 
     def terms(self, outputs: Arrays, batch: Arrays) -> dict[str, Term]:
         """The one term `task_loss`."""
-        return {"task_loss": weighted(self.losses(outputs["logits"], batch), batch["weights"])}
+        return {"task_loss": weighted(self.losses(outputs, batch), batch["weights"])}
 
     def weights(self, batch: Arrays) -> dict[str, jax.Array]:
         """The weight of the term, from the batch alone."""

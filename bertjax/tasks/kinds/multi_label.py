@@ -40,9 +40,9 @@ class MultiLabel(TaskKind):
         """A number for each class."""
         return (labels,)
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """Binary cross-entropy, the mean over the classes."""
-        labels = batch["labels"].astype(jnp.float32)
+        logits, labels = outputs["logits"], batch["labels"].astype(jnp.float32)
         return jnp.mean(jax.nn.softplus(logits) - labels * logits, axis=-1)
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:

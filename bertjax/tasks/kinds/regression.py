@@ -23,9 +23,9 @@ class Regression(TaskKind):
     problem_type = "regression"
     label_dtype = np.float32
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The squared error."""
-        return jnp.square(logits[..., 0] - batch["labels"])
+        return jnp.square(outputs["logits"][..., 0] - batch["labels"])
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
         """The squared difference; a number has no temperature."""
