@@ -20,7 +20,7 @@ from bertjax.finetuning.task_model import Split, TaskModel, make_task_model
 from bertjax.inference.model_limits import model_limits
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
-from bertjax.tasks import glue
+from bertjax.tasks import glue, submission
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.line_formats import MissingFileError
@@ -99,7 +99,8 @@ def predict_all(
         found = task_model.predictions(params, split)
         report.write_predictions(task, split, found, output / "predictions", math.inf)
         if (task.name, name) in glue.COLUMNS:
-            report.write_submission(task, split, found, output / "submission")
+            values = [prediction.value for prediction in found]
+            submission.write(task, name, split.examples, values, output / "submission")
     return scores
 
 

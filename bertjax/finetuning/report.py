@@ -9,7 +9,7 @@ from typing import Any
 
 from bertjax.finetuning.task_model import Split
 from bertjax.storage.files import write_text, written_whole
-from bertjax.tasks import glue, submission
+from bertjax.tasks import glue
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.task_examples import TaskExamples
 
@@ -115,8 +115,3 @@ def draw_confusion(task: TaskExamples, split: Split, predictions: Sequence[Predi
     axes.set_title(f"{task.name}, {split.name}")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def write_submission(task: TaskExamples, split: Split, predictions: Sequence[Prediction], folder: Path) -> Path:
-    """The file that the GLUE server takes."""
-    return submission.write(task, split.name, split.examples, [one.value for one in predictions], folder)
