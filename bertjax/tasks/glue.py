@@ -31,10 +31,10 @@ def _original_mrpc(folder: Path, split: str) -> line_formats.Sheet | None:
     dev = {tuple(cells[:2]) for _, cells in line_formats.unquoted(ids, columns={}).rows}
     first, second = (sheet.position(column, "is this the original file?") for column in ("#1 ID", "#2 ID"))
 
-    def chosen() -> Iterator[tuple[int, list[str]]]:
-        for number, cells in sheet.rows:
+    def chosen() -> Iterator[tuple[str, list[str]]]:
+        for where, cells in sheet.rows:
             if (tuple(cells[at] for at in (first, second) if at < len(cells)) in dev) == (split == "dev"):
-                yield number, cells
+                yield where, cells
 
     return line_formats.Sheet(path, sheet.columns, chosen())
 

@@ -30,9 +30,7 @@ def open_squad(name: str, data_dir: str) -> TaskExamples:
             records, place = tfds.read(f"squad/{version}", split, data_dir)
             found = [_from_tfds(record, place) for record in records]
         else:
-            remedy = "give data_dir the folder with it"
-            path = line_formats.find([Path(data_dir)], [f"{split}-{version}.json"], remedy)
-            found = list(_questions(path))
+            found = list(_questions(line_formats.find([Path(data_dir)], [f"{split}-{version}.json"])))
         kept = _checked(found, unanswerable, split == "train")
         if not kept:
             raise UserError(f"{data_dir}: there are no questions for {split}; get the file again")

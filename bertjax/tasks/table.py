@@ -54,7 +54,7 @@ def open_table(kind: TaskKind, data_dir: str, table: Table | None, labels: Seque
             raise UserError(f"{Path(data_dir) / getattr(table, split)}: there are no examples in it; add some")
         return examples
 
-    score, metric = kind.table_score(order)
+    score, metric = kind.default_score(order)
     return TaskExamples(
         name=name,
         kind=kind,
@@ -116,14 +116,12 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
 
     text, second = position(table.text), position(table.second) if table.second else None
     label = position(table.label) if labelled or (table.label and table.label in sheet.columns) else None
-    for row, cells in sheet.rows:
-        values = [None if at is None else cells[at] for at in (text, second, label)]
-        yield Record(line_formats.place(path, row), *values)
+    for where, cells in sheet.rows:
+        yield Record(where, *(None if at is None else cells[at] for at in (text, second, label)))
 
 
 def _objects(path: Path, table: Table, labelled: bool) -> Iterator[Record]:
-    for row, record in line_formats.json_lines(path):
-        where = line_formats.place(path, row)
+    for where, record in line_formats.json_lines(path):
         for field in ("text", *(("second",) if table.second else ()), *(("label",) if labelled else ())):
             if (column := getattr(table, field)) not in record:
                 found = ", ".join(map(repr, record))
@@ -137,19 +135,13 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[Record]:
 def _columns(path: Path, labelled: bool) -> Iterator[Record]:
     """A word a line, its label last; blank lines between sentences. One column only: there are no labels."""
     for block in line_formats.blocks(path):
-        cells = [(row, line_formats.columns(line)) for row, line in block if not line.startswith("-DOCSTART-")]
+        cells = [(where, line_formats.columns(line)) for where, line in block if not line.startswith("-DOCSTART-")]
         if not cells:
             continue
         width = len(cells[0][1])
-        for row, line in cells:
+        for where, line in cells:
             if len(line) != width or (labelled and width < 2):
                 expected = max(width, 2) if labelled else width
-                raise UserError(
-                    f"{line_formats.place(path, row)}: {len(line)} columns instead of {expected}; put the row right"
-                )
-        yield Record(
-            line_formats.place(path, cells[0][0]),
-            [line[0] for _, line in cells],
-            None,
-            [line[-1] for _, line in cells] if width > 1 else None,
-        )
+                raise UserError(f"{where}: {len(line)} columns instead of {expected}; put the row right")
+        labels = [line[-1] for _, line in cells] if width > 1 else None
+        yield Record(cells[0][0], [line[0] for _, line in cells], None, labels)

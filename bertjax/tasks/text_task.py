@@ -91,13 +91,12 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...]) ->
     index = sheet.columns.get(spec.index)
     classes = {spec.code(name): place for place, name in enumerate(order)}
     examples, short, undecided = [], 0, 0
-    for number, cells in sheet.rows:
+    for where, cells in sheet.rows:
         missing = max([*texts, label or 0]) + 1 - len(cells)
-        where = line_formats.place(sheet.path, number)
         if missing > 0 and label is not None and spec.skip_short:
             short += 1
             continue
-        if missing > 0 and not (label is None and spec.skip_short):
+        if missing > 0 and not spec.skip_short:
             raise UserError(f"{where}: {missing} cells are missing at the end; get the file again")
         cells = [*cells, *[""] * missing]  # a test row gets a prediction all the same: submissions must be complete
         if label is not None and spec.undecided is not None and cells[label] == spec.undecided:

@@ -5,8 +5,8 @@ scores become predictions; and how users type, store, exchange and see all that.
 kind it has.
 
 A new kind is a file `NAME.py` here with a subclass of `TaskKind` whose `name` is NAME, and an entry in catalog.py. It
-sets `name`, `predict_mode` and `transformers_class`, defines `record`, and overrides what differs from one class per
-example. A case for its loss goes into tests/tasks/test_kinds.py.
+sets `name`, defines `record`, and overrides what differs from one class per example. A case for its loss goes into
+tests/tasks/test_kinds.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class TaskKind:
     """
 
     name: ClassVar[str]  # as checkpoints, `table/NAME` and messages have it
-    predict_mode: ClassVar[str]  # the mode of `predict` that serves it
+    predict_mode: ClassVar[str] = "classify"  # the mode of `predict` that serves it
 
     # The model.
     pooled: ClassVar[bool] = False  # the head reads [CLS], through the pooler where there is one, else every token
@@ -76,7 +76,7 @@ class TaskKind:
     word_files: ClassVar[bool] = False  # it may have a word per line
 
     # `transformers`.
-    transformers_class: ClassVar[str]  # without the family's name
+    transformers_class: ClassVar[str] = "ForSequenceClassification"  # without the family's name
     transformers_head: ClassVar[str] = "classifier"
     problem_type: ClassVar[str] = ""
 
@@ -235,8 +235,8 @@ class TaskKind:
         """
         return table_records.text_example(identity, record, self.table_label(record, numbers))
 
-    def table_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
-        """The scores of (examples, predictions), and the name of the one that chooses."""
+    def default_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
+        """The scores of (examples, predictions) unless a task has others, and the name of the one that chooses."""
         raise NotImplementedError
 
     # -- `transformers`

@@ -21,12 +21,10 @@ class MultiLabel(TaskKind):
     """Predicts the indices of the classes that hold, rising; a batch's labels are 0 or 1 [units, labels]."""
 
     name = "multi_label"
-    predict_mode = "classify"
     pooled = True
     has_classes = True
     exclusive = False
     own_table = True
-    transformers_class = "ForSequenceClassification"
     problem_type = "multi_label_classification"
 
     def encode(self, number: int, example: TextExample, encoder: ExampleEncoder) -> list[EncodedExample]:
@@ -80,6 +78,6 @@ class MultiLabel(TaskKind):
         found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
         return None if found is None else tuple(sorted(set(found)))
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Micro F1 chooses."""
         return scores.of_labels(scores.label_sets(len(labels))), "f1_micro"

@@ -16,10 +16,8 @@ class Regression(TaskKind):
     """Predicts a number; a batch's labels are float [units]."""
 
     name = "regression"
-    predict_mode = "classify"
     pooled = True
     own_table = True
-    transformers_class = "ForSequenceClassification"
     problem_type = "regression"
     label_dtype = np.float32
 
@@ -43,6 +41,6 @@ class Regression(TaskKind):
         """The number."""
         return None if record.label is None else table_records.number(record.label, record.where)
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Pearson's coefficient chooses."""
         return scores.of_labels(scores.correlations), "pearson"

@@ -72,7 +72,7 @@ class Retrieval(BiEncoder):
         text = table_records.text(record.text, "the text", record.where)
         return ChoiceExample(identity, record.where, text, tuple(choices), 0)
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """The mean reciprocal rank chooses."""
         return scores.ranks, "mrr"
 

@@ -86,7 +86,7 @@ class Tagging(TaskKind):
             raise UserError(f"{record.where}: {len(words)} words but {len(found)} labels; put the row right")
         return WordsExample(identity, record.where, words, None if found is None else tuple(found))
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """F1 over entities chooses where the labels are IOB2, else accuracy."""
         entities = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
         return scores.word_labels(labels, entities), "f1" if entities else "accuracy"
