@@ -35,7 +35,7 @@ def open_table(kind: TaskKind, data_dir: str, table: Table | None, labels: Seque
         if not file:
             raise UserError(f"{name}: there is no file for {split}; give table.{split}")
         labelled = split != "test" if kind.has_labels else bool(table.label)
-        return _records(Path(data_dir) / file, table, kind.word_files, labelled)
+        return _records(Path(data_dir) / file, table, kind.label_per_token, labelled)
 
     order = tuple(labels or _collect(kind, records("train"))) if kind.has_classes else ()
     numbers = {label: number for number, label in enumerate(order)}
@@ -76,7 +76,7 @@ def _labelled(kind: TaskKind, record: Record) -> Record:
 
 
 def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
-    found = {label for record in records for label in kind.table_classes(record) or ()}
+    found = {label for record in records for label in kind.table_classes(record)}
     if len(found) < (2 if kind.exclusive else 1):
         raise UserError(
             f"table/{kind.name}: the training file has {len(found)} different labels, too few to learn; "

@@ -64,7 +64,7 @@ class TaskKind:
 
     # Labels.
     label_dtype: ClassVar[Any] = np.int32
-    label_per_token: ClassVar[bool] = False
+    label_per_token: ClassVar[bool] = False  # and so its own table may be a file of a word per line
     has_labels: ClassVar[bool] = True
     has_classes: ClassVar[bool] = False  # labels are names of classes
     exclusive: ClassVar[bool] = True  # of the classes exactly one holds
@@ -73,7 +73,6 @@ class TaskKind:
 
     # A user's own table.
     own_table: ClassVar[bool] = False  # there is a task table/NAME
-    word_files: ClassVar[bool] = False  # it may have a word per line
 
     # `transformers`.
     transformers_class: ClassVar[str] = "ForSequenceClassification"  # without the family's name
@@ -218,14 +217,13 @@ class TaskKind:
         """Rows per example."""
         return 1
 
-    def table_classes(self, record: Record) -> list[str] | None:
-        """The names of a record's classes; None where the file has none."""
-        return None if record.label is None else [table_records.class_name(record.label, record.where)]
+    def table_classes(self, record: Record) -> list[str]:
+        """The names of the classes of a record with a label."""
+        return [table_records.class_name(record.label, record.where)]
 
     def table_label(self, record: Record, numbers: Mapping[str, int]) -> Any:
-        """The label of a record, None where the file has none; `numbers` are those of the classes."""
-        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
-        return found and found[0]
+        """The label of a record that has one; `numbers` are those of the classes."""
+        return table_records.class_numbers(self.table_classes(record), numbers, record.where)[0]
 
     def table_example(self, identity: str, record: Record, numbers: Mapping[str, int]) -> Any:
         """The example of a record.
@@ -233,7 +231,8 @@ class TaskKind:
         Raises:
           UserError: what is wrong with it, with its row.
         """
-        return table_records.text_example(identity, record, self.table_label(record, numbers))
+        label = None if record.label is None else self.table_label(record, numbers)
+        return table_records.text_example(identity, record, label)
 
     def default_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
         """The scores of (examples, predictions) unless a task has others, and the name of the one that chooses."""

@@ -58,11 +58,9 @@ class MultiLabel(TaskKind):
         probabilities = dict(zip(task.labels, user_io.rounded(prediction.probabilities), strict=True))
         return {"labels": [task.labels[label] for label in prediction.value], "probabilities": probabilities}
 
-    def table_classes(self, record: table_records.Record) -> list[str] | None:
+    def table_classes(self, record: table_records.Record) -> list[str]:
         """Those of a JSON list, or of names with | between them."""
         value = record.label
-        if value is None:
-            return None
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
@@ -73,10 +71,9 @@ class MultiLabel(TaskKind):
         names = value if isinstance(value, list) else [value]
         return [table_records.class_name(name, record.where) for name in names]
 
-    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> tuple[int, ...] | None:
+    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> tuple[int, ...]:
         """The numbers of the classes, rising."""
-        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
-        return None if found is None else tuple(sorted(set(found)))
+        return tuple(sorted(set(table_records.class_numbers(self.table_classes(record), numbers, record.where))))
 
     def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Micro F1 chooses."""

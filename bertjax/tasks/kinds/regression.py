@@ -37,9 +37,9 @@ class Regression(TaskKind):
         """The number."""
         return {"score": user_io.rounded(prediction.value)}
 
-    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> float | None:
+    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> float:
         """The number."""
-        return None if record.label is None else table_records.number(record.label, record.where)
+        return table_records.number(record.label, record.where)
 
     def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Pearson's coefficient chooses."""
