@@ -52,14 +52,12 @@ def table(task: TaskExamples, split: str, rows: Sequence[Mapping[str, Any]]) -> 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as columns; all but the first are flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = []
+    for name, *cells in rows:
+        flush_right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([name.ljust(first), *flush_right]).rstrip())
+    return "\n".join(lines)
 
 
 def leaderboard(columns: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 The classes stand in the order of Hugging Face's and TFDS's `glue`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from bertjax.tasks import line_formats, scores
@@ -31,12 +31,11 @@ def _original_mrpc(folder: Path, split: str) -> line_formats.Sheet | None:
     dev = {tuple(cells[:2]) for _, cells in line_formats.unquoted(ids, columns={}).rows}
     first, second = (sheet.position(column, "is this the original file?") for column in ("#1 ID", "#2 ID"))
 
-    def chosen() -> Iterator[tuple[str, list[str]]]:
-        for where, cells in sheet.rows:
-            if (tuple(cells[at] for at in (first, second) if at < len(cells)) in dev) == (split == "dev"):
-                yield where, cells
+    def is_dev(cells: list[str]) -> bool:
+        return tuple(cells[at] for at in (first, second) if at < len(cells)) in dev
 
-    return line_formats.Sheet(path, sheet.columns, chosen())
+    rows = ((where, cells) for where, cells in sheet.rows if is_dev(cells) == (split == "dev"))
+    return line_formats.Sheet(path, sheet.columns, rows)
 
 
 TASKS = {
@@ -145,11 +144,6 @@ PUBLISHED = {
     "BERT-Base": dict(zip(AVERAGED, (84.6, 83.4, 71.2, 90.5, 93.5, 52.1, 85.8, 88.9, 66.4), strict=True)),
     "BERT-Large": dict(zip(AVERAGED, (86.7, 85.9, 72.1, 92.7, 94.9, 60.5, 86.5, 89.3, 70.1), strict=True)),
 }
-
-
-def column(task: str, split: str) -> str:
-    """The leaderboard's column of a split, dev or test."""
-    return COLUMNS[task, split.replace("dev", "test")]
 
 
 def averages(scores_by_column: Mapping[str, float]) -> dict[str, float]:
