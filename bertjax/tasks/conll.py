@@ -22,8 +22,7 @@ class ConllTask:
     labels: tuple[str, ...]
     files: Mapping[str, tuple[str, ...]]  # split → possible names of its file
     sentences: Callable[[Path], Iterator[Sentence]]
-    builder: str = ""  # the TFDS builder
-    feature: str = ""  # its feature with the labels
+    in_tfds: bool = True  # whether TFDS has it too: the task's name is BUILDER/FEATURE
 
 
 def open_conll(
@@ -53,8 +52,8 @@ def open_conll(
 
     def read(split: str) -> list[WordsExample]:
         path = data_dir if tfds.named(data_dir) else find(split)
-        sentences = _tfds_sentences(spec, data_dir, split) if tfds.named(data_dir) else spec.sentences(path)
-        examples = [_example(name or str(count), words, positions) for count, (name, words) in enumerate(sentences)]
+        sentences = _tfds_sentences(spec, name, data_dir, split) if tfds.named(data_dir) else spec.sentences(path)
+        examples = [_example(known or str(count), words, positions) for count, (known, words) in enumerate(sentences)]
         if not examples:
             raise UserError(f"{path}: there are no sentences in it; get the file again")
         return examples
@@ -128,11 +127,12 @@ def _conllu(path: Path) -> Iterator[Sentence]:
             yield name, words
 
 
-def _tfds_sentences(spec: ConllTask, data_dir: str, split: str) -> Iterator[Sentence]:
-    records, place = tfds.read(spec.builder, split, data_dir, splits={})
-    names = tfds.class_names(spec.builder, spec.feature, data_dir)
+def _tfds_sentences(spec: ConllTask, name: str, data_dir: str, split: str) -> Iterator[Sentence]:
+    builder, feature = name.split("/")
+    records, place = tfds.read(builder if spec.in_tfds else "", split, data_dir, splits={})
+    names = tfds.class_names(builder, feature, data_dir)
     for count, record in enumerate(records):
-        labels = iob2([names[int(label)] for label in record[spec.feature]])
+        labels = iob2([names[int(label)] for label in record[feature]])
         words = zip(record["tokens"], labels, strict=True)
         if labels:
             yield str(count), [(f"{place}, example {count}", word.decode(), label) for word, label in words]
@@ -147,8 +147,6 @@ TASKS = {
             "test": ("test.txt", "eng.testb"),
         },
         sentences=_conll2003,
-        builder="conll2003",
-        feature="ner",
     ),
     "conllu/upos": ConllTask(
         labels=(
@@ -157,5 +155,6 @@ TASKS = {
         ),
         files={split: (f"*-ud-{split}.conllu", f"{split}.conllu") for split in ("train", "dev", "test")},
         sentences=_conllu,
+        in_tfds=False,
     ),
 }

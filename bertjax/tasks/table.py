@@ -1,5 +1,6 @@
 """The user's own data: files with named columns."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -82,13 +83,11 @@ def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
             f"table/{kind.name}: the training file has {len(found)} different labels, too few to learn; "
             "check table.label"
         )
-    try:
+    with contextlib.suppress(ValueError):
         numbers = {label: float(label) for label in found}
-    except ValueError:
-        return sorted(found)
-    if not all(map(math.isfinite, numbers.values())):  # "nan" is a name that compares with nothing
-        return sorted(found)
-    return sorted(found, key=lambda label: (numbers[label], label))
+        if all(map(math.isfinite, numbers.values())):  # "nan" is a name that compares with nothing
+            return sorted(found, key=lambda label: (numbers[label], label))
+    return sorted(found)
 
 
 def _records(path: Path, table: Table, word_files: bool, labelled: bool) -> Iterator[Record]:
