@@ -63,8 +63,7 @@ class Batches:
     def order(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The units of each of an epoch's batches for training, in an order of its own."""
         order = np.argsort(rng.bits(rng.key(seed, "fine-tuning", epoch), np.arange(self.units)), kind="stable")
-        batch = self.layout.batch
-        return [order[at : at + batch] for at in range(0, self.units, batch)]
+        return np.split(order, range(self.layout.batch, self.units, self.layout.batch))
 
     def epoch(self, seed: int, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """An epoch's batches for training."""

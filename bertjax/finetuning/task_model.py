@@ -69,8 +69,7 @@ class TaskModel:
         Raises:
           UserError: what is wrong with its file, or with a text.
         """
-        examples = self.task.read(name)
-        examples = examples[:limit] if limit else examples
+        examples = self.task.read(name)[: limit or None]
         encoder = ExampleEncoder(self.tokenizer, self.limits, len(self.task.labels))
         return Split(name, examples, self.batches(self.task.kind.encode_all(examples, encoder)))
 
