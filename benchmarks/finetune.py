@@ -100,7 +100,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     task_model, _, params = open_task_model(config)
     task = task_model.task
     train, dev = task_model.split("train", arguments.examples), task_model.split(spec.get("split", task.dev[0]))
-    sweep = Sweep(config, task_model, params, train, [dev])
+    sweep = Sweep(task_model, params, train, [dev])
     job = Job(config, task.kind.name, len(task.labels), train.batches, dev.batches)
     records = {}
     spawn = multiprocessing.get_context("spawn")

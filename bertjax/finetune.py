@@ -27,10 +27,8 @@ def main(args: list[str]) -> None:
     from bertjax.finetuning import run
 
     config = from_config_dict(values)
-    if config.task == "glue/all":
-        run.finetune_all(config, Path(_WORKDIR.value), cli.show_progress())
-    else:
-        run.finetune(config, Path(_WORKDIR.value), cli.show_progress())
+    finetune = run.finetune_all if config.task == "glue/all" else run.finetune
+    finetune(config, Path(_WORKDIR.value), cli.show_progress())
 
 
 if __name__ == "__main__":

@@ -46,8 +46,11 @@ class Batches:
         self.kind, self.rows, self.layout = kind, rows, layout
         batch, choices, multiple = layout.batch, layout.choices, layout.row_multiple
         lengths = np.array([len(row.input_ids) for row in rows]).reshape(-1, choices)
-        self._unit_lengths = lengths.max(axis=1)
-        self.lengths = chosen_lengths(_in_batches(np.sort(self._unit_lengths), batch).max(axis=1))
+        self.units = len(lengths)
+        self.steps = -(-self.units // batch)  # batches in an epoch
+        # Sorted by length; the last batch is filled up with the longest.
+        by_length = np.pad(np.sort(lengths.max(axis=1)), (0, self.steps * batch - self.units), mode="edge")
+        self.lengths = chosen_lengths(by_length[batch - 1 :: batch])
         self._sizes = lengths.sum(axis=1)  # of units in packed rows
         self.width = _WIDTH_MULTIPLE * math.ceil(max(_NARROWEST, self._sizes.max()) / _WIDTH_MULTIPLE)
         # Features are no ids. One long example of several whole texts would make all rows wide; attention is quadratic.
@@ -57,21 +60,10 @@ class Batches:
         # A few numbers of rows, and so of programs, that are an eighth of the usual one apart.
         self._row_step = multiple * max(1, round(batch * mean / self.width / 8 / multiple))
 
-    @property
-    def units(self) -> int:
-        """How many units there are."""
-        return len(self._unit_lengths)
-
-    @property
-    def steps(self) -> int:
-        """Batches in an epoch."""
-        return -(-self.units // self.layout.batch)
-
     def order(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The units of each of an epoch's batches for training, in an order of its own."""
         order = np.argsort(rng.bits(rng.key(seed, "fine-tuning", epoch), np.arange(self.units)), kind="stable")
-        batch = self.layout.batch
-        return [order[at : at + batch] for at in range(0, self.units, batch)]
+        return np.split(order, range(self.layout.batch, self.units, self.layout.batch))
 
     def epoch(self, seed: int, epoch: int) -> Iterator[dict[str, np.ndarray]]:
         """An epoch's batches for training."""
@@ -103,7 +95,8 @@ class Batches:
         shape = (batch * choices, length)
         targets = self.kind.empty_targets((batch,), shape, self.layout.labels)
         for unit, row in enumerate(rows[::choices]):
-            self._write_target(targets, row, unit, 0)
+            if row.label is not None:
+                self.kind.write_target(targets, row, unit, 0)
         return padded_inputs(rows, shape, self.layout.pad_id) | targets
 
     def packed_batch(self, units: Sequence[int]) -> dict[str, np.ndarray]:
@@ -123,19 +116,14 @@ class Batches:
                     row.write(inputs, line, at, place + 1)
                     positions[line, at : at + size] = np.arange(size)
                     begins[line, place] = at
-                    if choice == 0:
-                        self._write_target(targets, row, (line, slot), at)
+                    if choice == 0 and row.label is not None:
+                        self.kind.write_target(targets, row, (line, slot), at)
                     at += size
         return inputs | {"position_ids": positions, "cls_positions": begins} | targets
 
     def _numbers(self, units: Sequence[int]) -> list[int]:
         choices = self.layout.choices
         return [int(unit) * choices + choice for unit in units for choice in range(choices)]
-
-    def _write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:
-        """Writes a row's label, if it has one, where its unit stands; its tokens begin at `begin`."""
-        if row.label is not None:
-            self.kind.write_target(targets, row, unit, begin)
 
 
 def first_fit(sizes: Sequence[int], width: int, slots: int) -> list[list[int]]:
@@ -157,30 +145,18 @@ def first_fit(sizes: Sequence[int], width: int, slots: int) -> list[list[int]]:
 def chosen_lengths(longest: np.ndarray) -> tuple[int, ...]:
     """The few lengths, rising, to which batches whose longest rows are `longest` are padded with the least padding."""
     sizes, counts = np.unique(-(-longest // MULTIPLE) * MULTIPLE, return_counts=True)
-    total = np.concatenate([[0], np.cumsum(counts)])
-    # cost[k][j]: tokens of the batches up to size j in k lengths, of which the last one is size j.
-    cost = [[int(size * total[j + 1]) for j, size in enumerate(sizes)]]
-    last: list[list[int]] = [[-1] * len(sizes)]
+    sizes, totals = sizes.tolist(), np.cumsum(counts).tolist()
+    # best[k - 1][j]: (tokens, lengths) of the batches up to size j in at most k lengths, of which the last is size j.
+    best = [[(size * total, (size,)) for size, total in zip(sizes, totals, strict=True)]]
     for _ in range(1, min(_LENGTHS, len(sizes))):
-        options = [
-            [cost[-1][i] + int(sizes[j] * (total[j + 1] - total[i + 1])) for i in range(j)] or [cost[-1][j]]
-            for j in range(len(sizes))
-        ]
-        last.append([int(np.argmin(row)) if j else -1 for j, row in enumerate(options)])
-        cost.append([min(row) for row in options])
+        longer = []
+        for j, size in enumerate(sizes):
+            shorter = zip(best[-1][:j], totals, strict=False)
+            options = [(tokens + size * (totals[j] - total), (*lengths, size)) for (tokens, lengths), total in shorter]
+            longer.append(min(options, key=lambda option: option[0], default=best[-1][j]))
+        best.append(longer)
     # One more length has to save something worth a program.
-    best = next(k for k in range(len(cost)) if cost[k][-1] <= _WORTH * cost[-1][-1])
-    chosen, at = [], len(sizes) - 1
-    while at >= 0 and best >= 0:
-        chosen.append(int(sizes[at]))
-        at, best = last[best][at], best - 1
-    return tuple(reversed(chosen))
-
-
-def _in_batches(lengths: np.ndarray, batch: int) -> np.ndarray:
-    """[steps, batch], the last one filled up with the longest."""
-    missing = -len(lengths) % batch
-    return np.pad(lengths, (0, missing), mode="edge").reshape(-1, batch)
+    return next(lengths for tokens, lengths in (row[-1] for row in best) if tokens <= _WORTH * best[-1][-1][0])
 
 
 def describe(batches: Batches) -> dict[str, Any]:

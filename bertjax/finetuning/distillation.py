@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 
-from bertjax.config.finetuning import FinetuneConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import TaskModel
 from bertjax.interop.loading import load_model
@@ -22,7 +21,7 @@ from bertjax.trainer.step import Batch, TeacherForward, apply_model
 _LOG = logging.getLogger(__name__)
 
 
-def reader(config: FinetuneConfig, task_model: TaskModel) -> tuple[TeacherForward, Any, str]:
+def reader(task_model: TaskModel) -> tuple[TeacherForward, Any, str]:
     """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
 
     The first is called within a train step.
@@ -30,10 +29,10 @@ def reader(config: FinetuneConfig, task_model: TaskModel) -> tuple[TeacherForwar
     Raises:
       UserError: no such model, or one for another task, with other labels or another tokenizer.
     """
+    config, task = task_model.config, task_model.task
     path = config.distillation.teacher
     source = load_model(path)
     theirs = source.task or TaskMetadata("", "pre-training")
-    task = task_model.task
     for name, ours in {"kind": task.kind.name, "labels": task.labels}.items():
         if getattr(theirs, name) != ours:
             raise UserError(

@@ -20,10 +20,11 @@ from bertjax.finetuning.task_model import Split, TaskModel, make_task_model
 from bertjax.inference.model_limits import model_limits
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
-from bertjax.tasks import glue
+from bertjax.tasks import glue, submission
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.line_formats import MissingFileError
+from bertjax.tasks.metadata import SentenceMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.squad_scores import score_v2
 
@@ -45,19 +46,15 @@ def open_scoring(model: pretrained.Pretrained, config: FinetuneConfig, length: i
     if not name:
         raise UserError(f"{model.path} does not say which task it is for; give --task")
     opened = open_task(name, config.data_dir, config.table, labels=model.task.labels or None)
-    kind, told = kind_named(model.task.kind), model.task.sentence
+    kind, told = kind_named(model.task.kind), model.task.sentence or SentenceMetadata()
     if opened.kind.name != (kind.data_kind or kind.name):
         raise UserError(f"{model.path} is fine-tuned for {kind.name}, but {name} is {opened.kind.name}")
     if model.task.threshold is not None:  # not one that is tuned on the data to score
         opened = dataclasses.replace(opened, score=functools.partial(score_v2, threshold=model.task.threshold))
-    limits = model_limits(model)
-    limits = dataclasses.replace(limits, length=length or limits.length)
-    sentence = SentenceConfig(bi_encoder=kind.bi_encoder)
-    if told:
-        kept = {name: getattr(told, name) for name in ("pooling", "normalize", "lowest", "highest")}
-        sentence = dataclasses.replace(sentence, **kept)
-    features = model.task.features
-    config = dataclasses.replace(config, features=features, sentence=sentence, **dataclasses.asdict(limits))
+    limits = dataclasses.asdict(model_limits(model))
+    limits["length"] = length or limits["length"]
+    sentence = SentenceConfig(kind.bi_encoder, told.pooling, told.normalize, lowest=told.lowest, highest=told.highest)
+    config = dataclasses.replace(config, features=model.task.features, sentence=sentence, **limits)
     return make_task_model(config, opened, model.config.model, model.tokenizer)
 
 
@@ -99,7 +96,8 @@ def predict_all(
         found = task_model.predictions(params, split)
         report.write_predictions(task, split, found, output / "predictions", math.inf)
         if (task.name, name) in glue.COLUMNS:
-            report.write_submission(task, split, found, output / "submission")
+            values = [prediction.value for prediction in found]
+            submission.write(task, name, split.examples, values, output / "submission")
     return scores
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bertjax.finetuning.task_model import Split
 from bertjax.storage.files import write_text, written_whole
-from bertjax.tasks import glue, submission
+from bertjax.tasks import glue
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.task_examples import TaskExamples
 
@@ -52,14 +52,12 @@ def table(task: TaskExamples, split: str, rows: Sequence[Mapping[str, Any]]) -> 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as columns; all but the first are flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = []
+    for name, *cells in rows:
+        flush_right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([name.ljust(first), *flush_right]).rstrip())
+    return "\n".join(lines)
 
 
 def leaderboard(columns: Mapping[str, float]) -> str:
@@ -115,8 +113,3 @@ def draw_confusion(task: TaskExamples, split: Split, predictions: Sequence[Predi
     axes.set_title(f"{task.name}, {split.name}")
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def write_submission(task: TaskExamples, split: Split, predictions: Sequence[Prediction], folder: Path) -> Path:
-    """The file that the GLUE server takes."""
-    return submission.write(task, split.name, split.examples, [one.value for one in predictions], folder)

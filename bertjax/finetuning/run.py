@@ -16,7 +16,7 @@ import jax
 
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.finetuning import FinetuneConfig, Run, SentenceConfig
+from bertjax.config.finetuning import FinetuneConfig, Run
 from bertjax.config.parse import build, to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
@@ -67,12 +67,12 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
     taught = None
     if config.distillation.teacher:
-        *taught, used["teacher"] = distillation.reader(config, task_model)
+        *taught, used["teacher"] = distillation.reader(task_model)
     _check_same_data(used, workdir)
     if config.features:  # of the encoder the runs see no more than these
         train, *dev = features.computed(task_model, params, [train, *dev], config.features_memory)
         params = {}
-    sweep = Sweep(config, task_model, params, train, dev, teacher=taught)
+    sweep = Sweep(task_model, params, train, dev, teacher=taught)
     _write(workdir / "config.json", to_dict(config))
     _write(workdir / "data.json", used)
 
@@ -89,10 +89,10 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
                 return None
             record = _record(run, result)
             if all(sweep.chosen(result.scores) > sweep.chosen(other["scores"]) for other in done.values()):
-                _keep(config, task_model, source, result, record | {"number": number}, workdir)
+                _keep(task_model, source, result, record | {"number": number}, workdir)
                 predictions = result.predictions
             done[run.name] = record
-            _write_records(workdir, done)
+            write_text(workdir / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in done.values()))
             _LOG.info(f"{run.name}: {_describe(record)}")
     return _report(task_model, dev, list(done.values()), predictions, workdir)
 
@@ -100,13 +100,11 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
 def _run(sweep: Sweep, run: Run, stop: StopSignal, workdir: Path, show_progress: bool) -> Result | None:
     folder = workdir / "runs" / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    writer = metrics.MetricsWriter(folder, 0)
-    try:
-        return sweep.train(run, stop, writer.write, show_progress)
-    except UserError as error:
-        raise UserError(f"{run.name}: {error}") from error
-    finally:
-        writer.close()
+    with contextlib.closing(metrics.MetricsWriter(folder, 0)) as writer:
+        try:
+            return sweep.train(run, stop, writer.write, show_progress)
+        except UserError as error:
+            raise UserError(f"{run.name}: {error}") from error
 
 
 def _record(run: Run, result: Result) -> dict[str, Any]:
@@ -126,25 +124,19 @@ def _describe(record: dict[str, Any]) -> str:
     return f"{', '.join(scores)}; {record['examples_per_second']:,.0f} examples/s"
 
 
-def _keep(
-    config: FinetuneConfig,
-    task_model: TaskModel,
-    source: Pretrained,
-    result: Result,
-    record: dict[str, Any],
-    workdir: Path,
-) -> None:
+def _keep(task_model: TaskModel, source: Pretrained, result: Result, record: dict[str, Any], workdir: Path) -> None:
     """Writes the best run so far as the workdir's only checkpoint."""
-    table = task_model.task.name.startswith("table/")
+    config, examples, sentence = task_model.config, task_model.task, task_model.config.sentence
+    vectors = SentenceMetadata(sentence.pooling, sentence.normalize, sentence.lowest, sentence.highest)
     task = TaskMetadata(
-        name=task_model.task.name,
-        kind=task_model.task.kind.name,
-        labels=task_model.task.labels,
+        name=examples.name,
+        kind=examples.kind.name,
+        labels=examples.labels,
         limits=task_model.limits,
-        columns={name: getattr(config.table, name) for name in COLUMNS} if table else {},
-        threshold=result.scores[task_model.task.dev[0]].get("best_f1_thresh"),
+        columns={name: getattr(config.table, name) for name in COLUMNS} if examples.name.startswith("table/") else {},
+        threshold=result.scores[examples.dev[0]].get("best_f1_thresh"),
         features=config.features,
-        sentence=_sentence(config.sentence) if task_model.task.kind.bi_encoder else None,
+        sentence=vectors if examples.kind.bi_encoder else None,
         run=json.loads(json.dumps(record)),
     )
     shape = Config(model=task_model.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
@@ -158,10 +150,6 @@ def _keep(
         sentence=task.sentence,  # not how the model that it started from made its vectors
     )
     pretrained.overwrite(workdir, model)
-
-
-def _sentence(config: SentenceConfig) -> SentenceMetadata:
-    return SentenceMetadata(config.pooling, config.normalize, config.lowest, config.highest)
 
 
 def _name(record: dict[str, Any]) -> str:
@@ -224,10 +212,6 @@ def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
     return {_name(record): record for record in metrics.read(path)} if path.is_file() else {}
 
 
-def _write_records(workdir: Path, records: dict[str, dict[str, Any]]) -> None:
-    write_text(workdir / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in records.values()))
-
-
 def _report(
     task_model: TaskModel,
     dev: list[Split],
@@ -269,7 +253,7 @@ def finetune_all(config: FinetuneConfig, workdir: Path, show_progress: bool = Fa
         if results is None:
             return
         for split, scores in results["best"]["scores"].items():
-            columns[glue.column(f"glue/{name}", split)] = scores[results["metric"]]
+            columns[glue.COLUMNS[f"glue/{name}", split.replace("dev", "test")]] = scores[results["metric"]]
     with writing(workdir):
         evaluation.predict_diagnostics(workdir / "mnli", config, workdir / "ax")
         evaluation.gather_submissions(workdir)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bertjax.config.finetuning import FinetuneConfig, Run, optimizer_config
+from bertjax.config.finetuning import Run, optimizer_config
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import Split, TaskModel
 from bertjax.optimizers.adamw import adamw
@@ -43,11 +43,10 @@ class Result:
 
 
 class Sweep:
-    """Trains the runs of a config on a task model."""
+    """Trains the runs of a task model's config."""
 
     def __init__(
         self,
-        config: FinetuneConfig,
         task_model: TaskModel,
         params: Any,
         train: Split,
@@ -60,8 +59,9 @@ class Sweep:
         """
         forward, self._teacher = teacher or (None, None)
         self._objective = dataclasses.replace(task_model.objective, teacher_forward=forward)
-        self._config, self._task_model, self._params, self._train, self._dev = config, task_model, params, train, dev
-        optimizer, _ = self._optimizer(self._settings(config.runs()[0]))
+        self._config, self._task_model, self._params = task_model.config, task_model, params
+        self._train, self._dev = train, dev
+        optimizer, _ = self._optimizer(self._settings(self._config.runs()[0]))
         self._abstract = abstract_state(self._objective, optimizer, train.batches.example(), task_model.mesh)
 
     def train(

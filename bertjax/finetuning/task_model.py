@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FinetuneConfig, TaskDistillation
+from bertjax.config.finetuning import FinetuneConfig
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.dataset import MULTIPLE, Batches, BatchLayout
@@ -51,14 +51,17 @@ class Split:
 class TaskModel:
     """A task on a model; see `open_task_model`."""
 
+    config: FinetuneConfig
     task: TaskExamples
     model: FinetuningModel | SentenceModel
     mesh: Mesh
     tokenizer: Tokenizer
-    limits: TokenLimits
-    batch: int
-    row_multiple: int  # of rows of a batch, for devices and accumulation to share
-    distillation: TaskDistillation
+
+    @property
+    def limits(self) -> TokenLimits:
+        """How much of a text is read."""
+        config = self.config
+        return TokenLimits(config.length, config.stride, config.question_length, config.answer_length)
 
     def split(self, name: str, limit: int = 0) -> Split:
         """A split of the data, or its first `limit` examples.
@@ -66,21 +69,21 @@ class TaskModel:
         Raises:
           UserError: what is wrong with its file, or with a text.
         """
-        examples = self.task.read(name)
-        examples = examples[:limit] if limit else examples
+        examples = self.task.read(name)[: limit or None]
         encoder = ExampleEncoder(self.tokenizer, self.limits, len(self.task.labels))
         return Split(name, examples, self.batches(self.task.kind.encode_all(examples, encoder)))
 
     def batches(self, rows: Sequence[EncodedExample]) -> Batches:
         """The batches of rows."""
-        task = self.task
-        layout = BatchLayout(self.batch, self.tokenizer.pad_id, len(task.labels), task.choices, self.row_multiple)
+        config, task = self.config, self.task
+        multiple = sharding.batch_shards(self.mesh) * config.layout.accumulation
+        layout = BatchLayout(config.batch, self.tokenizer.pad_id, len(task.labels), task.choices, multiple)
         return Batches(task.kind, rows, layout)
 
     @functools.cached_property
     def objective(self) -> Objective:
         """The model with the loss of the task's kind, and its teacher's."""
-        kind, distillation = self.task.kind, self.distillation
+        kind, distillation = self.task.kind, self.config.distillation
         if not distillation.teacher:
             return Objective(self.model, kind.terms, kind.weights)
         scales = {"task_loss": 1 - distillation.soft_weight, "soft_loss": distillation.soft_weight}
@@ -90,9 +93,9 @@ class TaskModel:
     @functools.cached_property
     def shapes(self) -> BatchShapes:
         """As many tokens at once as padded batches for training have."""
-        choices, longest = self.task.choices, self.limits.length
+        choices, longest = self.task.choices, self.config.length
         group = choices if self.task.kind.bi_encoder else 1
-        return BatchShapes(self.batch * choices * longest, longest, self.tokenizer.pad_id, group)
+        return BatchShapes(self.config.batch * choices * longest, longest, self.tokenizer.pad_id, group)
 
     @functools.cached_property
     def _runner(self) -> Runner:
@@ -154,21 +157,21 @@ def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretr
     params = {name: source.params[name] for name in ENCODER}
     if config.features:
         return task_model, source, params
-    return task_model, source, params | _started_head(source, _shapes(task_model))
+    return task_model, source, params | _started_head(source, task_model)
 
 
-def _started_head(source: pretrained.Pretrained, shapes: Mapping[str, Any]) -> dict:
+def _started_head(source: pretrained.Pretrained, task_model: TaskModel) -> dict:
     """What of a head does not start afresh: the pooler, or ModernBERT's prediction head."""
+    batch = empty_inputs((task_model.config.batch * task_model.task.choices, 8), 0)
+    shapes = jax.eval_shape(lambda: task_model.model.init(jax.random.key(0), batch)["params"])
+    part = next((name for name in ("prediction_head", "pooler") if name in shapes), None)
     reads_others = source.task is not None and source.task.features not in ("", "last")
-    if "prediction_head" in shapes:
-        if "prediction_head" in source.params and not reads_others:
-            return {"prediction_head": source.params["prediction_head"]}
-        if "masked_lm_head" in source.params:  # as in transformers, where both have one name
-            head = source.params["masked_lm_head"]
-            return {"prediction_head": {name: head[name] for name in ("dense", "layer_norm")}}
-    elif "pooler" in shapes:
-        if "pooler" in source.params and not reads_others:
-            return {"pooler": source.params["pooler"]}
+    if part in source.params and not reads_others:
+        return {part: source.params[part]}
+    if part == "prediction_head" and "masked_lm_head" in source.params:  # one name for both in transformers
+        head = source.params["masked_lm_head"]
+        return {part: {name: head[name] for name in ("dense", "layer_norm")}}
+    if part == "pooler":
         _LOG.info(f"{source.path} has no pooler, which reads the last layer's [CLS]: it starts afresh")
     return {}
 
@@ -200,10 +203,7 @@ def make_task_model(config: FinetuneConfig, task: TaskExamples, shape: ModelConf
     model = task.kind.model(shape, task.labels).clone(computation=computation_of(config.layout, config.dtype))
     if config.features:
         model = model.clone(features=config.features)
-    limits = limits_of(config)
-    devices = sharding.batch_shards(mesh)
-    multiple = devices * config.layout.accumulation
-    return TaskModel(task, model, mesh, tokenizer, limits, config.batch, multiple, config.distillation)
+    return TaskModel(config, task, model, mesh, tokenizer)
 
 
 def _with_kind(task: TaskExamples, config: FinetuneConfig) -> TaskExamples:
@@ -225,15 +225,5 @@ def _with_kind(task: TaskExamples, config: FinetuneConfig) -> TaskExamples:
             "texts can be encoded on their own, and table/retrieval"
         )
     choices = task.choices if kind is task.kind else kind.texts
-    kind = kind.configured(config.sentence, choices)
+    kind = dataclasses.replace(kind, sentence=config.sentence, texts=choices)
     return dataclasses.replace(task, kind=kind, metric=kind.default_metric or task.metric, choices=choices)
-
-
-def limits_of(config: FinetuneConfig) -> TokenLimits:
-    """The limits that a config sets."""
-    return TokenLimits(**{field.name: getattr(config, field.name) for field in dataclasses.fields(TokenLimits)})
-
-
-def _shapes(task_model: TaskModel) -> dict[str, Any]:
-    batch = empty_inputs((task_model.batch * task_model.task.choices, 8), 0)
-    return jax.eval_shape(lambda: task_model.model.init(jax.random.key(0), batch)["params"])

@@ -3,13 +3,14 @@
 The classes stand in the order of Hugging Face's and TFDS's `glue`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from bertjax.tasks import line_formats, scores
 from bertjax.tasks.text_task import TextTask
 
-_FILES = {"train": ("train.tsv",), "dev": ("dev.tsv",), "test": ("test.tsv",)}
+_MNLI_DEV = ("dev_matched", "dev_mismatched")
+_MNLI_TEST = ("test_matched", "test_mismatched")
 _NLI = ("entailment", "neutral", "contradiction")
 _TWO_WAY = ("entailment", "not_entailment")
 _INTEGERS = ("0", "1")
@@ -30,41 +31,31 @@ def _original_mrpc(folder: Path, split: str) -> line_formats.Sheet | None:
     dev = {tuple(cells[:2]) for _, cells in line_formats.unquoted(ids, columns={}).rows}
     first, second = (sheet.position(column, "is this the original file?") for column in ("#1 ID", "#2 ID"))
 
-    def chosen() -> Iterator[tuple[int, list[str]]]:
-        for number, cells in sheet.rows:
-            if (tuple(cells[at] for at in (first, second) if at < len(cells)) in dev) == (split == "dev"):
-                yield number, cells
+    def is_dev(cells: list[str]) -> bool:
+        return tuple(cells[at] for at in (first, second) if at < len(cells)) in dev
 
-    return line_formats.Sheet(path, sheet.columns, chosen())
+    rows = ((where, cells) for where, cells in sheet.rows if is_dev(cells) == (split == "dev"))
+    return line_formats.Sheet(path, sheet.columns, rows)
 
 
 TASKS = {
     "cola": TextTask(
         folders=("CoLA",),
-        files=_FILES,
         headless={split: {"label": 1, "sentence": 3} for split in ("train", "dev")},
         texts=("sentence",),
-        label="label",
         labels=("unacceptable", "acceptable"),
         codes=_INTEGERS,
         score=scores.matthews,
         metric="matthews",
-        builder="glue/cola",
     ),
     "sst2": TextTask(
         folders=("SST-2", "SST"),
-        files=_FILES,
         texts=("sentence",),
-        label="label",
         labels=("negative", "positive"),
         codes=_INTEGERS,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/sst2",
     ),
     "mrpc": TextTask(
         folders=("MRPC",),
-        files=_FILES,
         original=_original_mrpc,
         texts=("#1 String", "#2 String"),
         features=_SENTENCES,
@@ -73,20 +64,16 @@ TASKS = {
         codes=_INTEGERS,
         score=scores.accuracy_and_f1,
         metric="f1",
-        builder="glue/mrpc",
     ),
     "stsb": TextTask(
         folders=("STS-B", "STS"),
-        files=_FILES,
         texts=_SENTENCES,
         label="score",
         score=scores.correlations,
         metric="spearman",
-        builder="glue/stsb",
     ),
     "qqp": TextTask(
         folders=("QQP",),
-        files=_FILES,
         skip_short=True,
         index="id",
         texts=("question1", "question2"),
@@ -95,65 +82,43 @@ TASKS = {
         codes=_INTEGERS,
         score=scores.accuracy_and_f1,
         metric="f1",
-        builder="glue/qqp",
     ),
     "mnli": TextTask(
         folders=("MNLI",),
-        files={"train": ("train.tsv",)}
-        | {f"{kind}_{half}": (f"{kind}_{half}.tsv",) for kind in ("dev", "test") for half in ("matched", "mismatched")},
+        files={name: (f"{name}.tsv",) for name in ("train", *_MNLI_DEV, *_MNLI_TEST)},
         texts=_SENTENCES,
         features=("premise", "hypothesis"),
         label="gold_label",
         labels=_NLI,
         undecided="-",
-        score=scores.accuracy,
-        metric="accuracy",
-        dev=("dev_matched", "dev_mismatched"),
-        test=("test_matched", "test_mismatched"),
-        builder="glue/mnli",
+        dev=_MNLI_DEV,
+        test=_MNLI_TEST,
     ),
     "qnli": TextTask(
         folders=("QNLI",),
-        files=_FILES,
         texts=("question", "sentence"),
-        label="label",
         labels=_TWO_WAY,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/qnli",
     ),
     "rte": TextTask(
         folders=("RTE",),
-        files=_FILES,
         texts=_SENTENCES,
-        label="label",
         labels=_TWO_WAY,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/rte",
     ),
     "wnli": TextTask(
         folders=("WNLI",),
-        files=_FILES,
         texts=_SENTENCES,
-        label="label",
         labels=("not_entailment", "entailment"),
         codes=_INTEGERS,
-        score=scores.accuracy,
-        metric="accuracy",
-        builder="glue/wnli",
     ),
     "ax": TextTask(  # predicted with the model of MNLI
         folders=("AX", "diagnostic"),
         files={"test": ("diagnostic.tsv", "AX.tsv")},
         texts=_SENTENCES,
         features=("premise", "hypothesis"),
-        label="label",
         labels=_NLI,
         score=scores.matthews,
         metric="matthews",
         dev=(),
-        builder="glue/ax",
     ),
 }
 
@@ -179,11 +144,6 @@ PUBLISHED = {
     "BERT-Base": dict(zip(AVERAGED, (84.6, 83.4, 71.2, 90.5, 93.5, 52.1, 85.8, 88.9, 66.4), strict=True)),
     "BERT-Large": dict(zip(AVERAGED, (86.7, 85.9, 72.1, 92.7, 94.9, 60.5, 86.5, 89.3, 70.1), strict=True)),
 }
-
-
-def column(task: str, split: str) -> str:
-    """The leaderboard's column of a split, dev or test."""
-    return COLUMNS[task, split.replace("dev", "test")]
 
 
 def averages(scores_by_column: Mapping[str, float]) -> dict[str, float]:

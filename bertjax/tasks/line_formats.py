@@ -1,9 +1,11 @@
 """Rows of files: tab-separated without quotes, CSV and TSV with quotes, JSON lines, columns of words.
 
-Rows are numbered from 1, the header included, as spreadsheets number them: a cell with line ends does not count twice.
+A row comes with its place, as messages name it. Rows are numbered from 1, the header included, as spreadsheets number
+them: a cell with line ends does not count twice.
 """
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +29,7 @@ class Sheet:
 
     path: Path
     columns: Mapping[str, int]  # name → position
-    rows: Iterator[tuple[int, list[str]]]  # (number, cells)
+    rows: Iterator[tuple[str, list[str]]]  # (place, cells)
 
     def position(self, column: str, remedy: str) -> int:
         """Where a column stands.
@@ -41,17 +43,12 @@ class Sheet:
         return self.columns[column]
 
 
-def place(path: Path, number: int) -> str:
-    """A row, as messages name it."""
-    return f"{path}, row {number}"
-
-
 def unquoted(path: Path, columns: Mapping[str, int] | None = None) -> Sheet:
     """A tab-separated file in which a quotation mark is a character like any other.
 
     `columns` are the positions in a file without a header. Blank lines are left out.
     """
-    return _sheet(path, ((number, line.split("\t")) for number, line in readers.lines(path) if line.strip()), columns)
+    return _sheet(path, ((where, line.split("\t")) for where, line in _lines(path) if line.strip()), columns)
 
 
 def quoted(path: Path, delimiter: str) -> Sheet:
@@ -61,34 +58,28 @@ def quoted(path: Path, delimiter: str) -> Sheet:
       UserError: also while the rows are read: quotes that do not match, rows longer or shorter than the header.
     """
     sheet = _sheet(path, _parsed(path, delimiter), None)
-    return Sheet(path, sheet.columns, _of_width(sheet, len(sheet.columns), delimiter))
+    return Sheet(path, sheet.columns, _of_width(sheet, delimiter))
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of each line that is not blank."""
-    for number, line in readers.lines(path):
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of each line that is not blank."""
+    for where, line in _lines(path):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{place(path, number)}: not JSON ({error}); put the line right") from error
+            raise UserError(f"{where}: not JSON ({error}); put the line right") from error
         if not isinstance(record, dict):
-            raise UserError(f"{place(path, number)}: {type(record).__name__}, not an object; write {{…}}")
-        yield number, record
+            raise UserError(f"{where}: {type(record).__name__}, not an object; write {{…}}")
+        yield where, record
 
 
-def blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
-    """Runs of (number, line) between blank lines."""
-    block: list[tuple[int, str]] = []
-    for number, line in readers.lines(path):
-        if line.strip():
-            block.append((number, line))
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
+def blocks(path: Path) -> Iterator[list[tuple[str, str]]]:
+    """Runs of (place, line) between blank lines."""
+    for blank, block in itertools.groupby(_lines(path), lambda row: not row[1].strip()):
+        if not blank:
+            yield list(block)
 
 
 def columns(line: str) -> list[str]:
@@ -96,7 +87,7 @@ def columns(line: str) -> list[str]:
     return re.findall("[^ \t]+", line.rstrip("\r"))
 
 
-def find(folders: Sequence[Path], names: Sequence[str], remedy: str) -> Path:
+def find(folders: Sequence[Path], names: Sequence[str], remedy: str = "give data_dir the folder with it") -> Path:
     """The first file that there is: any of `names`, which may be patterns, also with .gz, in any of `folders`.
 
     Raises:
@@ -115,7 +106,15 @@ def find(folders: Sequence[Path], names: Sequence[str], remedy: str) -> Path:
     raise MissingFileError(f"no {' or '.join(names)} in {where}; {remedy}")
 
 
-def _sheet(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Mapping[str, int] | None) -> Sheet:
+def _place(path: Path, number: int) -> str:
+    return f"{path}, row {number}"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    return ((_place(path, number), line) for number, line in readers.lines(path))
+
+
+def _sheet(path: Path, rows: Iterator[tuple[str, list[str]]], columns: Mapping[str, int] | None) -> Sheet:
     if columns is None:
         first = next(rows, None)
         if first is None:
@@ -124,26 +123,23 @@ def _sheet(path: Path, rows: Iterator[tuple[int, list[str]]], columns: Mapping[s
     return Sheet(path, columns, rows)
 
 
-def _parsed(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     csv.field_size_limit(_LONGEST_CELL)
     parsed = csv.reader((f"{line}\n" for _, line in readers.lines(path)), delimiter=delimiter, strict=True)
     number = 0
     try:
         for number, cells in enumerate(parsed, 1):
             if any(cell.strip() for cell in cells):
-                yield number, cells
+                yield _place(path, number), cells
     except csv.Error as error:
         raise UserError(
-            f"{place(path, number + 1)}: quotes do not match ({error}); quote whole cells and double the quotes within"
+            f"{_place(path, number + 1)}: quotes do not match ({error}); quote whole cells and double the quotes within"
         ) from error
 
 
-def _of_width(sheet: Sheet, width: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    name = {",": "a comma", "\t": "a tab"}[delimiter]
-    for number, cells in sheet.rows:
+def _of_width(sheet: Sheet, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    name, width = {",": "a comma", "\t": "a tab"}[delimiter], len(sheet.columns)
+    for where, cells in sheet.rows:
         if len(cells) != width:
-            raise UserError(
-                f"{place(sheet.path, number)}: {len(cells)} cells where the header has {width}; "
-                f"put text with {name} in quotes"
-            )
-        yield number, cells
+            raise UserError(f"{where}: {len(cells)} cells where the header has {width}; put text with {name} in quotes")
+        yield where, cells

@@ -103,11 +103,10 @@ def label_sets(count: int) -> Score:
 
     def score(gold: Sequence[tuple[int, ...]], predicted: Sequence[tuple[int, ...]]) -> dict[str, float]:
         from sklearn.metrics import f1_score
+        from sklearn.preprocessing import MultiLabelBinarizer
 
-        matrices = [np.zeros((len(sets), count), dtype=np.int8) for sets in (gold, predicted)]
-        for matrix, sets in zip(matrices, (gold, predicted), strict=True):
-            for row, held in enumerate(sets):
-                matrix[row, list(held)] = 1
+        binarizer = MultiLabelBinarizer(classes=range(count))
+        matrices = [binarizer.fit_transform(sets) for sets in (gold, predicted)]
         f1 = {
             f"f1_{average}": 100.0 * float(f1_score(*matrices, average=average, zero_division=0))
             for average in ("micro", "macro")

@@ -30,9 +30,7 @@ def open_squad(name: str, data_dir: str) -> TaskExamples:
             records, place = tfds.read(f"squad/{version}", split, data_dir)
             found = [_from_tfds(record, place) for record in records]
         else:
-            remedy = "give data_dir the folder with it"
-            path = line_formats.find([Path(data_dir)], [f"{split}-{version}.json"], remedy)
-            found = list(_questions(path))
+            found = list(_questions(line_formats.find([Path(data_dir)], [f"{split}-{version}.json"])))
         kept = _checked(found, unanswerable, split == "train")
         if not kept:
             raise UserError(f"{data_dir}: there are no questions for {split}; get the file again")
@@ -63,11 +61,11 @@ def _questions(path: Path) -> Iterator[QuestionExample]:
         raise UserError(f"{path}: not in SQuAD's format ({error!r}); is this SQuAD's own file?") from error
 
 
-def _question(path: Path, passage: str, question: Mapping[str, Any]) -> QuestionExample:
+def _question(place: Path | str, passage: str, question: Mapping[str, Any]) -> QuestionExample:
     answers = question.get("answers")
     return QuestionExample(
         id=question["id"],
-        where=f"{path}, question {question['id']}",
+        where=f"{place}, question {question['id']}",
         question=question["question"],
         passage=passage,
         answers=None if answers is None else tuple(answer["text"] for answer in answers),
@@ -76,15 +74,13 @@ def _question(path: Path, passage: str, question: Mapping[str, Any]) -> Question
 
 
 def _from_tfds(record: Mapping[str, Any], place: str) -> QuestionExample:
-    identity = record["id"].decode()
-    return QuestionExample(
-        id=identity,
-        where=f"{place}, question {identity}",
-        question=record["question"].decode(),
-        passage=record["context"].decode(),
-        answers=tuple(text.decode() for text in record["answers"]["text"]),
-        starts=tuple(int(start) for start in record["answers"]["answer_start"]),
-    )
+    answers = zip(record["answers"]["text"], record["answers"]["answer_start"], strict=True)
+    question = {
+        "id": record["id"].decode(),
+        "question": record["question"].decode(),
+        "answers": [{"text": text.decode(), "answer_start": start} for text, start in answers],
+    }
+    return _question(place, record["context"].decode(), question)
 
 
 def _checked(questions: list[QuestionExample], unanswerable: bool, training: bool) -> list[QuestionExample]:

@@ -1,6 +1,5 @@
 """SWAG (Zellers et al. 2018, arXiv:1808.05326): which of four endings goes on from a sentence."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from bertjax.errors import UserError
@@ -19,9 +18,7 @@ def open_swag(name: str, data_dir: str) -> TaskExamples:
     def read(split: str) -> list[ChoiceExample]:
         if tfds.named(data_dir):
             raise tfds.not_read(data_dir)
-        return _read(
-            line_formats.find([Path(data_dir)], _FILES[split], "give data_dir the folder with it"), split != "test"
-        )
+        return _read(line_formats.find([Path(data_dir)], _FILES[split]), split != "test")
 
     return TaskExamples(
         name=name,
@@ -42,19 +39,13 @@ def _read(path: Path, labelled: bool) -> list[ChoiceExample]:
     label = sheet.position("label", "is this SWAG's own file?") if labelled else None
     index = sheet.columns.get("")  # the first column has no name
     examples = []
-    for number, cells in sheet.rows:
-        where = line_formats.place(path, number)
+    for where, cells in sheet.rows:
+        if label is not None and cells[label] not in ("0", "1", "2", "3"):
+            raise UserError(f"{where}: the label {cells[label]!r} is none of 0, 1, 2, 3; put the row right")
         choices = tuple(f"{cells[second]} {cells[ending]}".strip() for ending in endings)
         identity = str(len(examples)) if index is None else cells[index]
-        examples.append(ChoiceExample(identity, where, cells[first], choices, _label(cells, label, where)))
+        right = None if label is None else int(cells[label])
+        examples.append(ChoiceExample(identity, where, cells[first], choices, right))
     if not examples:
         raise UserError(f"{path}: there are no examples in it; get the file again")
     return examples
-
-
-def _label(cells: Sequence[str], label: int | None, where: str) -> int | None:
-    if label is None:
-        return None
-    if cells[label] not in ("0", "1", "2", "3"):
-        raise UserError(f"{where}: the label {cells[label]!r} is none of 0, 1, 2, 3; put the row right")
-    return int(cells[label])

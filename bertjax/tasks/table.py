@@ -1,5 +1,6 @@
 """The user's own data: files with named columns."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ def open_table(kind: TaskKind, data_dir: str, table: Table | None, labels: Seque
         if not file:
             raise UserError(f"{name}: there is no file for {split}; give table.{split}")
         labelled = split != "test" if kind.has_labels else bool(table.label)
-        return _records(Path(data_dir) / file, table, kind.word_files, labelled)
+        return _records(Path(data_dir) / file, table, kind.label_per_token, labelled)
 
     order = tuple(labels or _collect(kind, records("train"))) if kind.has_classes else ()
     numbers = {label: number for number, label in enumerate(order)}
@@ -54,7 +55,7 @@ def open_table(kind: TaskKind, data_dir: str, table: Table | None, labels: Seque
             raise UserError(f"{Path(data_dir) / getattr(table, split)}: there are no examples in it; add some")
         return examples
 
-    score, metric = kind.table_score(order)
+    score, metric = kind.default_score(order)
     return TaskExamples(
         name=name,
         kind=kind,
@@ -76,19 +77,17 @@ def _labelled(kind: TaskKind, record: Record) -> Record:
 
 
 def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
-    found = {label for record in records for label in kind.table_classes(record) or ()}
+    found = {label for record in records for label in kind.table_classes(record)}
     if len(found) < (2 if kind.exclusive else 1):
         raise UserError(
             f"table/{kind.name}: the training file has {len(found)} different labels, too few to learn; "
             "check table.label"
         )
-    try:
+    with contextlib.suppress(ValueError):
         numbers = {label: float(label) for label in found}
-    except ValueError:
-        return sorted(found)
-    if not all(map(math.isfinite, numbers.values())):  # "nan" is a name that compares with nothing
-        return sorted(found)
-    return sorted(found, key=lambda label: (numbers[label], label))
+        if all(map(math.isfinite, numbers.values())):  # "nan" is a name that compares with nothing
+            return sorted(found, key=lambda label: (numbers[label], label))
+    return sorted(found)
 
 
 def _records(path: Path, table: Table, word_files: bool, labelled: bool) -> Iterator[Record]:
@@ -116,14 +115,12 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
 
     text, second = position(table.text), position(table.second) if table.second else None
     label = position(table.label) if labelled or (table.label and table.label in sheet.columns) else None
-    for row, cells in sheet.rows:
-        values = [None if at is None else cells[at] for at in (text, second, label)]
-        yield Record(line_formats.place(path, row), *values)
+    for where, cells in sheet.rows:
+        yield Record(where, *(None if at is None else cells[at] for at in (text, second, label)))
 
 
 def _objects(path: Path, table: Table, labelled: bool) -> Iterator[Record]:
-    for row, record in line_formats.json_lines(path):
-        where = line_formats.place(path, row)
+    for where, record in line_formats.json_lines(path):
         for field in ("text", *(("second",) if table.second else ()), *(("label",) if labelled else ())):
             if (column := getattr(table, field)) not in record:
                 found = ", ".join(map(repr, record))
@@ -137,19 +134,13 @@ def _objects(path: Path, table: Table, labelled: bool) -> Iterator[Record]:
 def _columns(path: Path, labelled: bool) -> Iterator[Record]:
     """A word a line, its label last; blank lines between sentences. One column only: there are no labels."""
     for block in line_formats.blocks(path):
-        cells = [(row, line_formats.columns(line)) for row, line in block if not line.startswith("-DOCSTART-")]
+        cells = [(where, line_formats.columns(line)) for where, line in block if not line.startswith("-DOCSTART-")]
         if not cells:
             continue
         width = len(cells[0][1])
-        for row, line in cells:
+        for where, line in cells:
             if len(line) != width or (labelled and width < 2):
                 expected = max(width, 2) if labelled else width
-                raise UserError(
-                    f"{line_formats.place(path, row)}: {len(line)} columns instead of {expected}; put the row right"
-                )
-        yield Record(
-            line_formats.place(path, cells[0][0]),
-            [line[0] for _, line in cells],
-            None,
-            [line[-1] for _, line in cells] if width > 1 else None,
-        )
+                raise UserError(f"{where}: {len(line)} columns instead of {expected}; put the row right")
+        labels = [line[-1] for _, line in cells] if width > 1 else None
+        yield Record(cells[0][0], [line[0] for _, line in cells], None, labels)

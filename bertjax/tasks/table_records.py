@@ -63,17 +63,17 @@ def class_name(label: Any, where: str) -> str:
     raise UserError(f"{where}: there is no label ({label!r}); give the row one, or take it out")
 
 
-def class_numbers(labels: Sequence[str] | None, numbers: Mapping[str, int], where: str) -> list[int] | None:
-    """The numbers of a row's classes; None where the file has none.
+def class_numbers(labels: Sequence[str], numbers: Mapping[str, int], where: str) -> list[int]:
+    """The numbers of a row's classes.
 
     Raises:
       UserError: a label that is not known.
     """
-    for label in labels or ():
+    for label in labels:
         if label not in numbers:
             shown = ", ".join(list(numbers)[:20]) + (", …" if len(numbers) > 20 else "")
             raise UserError(f"{where}: unknown label {label!r}; those that are known: {shown}")
-    return None if labels is None else [numbers[label] for label in labels]
+    return [numbers[label] for label in labels]
 
 
 def number(cell: object, where: str) -> float:

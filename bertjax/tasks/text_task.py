@@ -14,30 +14,31 @@ from bertjax.tasks.task_examples import TaskExamples
 
 _LOG = logging.getLogger(__name__)
 
+_FILES = {split: (f"{split}.tsv",) for split in ("train", "dev", "test")}
+
 
 @dataclass(frozen=True)
 class TextTask:
     """The files of a task. Nothing in them is quoted; the columns are found by their names in the header."""
 
     folders: tuple[str, ...]  # what the folder with the files may be called
-    files: Mapping[str, tuple[str, ...]]  # split → possible names of its file
     texts: tuple[str, ...]  # columns of the one text or the two
-    label: str  # column
-    score: scores.Score
-    metric: str
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=_FILES.copy)  # split → possible names of its file
+    label: str = "label"  # column
     labels: tuple[str, ...] = ()  # the classes; () where a number is predicted
     codes: tuple[str, ...] = ()  # what files call the classes, where that is something else
+    score: scores.Score = scores.accuracy
+    metric: str = "accuracy"
     dev: tuple[str, ...] = ("dev",)
     test: tuple[str, ...] = ("test",)  # splits whose labels are not known
     index: str = "index"  # column of test files that submissions repeat
     headless: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # split → positions, without a header
     undecided: str | None = None  # label of rows that are left out
     skip_short: bool = False  # whether labelled rows with cells missing are left out
-    original: Callable[[Path, str], line_formats.Sheet | None] | None = (
-        None  # (folder, split) → another format of the files
-    )
-    builder: str = ""  # the TFDS builder; "" where there is none
-    features: tuple[str, ...] = ()  # that builder's names of the texts, where they are not the columns'
+    # (folder, split) → another format of the files
+    original: Callable[[Path, str], line_formats.Sheet | None] | None = None
+    in_tfds: bool = True  # whether TFDS has it too, under the task's name
+    features: tuple[str, ...] = ()  # its names of the texts there, where they are not the columns'
 
     def code(self, label: str) -> str:
         """What files call a class."""
@@ -67,7 +68,7 @@ def open_text_task(spec: TextTask, name: str, data_dir: str, labels: Sequence[st
         if split not in spec.files:
             raise UserError(f"{name} has no {split}; it has {', '.join(spec.files)}")
         if tfds.named(data_dir):
-            return _read_tfds(spec, data_dir, split, order)
+            return _read_tfds(spec, name, data_dir, split, order)
         return _read(spec, Path(data_dir), split, order)
 
     return TaskExamples(
@@ -90,13 +91,12 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...]) ->
     index = sheet.columns.get(spec.index)
     classes = {spec.code(name): place for place, name in enumerate(order)}
     examples, short, undecided = [], 0, 0
-    for number, cells in sheet.rows:
+    for where, cells in sheet.rows:
         missing = max([*texts, label or 0]) + 1 - len(cells)
-        where = line_formats.place(sheet.path, number)
         if missing > 0 and label is not None and spec.skip_short:
             short += 1
             continue
-        if missing > 0 and not (label is None and spec.skip_short):
+        if missing > 0 and not spec.skip_short:
             raise UserError(f"{where}: {missing} cells are missing at the end; get the file again")
         cells = [*cells, *[""] * missing]  # a test row gets a prediction all the same: submissions must be complete
         if label is not None and spec.undecided is not None and cells[label] == spec.undecided:
@@ -106,7 +106,7 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...]) ->
         identity = str(len(examples)) if index is None else cells[index]
         if split in spec.test and not identity.isdigit():
             raise UserError(f"{where}: the index {identity!r} is no number, as submissions need; put the row right")
-        examples.append(TextExample(identity, where, *_pair([cells[at] for at in texts]), value))
+        examples.append(TextExample(identity, where, *(cells[at] for at in texts), label=value))
     if short or undecided:
         _LOG.info(f"{sheet.path}: left out {short} rows with cells missing and {undecided} without an agreed label")
     if not examples:
@@ -132,19 +132,15 @@ def _value(cell: str, classes: Mapping[str, int], where: str) -> int | float:
     return classes[cell]
 
 
-def _pair(texts: Sequence[str]) -> tuple[str, str | None]:
-    return texts[0], texts[1] if len(texts) > 1 else None
-
-
-def _read_tfds(spec: TextTask, data_dir: str, split: str, order: tuple[str, ...]) -> list[TextExample]:
-    records, place = tfds.read(spec.builder, split, data_dir)
+def _read_tfds(spec: TextTask, name: str, data_dir: str, split: str, order: tuple[str, ...]) -> list[TextExample]:
+    records, place = tfds.read(name if spec.in_tfds else "", split, data_dir)
     records = sorted(records, key=lambda record: int(record["idx"]))  # TFDS stores them shuffled
     return [
         TextExample(
             str(int(record["idx"])),
             f"{place}, example {int(record['idx'])}",
-            *_pair([record[feature].decode() for feature in spec.features or spec.texts]),
-            _tfds_value(spec, record["label"], order) if split not in spec.test else None,
+            *(record[feature].decode() for feature in spec.features or spec.texts),
+            label=_tfds_value(spec, record["label"], order) if split not in spec.test else None,
         )
         for record in records
     ]

@@ -5,14 +5,13 @@ from typing import Any
 from bertjax.errors import UserError
 from bertjax.text import readers
 
-_PREFIX = "tfds"
 # Names of splits; those of others are the same.
 _SPLITS = {"dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
 
 
 def named(data_dir: str) -> bool:
     """Whether a data_dir means TFDS and not a folder."""
-    return data_dir.partition(":")[0] == _PREFIX
+    return data_dir.partition(":")[0] == "tfds"
 
 
 def read(builder: str, split: str, data_dir: str, splits: dict[str, str] = _SPLITS) -> tuple[list[dict[str, Any]], str]:

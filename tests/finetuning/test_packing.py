@@ -1,5 +1,7 @@
 """Packed rows give every unit the scores and the loss that it has by itself."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -89,7 +91,8 @@ def test_packed_and_padded_are_the_same(kind, features):
 def test_texts_of_bi_encoders_are_packed_as_well(kind, pooling):
     texts = 3 if kind == "retrieval" else 2
     rows = units(kind, 4 * texts, texts)
-    kind = kind_named(kind).configured(SentenceConfig(pooling=pooling, scale=1.0, lowest=0.0, highest=1.0), texts)
+    sentence = SentenceConfig(pooling=pooling, scale=1.0, lowest=0.0, highest=1.0)
+    kind = dataclasses.replace(kind_named(kind), sentence=sentence, texts=texts)
     batches = Batches(kind, rows, BatchLayout(5, 0, 3, texts))
     assert batches.packed
     padded_batch, packed_batch = (form(np.arange(4)) for form in (batches.padded_batch, batches.packed_batch))

@@ -137,7 +137,7 @@ def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews
 
 def open_sweep(config: FinetuneConfig) -> Sweep:
     task_model, _, params = open_task_model(config)
-    return Sweep(config, task_model, params, task_model.split("train"), [task_model.split("dev")])
+    return Sweep(task_model, params, task_model.split("train"), [task_model.split("dev")])
 
 
 def params_after(config: FinetuneConfig) -> list[dict]:

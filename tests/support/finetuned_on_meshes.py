@@ -45,11 +45,10 @@ def main(model: str, data: str, output: str) -> None:
         for name, axes in MESHES.items():
             mesh = make_mesh(MeshConfig(**axes), jax.devices()[: 1 if name == "one device" else 4])
             task_model, _, params = open_task_model(config)
-            multiple = 4 if name != "one device" else 1
-            task_model = dataclasses.replace(task_model, mesh=mesh, row_multiple=multiple)
+            task_model = dataclasses.replace(task_model, mesh=mesh)
             train, dev = task_model.split("train", config.train_examples), task_model.split("dev")
             losses = []
-            result = Sweep(config, task_model, params, train, [dev]).train(
+            result = Sweep(task_model, params, train, [dev]).train(
                 config.runs()[0],
                 StopSignal(),
                 lambda step, values, losses=losses: losses.append(values.get("train/loss")),

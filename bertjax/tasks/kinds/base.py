@@ -5,8 +5,8 @@ scores become predictions; and how users type, store, exchange and see all that.
 kind it has.
 
 A new kind is a file `NAME.py` here with a subclass of `TaskKind` whose `name` is NAME, and an entry in catalog.py. It
-sets `name`, `predict_mode` and `transformers_class`, defines `record`, and overrides what differs from one class per
-example. A case for its loss goes into tests/tasks/test_kinds.py.
+sets `name`, defines `record`, and overrides what differs from one class per example. A case for its loss goes into
+tests/tasks/test_kinds.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.config.finetuning import SentenceConfig, Table
+from bertjax.config.finetuning import Table
 from bertjax.config.model import ModelConfig
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
@@ -53,17 +53,18 @@ class TaskKind:
     """
 
     name: ClassVar[str]  # as checkpoints, `table/NAME` and messages have it
-    predict_mode: ClassVar[str]  # the mode of `predict` that serves it
+    predict_mode: ClassVar[str] = "classify"  # the mode of `predict` that serves it
 
     # The model.
     pooled: ClassVar[bool] = False  # the head reads [CLS], through the pooler where there is one, else every token
     dropout_before_head: ClassVar[bool] = True
+    scores_per_label: ClassVar[int] = 1  # outputs of the head where there are no classes; 0: there is no head
     bi_encoder: ClassVar[bool] = False  # encodes each text on its own, to a vector
     data_kind: ClassVar[str] = ""  # the kind whose examples and scores it has; "": its own
 
     # Labels.
     label_dtype: ClassVar[Any] = np.int32
-    label_per_token: ClassVar[bool] = False
+    label_per_token: ClassVar[bool] = False  # and so its own table may be a file of a word per line
     has_labels: ClassVar[bool] = True
     has_classes: ClassVar[bool] = False  # labels are names of classes
     exclusive: ClassVar[bool] = True  # of the classes exactly one holds
@@ -72,10 +73,9 @@ class TaskKind:
 
     # A user's own table.
     own_table: ClassVar[bool] = False  # there is a task table/NAME
-    word_files: ClassVar[bool] = False  # it may have a word per line
 
     # `transformers`.
-    transformers_class: ClassVar[str]  # without the family's name
+    transformers_class: ClassVar[str] = "ForSequenceClassification"  # without the family's name
     transformers_head: ClassVar[str] = "classifier"
     problem_type: ClassVar[str] = ""
 
@@ -110,13 +110,9 @@ class TaskKind:
 
     # -- the model and its loss
 
-    def configured(self, sentence: SentenceConfig, texts: int) -> "TaskKind":
-        """The kind with its settings; `texts`: rows per example."""
-        return self
-
     def outputs(self, labels: Sequence[str]) -> int:
         """How many outputs the head has."""
-        return len(labels) if self.has_classes else 1
+        return len(labels) if self.has_classes else self.scores_per_label
 
     def model(self, config: ModelConfig, labels: Sequence[str]) -> FinetuningModel | SentenceModel:
         """The model, with the defaults of how it is computed."""
@@ -126,9 +122,9 @@ class TaskKind:
         """Logits with the classes, of which one is right, along the last axis."""
         return logits
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The loss of each label, of the weights' shape; here the cross-entropy."""
-        return cross_entropy(self.class_logits(logits, batch), batch["labels"])[0]
+        return cross_entropy(self.class_logits(outputs["logits"], batch), batch["labels"])[0]
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
         """The distance of the logits from a teacher's, of the weights' shape; here the divergence of its classes."""
@@ -136,7 +132,7 @@ class TaskKind:
 
     def terms(self, outputs: Arrays, batch: Arrays) -> dict[str, Term]:
         """The one term `task_loss`."""
-        return {"task_loss": weighted(self.losses(outputs["logits"], batch), batch["weights"])}
+        return {"task_loss": weighted(self.losses(outputs, batch), batch["weights"])}
 
     def weights(self, batch: Arrays) -> dict[str, jax.Array]:
         """The weight of the term, from the batch alone."""
@@ -221,14 +217,13 @@ class TaskKind:
         """Rows per example."""
         return 1
 
-    def table_classes(self, record: Record) -> list[str] | None:
-        """The names of a record's classes; None where the file has none."""
-        return None if record.label is None else [table_records.class_name(record.label, record.where)]
+    def table_classes(self, record: Record) -> list[str]:
+        """The names of the classes of a record with a label."""
+        return [table_records.class_name(record.label, record.where)]
 
     def table_label(self, record: Record, numbers: Mapping[str, int]) -> Any:
-        """The label of a record, None where the file has none; `numbers` are those of the classes."""
-        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
-        return found and found[0]
+        """The label of a record that has one; `numbers` are those of the classes."""
+        return table_records.class_numbers(self.table_classes(record), numbers, record.where)[0]
 
     def table_example(self, identity: str, record: Record, numbers: Mapping[str, int]) -> Any:
         """The example of a record.
@@ -236,10 +231,11 @@ class TaskKind:
         Raises:
           UserError: what is wrong with it, with its row.
         """
-        return table_records.text_example(identity, record, self.table_label(record, numbers))
+        label = None if record.label is None else self.table_label(record, numbers)
+        return table_records.text_example(identity, record, label)
 
-    def table_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
-        """The scores of (examples, predictions), and the name of the one that chooses."""
+    def default_score(self, labels: tuple[str, ...]) -> tuple[Score, str]:
+        """The scores of (examples, predictions) unless a task has others, and the name of the one that chooses."""
         raise NotImplementedError
 
     # -- `transformers`

@@ -1,6 +1,5 @@
 """What kinds share that encode each text on its own, to a vector (Reimers & Gurevych 2019, arXiv:1908.10084)."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from bertjax.config.finetuning import SentenceConfig
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.model.sentence import SentenceModel
-from bertjax.objectives.terms import Term, weighted
+from bertjax.objectives.terms import Term
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.kinds.base import Arrays, TaskKind
 
@@ -25,6 +24,7 @@ class BiEncoder(TaskKind):
 
     predict_mode = "embed"
     bi_encoder = True
+    scores_per_label = 0
     # They need no head: what makes vectors of states is sentence-transformers'.
     transformers_class = "Model"
 
@@ -41,27 +41,14 @@ class BiEncoder(TaskKind):
             )
         return (example.text_pair,)
 
-    def configured(self, sentence: SentenceConfig, texts: int) -> "BiEncoder":
-        """The kind with its settings."""
-        return dataclasses.replace(self, sentence=sentence, texts=texts)
-
-    def outputs(self, labels: Sequence[str]) -> int:
-        """No head."""
-        return 0
-
     def model(self, config: ModelConfig, labels: Sequence[str]) -> SentenceModel:
         """The encoder with pooling."""
         return SentenceModel(config, self.outputs(labels), self.texts, self.sentence.pooling)
 
     def terms(self, outputs: Arrays, batch: Arrays) -> dict[str, Term]:
         """The one term `task_loss`; in packed rows every slot is an example."""
-        labels, weights = (batch[name].reshape(-1) for name in ("labels", "weights"))
-        return {"task_loss": weighted(self.example_losses(outputs, labels, weights), weights)}
+        return super().terms(outputs, {name: batch[name].reshape(-1) for name in ("labels", "weights")})
 
-    def example_losses(self, outputs: Arrays, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        """The loss of each example, of one axis as labels and weights are."""
-        raise NotImplementedError
-
-    def example_logits(self, outputs: Arrays) -> jax.Array:
+    def class_logits(self, logits: jax.Array, batch: Arrays) -> jax.Array:
         """[examples, outputs]: each text has those of its example."""
-        return outputs["logits"][:: self.texts]
+        return logits[:: self.texts]

@@ -3,23 +3,18 @@
 import difflib
 
 from bertjax.errors import UserError
-from bertjax.tasks.kinds import (
-    choice,
-    classification,
-    multi_label,
-    pair_classification,
-    regression,
-    retrieval,
-    similarity,
-    span,
-    tagging,
-)
 from bertjax.tasks.kinds.base import TaskKind
+from bertjax.tasks.kinds.choice import Choice
+from bertjax.tasks.kinds.classification import Classification
+from bertjax.tasks.kinds.multi_label import MultiLabel
+from bertjax.tasks.kinds.pair_classification import PairClassification
+from bertjax.tasks.kinds.regression import Regression
+from bertjax.tasks.kinds.retrieval import Retrieval
+from bertjax.tasks.kinds.similarity import Similarity
+from bertjax.tasks.kinds.span import Span
+from bertjax.tasks.kinds.tagging import Tagging
 
-_CLASSES = (
-    *(classification.Classification, multi_label.MultiLabel, regression.Regression, choice.Choice, tagging.Tagging),
-    *(span.Span, similarity.Similarity, pair_classification.PairClassification, retrieval.Retrieval),
-)
+_CLASSES = (Classification, MultiLabel, Regression, Choice, Tagging, Span, Similarity, PairClassification, Retrieval)
 KINDS: dict[str, TaskKind] = {kind.name: kind() for kind in _CLASSES}
 
 

@@ -13,12 +13,10 @@ class Classification(TaskKind):
     """Predicts the index of the class; a batch's labels are int [units]."""
 
     name = "classification"
-    predict_mode = "classify"
     pooled = True
     has_classes = True
     confusion_matrix = True
     own_table = True
-    transformers_class = "ForSequenceClassification"
     problem_type = "single_label_classification"
 
     def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
@@ -27,6 +25,6 @@ class Classification(TaskKind):
         label = task.labels[prediction.value]
         return {"label": label, "probability": probabilities[label], "probabilities": probabilities}
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Accuracy chooses."""
         return scores.of_labels(scores.accuracy_and_macro_f1), "accuracy"

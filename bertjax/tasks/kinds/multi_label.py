@@ -21,12 +21,10 @@ class MultiLabel(TaskKind):
     """Predicts the indices of the classes that hold, rising; a batch's labels are 0 or 1 [units, labels]."""
 
     name = "multi_label"
-    predict_mode = "classify"
     pooled = True
     has_classes = True
     exclusive = False
     own_table = True
-    transformers_class = "ForSequenceClassification"
     problem_type = "multi_label_classification"
 
     def encode(self, number: int, example: TextExample, encoder: ExampleEncoder) -> list[EncodedExample]:
@@ -40,9 +38,9 @@ class MultiLabel(TaskKind):
         """A number for each class."""
         return (labels,)
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """Binary cross-entropy, the mean over the classes."""
-        labels = batch["labels"].astype(jnp.float32)
+        logits, labels = outputs["logits"], batch["labels"].astype(jnp.float32)
         return jnp.mean(jax.nn.softplus(logits) - labels * logits, axis=-1)
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
@@ -60,11 +58,9 @@ class MultiLabel(TaskKind):
         probabilities = dict(zip(task.labels, user_io.rounded(prediction.probabilities), strict=True))
         return {"labels": [task.labels[label] for label in prediction.value], "probabilities": probabilities}
 
-    def table_classes(self, record: table_records.Record) -> list[str] | None:
+    def table_classes(self, record: table_records.Record) -> list[str]:
         """Those of a JSON list, or of names with | between them."""
         value = record.label
-        if value is None:
-            return None
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
@@ -75,11 +71,10 @@ class MultiLabel(TaskKind):
         names = value if isinstance(value, list) else [value]
         return [table_records.class_name(name, record.where) for name in names]
 
-    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> tuple[int, ...] | None:
+    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> tuple[int, ...]:
         """The numbers of the classes, rising."""
-        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
-        return None if found is None else tuple(sorted(set(found)))
+        return tuple(sorted(set(table_records.class_numbers(self.table_classes(record), numbers, record.where))))
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Micro F1 chooses."""
         return scores.of_labels(scores.label_sets(len(labels))), "f1_micro"

@@ -16,16 +16,14 @@ class Regression(TaskKind):
     """Predicts a number; a batch's labels are float [units]."""
 
     name = "regression"
-    predict_mode = "classify"
     pooled = True
     own_table = True
-    transformers_class = "ForSequenceClassification"
     problem_type = "regression"
     label_dtype = np.float32
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The squared error."""
-        return jnp.square(logits[..., 0] - batch["labels"])
+        return jnp.square(outputs["logits"][..., 0] - batch["labels"])
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
         """The squared difference; a number has no temperature."""
@@ -39,10 +37,10 @@ class Regression(TaskKind):
         """The number."""
         return {"score": user_io.rounded(prediction.value)}
 
-    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> float | None:
+    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> float:
         """The number."""
-        return None if record.label is None else table_records.number(record.label, record.where)
+        return table_records.number(record.label, record.where)
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """Pearson's coefficient chooses."""
         return scores.of_labels(scores.correlations), "pearson"

@@ -32,9 +32,9 @@ class Retrieval(BiEncoder):
         """The text to be found, and those that are not."""
         return example.choices
 
-    def example_losses(self, outputs: Arrays, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The cross-entropy of the partner, by cosines times `scale` (Henderson et al. 2017, arXiv:1705.00652)."""
-        return retrieval_losses(outputs["vectors"], weights, self.sentence.scale)
+        return retrieval_losses(outputs["vectors"], batch["weights"], self.sentence.scale)
 
     def row_scores(self, outputs: Arrays) -> jax.Array:
         """The vector of each text."""
@@ -72,7 +72,7 @@ class Retrieval(BiEncoder):
         text = table_records.text(record.text, "the text", record.where)
         return ChoiceExample(identity, record.where, text, tuple(choices), 0)
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """The mean reciprocal rank chooses."""
         return scores.ranks, "mrr"
 

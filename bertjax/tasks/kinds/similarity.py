@@ -21,10 +21,11 @@ class Similarity(BiEncoder):
     default_metric = "spearman"
     label_dtype = np.float32
 
-    def example_losses(self, outputs: Arrays, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The square of the cosine less the label, which goes from `lowest` (0) to `highest` (1)."""
         lowest, highest = self.sentence.lowest, self.sentence.highest
-        return jnp.square(self.example_logits(outputs)[:, 0] - (labels - lowest) / (highest - lowest))
+        cosines = self.class_logits(outputs["logits"], batch)[:, 0]
+        return jnp.square(cosines - (batch["labels"] - lowest) / (highest - lowest))
 
     def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
         """The cosine on the scale of the labels."""

@@ -26,6 +26,7 @@ class Span(TaskKind):
     name = "span"
     predict_mode = "answer"
     dropout_before_head = False
+    scores_per_label = 2  # of where an answer begins and of where it ends
     transformers_class = "ForQuestionAnswering"
     transformers_head = "qa_outputs"
 
@@ -73,10 +74,6 @@ class Span(TaskKind):
         """As positions in the whole row of the batch."""
         targets["labels"][unit], targets["weights"][unit] = np.add(row.label, begin), 1
 
-    def outputs(self, labels: Sequence[str]) -> int:
-        """Scores of where an answer begins and of where it ends."""
-        return 2
-
     def class_logits(self, logits: jax.Array, batch: Arrays) -> jax.Array:
         """[rows, length, 2] as [rows, 2, length], packed [rows, slots, 2, length]; none outside of the unit."""
         logits, mask = logits.swapaxes(1, 2), batch["attention_mask"][:, None]
@@ -87,9 +84,9 @@ class Span(TaskKind):
             logits, own = logits[:, None], mask[:, None] == numbers[:, None, None]
         return jnp.where(own, logits, jnp.finfo(jnp.float32).min)
 
-    def losses(self, logits: jax.Array, batch: Arrays) -> jax.Array:
+    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
         """The mean of those of the first and the last token."""
-        return jnp.mean(super().losses(logits, batch), axis=-1)
+        return jnp.mean(super().losses(outputs, batch), axis=-1)
 
     def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
         """The mean of those of the first and the last token."""

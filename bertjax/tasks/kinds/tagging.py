@@ -24,7 +24,6 @@ class Tagging(TaskKind):
     predict_mode = "tag"
     has_classes = True
     own_table = True
-    word_files = True
     label_per_token = True
     transformers_class = "ForTokenClassification"
 
@@ -68,10 +67,8 @@ class Tagging(TaskKind):
         labels = [task.labels[label] for label in prediction.value]
         return {"labels": labels, "probabilities": rounded(prediction.probabilities.max(axis=-1))}
 
-    def table_classes(self, record: table_records.Record) -> list[str] | None:
+    def table_classes(self, record: table_records.Record) -> list[str]:
         """The class of each word."""
-        if record.label is None:
-            return None
         labels = table_records.words(record.label, record.where)
         return [table_records.class_name(label, record.where) for label in labels]
 
@@ -81,12 +78,14 @@ class Tagging(TaskKind):
         words = tuple(table_records.text(word, "a word", record.where) for word in words)
         if not words:
             raise UserError(f"{record.where}: there are no words; give the row some, or take it out")
-        found = table_records.class_numbers(self.table_classes(record), numbers, record.where)
-        if found is not None and len(found) != len(words):
-            raise UserError(f"{record.where}: {len(words)} words but {len(found)} labels; put the row right")
-        return WordsExample(identity, record.where, words, None if found is None else tuple(found))
+        if record.label is None:
+            return WordsExample(identity, record.where, words)
+        labels = table_records.class_numbers(self.table_classes(record), numbers, record.where)
+        if len(labels) != len(words):
+            raise UserError(f"{record.where}: {len(words)} words but {len(labels)} labels; put the row right")
+        return WordsExample(identity, record.where, words, tuple(labels))
 
-    def table_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
+    def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
         """F1 over entities chooses where the labels are IOB2, else accuracy."""
         entities = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
         return scores.word_labels(labels, entities), "f1" if entities else "accuracy"
