@@ -162,10 +162,9 @@ class _Sample:
         self._seen: set[int] = set()
 
     def offer(self, digest: bytes, source: int, document: str) -> None:
-        if not self._room and not self._heap:
-            return
         key = int.from_bytes(digest, "big")
-        if (self._room <= 0 and key > -self._heap[0][0]) or key in self._seen:
+        full = self._room <= 0 and (not self._heap or key > -self._heap[0][0])
+        if full or key in self._seen:
             return
         document = document[:SAMPLE_DOCUMENT_CHARACTERS]
         heapq.heappush(self._heap, (-key, source, document))

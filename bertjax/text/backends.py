@@ -17,6 +17,8 @@ class LibraryBackend:
 
     Attributes:
       kind: of the model, "WordPiece", "BPE", …
+      is_byte_level: whether the space before a word belongs to it.
+      pair_separators: how many [SEP] stand between two texts of a row: two in RoBERTa.
     """
 
     def __init__(self, tokenizer: library.Tokenizer):
@@ -26,6 +28,9 @@ class LibraryBackend:
         self._tokenizer = tokenizer
         self._content = json.loads(tokenizer.to_str())
         self.kind = self._content["model"]["type"]
+        rule = self._content["pre_tokenizer"] or {}
+        self.is_byte_level = "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
+        self.pair_separators = max(1, tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -88,15 +93,6 @@ class LibraryBackend:
         """The special pieces that stand for the space before them too."""
         return {token["content"] for token in self._content["added_tokens"] if token["lstrip"]}
 
-    def is_byte_level(self) -> bool:
-        """Whether the space before a word belongs to it."""
-        rule = self._content["pre_tokenizer"] or {}
-        return "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
-
-    def pair_separators(self) -> int:
-        """How many [SEP] stand between two texts of a row: two in RoBERTa."""
-        return max(1, self._tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
-
     def make_word_cache(self, dtype: np.dtype) -> word_cache.WordCache | None:
         """A cache that gives the library's ids, where there can be one."""
         rule = word_cache.word_rule(self._content)
@@ -127,6 +123,8 @@ class SentencePieceBackend:
     """`sentencepiece`: unigram and BPE models."""
 
     kind = "SentencePiece"
+    is_byte_level = False  # a word's mark is put before it in any case
+    pair_separators = 1  # ALBERT's, as BERT's
 
     def __init__(self, model: bytes):
         import sentencepiece
@@ -179,14 +177,6 @@ class SentencePieceBackend:
     def pieces_with_space(self) -> set[str]:
         """The special pieces that stand for the space before them too."""
         return set()
-
-    def is_byte_level(self) -> bool:
-        """A word's mark is put before it in any case."""
-        return False
-
-    def pair_separators(self) -> int:
-        """ALBERT's, as BERT's."""
-        return 1
 
     def make_word_cache(self, dtype: np.dtype) -> None:
         """None: see bertjax/text/word_cache.py."""

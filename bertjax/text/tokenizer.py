@@ -53,7 +53,7 @@ class Tokenizer:
         self._ids = {piece: index for index, piece in enumerate(self._pieces)}
         self.vocab_size = len(self._pieces)
         self.dtype = token_type(self.vocab_size)
-        self.pair_separators = backend.pair_separators()
+        self.pair_separators = backend.pair_separators
         self._roles = {role: self._role(role) for role in _ROLES}
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._ids[self._roles[role]] for role in _ROLES
@@ -91,7 +91,7 @@ class Tokenizer:
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Ids of each word of a sentence, as within it: in a byte-level vocabulary with the space before it."""
-        space = " " if self._backend.is_byte_level() else ""
+        space = " " if self._backend.is_byte_level else ""
         return self.encode_batch([space + word for word in words], word_cache=False)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -112,12 +112,11 @@ def _local(element: ElementTree.Element) -> str:
 
 def _strip_wikitext(raw: str) -> str:
     import mwparserfromhell
+    from mwparserfromhell.nodes import Tag, Wikilink
 
     code = mwparserfromhell.parse(raw, skip_style_tags=True)
-    for node in list(
-        code.ifilter(recursive=True, forcetype=(mwparserfromhell.nodes.Tag, mwparserfromhell.nodes.Wikilink))
-    ):
-        if isinstance(node, mwparserfromhell.nodes.Tag):
+    for node in code.filter(recursive=True, forcetype=(Tag, Wikilink)):
+        if isinstance(node, Tag):
             dropped = str(node.tag).strip().lower() in _DROPPED_TAGS
         else:
             dropped = _DROPPED_LINKS.match(str(node.title))
