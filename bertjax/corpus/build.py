@@ -15,11 +15,9 @@ The folder `build` stays: with it a damaged shard can be made again without the 
 """
 
 import dataclasses
-import functools
 import importlib.metadata
 import itertools
 import json
-import operator
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from bertjax.corpus import format, shard_worker
-from bertjax.corpus.manifest import MANIFEST, ShardInfo, write_manifest
+from bertjax.corpus.manifest import MANIFEST, write_manifest
 from bertjax.corpus.selection import Selection, emitted, select
+from bertjax.corpus.shard_worker import Counts, Job, Options, Record, Task
 from bertjax.errors import UserError
 from bertjax.storage.files import claimed, write_text
 from bertjax.text import sentences, tokenizer_training
@@ -50,38 +49,18 @@ Progress = Callable[[str, int, int, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """What decides the bytes of a corpus, beside the sources.
-
-    Attributes:
-      tokenizer: "new:KIND:SIZE", "extend:WORDS:PATH", or the path of a tokenizer.
-      heldout: share of the documents to hold out.
-      seed: decides which, and which documents of a source with a fractional weight.
-      language: of the text, for splitting sentences.
-      shard_characters: text in a shard. Small enough to keep memory low and every core busy to the end, large enough
-        that files stay few: 4 GB of text make 1,000 shards of about 2 MB.
-    """
-
-    tokenizer: str
-    heldout: float = 0.005
-    seed: int = 0
-    language: str = "en"
-    shard_characters: int = 4_000_000
-
-
-@dataclasses.dataclass(frozen=True)
 class Summary:
     """What a corpus holds: counts of each split, documents dropped as duplicates, and by weights below 1."""
 
-    splits: dict[str, shard_worker.Counts]
+    splits: dict[str, Counts]
     duplicates: int
     thinned: int
     vocab_size: int
 
     @property
-    def total(self) -> shard_worker.Counts:
+    def total(self) -> Counts:
         """Both splits together."""
-        return functools.reduce(operator.add, self.splits.values())
+        return sum(self.splits.values(), Counts())
 
 
 def build(
@@ -100,41 +79,37 @@ def build(
       UserError: anything wrong with sources, options or output. An output that this call did not begin is left
         as it was; what it made before the reading of the sources was over is taken away again.
     """
-    directory, sources = Path(directory), tuple(sources)
-    plan = _plan(sources, options)
-    with claimed(directory, "another prepare is writing here", "--output"):
-        selection = _begin(directory, sources, options, plan, progress)
-        complete = (directory / MANIFEST).is_file()
+    job = Job(Path(directory), tuple(sources), options)
+    plan = _plan(job)
+    with claimed(job.directory, "another prepare is writing here", "--output"):
+        selection = _begin(job, plan, progress)
+        complete = (job.directory / MANIFEST).is_file()
         if not complete:
-            _write_shards(directory, sources, options, selection, processes, progress)
-        tokenizer = load_tokenizer(directory / "tokenizer")
-        summary = _summary(directory, selection, tokenizer.vocab_size)
+            _write_shards(job, selection, processes, progress)
+        tokenizer = load_tokenizer(job.directory / "tokenizer")
+        records = {split: _records(job.directory, split) for split in format.SPLITS}
+        splits = {split: sum((counts for _, counts in records[split]), Counts()) for split in records}
+        summary = Summary(splits, selection.duplicates, selection.thinned, tokenizer.vocab_size)
         if not complete:
-            try:
-                _write_manifest(directory, sources, options, summary, tokenizer.hash())
-            except OSError as error:
-                raise UserError(
-                    f"{directory / MANIFEST}: cannot be written ({error.strerror}); "
-                    "make room or set it right, then run the same command again to go on"
-                ) from error
+            with shard_worker.write_errors_explained(job.directory / MANIFEST):
+                _write_manifest(job, records, summary, tokenizer.hash())
         return summary
 
 
-def _plan(sources: Sequence[Source], options: Options) -> dict[str, Any]:
+def _plan(job: Job) -> dict[str, Any]:
     """All that decides the corpus, as JSON. Files are named with size and time, so that a change shows."""
+    tokenizer = tokenizer_training.identity(job.options.tokenizer)
     return {
-        "options": {**dataclasses.asdict(options), "tokenizer": tokenizer_training.identity(options.tokenizer)},
-        "sources": [source.identity() for source in sources],
+        "options": {**dataclasses.asdict(job.options), "tokenizer": tokenizer},
+        "sources": [source.identity() for source in job.sources],
         "versions": {name: importlib.metadata.version(name) for name in _DECIDING}
         | {"python": platform.python_version()},  # its documentation, which is a source, and its tables of Unicode
     }
 
 
-def _begin(
-    directory: Path, sources: Sequence[Source], options: Options, plan: dict[str, Any], progress: Progress
-) -> Selection:
+def _begin(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
     """The selection of the build that goes on here, or of a new one. After this the tokenizer is there."""
-    records = directory / "build"
+    directory, records = job.directory, job.directory / "build"
     if (records / _PLAN).is_file():
         _check_plan(directory, json.loads((records / _PLAN).read_text(encoding="utf-8")), plan)
         selection = _load_selection(records)
@@ -144,23 +119,22 @@ def _begin(
             raise UserError(
                 f"{directory}: not empty ({', '.join(strangers[:3])}), not begun by prepare; choose another --output"
             )
-        selection = _start(directory, sources, options, plan, progress)
+        selection = _start(job, plan, progress)
     if (records / "tokenizer").is_dir():
         (records / "tokenizer").rename(directory / "tokenizer")
     return selection
 
 
-def _start(
-    directory: Path, sources: Sequence[Source], options: Options, plan: dict[str, Any], progress: Progress
-) -> Selection:
+def _start(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
     """Reads all sources once and makes the tokenizer; the folder `build`, with both, appears whole."""
+    directory, options = job.directory, job.options
     temporary = directory / _TEMPORARY
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         made = tokenizer_training.is_made(options.tokenizer)
         selection, sample = select(
-            sources,
+            job.sources,
             heldout=options.heldout,
             seed=options.seed,
             sample_characters=SAMPLE_CHARACTERS if made else 0,
@@ -168,11 +142,7 @@ def _start(
         )
         if made:
             progress("training the tokenizer", 0, 0, 0.0)
-            text = (
-                sentence
-                for source, raw in sample
-                for sentence in sentences.spaced(sentences.split(sources[source].clean(raw), options.language))
-            )
+            text = (sentence for source, raw in sample for sentence in sentences.spaced(job.sentences(source, raw)))
             tokenizer_training.train(options.tokenizer, text, temporary / "tokenizer")
         else:
             load_tokenizer(options.tokenizer).save(temporary / "tokenizer")
@@ -217,52 +187,39 @@ def _load_selection(records: Path) -> Selection:
     return Selection(copies, duplicates, thinned)
 
 
-def _write_shards(
-    directory: Path,
-    sources: tuple[Source, ...],
-    options: Options,
-    selection: Selection,
-    processes: int,
-    progress: Progress,
-) -> None:
-    for leftover in (*directory.glob(".*.tmp"), *directory.glob("build/.*.tmp")):
+def _write_shards(job: Job, selection: Selection, processes: int, progress: Progress) -> None:
+    for leftover in (*job.directory.glob(".*.tmp"), *job.directory.glob("build/.*.tmp")):
         leftover.unlink()
-    settings = shard_worker.Settings(directory, directory / "build", sources, options.language)
     done, size = 0, 0
 
-    def unfinished() -> Iterator[shard_worker.Task]:
+    def unfinished() -> Iterator[Task]:
         nonlocal done
-        for task in _tasks(sources, selection, options.shard_characters):
-            if _is_finished(directory, task.name):
+        for task in _tasks(job, selection):
+            if _is_finished(job.directory, task.name):
                 done += len(task)
                 progress("going on", done, selection.documents, 0.0)
             else:
                 yield task
 
-    for result in shard_worker.run(unfinished(), settings, processes):
-        done, size = done + result.documents, size + result.bytes
+    for counts in shard_worker.run(unfinished(), job, processes):
+        done, size = done + counts.documents + counts.empty, size + counts.bytes
         progress("tokenising", done, selection.documents, size / 1e6)
 
 
-def _tasks(sources: Sequence[Source], selection: Selection, size: int) -> Iterator[shard_worker.Task]:
+def _tasks(job: Job, selection: Selection) -> Iterator[Task]:
     """Cuts the stream of documents into shards; held-out documents gather until they fill one of their own."""
-    numbers = {split: itertools.count() for split in format.SPLITS}
-
-    def new(split: str) -> shard_worker.Task:
-        return shard_worker.Task(format.shard_name(split, next(numbers[split])))
-
-    current = {split: new(split) for split in format.SPLITS}
-    for source, heldout, document in emitted(sources, selection):
-        split = "heldout" if heldout else "train"
+    names = {split: format.shard_names(split) for split in format.SPLITS}
+    current = {split: Task(next(names[split])) for split in format.SPLITS}
+    for source, split, document in emitted(job.sources, selection):
         current[split].add(source, document)
-        if current[split].characters >= size:
+        if current[split].characters >= job.options.shard_characters:
             yield current[split]
-            current[split] = new(split)
+            current[split] = Task(next(names[split]))
     yield from filter(len, current.values())
 
 
 def _is_finished(directory: Path, name: str) -> bool:
-    record = shard_worker.read_record(directory / "build", name)
+    record = shard_worker.read_record(directory, name)
     if record is None:
         return False
     shard, _ = record
@@ -270,35 +227,22 @@ def _is_finished(directory: Path, name: str) -> bool:
     return shard is None or (path.is_file() and path.stat().st_size == shard.bytes)
 
 
-def _records(directory: Path, split: str) -> list[tuple[ShardInfo | None, shard_worker.Counts]]:
-    names = (format.shard_name(split, number) for number in itertools.count())
-    found = (shard_worker.read_record(directory / "build", name) for name in names)
+def _records(directory: Path, split: str) -> list[Record]:
+    found = (shard_worker.read_record(directory, name) for name in format.shard_names(split))
     return list(itertools.takewhile(lambda record: record is not None, found))
 
 
-def _summary(directory: Path, selection: Selection, vocab_size: int) -> Summary:
-    splits = {
-        split: functools.reduce(
-            operator.add, (counts for _, counts in _records(directory, split)), shard_worker.Counts()
-        )
-        for split in format.SPLITS
-    }
-    return Summary(splits, selection.duplicates, selection.thinned, vocab_size)
-
-
-def _write_manifest(
-    directory: Path, sources: Sequence[Source], options: Options, summary: Summary, tokenizer_hash: str
-) -> None:
+def _write_manifest(job: Job, records: dict[str, list[Record]], summary: Summary, tokenizer_hash: str) -> None:
     if not summary.splits["train"].documents:
-        raise UserError(f"{directory}: no document has any text once it is cleaned; give other sources")
+        raise UserError(f"{job.directory}: no document has any text once it is cleaned; give other sources")
     write_manifest(
-        directory,
-        shards={split: [shard for shard, _ in _records(directory, split) if shard] for split in format.SPLITS},
+        job.directory,
+        shards={split: [shard for shard, _ in records[split] if shard] for split in records},
         vocab_size=summary.vocab_size,
         tokenizer_hash=tokenizer_hash,
         statistics={
-            "sources": [source.spec for source in sources],
-            "options": dataclasses.asdict(options),
+            "sources": [source.spec for source in job.sources],
+            "options": dataclasses.asdict(job.options),
             "splits": {split: dataclasses.asdict(counts) for split, counts in summary.splits.items()},
             "duplicates": summary.duplicates,
             "thinned": summary.thinned,

@@ -10,12 +10,12 @@ tokens.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,11 @@ def shard_name(split: str, index: int) -> str:
     return f"{split}-{index:05d}.arrow"
 
 
+def shard_names(split: str) -> Iterator[str]:
+    """The file names of a split's shards, without end."""
+    return (shard_name(split, index) for index in itertools.count())
+
+
 def write_shard(
     path: Path, document_offsets: np.ndarray, sentence_offsets: np.ndarray, tokens: np.ndarray
 ) -> ShardInfo:
@@ -66,7 +71,6 @@ def write_shard(
     Raises:
       ValueError: offsets that do not fit the data, an empty document or sentence, or more than 2^31 - 1 tokens.
     """
-    path = Path(path)
     tokens = np.asarray(tokens)
     _check_offsets("document_offsets", document_offsets, len(sentence_offsets) - 1)
     _check_offsets("sentence_offsets", sentence_offsets, len(tokens))
@@ -102,7 +106,6 @@ class Corpus:
       fingerprint: identity of the corpus (format, tokenizer, contents of all shards).
       tokenizer_hash: identity of the tokenizer that made the ids.
       vocab_size: number of ids.
-      statistics: what prepare counted.
       shards: the shards in order.
       document_bases, sentence_bases, token_bases: int64 [shards + 1].
     """
@@ -112,7 +115,6 @@ class Corpus:
     fingerprint: str
     tokenizer_hash: str
     vocab_size: int
-    statistics: Mapping[str, Any]
     shards: tuple[Shard, ...]
     document_bases: np.ndarray
     sentence_bases: np.ndarray
@@ -151,7 +153,6 @@ class Corpus:
             fingerprint=manifest.fingerprint,
             tokenizer_hash=manifest.tokenizer_hash,
             vocab_size=manifest.vocab_size,
-            statistics=manifest.statistics,
             shards=shards,
             document_bases=_bases(info.documents for info in infos),
             sentence_bases=_bases(info.sentences for info in infos),

@@ -76,13 +76,11 @@ def write_manifest(
       tokenizer_hash: identity of the tokenizer that made the ids.
       statistics: anything JSON; kept as it is, not part of the fingerprint.
     """
-    directory = Path(directory)
     counts = {
         split: {name: sum(getattr(info, name) for info in infos) for name in ("documents", "sentences", "tokens")}
         for split, infos in shards.items()
     }
-    infos = {split: tuple(infos) for split, infos in shards.items()}
-    manifest = CorpusManifest(FORMAT, VERSION, int(vocab_size), tokenizer_hash, infos, counts, "", statistics)
+    manifest = CorpusManifest(FORMAT, VERSION, int(vocab_size), tokenizer_hash, shards, counts, "", statistics)
     values = dataclasses.asdict(manifest)
     identity = {name: values[name] for name in ("format", "version", "vocab_size", "tokenizer_hash", "shards")}
     values["fingerprint"] = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -8,22 +8,21 @@ _LOG = logging.getLogger(__name__)
 
 
 class BuildProgress:
-    """Shows how far a build is: a bar, or a line every ten seconds. SIGTERM interrupts the build as Ctrl-C does."""
+    """Shows how far a build is: a bar, or a line every ten seconds. SIGTERM interrupts the build as Ctrl-C does.
+
+    Attributes:
+      megabytes_per_second: of the text that this run tokenised, all stages counted; 0 where there was nothing to do.
+        Known at the end.
+    """
 
     _SECONDS = 10.0
 
     def __init__(self, show_bar: bool):
         self._show_bar = show_bar
         self._start = self._last = time.monotonic()
-        self._megabytes = 0.0
-        self._end: float | None = None
+        self._megabytes = self.megabytes_per_second = 0.0
         self._bar = None
         self._stage = None
-
-    @property
-    def megabytes_per_second(self) -> float:
-        """Of the text that this run tokenised, all stages counted; 0 where there was nothing to do."""
-        return self._megabytes / ((self._end or time.monotonic()) - self._start)
 
     def __enter__(self) -> "BuildProgress":
         self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -44,7 +43,7 @@ class BuildProgress:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         signal.signal(signal.SIGTERM, self._before)
-        self._end = time.monotonic()
+        self.megabytes_per_second = self._megabytes / (time.monotonic() - self._start)
         if self._bar:
             self._bar.stop()
         if kind is KeyboardInterrupt:

@@ -93,15 +93,11 @@ def select(
         if len(digests) == before:
             raise UserError(f"--source={source.spec}: no documents in it; check that it holds text")
         counts.append((len(digests) - before) // DIGEST_BYTES)
-    copies, duplicates, thinned = _decide(digests, counts, [source.weight for source in sources], heldout)
-    bounds = np.cumsum(counts)[:-1]
-    return Selection(tuple(np.split(copies, bounds)), duplicates, thinned), sample.documents()
+    return _decide(digests, counts, [source.weight for source in sources], heldout), sample.documents()
 
 
-def _decide(
-    digests: bytearray, counts: Sequence[int], weights: Sequence[float], heldout: float
-) -> tuple[np.ndarray, int, int]:
-    """Gives copies uint8 [documents], the number of duplicates and the number thinned out.
+def _decide(digests: bytearray, counts: Sequence[int], weights: Sequence[float], heldout: float) -> Selection:
+    """Selects from the digests of all documents, of which each source has so many of one weight.
 
     The digests are keyed with the seed, so they serve as the random numbers too: the first eight bytes order documents
     for the held-out split, the last eight decide about a fraction of a weight.
@@ -109,14 +105,12 @@ def _decide(
     words = np.frombuffer(digests, np.uint64).reshape(-1, 2)
     first = _first_occurrences(words)
     duplicates = int(len(first) - first.sum())
-    whole, fraction = np.floor(weights).astype(np.uint8), np.mod(weights, 1.0)
     copies = np.zeros(len(words), np.uint8)
-    start = 0
-    for count, base, rest in zip(counts, whole, fraction, strict=True):
-        part = slice(start, start + count)
+    bounds = np.cumsum(counts)[:-1]
+    parts = tuple(np.split(copies, bounds))  # views
+    for part, draws, weight in zip(parts, np.split(words[:, 1], bounds), weights, strict=True):
         # 2^64 times the fraction; a fraction is below 1, so it fits.
-        copies[part] = base + (words[part, 1] < np.uint64(math.ldexp(rest, 64)))
-        start += count
+        part[:] = np.uint8(weight) + (draws < np.uint64(math.ldexp(weight % 1, 64)))
     thinned = int(np.count_nonzero(first & (copies == 0)))
     copies[~first] = 0
     kept = int(np.count_nonzero(copies))
@@ -124,7 +118,7 @@ def _decide(
     if not kept:
         raise UserError("the weights leave no document; give larger ones")
     copies[_smallest(words[:, 0], copies > 0, wanted)] = HELDOUT
-    return copies, duplicates, thinned
+    return Selection(parts, duplicates, thinned)
 
 
 def _heldout_documents(kept: int, share: float) -> int:
@@ -168,10 +162,9 @@ class _Sample:
         self._seen: set[int] = set()
 
     def offer(self, digest: bytes, source: int, document: str) -> None:
-        if not self._room and not self._heap:
-            return
         key = int.from_bytes(digest, "big")
-        if (self._room <= 0 and key > -self._heap[0][0]) or key in self._seen:
+        full = self._room <= 0 and (not self._heap or key > -self._heap[0][0])
+        if full or key in self._seen:
             return
         document = document[:SAMPLE_DOCUMENT_CHARACTERS]
         heapq.heappush(self._heap, (-key, source, document))
@@ -186,8 +179,8 @@ class _Sample:
         return [(source, document) for _, source, document in sorted(self._heap, reverse=True)]
 
 
-def emitted(sources: Sequence[Source], selection: Selection) -> Iterator[tuple[int, bool, str]]:
-    """(source, held out?, raw document) of every copy of every document that the corpus takes, in its order.
+def emitted(sources: Sequence[Source], selection: Selection) -> Iterator[tuple[int, str, str]]:
+    """(source, split, raw document) of every copy of every document that the corpus takes, in its order.
 
     A repeated source is read again for each repetition, so that copies do not stand together.
 
@@ -204,9 +197,9 @@ def emitted(sources: Sequence[Source], selection: Selection) -> Iterator[tuple[i
                 count = copies[number]
                 if count == HELDOUT:
                     if repetition == 0:
-                        yield index, True, document
+                        yield index, "heldout", document
                 elif repetition < count:
-                    yield index, False, document
+                    yield index, "train", document
             if number + 1 != len(copies):
                 raise UserError(
                     f"--source={source.spec}: changed while it was being read; delete the output and start again"

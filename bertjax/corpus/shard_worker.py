@@ -2,6 +2,7 @@
 
 import array
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import json
@@ -25,6 +26,8 @@ from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 # What is split and tokenised at once: enough to ask the tokenizer for many new words in one call.
 _BATCH_CHARACTERS = 500_000
 _BATCH_SENTENCES = 5_000
+# The tokenizer with its word cache, which lasts as long as the worker.
+_tokenizer = functools.lru_cache(maxsize=1)(load_tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,42 @@ class Counts:
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+
+Record = tuple[ShardInfo | None, Counts]  # of a finished shard; no ShardInfo where all its documents were empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides the bytes of a corpus, beside the sources.
+
+    Attributes:
+      tokenizer: "new:KIND:SIZE", "extend:WORDS:PATH", or the path of a tokenizer.
+      heldout: share of the documents to hold out.
+      seed: decides which, and which documents of a source with a fractional weight.
+      language: of the text, for splitting sentences.
+      shard_characters: text in a shard. Small enough to keep memory low and every core busy to the end, large enough
+        that files stay few: 4 GB of text make 1,000 shards of about 2 MB.
+    """
+
+    tokenizer: str
+    heldout: float = 0.005
+    seed: int = 0
+    language: str = "en"
+    shard_characters: int = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A corpus to be built: where, and from what."""
+
+    directory: Path
+    sources: tuple[Source, ...]
+    options: Options
+
+    def sentences(self, source: int, raw: str) -> list[str]:
+        """The sentences of a raw document of the source of this number."""
+        return sentences.split(self.sources[source].clean(raw), self.options.language)
 
 
 class Task:
@@ -84,33 +123,8 @@ class Task:
             start = end
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    """A finished task: its documents (the empty ones too) and the UTF-8 bytes of their text."""
-
-    documents: int
-    bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What every task needs to know.
-
-    Attributes:
-      directory: the corpus; its `tokenizer/` is there.
-      records: folder for the record of each finished shard.
-      sources: for cleaning.
-      language: for splitting sentences.
-    """
-
-    directory: Path
-    records: Path
-    sources: tuple[Source, ...]
-    language: str
-
-
-def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[Done]:
-    """Does the tasks, and says so of each one.
+def run(tasks: Iterable[Task], job: Job, processes: int) -> Iterator[Counts]:
+    """Does the tasks, for which the tokenizer is in its place, and yields the counts of each one that is done.
 
     With one process the work is done in this one. Otherwise at most a task a process and one more are in memory.
 
@@ -119,7 +133,7 @@ def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[D
     """
     if processes == 1:
         for task in tasks:
-            yield _do(task, settings)
+            yield _do(task, job)
         return
     pool = concurrent.futures.ProcessPoolExecutor(
         processes, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
@@ -131,7 +145,7 @@ def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[D
             if len(waiting) == processes:
                 done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-            waiting.add(pool.submit(_do, task, settings))
+            waiting.add(pool.submit(_do, task, job))
         for future in concurrent.futures.as_completed(waiting):
             yield future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
@@ -143,9 +157,13 @@ def run(tasks: Iterable[Task], settings: Settings, processes: int) -> Iterator[D
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_record(records: Path, name: str) -> tuple[ShardInfo | None, Counts] | None:
-    """What was written about a finished shard (no ShardInfo where all its documents were empty), or None."""
-    path = records / f"{name}.json"
+def _record_path(directory: Path, name: str) -> Path:
+    return directory / "build" / f"{name}.json"
+
+
+def read_record(directory: Path, name: str) -> Record | None:
+    """What was written about a finished shard of the corpus in a folder, or None."""
+    path = _record_path(directory, name)
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -161,47 +179,50 @@ def _start_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _do(task: Task, settings: Settings) -> Done:
-    """Makes a shard and its record, in this order."""
+@contextlib.contextmanager
+def write_errors_explained(path: Path) -> Iterator[None]:
+    """Turns an OSError while a file of the corpus is written into a UserError."""
     try:
-        shard, counts = _write_shard(task, settings)
-        content = {"shard": shard and dataclasses.asdict(shard), "counts": dataclasses.asdict(counts)}
-        write_text(settings.records / f"{task.name}.json", json.dumps(content) + "\n")
+        yield
     except OSError as error:
         raise UserError(
-            f"{settings.directory / task.name}: cannot be written ({error.strerror}); "
+            f"{path}: cannot be written ({error.strerror}); "
             "make room or set it right, then run the same command again to go on"
         ) from error
-    return Done(len(task), counts.bytes)
 
 
-def _write_shard(task: Task, settings: Settings) -> tuple[ShardInfo | None, Counts]:
-    tokenizer = _tokenizer(settings.directory / "tokenizer")
-    document_ends, lengths, tokens, counts = [], [], [], Counts()
-    for texts in _batches(task, settings):
-        batch = _encode(texts, tokenizer)
-        document_ends.append(batch.document_ends + sum(map(len, lengths)))
-        lengths.append(batch.lengths)
-        tokens.append(batch.tokens)
-        counts += batch.counts
+def _do(task: Task, job: Job) -> Counts:
+    """Makes a shard and its record, in this order."""
+    with write_errors_explained(job.directory / task.name):
+        shard, counts = _write_shard(task, job)
+        content = {"shard": shard and dataclasses.asdict(shard), "counts": dataclasses.asdict(counts)}
+        write_text(_record_path(job.directory, task.name), json.dumps(content) + "\n")
+    return counts
+
+
+def _write_shard(task: Task, job: Job) -> Record:
+    tokenizer = _tokenizer(job.directory / "tokenizer")
+    parts, counts = [], Counts()
+    for texts in _batches(task, job):
+        *arrays, batch_counts = _encode(texts, tokenizer)
+        parts.append(arrays)
+        counts += batch_counts
     if not counts.documents:
         return None, counts
-    shard = format.write_shard(
-        settings.directory / task.name,
-        np.concatenate([[0], *document_ends]),
-        np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
-        np.concatenate(tokens),
-    )
-    return shard, counts
+    sizes, lengths, tokens = map(np.concatenate, zip(*parts, strict=True))
+    return format.write_shard(job.directory / task.name, _offsets(sizes), _offsets(lengths), tokens), counts
 
 
-def _batches(task: Task, settings: Settings) -> Iterator[list[list[str]]]:
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _batches(task: Task, job: Job) -> Iterator[list[list[str]]]:
     """The sentences of each document, some documents at a time."""
     batch, characters = [], 0
     for source, raw in task.documents():
-        text = settings.sources[source].clean(raw)
-        batch.append(sentences.split(text, settings.language))
-        characters += len(text)
+        batch.append(job.sentences(source, raw))
+        characters += len(raw)
         if characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -209,20 +230,13 @@ def _batches(task: Task, settings: Settings) -> Iterator[list[list[str]]]:
         yield batch
 
 
-@dataclasses.dataclass(frozen=True)
-class _Encoded:
-    """Sentences and documents without a token are left out.
+def _encode(
+    documents: Sequence[Sequence[str]], tokenizer: Tokenizer
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Counts]:
+    """The sentences of each document int64, the tokens of each sentence int64, the tokens, and what they are.
 
-    document_ends: int64 [documents], counted in sentences; lengths: int64 [sentences]; tokens: [sum of lengths].
+    Sentences and documents without a token are left out.
     """
-
-    document_ends: np.ndarray
-    lengths: np.ndarray
-    tokens: np.ndarray
-    counts: Counts
-
-
-def _encode(documents: Sequence[Sequence[str]], tokenizer: Tokenizer) -> _Encoded:
     texts = [sentence for document in documents for sentence in sentences.spaced(document)]
     lengths, tokens = [np.zeros(0, np.int64)], [np.zeros(0, tokenizer.dtype)]
     words = size = 0
@@ -237,22 +251,15 @@ def _encode(documents: Sequence[Sequence[str]], tokenizer: Tokenizer) -> _Encode
     lengths, tokens = np.concatenate(lengths), np.concatenate(tokens)
     ends = np.cumsum([len(document) for document in documents])
     # Empty sentences count for nothing, and a document ends after as many sentences as are left before its end.
-    ends = np.concatenate([[0], np.cumsum(lengths > 0)])[ends]
-    filled = np.diff(ends, prepend=0) > 0
+    sizes = np.diff(_offsets(lengths > 0)[ends], prepend=0)
     lengths = lengths[lengths > 0]
     counts = Counts(
-        documents=int(filled.sum()),
+        documents=int(np.count_nonzero(sizes)),
         sentences=len(lengths),
         words=words,
         tokens=len(tokens),
         unknown=int(np.count_nonzero(tokens == tokenizer.unk_id)),
         bytes=size,
-        empty=int((~filled).sum()),
+        empty=int(np.count_nonzero(sizes == 0)),
     )
-    return _Encoded(ends[filled], lengths, tokens, counts)
-
-
-@functools.lru_cache(maxsize=1)
-def _tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer with its word cache, which lasts as long as the worker."""
-    return load_tokenizer(directory)
+    return sizes[sizes > 0], lengths, tokens, counts

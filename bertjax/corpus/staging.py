@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bertjax.corpus.format import file_sha256
-from bertjax.corpus.manifest import MANIFEST, ShardInfo, decode_manifest
+from bertjax.corpus.manifest import MANIFEST, decode_manifest
 from bertjax.errors import UserError, first_line
 from bertjax.storage.files import locked, written_whole
 
@@ -49,7 +49,10 @@ def local(corpus: str) -> Path:
                 for leftover in folder.glob(".*.tmp"):  # of a staging that was killed
                     leftover.unlink()
                 for shard in (shard for split in content.shards.values() for shard in split):
-                    _copy_shard(files, root, folder, shard)
+                    target = folder / PurePosixPath(shard.name).name
+                    if not target.exists():  # from a staging that was ended
+                        _LOG.info(f"staging {shard.name} ({shard.bytes / 1e6:,.1f} MB) in {folder}")
+                        _copy(files, f"{root}/{shard.name}", target, shard.sha256)
                 for source in files.ls(f"{root}/tokenizer", detail=False):
                     _copy(files, source, folder / "tokenizer" / PurePosixPath(source).name)
                 with written_whole(folder / MANIFEST) as temporary:
@@ -57,23 +60,14 @@ def local(corpus: str) -> Path:
     return folder
 
 
-def _copy_shard(files: Any, root: str, folder: Path, shard: ShardInfo) -> None:
-    target = folder / PurePosixPath(shard.name).name
-    if target.exists():
-        return  # from a staging that was ended
-    _LOG.info(f"staging {shard.name} ({shard.bytes / 1e6:,.1f} MB) in {folder}")
-    with written_whole(target) as temporary:
-        files.get_file(f"{root}/{shard.name}", str(temporary))
-        if file_sha256(temporary) != shard.sha256:
-            raise UserError(
-                f"{root}/{shard.name}: damaged, there or on its way: it fails its checksum; "
-                "run the same command again, or copy the corpus there again"
-            )
-
-
-def _copy(files: Any, source: str, target: Path) -> None:
+def _copy(files: Any, source: str, target: Path, sha256: str = "") -> None:
     with written_whole(target) as temporary:
         files.get_file(source, str(temporary))
+        if sha256 and file_sha256(temporary) != sha256:
+            raise UserError(
+                f"{source}: damaged, there or on its way: it fails its checksum; "
+                "run the same command again, or copy the corpus there again"
+            )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bertjax.config.data import Sequencing
-from bertjax.corpus.format import Corpus
+from bertjax.corpus.format import Corpus, file_sha256
 from bertjax.data import rng
 from bertjax.data.packing import packed
 from bertjax.data.spans import ALGORITHM, examples
@@ -37,10 +37,8 @@ class Plans:
         sequencing: Sequencing,
     ):
         """Takes the arguments of `bertjax.data.examples.examples`, but for the epoch."""
-        self._corpus = corpus
-        self._arguments = (length, seed)
-        self._sequencing = sequencing
-        settings = [*self._arguments, dataclasses.asdict(sequencing)]
+        self._corpus, self._length, self._seed, self._sequencing = corpus, length, seed, sequencing
+        settings = [length, seed, dataclasses.asdict(sequencing)]
         identity = json.dumps([ALGORITHM, corpus.fingerprint, corpus.split, *settings])
         name = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._directory = corpus.directory / "cache" / f"plan-{name}"
@@ -72,24 +70,20 @@ class Plans:
             return self._plans[epoch]
 
     def _made(self, epoch: int) -> np.ndarray:
-        length, seed = self._arguments
-        plan = examples(self._corpus, length, seed, epoch, self._sequencing)
+        plan = examples(self._corpus, self._length, self._seed, epoch, self._sequencing)
         if not self._sequencing.packing:
             return plan
-        return packed(self._corpus, plan, length, rng.key(seed, "packing", epoch), self._sequencing)
+        return packed(self._corpus, plan, self._length, rng.key(self._seed, "packing", epoch), self._sequencing)
 
     def _load(self, epoch: int) -> np.ndarray | None:
         entry = self._entries().get(str(epoch))
         path = self._path(epoch)
-        if entry is None or not path.is_file():
-            return None
         try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                    return None
-            return np.load(path, mmap_mode="r")
+            if entry and file_sha256(path) == entry["sha256"]:
+                return np.load(path, mmap_mode="r")
         except OSError:
-            return None  # another process has just taken it away
+            pass  # none, or another process has just taken it away
+        return None
 
     def _save(self, epoch: int, plan: np.ndarray) -> None:
         content = io.BytesIO()

@@ -17,7 +17,7 @@ from bertjax.data import rng
 from bertjax.data.batch import Batch, BatchShape
 from bertjax.data.masking import Predictions
 from bertjax.data.sequences import Sequences
-from bertjax.data.spans import EXAMPLE, cut
+from bertjax.data.spans import EXAMPLE, cut, example_sizes
 
 _SMALLEST = 4  # tokens of text of an example that fills a row up
 _DRAWS = 16  # of a place to cut it from
@@ -33,7 +33,7 @@ def packed(corpus: Corpus, examples: np.ndarray, length: int, key: np.uint64, se
       key: of the draws.
       sequencing: as they were cut; `packing` is the most a row holds.
     """
-    sizes = examples["first"].astype(np.int64) + examples["second"] + sequencing.special_tokens
+    sizes = example_sizes(examples, sequencing)
     order = np.argsort(rng.bits(key, np.arange(len(examples))))
     order = order[np.argsort(sizes[order], kind="stable")]  # by size, and within a size by chance
     counts = np.bincount(sizes, minlength=length + 1)
@@ -78,8 +78,7 @@ def strategy(counts: np.ndarray, length: int, most: int) -> list[tuple[int, tupl
 
 def _fill(corpus: Corpus, rows: np.ndarray, length: int, key: np.uint64, sequencing: Sequencing) -> None:
     """Puts one more example into every row that has room for it, where a document is long enough."""
-    used = (rows["first"].astype(np.int64) + rows["second"] + sequencing.special_tokens) * (rows["first"] > 0)
-    wanted = length - used.sum(axis=1) - sequencing.special_tokens
+    wanted = length - example_sizes(rows, sequencing).sum(axis=1) - sequencing.special_tokens
     slots = np.count_nonzero(rows["first"], axis=1)
     pending = np.flatnonzero((wanted >= _SMALLEST) & (slots < sequencing.packing))
     keys = rng.bits(key, np.arange(len(rows)))
@@ -101,8 +100,7 @@ def widths(examples: np.ndarray, length: int, sequencing: Sequencing) -> np.ndar
 
     Its own size alone decides, so that its masks do not depend on what stands beside it.
     """
-    sizes = examples["first"].astype(np.int64) + examples["second"] + sequencing.special_tokens
-    return np.minimum(1 << np.ceil(np.log2(sizes)).astype(np.int64), length)
+    return np.minimum(1 << np.ceil(np.log2(example_sizes(examples, sequencing))).astype(np.int64), length)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,9 +95,8 @@ class BatchSource:
     def _iterate_phase(
         self, phase: int, first: int, last: int, rows: np.ndarray | None, threads: int
     ) -> Iterator[Batch]:
-        stream = self._streams[phase]
         # It tells the shapes; and where a phase has no more, nothing needs TensorFlow.
-        example = stream.batch(self._numbers(phase, first, first + 1, rows))
+        example = self.batch(phase, first, rows)
         yield example
         if last - first == 1:
             return
@@ -106,7 +105,7 @@ class BatchSource:
 
         def compute(step: np.ndarray) -> list[np.ndarray]:
             numbers = self._numbers(phase, int(step), min(int(step) + steps, last), rows)
-            return list(stream.batch(numbers).values())
+            return list(self._streams[phase].batch(numbers).values())
 
         tf = host_tensorflow.load()
         types = [array.dtype for array in example.values()]

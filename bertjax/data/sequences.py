@@ -43,8 +43,7 @@ class Sequences:
     def token_types(self) -> np.ndarray:
         """int32 [batch, length]: 1 on B and its [SEP], 0 elsewhere."""
         columns = np.arange(self.input_ids.shape[1], dtype=np.int32)
-        types = (columns > self.first[:, None] + 1) & (columns < self.sizes[:, None])
-        return types.astype(np.int32) if self.pairs else np.zeros_like(self.input_ids)
+        return ((columns > self.first[:, None] + 1) & (columns < self.sizes[:, None])).astype(np.int32)
 
     def attention_mask(self) -> np.ndarray:
         """int32 [batch, length]: 1 on tokens, 0 on padding."""

@@ -22,7 +22,6 @@ are walked side by side, one NumPy step for the k-th example of all of them.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 
@@ -70,12 +69,11 @@ def examples(
         shard, begin, end = block
         base = corpus.token_bases[shard]
         if sequencing.full_sentences:
-            parts = _walk_sentences(_stretch(corpus, shard, begin, end), key, base, longest, sequencing)
-            parts["start"] += base
-            return parts
-        starts, ends = _pieces(corpus, shard, begin, end, _PIECE_LENGTHS * length)
-        offsets = corpus.shards[shard].sentence_offsets
-        parts = _walk(starts, ends, offsets, rng.bits(key, starts + base), longest, sequencing)
+            parts = _walk_sentences(corpus, block, key, longest, sequencing)
+        else:
+            starts, ends = _pieces(corpus, shard, begin, end, _PIECE_LENGTHS * length)
+            offsets = corpus.shards[shard].sentence_offsets
+            parts = _walk(starts, ends, offsets, rng.bits(key, starts + base), longest, sequencing)
         parts["start"] += base
         return parts
 
@@ -86,6 +84,12 @@ def examples(
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.concatenate(list(pool.map(walk, blocks)))
+
+
+def example_sizes(examples: np.ndarray, sequencing: Sequencing) -> np.ndarray:
+    """int64: the tokens of each EXAMPLE, special ones included; 0 where there is none (`first` is 0)."""
+    texts = examples["first"].astype(np.int64) + examples["second"]
+    return (texts + sequencing.special_tokens) * (examples["first"] > 0)
 
 
 def cut(corpus: Corpus, starts: np.ndarray, sizes: np.ndarray, draws: np.ndarray, sequencing: Sequencing) -> np.ndarray:
@@ -154,31 +158,20 @@ def _targets(draws: np.ndarray, longest: int, short_seq_prob: float) -> np.ndarr
     return targets
 
 
-class _Sentences(NamedTuple):
-    """Sentences of a shard, counted in its tokens and the [SEP] between each two documents; int64 [sentences]."""
-
-    begins: np.ndarray
-    ends: np.ndarray
-    separators: np.ndarray  # how many [SEP] stand before each
-
-
-def _stretch(corpus: Corpus, shard: int, begin: int, end: int) -> _Sentences:
-    """All sentences of the documents [begin, end)."""
-    borders = corpus.shards[shard].document_offsets[begin : end + 1].astype(np.int64)
-    documents = np.repeat(np.arange(begin, end), np.diff(borders))
-    offsets = corpus.shards[shard].sentence_offsets[borders[0] : borders[-1] + 1].astype(np.int64)
-    return _Sentences(offsets[:-1] + documents, offsets[1:] + documents, documents)
-
-
 def _walk_sentences(
-    sentences: _Sentences, key: np.uint64, base: int, longest: int, sequencing: Sequencing
+    corpus: Corpus, block: tuple[int, int, int], key: np.uint64, longest: int, sequencing: Sequencing
 ) -> np.ndarray:
-    """The examples of full sentences; `base` is the shard's first token."""
-    begins, ends, separators = sentences
+    """The examples of full sentences of a block (shard, first document, last + 1), local to the shard."""
+    shard, begin, end = block
+    borders = corpus.shards[shard].document_offsets[begin : end + 1].astype(np.int64)
+    # Of each sentence: [SEP] before it in the shard; begin and end, counted in tokens and the [SEP] between documents.
+    separators = np.repeat(np.arange(begin, end), np.diff(borders))
+    offsets = corpus.shards[shard].sentence_offsets[borders[0] : borders[-1] + 1].astype(np.int64)
+    begins, ends = offsets[:-1] + separators, offsets[1:] + separators
     stretch = (begins - begins[0]) // (_PIECE_LENGTHS * longest)
     firsts = np.flatnonzero(np.diff(stretch, prepend=-1))
     covered, last = begins[firsts], ends[np.append(firsts[1:], len(begins)) - 1]
-    keys = rng.bits(key, covered + base)
+    keys = rng.bits(key, covered + corpus.token_bases[shard])
     behind = np.append(begins[1:], ends[-1])  # where the next sentence begins
     parts, short = [], 1.0
     while len(covered):

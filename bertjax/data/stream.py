@@ -10,10 +10,10 @@ from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.batch import Batch, BatchShape
 from bertjax.data.epochs import Plans
-from bertjax.data.masking import mask
+from bertjax.data.masking import Predictions, mask
 from bertjax.data.packing import Part, joined, widths
-from bertjax.data.sequences import sequences
-from bertjax.data.spans import EXAMPLE
+from bertjax.data.sequences import Sequences, sequences
+from bertjax.data.spans import EXAMPLE, example_sizes
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 
@@ -55,24 +55,21 @@ class Stream:
         Raises:
           UserError: pairs from fewer than two documents.
         """
-        sequencing = row_format.sequencing
-        check_documents(corpus, sequencing.pairs)
+        check_documents(corpus, row_format.sequencing.pairs)
         self.corpus = corpus
         self._vocabulary = vocabulary
-        self._masking = row_format.masking
-        self._length = row_format.length
-        self._sequencing = sequencing
+        self._format = row_format
         self._shuffle = functools.partial(rng.key, seed, name, "shuffle")
         self._pair_key = rng.key(seed, name, "pairs")
         self._mask_key = rng.key(seed, name, "masks")
-        self.plans = Plans(corpus, row_format.length, seed, sequencing)
+        self.plans = Plans(corpus, row_format.length, seed, row_format.sequencing)
 
     def examples(self, rows: np.ndarray) -> np.ndarray:
         """EXAMPLE [rows]: the examples behind rows (int64, counted from 0 through all epochs).
 
         Packed EXAMPLE [rows, sequencing.packing].
         """
-        packing = self._sequencing.packing
+        packing = self._format.sequencing.packing
         result = np.empty((len(rows), packing) if packing else len(rows), EXAMPLE)
         lowest, highest = rows.min(), rows.max()
         epoch, begin, end = 0, 0, 0
@@ -87,17 +84,10 @@ class Stream:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows (int64 [batch], counted from 0 through all epochs)."""
-        if self._sequencing.packing:
+        if self._format.sequencing.packing:
             return self._packed(rows)
-        found = sequences(
-            self.corpus,
-            self.examples(rows),
-            rng.bits(self._pair_key, rows),
-            self._length,
-            self._vocabulary,
-            self._sequencing,
-        )
-        input_ids, predictions = mask(found, rng.bits(self._mask_key, rows), self._vocabulary, self._masking)
+        keys = rng.bits(self._pair_key, rows), rng.bits(self._mask_key, rows)
+        found, input_ids, predictions = self._masked(self.examples(rows), *keys, self._format.length)
         batch = {
             "input_ids": input_ids,
             "token_type_ids": found.token_types(),
@@ -107,11 +97,17 @@ class Stream:
             "masked_lm_weights": predictions.weights,
         }
         if found.pairs:
-            batch[f"{self._sequencing.pairs}_labels"] = found.negative.astype(np.int32)
+            batch[f"{self._format.sequencing.pairs}_labels"] = found.negative.astype(np.int32)
         return batch
 
+    def _masked(
+        self, examples: np.ndarray, pair_keys: np.ndarray, mask_keys: np.ndarray, length: int
+    ) -> tuple[Sequences, np.ndarray, Predictions]:
+        found = sequences(self.corpus, examples, pair_keys, length, self._vocabulary, self._format.sequencing)
+        return found, *mask(found, mask_keys, self._vocabulary, self._format.masking)
+
     def _packed(self, rows: np.ndarray) -> Batch:
-        sequencing, length = self._sequencing, self._length
+        sequencing, length = self._format.sequencing, self._format.length
         examples = self.examples(rows)
         row, slot = np.nonzero(examples["first"])
         examples = examples[row, slot]
@@ -119,14 +115,12 @@ class Stream:
         width, parts = widths(examples, length, sequencing), []
         for one in np.unique(width):
             here = np.flatnonzero(width == one)
-            found = sequences(self.corpus, examples[here], pair_keys[here], int(one), self._vocabulary, sequencing)
-            parts.append(Part(here, found, *mask(found, mask_keys[here], self._vocabulary, self._masking)))
-        slots = self._masking.predictions(length, sequencing.packing)
+            parts.append(Part(here, *self._masked(examples[here], pair_keys[here], mask_keys[here], int(one))))
+        slots = self._format.masking.predictions(length, sequencing.packing)
         shape = BatchShape(len(rows), length, slots, sequencing.packing, sequencing.pairs)
         return joined(parts, row, shape, self._vocabulary.pad_id)
 
     def padding_share(self, rows: np.ndarray) -> float:
         """The share of padding in these rows (int64, counted from 0 through all epochs)."""
-        found = self.examples(rows)
-        sizes = found["first"].astype(np.int64) + found["second"] + self._sequencing.special_tokens
-        return 1.0 - float((sizes * (found["first"] > 0)).sum()) / (len(rows) * self._length)
+        sizes = example_sizes(self.examples(rows), self._format.sequencing)
+        return 1.0 - float(sizes.sum()) / (len(rows) * self._format.length)

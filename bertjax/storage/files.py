@@ -17,7 +17,6 @@ def written_whole(path: Path) -> Iterator[Path]:
     What was at `path` stays until then, and stays if the block raises. Several processes may write the same file: the
     last one wins. A process that is killed leaves `.NAME.….tmp` behind.
     """
-    path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

@@ -1,78 +1,36 @@
 """The two tokenizer libraries behind one interface, for `bertjax.text.tokenizer`."""
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
+import numpy as np
 import tokenizers as library
 
-from bertjax.errors import UserError
 from bertjax.text import word_cache
 
-
-class Backend(Protocol):
-    """What a tokenizer library gives."""
-
-    file_name: str
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens."""
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """(ids, the characters [first, last + 1) that each stands for) of a text."""
-
-    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
-        """As `encode_batch`, for the words that `cache.WordCache` asks for."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens by name."""
-
-    def pieces(self) -> list[str]:
-        """The piece of each id."""
-
-    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
-        """For each piece whether it begins a word."""
-
-    def fingerprint(self) -> bytes:
-        """Everything that decides ids."""
-
-    def special_pieces(self) -> set[str]:
-        """The pieces that stand for no text."""
-
-    def pieces_with_space(self) -> set[str]:
-        """The special pieces that stand for the space before them too."""
-
-    def words(self, text: str) -> list[str]:
-        """See `tokenizers.Tokenizer.words`."""
-
-    def extended(self, words: Sequence[str]) -> "Backend":
-        """See `tokenizers.Tokenizer.extended`."""
-
-    def is_byte_level(self) -> bool:
-        """Whether the space before a word belongs to it."""
-
-    def pair_separators(self) -> int:
-        """How many [SEP] stand between two texts of a row."""
-
-    def word_rule(self) -> str | None:
-        """See `cache.word_rule`."""
-
-    def save(self, directory: Path) -> None:
-        """Writes the files of the format into a directory."""
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class LibraryBackend:
-    """`tokenizers`: WordPiece, byte-level BPE, and whatever else a tokenizer.json describes."""
+    """`tokenizers`: WordPiece, byte-level BPE, and whatever else a tokenizer.json describes.
 
-    file_name = "tokenizer.json"
+    Attributes:
+      kind: of the model, "WordPiece", "BPE", …
+      is_byte_level: whether the space before a word belongs to it.
+      pair_separators: how many [SEP] stand between two texts of a row: two in RoBERTa.
+    """
 
     def __init__(self, tokenizer: library.Tokenizer):
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
+        self._content = json.loads(tokenizer.to_str())
+        self.kind = self._content["model"]["type"]
+        rule = self._content["pre_tokenizer"] or {}
+        self.is_byte_level = "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
+        self.pair_separators = max(1, tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -85,12 +43,12 @@ class LibraryBackend:
         return encoding.ids, encoding.offsets
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
-        """As `encode_batch`, but words of ASCII letters and digits take a shorter way through the library.
+        """As `encode_batch`, but BERT's words of ASCII letters and digits take a shorter way through the library.
 
         BERT's normaliser does nothing to them but lower them, and its pre-tokenizer leaves them whole and drops the
         spaces before them, so they can go to the model at once. Most words that the cache does not know are such ones.
         """
-        if self.word_rule() != word_cache.BERT:
+        if word_cache.word_rule(self._content) != word_cache.BERT:
             return self.encode_batch(words)
         lowercase, model = self._content["normalizer"]["lowercase"], self._tokenizer.model
         words = [word.strip(" ") for word in words]
@@ -116,9 +74,8 @@ class LibraryBackend:
 
     def word_starts(self, pieces: Sequence[str]) -> list[bool]:
         """For each piece whether it begins a word."""
-        model = self._content["model"]
-        if model["type"] == "WordPiece":
-            prefix = model["continuing_subword_prefix"]
+        if self.kind == "WordPiece":
+            prefix = self._content["model"]["continuing_subword_prefix"]
             return [not piece.startswith(prefix) for piece in pieces]
         return [piece.startswith(("Ġ", "▁")) for piece in pieces]
 
@@ -136,55 +93,38 @@ class LibraryBackend:
         """The special pieces that stand for the space before them too."""
         return {token["content"] for token in self._content["added_tokens"] if token["lstrip"]}
 
-    def is_byte_level(self) -> bool:
-        """Whether the space before a word belongs to it."""
-        rule = self._content["pre_tokenizer"] or {}
-        return "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
-
-    def pair_separators(self) -> int:
-        """How many [SEP] stand between two texts of a row: two in RoBERTa."""
-        return max(1, self._tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
-
-    def word_rule(self) -> str | None:
-        """See `cache.word_rule`."""
-        return word_cache.word_rule(self._content)
+    def make_word_cache(self, dtype: np.dtype) -> word_cache.WordCache | None:
+        """A cache that gives the library's ids, where there can be one."""
+        rule = word_cache.word_rule(self._content)
+        return word_cache.WordCache(self.encode_words, rule, dtype) if rule else None
 
     def words(self, text: str) -> list[str]:
-        """A text's words, before the model cuts them into pieces."""
-        self._need_wordpiece()
+        """A text's words, before a WordPiece model cuts them into pieces."""
         normalizer, rule = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
         text = normalizer.normalize_str(text) if normalizer else text
         return [word for word, _ in rule.pre_tokenize_str(text)]
 
     def extended(self, words: Sequence[str]) -> "LibraryBackend":
-        """With more pieces, which begin words."""
-        self._need_wordpiece()
+        """With more pieces, which begin words, in a WordPiece vocabulary."""
         size = len(self.pieces())
         content = json.loads(self._tokenizer.to_str())
         content["model"]["vocab"] |= {word: size + number for number, word in enumerate(words)}
         return LibraryBackend(library.Tokenizer.from_str(json.dumps(content)))
 
-    def _need_wordpiece(self) -> None:
-        kind = self._content["model"]["type"]
-        if kind != "WordPiece":
-            raise UserError(f"words can be added to a WordPiece vocabulary, not to {kind}; keep it, or make a new one")
-
     def save(self, directory: Path) -> None:
         """Writes the files of the format into a directory."""
-        self._tokenizer.save(str(directory / self.file_name))
-        if self._content["model"]["type"] == "WordPiece":
+        self._tokenizer.save(str(directory / "tokenizer.json"))
+        if self.kind == "WordPiece":
             vocabulary = "".join(f"{piece}\n" for piece in self.pieces())
             (directory / "vocab.txt").write_text(vocabulary, encoding="utf-8")
-
-    @functools.cached_property
-    def _content(self) -> dict[str, Any]:
-        return json.loads(self._tokenizer.to_str())
 
 
 class SentencePieceBackend:
     """`sentencepiece`: unigram and BPE models."""
 
-    file_name = "spiece.model"
+    kind = "SentencePiece"
+    is_byte_level = False  # a word's mark is put before it in any case
+    pair_separators = 1  # ALBERT's, as BERT's
 
     def __init__(self, model: bytes):
         import sentencepiece
@@ -201,10 +141,6 @@ class SentencePieceBackend:
         """Ids of a text, and the characters that each stands for."""
         found = self._processor.encode_as_offset_mapping(text)
         return found["ids"], found["offsets"]
-
-    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
-        """As `encode_batch`; there is no word cache to ask for it."""
-        return self.encode_batch(words)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The library leaves control tokens out of text; here they keep their names and their places."""
@@ -242,33 +178,16 @@ class SentencePieceBackend:
         """The special pieces that stand for the space before them too."""
         return set()
 
-    def words(self, text: str) -> list[str]:
-        """Refused."""
-        raise UserError(
-            "words can be added to a WordPiece vocabulary, not to SentencePiece; keep it, or make a new one"
-        )
-
-    def extended(self, words: Sequence[str]) -> "SentencePieceBackend":
-        """Refused."""
-        raise UserError(
-            "words can be added to a WordPiece vocabulary, not to SentencePiece; keep it, or make a new one"
-        )
-
-    def is_byte_level(self) -> bool:
-        """A word's mark is put before it in any case."""
-        return False
-
-    def pair_separators(self) -> int:
-        """ALBERT's, as BERT's."""
-        return 1
-
-    def word_rule(self) -> None:
+    def make_word_cache(self, dtype: np.dtype) -> None:
         """None: see bertjax/text/word_cache.py."""
         return None
 
     def save(self, directory: Path) -> None:
         """Writes the files of the format into a directory."""
-        (directory / self.file_name).write_bytes(self._model)
+        (directory / "spiece.model").write_bytes(self._model)
+
+
+Backend = LibraryBackend | SentencePieceBackend
 
 
 def wordpiece(
@@ -284,8 +203,7 @@ def wordpiece(
     )
     tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = library.decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.add_special_tokens([token for token in special if token in vocabulary])
+    tokenizer.add_special_tokens([token for token in BERT_SPECIAL if token in vocabulary])
     if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
         tokenizer.post_processor = library.processors.TemplateProcessing(
             single="[CLS] $A [SEP]",

@@ -89,7 +89,7 @@ def text(path: Path, argument: str = "") -> Iterator[str]:
         *whole, rest = _BLANK_LINES.split(rest + block)
         for document in whole:
             yield from bounded(document)
-        *whole, rest = _pieces(rest)
+        *whole, rest = bounded(rest)
         yield from whole
     yield from bounded(rest)
 
@@ -98,7 +98,7 @@ def file(path: Path, argument: str = "") -> Iterator[str]:
     """The whole file as one document (as several where it is longer than `MAX_CHARACTERS`)."""
     rest = ""
     for block in decoded_blocks(path):
-        *whole, rest = _pieces(rest + block)
+        *whole, rest = bounded(rest + block)
         yield from whole
     yield rest
 
@@ -152,7 +152,16 @@ def tfds(where: str) -> Iterator[str]:
     match = _TFDS.fullmatch(where)
     if not match:
         raise UserError(f"tfds:{where}: give tfds:NAME[:SPLIT[:FEATURE]], e.g. tfds:wikipedia/20230601.en:train")
-    dataset, feature = _open_tfds(match["name"], match["split"] or "train", match["feature"] or "")
+    name, split = match["name"], match["split"] or "train"
+    dataset, features = open_tfds(name, split)
+    import tensorflow_datasets
+
+    texts = [key for key in features if isinstance(features[key], tensorflow_datasets.features.Text)]
+    feature = match["feature"] or ("text" if "text" in texts else texts[0] if len(texts) == 1 else "")
+    if feature not in texts:
+        raise UserError(
+            f"tfds:{name}: which feature is the text? Give tfds:{name}:{split}:FEATURE, one of {', '.join(texts)}"
+        )
     for example in dataset.as_numpy_iterator():
         content = example[feature]
         try:
@@ -196,26 +205,11 @@ def open_tfds(name: str, split: str, directory: str = "") -> tuple[Any, Any]:
     return dataset, builder.info.features
 
 
-def _open_tfds(name: str, split: str, feature: str) -> tuple[Any, str]:
-    dataset, features = open_tfds(name, split)
-    import tensorflow_datasets
+def bounded(document: str) -> list[str]:
+    """A document, or the pieces of one that is longer than `MAX_CHARACTERS`.
 
-    texts = [key for key in features if isinstance(features[key], tensorflow_datasets.features.Text)]
-    chosen = feature or ("text" if "text" in texts else texts[0] if len(texts) == 1 else "")
-    if chosen not in texts:
-        raise UserError(
-            f"tfds:{name}: which feature is the text? Give tfds:{name}:{split}:FEATURE, one of {', '.join(texts)}"
-        )
-    return dataset, chosen
-
-
-def bounded(document: str) -> Iterator[str]:
-    """A document, or the pieces of one that is longer than `MAX_CHARACTERS`."""
-    yield from _pieces(document)
-
-
-def _pieces(document: str) -> list[str]:
-    """Cuts at line ends, else at spaces, else anywhere; only the last piece may be shorter than half the bound."""
+    Cuts at line ends, else at spaces, else anywhere; only the last piece may be shorter than half the bound.
+    """
     pieces = []
     while len(document) > MAX_CHARACTERS:
         end = document.rfind("\n", MAX_CHARACTERS // 2, MAX_CHARACTERS)

@@ -8,7 +8,7 @@ Here stands what comes before and after it: which line ends are only line wrappi
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import sentencex
 
@@ -37,7 +37,12 @@ def split(document: str, language: str = "en") -> list[str]:
     """
     blocks = (unwrap(block.split("\n")) for block in _BLANK_LINES.split(document))
     paragraphs = (_single_spaced(paragraph) for block in blocks for paragraph in block)
-    return _sentences(filter(None, paragraphs), language)
+    # One call for all, as a call costs as much as a short paragraph: sentencex never joins what a blank line parts.
+    text = "\n\n".join(filter(None, paragraphs))
+    found = [sentence.strip() for sentence in sentencex.segment(language, text)]
+    if max(map(len, found), default=0) > MAX_CHARACTERS:
+        found = [piece for sentence in found for piece in _cut(sentence)]
+    return list(filter(None, found))
 
 
 def spaced(sentences: Sequence[str]) -> list[str]:
@@ -91,15 +96,6 @@ def _single_spaced(paragraph: str) -> str:
     return " ".join(paragraph.split())
 
 
-def _sentences(paragraphs: Iterable[str], language: str) -> list[str]:
-    """Sentences of paragraphs in which white space is single spaces."""
-    # One call for all, as a call costs as much as a short paragraph: sentencex never joins what a blank line parts.
-    found = [sentence.strip() for sentence in sentencex.segment(language, "\n\n".join(paragraphs))]
-    if max(map(len, found), default=0) > MAX_CHARACTERS:
-        found = [piece for sentence in found for piece in _cut(sentence)]
-    return list(filter(None, found))
-
-
 def _cut(sentence: str) -> list[str]:
     """Cuts a text that is too long for a sentence at spaces, or anywhere when it has none."""
     pieces, start = [], 0
@@ -110,4 +106,4 @@ def _cut(sentence: str) -> list[str]:
             end = space if space > start else end
         pieces.append(sentence[start:end].strip())
         start = end
-    return [piece for piece in pieces if piece]
+    return pieces

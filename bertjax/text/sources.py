@@ -74,15 +74,9 @@ class Source:
           UserError: a file that is no text, broken UTF-8, a missing field, … with the place.
         """
         kind = KINDS[self.kind]
-        raw = (
-            (text for path in self.files for text in kind.read(path, self.argument))
-            if kind.files
-            else kind.read(self.where)
-        )
-        for text in raw:
-            text = text.strip()
-            if text:
-                yield text
+        calls = [(path, self.argument) for path in self.files] if kind.files else [(self.where,)]
+        for arguments in calls:
+            yield from filter(None, map(str.strip, kind.read(*arguments)))
 
     def clean(self, raw: str) -> str:
         """The text of a raw document; may be empty."""

@@ -17,7 +17,6 @@ import tokenizers as library
 
 from bertjax.errors import UserError
 from bertjax.text import backends
-from bertjax.text.word_cache import WordCache
 
 # The names that a role goes by, where tokenizer_config.json does not say: BERT and ALBERT, then RoBERTa.
 _ROLES = {
@@ -54,17 +53,15 @@ class Tokenizer:
         self._ids = {piece: index for index, piece in enumerate(self._pieces)}
         self.vocab_size = len(self._pieces)
         self.dtype = token_type(self.vocab_size)
-        self.pair_separators = backend.pair_separators()
+        self.pair_separators = backend.pair_separators
         self._roles = {role: self._role(role) for role in _ROLES}
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._ids[self._roles[role]] for role in _ROLES
         )
         unused = {piece for piece in self._pieces if piece.startswith("[unused") and piece.endswith("]")}
-        special = backend.special_pieces() | unused | set(self._roles.values())
-        self.special_ids = tuple(sorted(self._ids[piece] for piece in special if piece in self._ids))
-        rule = backend.word_rule()
-        with_end = token_type(self.vocab_size + 1)  # one more than there are ids, for the end of a text
-        self._cache = WordCache(backend.encode_words, rule, with_end) if rule else None
+        self._special_names = (backend.special_pieces() | unused | set(self._roles.values())) & self._ids.keys()
+        self.special_ids = tuple(sorted(self._ids[name] for name in self._special_names))
+        self._cache = backend.make_word_cache(token_type(self.vocab_size + 1))  # one id more: the end of a text
 
     def encode(self, text: str, special_tokens: bool = False) -> list[int]:
         """Ids of a text, without [CLS] and [SEP] around them.
@@ -94,7 +91,7 @@ class Tokenizer:
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Ids of each word of a sentence, as within it: in a byte-level vocabulary with the space before it."""
-        space = " " if self._backend.is_byte_level() else ""
+        space = " " if self._backend.is_byte_level else ""
         return self.encode_batch([space + word for word in words], word_cache=False)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -141,11 +138,11 @@ class Tokenizer:
 
     def words(self, text: str) -> list[str]:
         """A text's words as the normaliser and the rule for words leave them. UserError where it is not WordPiece."""
-        return self._backend.words(text)
+        return self._wordpiece_backend().words(text)
 
     def extended(self, words: Sequence[str]) -> "Tokenizer":
         """A tokenizer with more words behind the pieces of this one. UserError where it is not WordPiece."""
-        return Tokenizer(self._backend.extended(words), self._config)
+        return Tokenizer(self._wordpiece_backend().extended(words), self._config)
 
     def hash(self) -> str:
         """Identity of vocabulary, normalisation and special tokens (hex SHA-256), whatever files it came from."""
@@ -161,9 +158,11 @@ class Tokenizer:
         config = json.dumps({**self._config, **self._roles}, indent=1, ensure_ascii=False)
         (directory / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
 
-    @functools.cached_property
-    def _special_names(self) -> set[str]:
-        return {self._pieces[index] for index in self.special_ids}
+    def _wordpiece_backend(self) -> backends.LibraryBackend:
+        kind = self._backend.kind
+        if kind != "WordPiece":
+            raise UserError(f"words can be added to a WordPiece vocabulary, not to {kind}; keep it, or make a new one")
+        return self._backend
 
     @functools.cached_property
     def _special_pattern(self) -> re.Pattern[str]:
@@ -207,7 +206,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise UserError(f"{path}: no such tokenizer; {_HINT}")
     file = _tokenizer_file(path) if path.is_dir() else path
     try:
-        return Tokenizer(_backend(file), _read_config(file.parent))
+        config = _read_json(file.parent / "tokenizer_config.json")
+        return Tokenizer(_backend(file, config), config)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -225,7 +225,7 @@ def _tokenizer_file(directory: Path) -> Path:
     raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
 
 
-def _backend(file: Path) -> backends.Backend:
+def _backend(file: Path, config: Mapping[str, Any]) -> backends.Backend:
     if file.suffix == ".json":
         return backends.LibraryBackend(
             _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
@@ -243,9 +243,9 @@ def _backend(file: Path) -> backends.Backend:
                 f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; save it as tokenizer.json first "
                 "(save_pretrained of a fast tokenizer of transformers)"
             )
-        return backends.LibraryBackend(_wordpiece(vocabulary, _read_config(file.parent)))
+        return backends.LibraryBackend(_wordpiece(vocabulary, config))
     if file.suffix == ".model":
-        _check_sentencepiece(file.parent)
+        _check_sentencepiece(config)
         return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
     raise UserError("not a tokenizer file; " + _HINT)
 
@@ -264,9 +264,8 @@ def _wordpiece(vocabulary: dict[str, int], config: Mapping[str, Any]) -> backend
     )
 
 
-def _check_sentencepiece(folder: Path) -> None:
+def _check_sentencepiece(config: Mapping[str, Any]) -> None:
     """Refuses a model of ALBERT that counts on text that is changed before it is cut, as it does unless told not to."""
-    config = _read_config(folder)
     is_albert = str(config.get("tokenizer_class", "")).startswith("Albert")
     if is_albert and (config.get("do_lower_case", True) or not config.get("keep_accents", False)):
         raise UserError(
@@ -280,10 +279,6 @@ def _parse(what: str, parser: Any, content: Any) -> Any:
         return parser(content)
     except Exception as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    return _read_json(directory / "tokenizer_config.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ MIN_FREQUENCY = 2
 MIN_SIZE = 300
 MAX_SIZE = 1_000_000
 
-_BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 # Characters of this private-use plane stand for characters inside a word while WordPiece is trained.
 _PRIVATE = 0xF0000
@@ -96,8 +95,6 @@ def train(spec: str, sentences: Iterable[str], directory: str | Path) -> Tokeniz
     else:
         kind, size = parse(spec)
         made = _TRAINERS[kind](sentences, size)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     made.save(directory)
     return load_tokenizer(directory)
 
@@ -116,7 +113,8 @@ def _extended(base: Tokenizer, sentences: Iterable[str], size: int) -> Tokenizer
 
 
 def _wordpiece(sentences: Iterable[str], size: int, lowercase: bool) -> Tokenizer:
-    pieces = [*_BERT_SPECIAL, *_wordpieces(_count_words(sentences, lowercase), size - len(_BERT_SPECIAL))]
+    special = backends.BERT_SPECIAL
+    pieces = [*special, *_wordpieces(_count_words(sentences, lowercase), size - len(special))]
     pieces += [f"[unused{index}]" for index in range(size - len(pieces))]
     tokenizer = backends.wordpiece({piece: index for index, piece in enumerate(pieces)}, lowercase)
     return Tokenizer(
@@ -127,9 +125,7 @@ def _wordpiece(sentences: Iterable[str], size: int, lowercase: bool) -> Tokenize
 
 def _count_words(sentences: Iterable[str], lowercase: bool) -> collections.Counter[str]:
     """Counts what BERT's normaliser and pre-tokenizer call words."""
-    raw = collections.Counter()
-    for sentence in sentences:
-        raw.update(sentence.split())
+    raw = collections.Counter(word for sentence in sentences for word in sentence.split())
     normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
     pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     words = collections.Counter()
@@ -158,11 +154,10 @@ def _wordpieces(words: collections.Counter[str], size: int) -> list[str]:
     outside = {ord(private): chr(character) for character, private in inside.items()}
     # A word with a rarer character becomes [UNK] as a whole, so its pieces are of no use.
     known = set(alphabet)
-    counts = {word: count for word, count in words.items() if known.issuperset(word)}
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
     trainer = library.trainers.BpeTrainer(vocab_size=size, min_frequency=MIN_FREQUENCY, show_progress=False)
-    marked = ((word[0] + word[1:].translate(inside), count) for word, count in counts.items())
+    marked = ((word[0] + word[1:].translate(inside), count) for word, count in words.items() if known.issuperset(word))
     tokenizer.train_from_iterator(_repeat(marked), trainer)
     vocabulary = tokenizer.get_vocab()
     return [

@@ -65,19 +65,15 @@ def _extracted(path: Path) -> Iterator[str]:
     for block in readers.decoded_blocks(path):
         *whole, rest = (rest + block).split("</doc>")
         for article in whole:
-            yield from readers.bounded(_article(article, path))
+            opening = _OPENING.search(article)
+            if not opening:
+                raise UserError(f"{path}: </doc> without <doc …>; extract the file again")
+            yield from readers.bounded(article[opening.end() :])
         opened = bool(_OPENING.search(rest))
         if opened and len(rest) > 64 * readers.MAX_CHARACTERS:
             break
     if opened or rest.strip():
         raise UserError(f"{path}: the last <doc …> block does not end (</doc> is missing); extract the file again")
-
-
-def _article(block: str, path: Path) -> str:
-    opening = _OPENING.search(block)
-    if not opening:
-        raise UserError(f"{path}: </doc> without <doc …>; extract the file again")
-    return block[opening.end() :]
 
 
 def _dump(path: Path) -> Iterator[str]:
@@ -116,12 +112,11 @@ def _local(element: ElementTree.Element) -> str:
 
 def _strip_wikitext(raw: str) -> str:
     import mwparserfromhell
+    from mwparserfromhell.nodes import Tag, Wikilink
 
     code = mwparserfromhell.parse(raw, skip_style_tags=True)
-    for node in list(
-        code.ifilter(recursive=True, forcetype=(mwparserfromhell.nodes.Tag, mwparserfromhell.nodes.Wikilink))
-    ):
-        if isinstance(node, mwparserfromhell.nodes.Tag):
+    for node in code.filter(recursive=True, forcetype=(Tag, Wikilink)):
+        if isinstance(node, Tag):
             dropped = str(node.tag).strip().lower() in _DROPPED_TAGS
         else:
             dropped = _DROPPED_LINKS.match(str(node.title))

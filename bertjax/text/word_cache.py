@@ -20,7 +20,7 @@ rounding, and with it the choice between two almost equal segmentations, depends
 
 import array
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,20 +115,17 @@ class WordCache:
         for word, ids in zip(missing, self._encode_words([word.decode() for word in missing]), strict=True):
             self._ids[word] = self._bytes(ids)
         found = list(map(self._ids.__getitem__, words))
-        self._forget(missing)
+        # Keeps memory bounded, in the number of words and in their length.
+        if len(self._ids) > self._max_words:
+            self._ids = dict(self._always)
+        else:
+            for word in missing:
+                if len(word) > MAX_WORD_BYTES:
+                    del self._ids[word]
         return found
 
     def _bytes(self, ids: Sequence[int]) -> bytes:
         return array.array(self._dtype.char, ids).tobytes()
-
-    def _forget(self, added: Iterable[bytes]) -> None:
-        """Keeps memory bounded, in the number of words and in their length."""
-        if len(self._ids) > self._max_words:
-            self._ids = dict(self._always)
-            return
-        for word in added:
-            if len(word) > MAX_WORD_BYTES:
-                del self._ids[word]
 
 
 def _begins_bert_word(text: np.ndarray) -> np.ndarray:
