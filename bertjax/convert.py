@@ -64,7 +64,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
         ours, theirs = (load_model(target), source) if is_same else (model, target)
-        print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
+        print(verification.verify(ours, theirs))
     _LOG.info(f"next: {_next(target, to_bertjax, model)}")
 
 

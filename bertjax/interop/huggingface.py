@@ -23,7 +23,7 @@ from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
-from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offset, pretraining_names
+from bertjax.interop.parameter_map import Name, fine_tuned_names, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
@@ -120,31 +120,32 @@ def export_model(model: Pretrained, output: str | Path) -> None:
 
 
 def _names(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> list[Name]:
-    offset = position_offset(config, pad_id)
     if task:
-        return fine_tuned_names(config, kind_named(task.kind), offset)
-    return pretraining_names(config, bool(pairs), offset)
+        return fine_tuned_names(config, kind_named(task.kind), pad_id)
+    return pretraining_names(config, bool(pairs), pad_id)
 
 
 def _write_weights(names: list[Name], params: Mapping[str, Any], path: Path) -> None:
     from safetensors.numpy import save
 
-    tensors = {}
-    for theirs, parts in _grouped(names).items():
-        arrays = [_take(params, name) for name in parts]
-        rows = max(name.begin + len(array) for name, array in zip(parts, arrays, strict=True))
-        tensors[theirs] = np.zeros((rows, *arrays[0].shape[1:]), arrays[0].dtype)
-        for name, array in zip(parts, arrays, strict=True):
-            tensors[theirs][name.begin : name.begin + len(array)] = array
+    tensors = {theirs: np.zeros(shape, np.float32) for theirs, shape in _shapes(names, params).items()}
+    for name in names:
+        ours = _take(params, name)
+        tensors[name.theirs][name.begin : name.begin + len(ours)] = ours
     path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
-def _grouped(names: list[Name]) -> dict[str, list[Name]]:
-    """By the tensor of theirs in which they lie."""
-    groups: dict[str, list[Name]] = {}
+def _shapes(names: list[Name], params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of their tensors that hold ours; of our parameters only the shapes are read."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
-        groups.setdefault(name.theirs, []).append(name)
-    return groups
+        shape = functools.reduce(lambda tree, key: tree[key], name.path, params).shape
+        shape = shape if name.repeat is None else shape[1:]
+        rows, *rest = shape[::-1] if name.transposed else shape
+        end = name.begin + (rows if name.rows is None else name.rows)
+        before = shapes.get(name.theirs, (0,))[0]
+        shapes[name.theirs] = (max(before, end), *rest)
+    return shapes
 
 
 def _modern(name: str, family: Family) -> str:
@@ -158,7 +159,7 @@ def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[
     """Drops the copies that tying makes, once it is sure that they are copies."""
     copies = {
         f"{family.decoder}.weight": f"{family.base}{family.words}.weight",
-        f"{family.decoder}.bias": family.masked_lm["bias"],
+        f"{family.decoder}.bias": family.masked_lm[2],
     }
     tensors = dict(tensors)
     for copy, original in copies.items():
@@ -183,20 +184,9 @@ def _check_shapes(abstract: Any, names: list[Name], tensors: Mapping[str, np.nda
     lacking = [name.theirs for name in names if name.theirs not in tensors]
     if lacking:
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
-    for theirs, parts in _grouped(names).items():
-        shapes = [_shape(abstract, name) for name in parts]
-        rows = max(name.begin + shape[0] for name, shape in zip(parts, shapes, strict=True))
-        expected = (rows, *shapes[0][1:])
+    for theirs, expected in _shapes(names, abstract).items():
         if tensors[theirs].shape != expected:
             raise UserError(f"{where}: {theirs} has shape {tensors[theirs].shape}, but the config says {expected}")
-
-
-def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
-    """Of the part of their tensor that is ours."""
-    shape = functools.reduce(lambda tree, key: tree[key], name.path, abstract).shape
-    shape = shape if name.repeat is None else shape[1:]
-    shape = shape[::-1] if name.transposed else shape
-    return shape if name.rows is None else (name.rows, *shape[1:])
 
 
 def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> dict[str, Any]:

@@ -174,10 +174,10 @@ def test_verification_compares_the_scores_of_the_task(export):
     pytest.importorskip("transformers")
     folder = export("span")
     model = load_model(folder)
-    assert "logits" in verification.verify(SMALL, model.params, folder, model.tokenizer, model.task)
+    assert "logits" in verification.verify(model, folder)
     model.params["task_head"]["bias"][1] += 0.001
     with pytest.raises(UserError, match="differ from transformers"):
-        verification.verify(SMALL, model.params, folder, model.tokenizer, model.task)
+        verification.verify(model, folder)
 
 
 def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(export):
