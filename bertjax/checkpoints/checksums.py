@@ -9,14 +9,18 @@ from bertjax.arrays.hashing import element_index, scramble
 from bertjax.arrays.trees import named_leaves
 
 
-@jax.jit
-def checksums(tree: Any) -> dict[str, jax.Array]:
-    """Path → uint32 scalar for every array of `tree`.
+def checksums(tree: Any) -> dict[str, int]:
+    """Path → checksum, below 2^32, for every array of `tree`.
 
     The sum modulo 2^32 of each element's bits times an odd number made from its index. Integer sums do not depend
     on order, so no layout changes it; an odd factor makes any single changed element show, and a
     factor that differs by index makes exchanged elements show with a probability of 1 - 2^-32.
     """
+    return {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
+
+
+@jax.jit
+def _checksums(tree: Any) -> dict[str, jax.Array]:
     return {name: _checksum(leaf) for name, leaf in named_leaves(tree).items()}
 
 
