@@ -134,12 +134,11 @@ def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
     from bertjax.checkpoints import embedding_transfer
     from bertjax.text.tokenizer import load_tokenizer
 
-    files = workdir / "corpus/tokenizer"
-    tokenizer = load_tokenizer(files)
+    tokenizer = load_tokenizer(workdir / "corpus/tokenizer")
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, corpus=""), step=0)
     if tokenizer.hash() == model.tokenizer.hash():
         return model
-    return embedding_transfer.change(model, tokenizer, files)
+    return embedding_transfer.change(model, tokenizer)
 
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":
