@@ -97,10 +97,8 @@ class Runner:
 
     def __call__(self, params: Any, rows: Sequence[EncodedExample]) -> list[Any]:
         """What the function gives for each row, in order: trees of NumPy arrays, without the axis of rows."""
-        results: list[Any] = [None] * len(rows)
-        for number, result in self.stream(params, rows):
-            results[number] = result
-        return results
+        found = dict(self.stream(params, rows))
+        return [found[number] for number in range(len(rows))]
 
     def stream(self, params: Any, rows: Sequence[EncodedExample]) -> Iterator[tuple[int, Any]]:
         """(number of a row, what the function gives for it), every row once, those of about one length together.
