@@ -10,7 +10,6 @@ from bertjax.config.model import ACTIVATIONS, ModelConfig
 from bertjax.config.validation import validate
 from bertjax.errors import UserError
 from bertjax.interop.families import FAMILIES, Family
-from bertjax.interop.parameter_map import class_name, position_offset
 from bertjax.tasks.kinds.catalog import KINDS, kind_named
 from bertjax.tasks.metadata import TaskMetadata
 
@@ -34,6 +33,7 @@ _OPTIONAL = (
     "layer_norm_eps",
     "initializer_range",
 )
+_NEEDED = ("type_vocab_size", "embedding_size", "num_hidden_groups")  # that must not be 0, unless they are fixed
 # What any of these models may have in theirs that ours have not.
 _OTHER_MATHEMATICS = {
     "position_embedding_type": "absolute",
@@ -81,7 +81,7 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
     """
     family = FAMILIES[config.model_type]
     others = [f"model.{name}={only!r}" for name, only in family.fixed.items() if getattr(config, name) != only]
-    others += [f"model.{name}>0" for name in family.needed if not (getattr(config, name) or name in family.fixed)]
+    others += [f"model.{name}>0" for name in _NEEDED if not (getattr(config, name) or name in family.fixed)]
     if others:
         raise UserError(
             f"the {family.classes} of transformers has {', '.join(others)}, which this model has not; choose the "
@@ -93,10 +93,10 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
             "model in bertjax"
         )
     values = {theirs: getattr(config, ours) for ours, theirs in _keys(family).items()}
-    values["max_position_embeddings"] += position_offset(config, pad_id)
-    made = class_name(config, kind_named(task.kind)) if task else family.pretraining_class(bool(pairs))
+    values["max_position_embeddings"] += family.position_offset(pad_id)
+    kind = kind_named(task.kind) if task else None
     return {
-        "architectures": [made],
+        "architectures": [family.class_name(kind, bool(pairs))],
         "model_type": config.model_type,
         **values,
         **family.constants,
@@ -127,7 +127,7 @@ def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
     config = _checked_config({ours: values[theirs] for ours, theirs in keys.items() if theirs in values}, path)
     settled = family.read(values, path) | dict(family.fixed)
     config = dataclasses.replace(config, model_type=values["model_type"], **settled)
-    places = config.max_position_embeddings - position_offset(config, pad_id)
+    places = config.max_position_embeddings - family.position_offset(pad_id)
     config = dataclasses.replace(config, max_position_embeddings=places)
     try:
         validate(config, "model.")
@@ -161,11 +161,7 @@ def _task(values: Mapping[str, Any], path: Path) -> TaskMetadata | None:
     if not isinstance(architectures, list):
         raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
     family = FAMILIES[values["model_type"]]
-    kinds = [
-        kind
-        for kind in KINDS.values()
-        if not kind.bi_encoder and family.classes + kind.transformers_class == architectures[0]
-    ]
+    kinds = [kind for kind in KINDS.values() if not kind.bi_encoder and family.class_name(kind) == architectures[0]]
     if not kinds:
         return None
     labels = _labels(values, path) if any(kind.has_classes for kind in kinds) else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from bertjax.config.model import ModelConfig
 from bertjax.interop import modernbert
+from bertjax.tasks.kinds.base import TaskKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +48,20 @@ class Family:
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _PLAIN)
-    needed: tuple[str, ...] = ("type_vocab_size",)  # that must not be 0, unless they are fixed
     # Keys of a config that are no fields of ModelConfig, and the only value that bertjax computes; they are written.
     constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What its configs say in ways of their own: fields of ModelConfig of (config, path), and the other way round.
     read: Callable[[Mapping[str, Any], pathlib.Path], dict[str, Any]] = lambda values, path: {}
     written: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
 
-    def pretraining_class(self, pairs: bool) -> str:
-        """The class for pre-training, with or without a head for pairs of sentences."""
-        return self.classes + ("ForPreTraining" if pairs else "ForMaskedLM")
+    def class_name(self, kind: TaskKind | None, pairs: bool = False) -> str:
+        """The class for a kind of task; without one that for pre-training, with or without a head for pairs."""
+        pretraining = "ForPreTraining" if pairs else "ForMaskedLM"
+        return self.classes + (kind.transformers_class if kind else pretraining)
+
+    def position_offset(self, pad_id: int) -> int:
+        """The rows of the table of positions before the first one that is used."""
+        return pad_id + 1 if self.offset else 0
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -125,7 +130,6 @@ FAMILIES = {
             "attention_probs_dropout_prob": 0.0,
         },
         fixed=_CLASSIC | {"pooler_act": "tanh"},
-        needed=("type_vocab_size", "embedding_size", "num_hidden_groups"),
     ),
     "distilbert": Family(
         base="distilbert.",
@@ -172,7 +176,6 @@ FAMILIES = {
             "layer_norm_eps": "norm_eps",
         },
         defaults={
-            "hidden_activation": "gelu",
             "mlp_dropout": 0.0,
             "attention_dropout": 0.0,
             "norm_eps": 1e-5,

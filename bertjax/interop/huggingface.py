@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from bertjax.checkpoints import store
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.data import PAIR_TASKS
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
@@ -60,16 +59,14 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
     abstract = jax.eval_shape(new_params)
     _check_shapes(abstract, there, tensors, where)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-    for name in there:
-        ours = _take(params, name)
-        ours[...] = tensors[name.theirs][name.begin : name.begin + len(ours)]
+    for ours, theirs in _views(there, params, tensors):
+        ours[...] = theirs
     if fresh:
         heads = jax.jit(lambda: {head: new_params()[head] for head in fresh})()
         params |= jax.tree.map(np.array, heads)
         missing = [name.theirs for name in names if name.path[0] in fresh]
         _LOG.info(f"{folder} lacks {_list(missing)}: initialised afresh, train before use")
-    unused = sorted(tensors.keys() - {name.theirs for name in names})
-    if unused:
+    if unused := sorted(tensors.keys() - {name.theirs for name in names}):
         _LOG.info(f"{folder}: left out {_list(unused)}, which the model has no place for")
     return config, params, task
 
@@ -129,9 +126,8 @@ def _write_weights(names: list[Name], params: Mapping[str, Any], path: Path) -> 
     from safetensors.numpy import save
 
     tensors = {theirs: np.zeros(shape, np.float32) for theirs, shape in _shapes(names, params).items()}
-    for name in names:
-        ours = _take(params, name)
-        tensors[name.theirs][name.begin : name.begin + len(ours)] = ours
+    for ours, theirs in _views(names, params, tensors):
+        theirs[...] = ours
     path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
@@ -139,7 +135,7 @@ def _shapes(names: list[Name], params: Mapping[str, Any]) -> dict[str, tuple[int
     """The shapes of their tensors that hold ours; of our parameters only the shapes are read."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
-        shape = functools.reduce(lambda tree, key: tree[key], name.path, params).shape
+        shape = _leaf(params, name).shape
         shape = shape if name.repeat is None else shape[1:]
         rows, *rest = shape[::-1] if name.transposed else shape
         end = name.begin + (rows if name.rows is None else name.rows)
@@ -173,16 +169,14 @@ def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[
 
 def _missing_heads(names: list[Name], tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Those heads of pre-training of which no tensor is there."""
-    heads = ("masked_lm_head", *(f"{name}_head" for name in PAIR_TASKS))
-    present = {name.path[0] for name in names}
+    heads = dict.fromkeys(name.path[0] for name in names if name.path[0].endswith("_head"))
     found = {name.path[0] for name in names if name.theirs in tensors}
-    return [head for head in heads if head in present - found]
+    return [head for head in heads if head not in found]
 
 
 def _check_shapes(abstract: Any, names: list[Name], tensors: Mapping[str, np.ndarray], where: Path) -> None:
     """That all `names` are there as the config says; before memory is taken for what a config claims."""
-    lacking = [name.theirs for name in names if name.theirs not in tensors]
-    if lacking:
+    if lacking := [name.theirs for name in names if name.theirs not in tensors]:
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
     for theirs, expected in _shapes(names, abstract).items():
         if tensors[theirs].shape != expected:
@@ -197,14 +191,20 @@ def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> d
     return model.init(jax.random.key(0), batch)["params"]
 
 
-def _take(params: Mapping[str, Any], name: Name) -> np.ndarray:
-    """A view of the tensor in our tree, in their orientation."""
-    for part in name.path:
-        params = params[part]
-    array = np.asarray(params)
-    array = array if name.repeat is None else array[name.repeat]
-    array = array if name.rows is None else array[: name.rows]
-    return array.T if name.transposed else array
+def _views(
+    names: list[Name], params: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each name the views of our tree, in their orientation, and of their tensors."""
+    for name in names:
+        array = np.asarray(_leaf(params, name))
+        array = array if name.repeat is None else array[name.repeat]
+        array = array if name.rows is None else array[: name.rows]
+        ours = array.T if name.transposed else array
+        yield ours, tensors[name.theirs][name.begin : name.begin + len(ours)]
+
+
+def _leaf(params: Mapping[str, Any], name: Name) -> Any:
+    return functools.reduce(lambda tree, key: tree[key], name.path, params)
 
 
 def _list(names: list[str]) -> str:

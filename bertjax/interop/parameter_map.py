@@ -25,11 +25,6 @@ class Name:
     begin: int = 0  # the row of theirs where ours begins; rows that no name covers stand for nothing
 
 
-def class_name(config: ModelConfig, kind: TaskKind) -> str:
-    """The class of `transformers` for a model that is fine-tuned for a kind of task."""
-    return FAMILIES[config.model_type].classes + kind.transformers_class
-
-
 def pretraining_names(config: ModelConfig, pairs: bool, pad_id: int = 0) -> list[Name]:
     """Every parameter of a model for pre-training, without `pairs` of one for masked language modelling.
 
@@ -53,15 +48,10 @@ def fine_tuned_names(config: ModelConfig, kind: TaskKind, pad_id: int = 0) -> li
     if config.prediction_head:
         return names + _transform_names(config, family, "prediction_head") + _module("classifier", "task_head")
     usual = (family.base + family.pooler, kind.transformers_head)
-    pooler, head = family.heads.get(class_name(config, kind), usual)
+    pooler, head = family.heads.get(family.class_name(kind), usual)
     if kind.pooled:
         names += _module(pooler, "pooler", config.use_bias)
     return names + _module(head, "task_head")
-
-
-def position_offset(config: ModelConfig, pad_id: int) -> int:
-    """The rows of their table of positions before the first one that is used."""
-    return pad_id + 1 if FAMILIES[config.model_type].offset else 0
 
 
 def _encoder_names(config: ModelConfig, family: Family, pad_id: int) -> list[Name]:
@@ -72,7 +62,7 @@ def _encoder_names(config: ModelConfig, family: Family, pad_id: int) -> list[Nam
 
     names = [table(family.words, "word_embeddings", rows=config.vocab_size)]
     if not config.global_rope_theta:
-        begin = position_offset(config, pad_id)
+        begin = family.position_offset(pad_id)
         names.append(table("embeddings.position_embeddings", "position_embeddings", begin=begin))
     if config.type_vocab_size:
         names.append(table("embeddings.token_type_embeddings", "token_type_embeddings"))

@@ -12,7 +12,6 @@ from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
-from bertjax.interop.parameter_map import class_name
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.tasks.encoding import EncodedExample, padded_inputs
 from bertjax.tasks.kinds.catalog import kind_named
@@ -101,8 +100,7 @@ def run_transformers(
     config, _, _ = configs.read(Path(folder))
     family = FAMILIES[config.model_type]
     kind = kind_named(task.kind) if task else None
-    name = class_name(config, kind) if kind else family.pretraining_class(bool(family.pairs))
-    model_class = getattr(transformers, name)
+    model_class = getattr(transformers, family.class_name(kind, bool(family.pairs)))
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if config.type_vocab_size else ()))
     arrays = {name: kind.transformers_inputs(batch[name]) if kind else batch[name] for name in names}

@@ -36,7 +36,7 @@ def reference(config: ModelConfig, pad_id: int) -> "transformers.PreTrainedModel
     family = FAMILIES[config.model_type]
     values = configs.written(config, None, family.pairs, pad_id)
     made = transformers.AutoConfig.for_model(**values)
-    model = getattr(transformers, family.pretraining_class(bool(family.pairs)))(made).eval()
+    model = getattr(transformers, family.class_name(None, bool(family.pairs)))(made).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
