@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from bertjax.config.model import ModelConfig
 from bertjax.model.attention import SelfAttention, SharedInputs
 from bertjax.model.computation import Computation
-from bertjax.model.dropout import dropout
+from bertjax.model.dropout import Dropout
 from bertjax.model.layer_stacks import LayerStack, layer_stacks, rematerialized, run_repeats
 from bertjax.model.layers import Dense, LayerNorm, normal_init, output_init, word_init
 from bertjax.model.lookup import lookup
@@ -75,7 +75,7 @@ class Embeddings(nn.Module):
         if self.config.type_vocab_size:
             x += self._token_types(token_type_ids)
         x = constrain(self.layer_norm(x), "batch", "length", None)
-        x = dropout(x, self.config.hidden_dropout_prob, shared.dropout_keys, _EMBEDDINGS)
+        x = Dropout(self.config.hidden_dropout_prob, shared.dropout_keys, _EMBEDDINGS)(x)
         return self.projection(x) if self.config.embedding_size else x
 
     def _token_types(self, token_type_ids: jax.Array) -> jax.Array:
@@ -122,7 +122,7 @@ class Layer(nn.Module):
         attended = attention(query_input, kv_input, shared, site + _ATTENTION, query_indices)
         rate = config.attention_output_dropout_prob
         rate = config.hidden_dropout_prob if rate < 0 else rate
-        x = x + dropout(attended, rate, keys, site + _ATTENTION_OUTPUT)
+        x = x + Dropout(rate, keys, site + _ATTENTION_OUTPUT)(attended)
         if config.pre_norm:
             x = constrain(x, "batch", length, None)
             inner = LayerNorm(config, dtype, name="mlp_layer_norm")(x)
@@ -130,7 +130,7 @@ class Layer(nn.Module):
             x = constrain(LayerNorm(config, dtype, name="attention_layer_norm")(x), "batch", length, None)
             inner = x
         out = self._mlp(inner, length)
-        x = x + dropout(out, config.hidden_dropout_prob, keys, site + _MLP_OUTPUT)
+        x = x + Dropout(config.hidden_dropout_prob, keys, site + _MLP_OUTPUT)(out)
         x = x if config.pre_norm else LayerNorm(config, dtype, name="output_layer_norm")(x)
         return constrain(x, "batch", length, None)
 
@@ -248,9 +248,8 @@ class Encoder(nn.Module):
         def body(
             x: jax.Array, repeat: tuple[Any, jax.Array], query_indices: jax.Array | None = None
         ) -> tuple[jax.Array, jax.Array | None]:
-            params, index = repeat
-            params = common if params is None else params
-            params = all_gather_params(params, self.computation.dtype, f"encoder/{name}/")
+            own, index = repeat
+            params = all_gather_params(common if own is None else own, self.computation.dtype, f"encoder/{name}/")
             return pattern.apply({"params": params}, x, shared, index, query_indices, collect)
 
         return body
