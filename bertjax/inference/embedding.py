@@ -9,8 +9,7 @@ import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.inference.inputs import answers, read_texts
-from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, bind, computation
+from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
 from bertjax.tasks.encoding import ExampleEncoder, check_lengths

@@ -7,8 +7,7 @@ import jax
 
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.inference.inputs import answers, read_inputs
-from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, bind, computation
+from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.tasks.encoding import ExampleEncoder
 from bertjax.tasks.kinds.catalog import kind_named
 
