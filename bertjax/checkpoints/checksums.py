@@ -25,9 +25,6 @@ def _checksums(tree: Any) -> dict[str, jax.Array]:
 
 
 def _checksum(x: jax.Array) -> jax.Array:
-    return jnp.sum(_bits(x) * (scramble(element_index(x.shape)) | 1), dtype=jnp.uint32)
-
-
-def _bits(x: jax.Array) -> jax.Array:
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-    return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    return jnp.sum(bits * (scramble(element_index(x.shape)) | 1), dtype=jnp.uint32)

@@ -126,9 +126,8 @@ def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
         raise UserError(f"{path} lacks {', '.join(missing)}; get the folder again")
     config = _checked_config({ours: values[theirs] for ours, theirs in keys.items() if theirs in values}, path)
     settled = family.read(values, path) | dict(family.fixed)
-    config = dataclasses.replace(config, model_type=values["model_type"], **settled)
     places = config.max_position_embeddings - family.position_offset(pad_id)
-    config = dataclasses.replace(config, max_position_embeddings=places)
+    config = dataclasses.replace(config, model_type=values["model_type"], max_position_embeddings=places, **settled)
     try:
         validate(config, "model.")
     except UserError as error:

@@ -35,7 +35,6 @@ class Family:
     norms: tuple[str, str] = ("attention.output.LayerNorm", "output.LayerNorm")  # of attention and MLP
     words: str = "embeddings.word_embeddings"
     embedding_norm: str = "embeddings.LayerNorm"
-    final_norm: str = "final_norm"  # with pre_norm
     pooler: str = "pooler.dense"
     pair_head: str = ""
     pair_logits: str = ""  # what the class calls its output
@@ -66,7 +65,7 @@ class Family:
     @property
     def prefixes(self) -> tuple[str, ...]:
         """How the encoder's tensors begin in a folder that holds it alone."""
-        parts = {self.layer.split(".")[0], self.pooler.split(".")[0], "embeddings", self.final_norm}
+        parts = {self.layer.split(".")[0], self.pooler.split(".")[0], "embeddings", "final_norm"}
         return tuple(f"{part}." for part in sorted(parts))
 
 
@@ -88,11 +87,7 @@ FAMILIES = {
     "bert": Family(
         base="bert.",
         classes="Bert",
-        masked_lm=(
-            "cls.predictions.transform.dense",
-            "cls.predictions.transform.LayerNorm",
-            "cls.predictions.bias",
-        ),
+        masked_lm=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
         decoder="cls.predictions.decoder",
         pairs="next_sentence",
         pair_head="cls.seq_relationship",

@@ -1,6 +1,6 @@
 """What ModernBERT's `config.json` says in ways of its own: windows, rotary positions, and what its heads read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +91,11 @@ def _every(values: Mapping[str, Any], path: Path) -> int:
     if types is None:
         return every
     # A model may be too shallow to tell: then what the old key says, or would say by default.
-    fitting = (n for n in (every, *range(1, len(types) + 1)) if _fits(types, n))
+    fitting = (n for n in (every, *range(1, len(types) + 1)) if types == _layer_types(len(types), n))
     found = next(fitting, None)
     if found is None or len(types) != values.get("num_hidden_layers"):
         raise UserError(f"{path} has layer_types={types!r}; bertjax has full_attention in layers 0, n, 2n, … alone")
     return found
-
-
-def _fits(types: Any, every: int) -> bool:
-    return isinstance(types, Sequence) and list(types) == _layer_types(len(types), every)
 
 
 def _theta(values: Mapping[str, Any], kind: str, old: str, default: float, path: Path) -> float:

@@ -82,7 +82,7 @@ def _encoder_names(config: ModelConfig, family: Family, pad_id: int) -> list[Nam
             if not (config.pre_norm and number == 0 and part == "attention_layer_norm"):
                 names += _module(prefix + theirs, f"{layer}/{part}", bias, repeat)
     if config.pre_norm:
-        names += _module(family.base + family.final_norm, "encoder/final_layer_norm", bias)
+        names += _module(family.base + "final_norm", "encoder/final_layer_norm", bias)
     return names
 
 
