@@ -15,6 +15,7 @@ import dataclasses
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def main(args: list[str]) -> None:
     workdir = Path(_WORKDIR.value).absolute()
 
     from bertjax.checkpoints import pretrained
+    from bertjax.interop import huggingface
     from bertjax.interop.loading import load_model
     from bertjax.pretraining import run
 
@@ -64,9 +66,7 @@ def main(args: list[str]) -> None:
     model.tokenizer.save(workdir / "tokenizer")
     corpora = _prepare(workdir)
     if not (workdir / "start").is_dir():
-        shutil.rmtree(workdir / ".start", ignore_errors=True)  # what a killed process left
-        pretrained.save(workdir / ".start", _start(model, workdir))
-        (workdir / ".start").rename(workdir / "start")
+        _write_folder(workdir / "start", lambda folder: pretrained.save(folder, _start(model, workdir)))
     start = load_model(workdir / "start")
     report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
 
@@ -77,7 +77,7 @@ def main(args: list[str]) -> None:
         return
     report["after"] = {name: _score(after, corpus) for name, corpus in corpora.items()}
     (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    _export(after, workdir)
+    _write_folder(workdir / "exported", lambda folder: huggingface.export_model(after, folder))
     print(_table(report))
     _LOG.info(f"wrote {workdir}/report.json and exported/, which transformers loads")
     _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir}/exported "A sentence with a mask."')
@@ -95,15 +95,13 @@ def _claim(model: "Pretrained", workdir: Path) -> None:
         raise UserError(f"{workdir} holds the adaptation of another model than {_FROM.value}; give a new --workdir")
 
 
-def _export(model: "Pretrained", workdir: Path) -> None:
-    """Writes exported/, in place of one of fewer steps."""
-    from bertjax.interop import huggingface
-
-    made = workdir / ".exported"
+def _write_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+    """Has `write` write a folder, in place of one of fewer steps; it appears only when it is whole."""
+    made = folder.with_name(f".{folder.name}")
     shutil.rmtree(made, ignore_errors=True)  # what a killed process left
-    huggingface.export_model(model, made)
-    shutil.rmtree(workdir / "exported", ignore_errors=True)
-    made.rename(workdir / "exported")
+    write(made)
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
 
 
 def _prepare(workdir: Path) -> dict[str, Path]:
@@ -134,12 +132,11 @@ def _start(model: "Pretrained", workdir: Path) -> "Pretrained":
     from bertjax.checkpoints import embedding_transfer
     from bertjax.text.tokenizer import load_tokenizer
 
-    files = workdir / "corpus/tokenizer"
-    tokenizer = load_tokenizer(files)
+    tokenizer = load_tokenizer(workdir / "corpus/tokenizer")
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, corpus=""), step=0)
     if tokenizer.hash() == model.tokenizer.hash():
         return model
-    return embedding_transfer.change(model, tokenizer, files)
+    return embedding_transfer.change(model, tokenizer)
 
 
 def _config(start: "Pretrained", workdir: Path) -> "Config":

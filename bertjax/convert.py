@@ -10,7 +10,6 @@ knows keep their embeddings, new ones start as the mean of the pieces that their
 """
 
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
         ours, theirs = (load_model(target), source) if is_same else (model, target)
-        print(verification.verify(ours.config.model, ours.params, theirs, ours.tokenizer, ours.task))
+        print(verification.verify(ours, theirs))
     _LOG.info(f"next: {_next(target, to_bertjax, model)}")
 
 
@@ -72,10 +71,7 @@ def _with_tokenizer(model: Any, folder: Path) -> Any:
     from bertjax.checkpoints import embedding_transfer
     from bertjax.text.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(folder)
-    with tempfile.TemporaryDirectory() as files:
-        tokenizer.save(files)
-        changed = embedding_transfer.change(model, tokenizer, Path(files))
+    changed = embedding_transfer.change(model, load_tokenizer(folder))
     before, after = (set(map(one.tokenizer.id_to_token, range(one.tokenizer.vocab_size))) for one in (model, changed))
     _LOG.info(
         f"the vocabulary goes from {len(before):,} pieces to {len(after):,}, of which {len(after - before):,} are new"

@@ -94,24 +94,29 @@ def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
             raise UserError("a text of the command line is empty; leave it out")
         if any("\ud800" <= character <= "\udfff" for character in word):  # how Python keeps bytes that it cannot read
             raise UserError(f"the text {word!a} is not UTF-8; convert it first")
-    if mode == "answer" and words:
+    if not words:
+        yield from _of_file(_INPUT.value or "-", "--input")
+    elif mode == "answer":
         if len(words) != 2:
             raise UserError("answer takes a question and a passage from the command line; more come from --input=FILE")
         yield "the command line", tuple(words)
-        return
-    if mode == "choose" and words:
+    elif mode == "choose":
         yield "the command line", {"text": words[0], "choices": words[1:]}
-        return
-    if words:
-        yield from _read("text", words)
     else:
-        yield from _of_file(_INPUT.value or "-", "--input")
+        yield from _read("text", words)
 
 
 def _of_file(path: str, flag: str) -> Iterator[tuple[str, Any]]:
     """(place, input) of each line of the file that a flag names."""
     name = "stdin" if path == "-" else path
-    found = list(_read(f"{name}, line", _lines(path, flag)))
+    try:
+        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        lines = content.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror}; check {flag}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
+    found = list(_read(f"{name}, line", lines))
     if not found:
         raise UserError(f"there is no text in {name}; give one text a line")
     yield from found
@@ -131,17 +136,6 @@ def _parsed(place: str, line: str) -> Any:
         raise UserError(
             f'{place} begins with {{ but is no JSON ({error}); write {{"text": "{{…"}} for a text that does'
         ) from error
-
-
-def _lines(path: str, flag: str) -> list[str]:
-    name = "stdin" if path == "-" else path
-    try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return content.decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}; check {flag}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
 
 
 def _write_array(path: Path, array: Any) -> None:

@@ -5,27 +5,24 @@ rest of the model stays as it is.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bertjax.checkpoints import store
-from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.checkpoints.pretrained import Pretrained, tokenizer_files
 from bertjax.text.tokenizer import Tokenizer
 
 # How pieces say that they stand inside a word, or behind a space.
 _MARKS = ("##", "Ġ", "▁")
 
 
-def change(model: Pretrained, tokenizer: Tokenizer, files: Path) -> Pretrained:
-    """`model` with the vocabulary of `tokenizer`, whose files lie in the folder `files`."""
+def change(model: Pretrained, tokenizer: Tokenizer) -> Pretrained:
+    """`model` with the vocabulary of `tokenizer`."""
     weights = origins(model.tokenizer, tokenizer)
     shape = dataclasses.replace(model.config.model, vocab_size=tokenizer.vocab_size)
-    params = dict(model.params)
-    params["embeddings"] = dict(params["embeddings"])
-    table = model.params["embeddings"]["word_embeddings"]["embedding"]
-    params["embeddings"]["word_embeddings"] = {"embedding": _moved(table, weights, shape.padded_vocab_size)}
+    embeddings = model.params["embeddings"]
+    table = _moved(embeddings["word_embeddings"]["embedding"], weights, shape.padded_vocab_size)
+    params = model.params | {"embeddings": embeddings | {"word_embeddings": {"embedding": table}}}
     if "masked_lm_head" in params:
         bias = _moved(params["masked_lm_head"]["bias"], weights, shape.padded_vocab_size)
         params["masked_lm_head"] = params["masked_lm_head"] | {"bias": bias}
@@ -34,7 +31,7 @@ def change(model: Pretrained, tokenizer: Tokenizer, files: Path) -> Pretrained:
         config=dataclasses.replace(model.config, model=shape, corpus=""),
         params=params,
         tokenizer=tokenizer,
-        tokenizer_files=store.tokenizer_files(files),
+        tokenizer_files=tokenizer_files(tokenizer),
     )
 
 

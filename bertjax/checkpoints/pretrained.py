@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
 from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
@@ -38,12 +36,18 @@ class Pretrained:
 
     def fingerprint(self, parts: Sequence[str] = ()) -> str:
         """Of the parameters, or of these parts, and of what is computed with them: the same one, the same answers."""
-        params = {name: self.params[name] for name in parts or self.params}
-        sums = {name: int(value) for name, value in jax.device_get(checksums(params)).items()}
+        sums = checksums({name: self.params[name] for name in parts or self.params})
         fields = dataclasses.asdict(self.config.model)
         # Answers do not drop, and nothing begins anew; where they lie decides as whose model they count.
         computed = {name: fields[name] for name in fields if not name.endswith(("_prob", "_range", "_type"))}
         return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
+
+
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, str]:
+    """The files that a tokenizer is saved as, name → base64."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        return store.tokenizer_files(Path(folder))
 
 
 def check_pretraining(model: Pretrained) -> None:

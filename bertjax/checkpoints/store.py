@@ -6,11 +6,12 @@ A checkpoint that cannot be read, or whose arrays fail their checksums, is moved
 """
 
 import base64
+import contextlib
 import dataclasses
 import errno
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,13 @@ class CheckpointWriter:
         """
         if step in self._manager.all_steps():
             return
-        sums = {name: int(value) for name, value in jax.device_get(_all_sums(params, optimizer)).items()}
+        sums = checksums({"params": params, "optimizer": optimizer})
         args = ocp.args.Composite(
             params=ocp.args.StandardSave(params),
             optimizer=ocp.args.StandardSave(optimizer),
             meta=ocp.args.JsonSave(encode_meta(dataclasses.replace(meta, step=step, checksums=sums))),
         )
-        try:
-            saved = self._manager.save(step, args=args, force=True)
-        except Exception as error:
-            raise self._failure(error) from error
-        if not saved:
+        if not self._attempt(self._manager.save, step, args=args, force=True):
             raise UserError(
                 f"checkpoint {step} was not saved: {self.directory} holds later steps; "
                 "move them away or use a new --workdir"
@@ -75,30 +72,28 @@ class CheckpointWriter:
 
     def check(self) -> None:
         """Raises UserError if a save in the background has failed since the last call."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:
-            raise self._failure(error) from error
+        self._attempt(self._manager.check_for_errors)
 
     def close(self) -> None:
         """Waits until everything is on disk. Raises UserError where that failed."""
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._failure(error) from error
+        self._attempt(self._manager.wait_until_finished)
         self._manager.close()
 
     def latest(self) -> int | None:
         """The step of the last whole checkpoint."""
         return max(steps(self.directory), default=None)
 
-    def _failure(self, error: BaseException) -> UserError:
-        latest = self.latest()
-        whole = "no checkpoint is whole yet" if latest is None else f"the last whole checkpoint is step {latest}"
-        return UserError(
-            f"cannot save a checkpoint in {self.directory}: {_reason(error)}; {whole}; "
-            "put that right and run the same command again, it continues from there"
-        )
+    def _attempt(self, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """What `action` returns; where it fails, UserError."""
+        try:
+            return action(*args, **options)
+        except Exception as error:
+            latest = self.latest()
+            whole = "no checkpoint is whole yet" if latest is None else f"the last whole checkpoint is step {latest}"
+            raise UserError(
+                f"cannot save a checkpoint in {self.directory}: {_reason(error)}; {whole}; "
+                "put that right and run the same command again, it continues from there"
+            ) from error
 
 
 def steps(directory: Path) -> list[int]:
@@ -111,10 +106,8 @@ def steps(directory: Path) -> list[int]:
 def latest_meta(directory: Path) -> CheckpointMeta | None:
     """The meta of the last checkpoint whose meta can be read, None where there is none."""
     for step in reversed(steps(directory)):
-        try:
+        with contextlib.suppress(BrokenCheckpoint):
             return read_meta(Path(directory) / str(step))
-        except BrokenCheckpoint:
-            continue
     return None
 
 
@@ -157,13 +150,14 @@ def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, C
     broken = None
     try:
         meta = read_meta(checkpoint)
-        restored = _read_item(checkpoint, "params", params), _read_item(checkpoint, "optimizer", optimizer)
+        abstract = {"params": params, "optimizer": optimizer}
+        restored = {item: _read_item(checkpoint, item, tree) for item, tree in abstract.items()}
     except BrokenCheckpoint as error:
         broken = error
     if not processes.everywhere(broken is None):
         raise broken or BrokenCheckpoint("another process cannot read it")
-    _compare(jax.device_get(_all_sums(*restored)), meta.checksums)
-    return *restored, meta
+    _compare(checksums(restored), meta.checksums)
+    return restored["params"], restored["optimizer"], meta
 
 
 def read_params(checkpoint: Path) -> tuple[Any, CheckpointMeta]:
@@ -176,7 +170,7 @@ def read_params(checkpoint: Path) -> tuple[Any, CheckpointMeta]:
     meta = read_meta(checkpoint)
     params = _read_item(checkpoint, "params", None)
     expected = {name: value for name, value in meta.checksums.items() if name.startswith("params/")}
-    _compare(jax.device_get(checksums({"params": params})), expected)
+    _compare(checksums({"params": params}), expected)
     return jax.tree.map(np.asarray, params), meta
 
 
@@ -187,7 +181,7 @@ def write_params(checkpoint: Path, params: Any, meta: CheckpointMeta) -> None:
       UserError: it cannot be written.
     """
     checkpoint = Path(checkpoint).absolute()
-    sums = {name: int(value) for name, value in jax.device_get(checksums({"params": params})).items()}
+    sums = checksums({"params": params})
     _make_directory(checkpoint / "meta")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -229,10 +223,6 @@ def write_tokenizer(files: Mapping[str, str], folder: Path) -> None:
         (Path(folder) / Path(name).name).write_bytes(base64.b64decode(content))
 
 
-def _all_sums(params: Any, optimizer: Any) -> dict[str, jax.Array]:
-    return checksums({"params": params, "optimizer": optimizer})
-
-
 def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:
     """One item, laid out as `abstract` says; without it, on the first local device, whatever it was saved from."""
     try:
@@ -263,11 +253,11 @@ def _refuse_what_no_file_causes(checkpoint: Path, error: Exception) -> None:
         ) from error
 
 
-def _compare(found: dict[str, Any], expected: dict[str, int]) -> None:
+def _compare(found: dict[str, int], expected: Mapping[str, int]) -> None:
     if found.keys() != expected.keys():
         raise BrokenCheckpoint("it holds other arrays than its meta says")
     for name, value in found.items():
-        if int(value) != expected[name]:
+        if value != expected[name]:
             raise BrokenCheckpoint(f"the array {name} fails its checksum")
 
 

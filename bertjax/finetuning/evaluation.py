@@ -17,7 +17,7 @@ from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import report
 from bertjax.finetuning.task_model import Split, TaskModel, make_task_model
-from bertjax.inference.model_limits import model_limits
+from bertjax.inference.runner import model_limits
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
 from bertjax.tasks import glue, submission

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.inference.inputs import asked, read_texts
-from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, bind, computation
+from bertjax.inference.inputs import answers, read_texts
+from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.model.sentence import normalized, pooled
 from bertjax.tasks.encoding import ExampleEncoder, check_lengths
@@ -41,10 +40,7 @@ class Embedder:
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each text its `embedding`, a list of numbers."""
         examples = read_texts(inputs, where)
-        vectors = self._embed(examples)
-        return [
-            asked(example) | {"embedding": rounded(vector)} for example, vector in zip(examples, vectors, strict=True)
-        ]
+        return answers(examples, ({"embedding": rounded(vector)} for vector in self._embed(examples)))
 
     def array(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> np.ndarray:
         """The embeddings of all texts, f32 [texts, hidden]; of no texts [0, 0]."""

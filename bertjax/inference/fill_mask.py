@@ -9,7 +9,7 @@ import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained, check_pretraining
 from bertjax.errors import UserError
-from bertjax.inference.inputs import asked, read_texts
+from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options, bind, computation
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.tasks.encoding import EncodedExample
@@ -43,11 +43,7 @@ class FillMask:
         """For each text its `masks`, of each the likeliest tokens first, dicts of `token` and `probability`."""
         examples = read_texts(inputs, where)
         rows = [self._row(place, example) for place, example in enumerate(examples)]
-        return [
-            asked(example)
-            | {"masks": [self._tokens(values[mask], ids[mask]) for mask in range(len(row.token_positions))]}
-            for example, row, (values, ids) in zip(examples, rows, self._run(rows), strict=True)
-        ]
+        return answers(examples, map(self._record, rows, self._run(rows)))
 
     def _row(self, place: int, example: TextExample) -> EncodedExample:
         tokenizer, shown = self._tokenizer, f"{example.where}, {example.text[:60]!r}"
@@ -61,6 +57,10 @@ class FillMask:
         if len(ids) > self._longest:
             raise UserError(f"{shown} … has {len(ids)} tokens; the model reads at most {self._longest}, shorten it")
         return EncodedExample(place, ids, len(ids), token_positions=masks)
+
+    def _record(self, row: EncodedExample, likeliest: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+        values, ids = likeliest
+        return {"masks": [self._tokens(values[mask], ids[mask]) for mask in range(len(row.token_positions))]}
 
     def _tokens(self, probabilities: np.ndarray, ids: np.ndarray) -> list[dict[str, Any]]:
         return [

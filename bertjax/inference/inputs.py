@@ -1,6 +1,6 @@
 """From what a user asks to examples and back: texts, pairs, lists of words, and dicts as JSON lines give them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bertjax.errors import UserError
@@ -30,8 +30,12 @@ def read_texts(inputs: Sequence[Any], where: Sequence[str] | None = None) -> lis
     return read_inputs(read_text, inputs, where)
 
 
-def asked(example: Any) -> dict[str, Any]:
-    """An example as a dict, to stand before what is predicted."""
+def answers(examples: Sequence[Any], predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked, of each example, and what is predicted for it."""
+    return [_asked(example) | found for example, found in zip(examples, predictions, strict=True)]
+
+
+def _asked(example: Any) -> dict[str, Any]:
     shown = {name: getattr(example, field, None) for field, name in _SHOWN.items()}
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in shown.items() if value is not None

@@ -66,6 +66,5 @@ def make(source: Pretrained, mode: str = "", options: Options | None = None) -> 
         tuned = f"fine-tuned for {source.task.kind}" if source.task else "not fine-tuned"
         able = ", ".join(dict.fromkeys((own, "embed", "search")))
         raise UserError(f"{source.path} is {tuned}: it can {able}, but not {mode}; give another model")
-    if mode in ("embed", "search"):
-        return {"embed": Embedder, "search": Searcher}[mode](source, options)
-    return FillMask(source, options) if source.task is None else TaskPredictor(source, options)
+    predictors = {"embed": Embedder, "search": Searcher, "fill-mask": FillMask}
+    return predictors.get(mode, TaskPredictor)(source, options)

@@ -9,7 +9,7 @@ import numpy as np
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
-from bertjax.inference.inputs import asked, read_texts
+from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options
 from bertjax.tasks.user_io import rounded
 
@@ -31,11 +31,10 @@ class Searcher:
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each query `found`: the nearest texts, each with its place from 0 and its cosine, the nearest first."""
-        examples, queries = read_texts(inputs, where), self._embed.array(inputs, where)
-        answers = []
-        for example, query in zip(examples, queries, strict=True):
-            scores = self._vectors @ query
-            best = np.argsort(-scores, kind="stable")[: self._top]
-            found = [{"text": self._texts[i], "place": int(i), "score": rounded(scores[i])} for i in best]
-            answers.append(asked(example) | {"found": found})
-        return answers
+        queries = self._embed.array(inputs, where)
+        return answers(read_texts(inputs, where), ({"found": self._nearest(query)} for query in queries))
+
+    def _nearest(self, query: np.ndarray) -> list[dict[str, Any]]:
+        scores = self._vectors @ query
+        best = np.argsort(-scores, kind="stable")[: self._top]
+        return [{"text": self._texts[i], "place": int(i), "score": rounded(scores[i])} for i in best]

@@ -20,6 +20,7 @@ from bertjax.model.computation import Computation
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import compiler_options, make_mesh, put_batch
 from bertjax.tasks.encoding import EncodedExample, padded_inputs
+from bertjax.tasks.metadata import TokenLimits
 
 DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("float", "int8")
@@ -54,6 +55,19 @@ class Options:
                 raise UserError(f"{name} is {value!r}; it must be an integer, 1 or larger")
         if isinstance(self.texts, str):
             raise UserError("texts is a single text; give a list of texts to search in")
+
+
+def model_limits(model: Pretrained) -> TokenLimits:
+    """How much of a text a model reads: as it was fine-tuned, else all that it can."""
+    longest = model.config.model.max_position_embeddings
+    if model.sentence and model.sentence.length:
+        longest = min(longest, model.sentence.length)
+    if model.task and model.task.limits:
+        return dataclasses.replace(model.task.limits, length=min(model.task.limits.length, longest))
+    part = longest // 4
+    return TokenLimits(
+        longest, stride=min(TokenLimits.stride, part), question_length=min(TokenLimits.question_length, part)
+    )
 
 
 def computation(source: Pretrained, options: Options) -> Computation:
@@ -97,10 +111,8 @@ class Runner:
 
     def __call__(self, params: Any, rows: Sequence[EncodedExample]) -> list[Any]:
         """What the function gives for each row, in order: trees of NumPy arrays, without the axis of rows."""
-        results: list[Any] = [None] * len(rows)
-        for number, result in self.stream(params, rows):
-            results[number] = result
-        return results
+        found = dict(self.stream(params, rows))
+        return [found[number] for number in range(len(rows))]
 
     def stream(self, params: Any, rows: Sequence[EncodedExample]) -> Iterator[tuple[int, Any]]:
         """(number of a row, what the function gives for it), every row once, those of about one length together.

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.inference.inputs import asked, read_inputs
-from bertjax.inference.model_limits import model_limits
-from bertjax.inference.runner import Options, bind, computation
+from bertjax.inference.inputs import answers, read_inputs
+from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.tasks.encoding import ExampleEncoder
 from bertjax.tasks.kinds.catalog import kind_named
 
@@ -33,7 +32,4 @@ class TaskPredictor:
         examples = read_inputs(self._kind.read_input, inputs, where)
         rows = self._kind.encode_all(examples, self._encoder)
         found = self._kind.predictions(examples, rows, self._run(rows), self._encoder.limits)
-        return [
-            asked(example) | self._kind.record(prediction, self._task, self._top)
-            for example, prediction in zip(examples, found, strict=True)
-        ]
+        return answers(examples, (self._kind.record(prediction, self._task, self._top) for prediction in found))

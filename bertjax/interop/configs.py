@@ -9,8 +9,7 @@ from typing import Any
 from bertjax.config.model import ACTIVATIONS, ModelConfig
 from bertjax.config.validation import validate
 from bertjax.errors import UserError
-from bertjax.interop.families import FAMILIES
-from bertjax.interop.parameter_map import class_name, position_offset
+from bertjax.interop.families import FAMILIES, Family
 from bertjax.tasks.kinds.catalog import KINDS, kind_named
 from bertjax.tasks.metadata import TaskMetadata
 
@@ -34,6 +33,7 @@ _OPTIONAL = (
     "layer_norm_eps",
     "initializer_range",
 )
+_NEEDED = ("type_vocab_size", "embedding_size", "num_hidden_groups")  # that must not be 0, unless they are fixed
 # What any of these models may have in theirs that ours have not.
 _OTHER_MATHEMATICS = {
     "position_embedding_type": "absolute",
@@ -80,9 +80,8 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
       UserError: models of the family in `transformers` cannot be like this one.
     """
     family = FAMILIES[config.model_type]
-    with_pairs, alone = family.pretraining
     others = [f"model.{name}={only!r}" for name, only in family.fixed.items() if getattr(config, name) != only]
-    others += [f"model.{name}>0" for name in family.needed if not (getattr(config, name) or name in family.fixed)]
+    others += [f"model.{name}>0" for name in _NEEDED if not (getattr(config, name) or name in family.fixed)]
     if others:
         raise UserError(
             f"the {family.classes} of transformers has {', '.join(others)}, which this model has not; choose the "
@@ -93,11 +92,11 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
             f"the {family.classes} of transformers has no head for {pairs}; pre-train with {pairs}=False, or keep the "
             "model in bertjax"
         )
-    theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL if key not in family.fixed}
-    values = {theirs[key]: getattr(config, key) for key in theirs}
-    values["max_position_embeddings"] += position_offset(config, pad_id)
+    values = {theirs: getattr(config, ours) for ours, theirs in _keys(family).items()}
+    values["max_position_embeddings"] += family.position_offset(pad_id)
+    kind = kind_named(task.kind) if task else None
     return {
-        "architectures": [class_name(config, kind_named(task.kind)) if task else with_pairs if pairs else alone],
+        "architectures": [family.class_name(kind, bool(pairs))],
         "model_type": config.model_type,
         **values,
         **family.constants,
@@ -109,6 +108,11 @@ def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: 
     }
 
 
+def _keys(family: Family) -> dict[str, str]:
+    """Ours → theirs, of the fields that a config of the family says."""
+    return {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL if key not in family.fixed}
+
+
 def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
     family = FAMILIES[values["model_type"]]
     values = family.defaults | values
@@ -117,16 +121,13 @@ def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
             raise UserError(f"{path} has {key}={values[key]!r}; bertjax's {family.classes} has only {only!r}")
     if not values.get("tie_word_embeddings", True):
         raise UserError(f"{path} has tie_word_embeddings=false; bertjax ties the decoder to the embeddings")
-    missing = [key for key in _REQUIRED if family.keys.get(key, key) not in values]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(family.keys.get(key, key) for key in missing)}; get the folder again")
-    theirs = {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL}
-    ours = {key: values[name] for key, name in theirs.items() if name in values and key not in family.fixed}
-    config = _checked_config(ours, path)
+    keys = _keys(family)
+    if missing := [keys[key] for key in _REQUIRED if keys[key] not in values]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; get the folder again")
+    config = _checked_config({ours: values[theirs] for ours, theirs in keys.items() if theirs in values}, path)
     settled = family.read(values, path) | dict(family.fixed)
-    config = dataclasses.replace(config, model_type=values["model_type"], **settled)
-    places = config.max_position_embeddings - position_offset(config, pad_id)
-    config = dataclasses.replace(config, max_position_embeddings=places)
+    places = config.max_position_embeddings - family.position_offset(pad_id)
+    config = dataclasses.replace(config, model_type=values["model_type"], max_position_embeddings=places, **settled)
     try:
         validate(config, "model.")
     except UserError as error:
@@ -159,11 +160,7 @@ def _task(values: Mapping[str, Any], path: Path) -> TaskMetadata | None:
     if not isinstance(architectures, list):
         raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
     family = FAMILIES[values["model_type"]]
-    kinds = [
-        kind
-        for kind in KINDS.values()
-        if not kind.bi_encoder and family.classes + kind.transformers_class == architectures[0]
-    ]
+    kinds = [kind for kind in KINDS.values() if not kind.bi_encoder and family.class_name(kind) == architectures[0]]
     if not kinds:
         return None
     labels = _labels(values, path) if any(kind.has_classes for kind in kinds) else []

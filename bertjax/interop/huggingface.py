@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ import numpy as np
 
 from bertjax.checkpoints import store
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.data import PAIR_TASKS
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
-from bertjax.interop.parameter_map import Name, fine_tuned_names, position_offset, pretraining_names
+from bertjax.interop.parameter_map import Name, fine_tuned_names, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
@@ -60,16 +59,14 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
     abstract = jax.eval_shape(new_params)
     _check_shapes(abstract, there, tensors, where)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-    for name in there:
-        ours = _take(params, name)
-        ours[...] = tensors[name.theirs][name.begin : name.begin + len(ours)]
+    for ours, theirs in _views(there, params, tensors):
+        ours[...] = theirs
     if fresh:
         heads = jax.jit(lambda: {head: new_params()[head] for head in fresh})()
         params |= jax.tree.map(np.array, heads)
         missing = [name.theirs for name in names if name.path[0] in fresh]
         _LOG.info(f"{folder} lacks {_list(missing)}: initialised afresh, train before use")
-    unused = sorted(tensors.keys() - {name.theirs for name in names})
-    if unused:
+    if unused := sorted(tensors.keys() - {name.theirs for name in names}):
         _LOG.info(f"{folder}: left out {_list(unused)}, which the model has no place for")
     return config, params, task
 
@@ -120,31 +117,31 @@ def export_model(model: Pretrained, output: str | Path) -> None:
 
 
 def _names(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> list[Name]:
-    offset = position_offset(config, pad_id)
     if task:
-        return fine_tuned_names(config, kind_named(task.kind), offset)
-    return pretraining_names(config, bool(pairs), offset)
+        return fine_tuned_names(config, kind_named(task.kind), pad_id)
+    return pretraining_names(config, bool(pairs), pad_id)
 
 
 def _write_weights(names: list[Name], params: Mapping[str, Any], path: Path) -> None:
     from safetensors.numpy import save
 
-    tensors = {}
-    for theirs, parts in _grouped(names).items():
-        arrays = [_take(params, name) for name in parts]
-        rows = max(name.begin + len(array) for name, array in zip(parts, arrays, strict=True))
-        tensors[theirs] = np.zeros((rows, *arrays[0].shape[1:]), arrays[0].dtype)
-        for name, array in zip(parts, arrays, strict=True):
-            tensors[theirs][name.begin : name.begin + len(array)] = array
+    tensors = {theirs: np.zeros(shape, np.float32) for theirs, shape in _shapes(names, params).items()}
+    for ours, theirs in _views(names, params, tensors):
+        theirs[...] = ours
     path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
-def _grouped(names: list[Name]) -> dict[str, list[Name]]:
-    """By the tensor of theirs in which they lie."""
-    groups: dict[str, list[Name]] = {}
+def _shapes(names: list[Name], params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of their tensors that hold ours; of our parameters only the shapes are read."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for name in names:
-        groups.setdefault(name.theirs, []).append(name)
-    return groups
+        shape = _leaf(params, name).shape
+        shape = shape if name.repeat is None else shape[1:]
+        rows, *rest = shape[::-1] if name.transposed else shape
+        end = name.begin + (rows if name.rows is None else name.rows)
+        before = shapes.get(name.theirs, (0,))[0]
+        shapes[name.theirs] = (max(before, end), *rest)
+    return shapes
 
 
 def _modern(name: str, family: Family) -> str:
@@ -158,7 +155,7 @@ def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[
     """Drops the copies that tying makes, once it is sure that they are copies."""
     copies = {
         f"{family.decoder}.weight": f"{family.base}{family.words}.weight",
-        f"{family.decoder}.bias": family.masked_lm["bias"],
+        f"{family.decoder}.bias": family.masked_lm[2],
     }
     tensors = dict(tensors)
     for copy, original in copies.items():
@@ -172,31 +169,18 @@ def _tied(tensors: dict[str, np.ndarray], family: Family, folder: Path) -> dict[
 
 def _missing_heads(names: list[Name], tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Those heads of pre-training of which no tensor is there."""
-    heads = ("masked_lm_head", *(f"{name}_head" for name in PAIR_TASKS))
-    present = {name.path[0] for name in names}
+    heads = dict.fromkeys(name.path[0] for name in names if name.path[0].endswith("_head"))
     found = {name.path[0] for name in names if name.theirs in tensors}
-    return [head for head in heads if head in present - found]
+    return [head for head in heads if head not in found]
 
 
 def _check_shapes(abstract: Any, names: list[Name], tensors: Mapping[str, np.ndarray], where: Path) -> None:
     """That all `names` are there as the config says; before memory is taken for what a config claims."""
-    lacking = [name.theirs for name in names if name.theirs not in tensors]
-    if lacking:
+    if lacking := [name.theirs for name in names if name.theirs not in tensors]:
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
-    for theirs, parts in _grouped(names).items():
-        shapes = [_shape(abstract, name) for name in parts]
-        rows = max(name.begin + shape[0] for name, shape in zip(parts, shapes, strict=True))
-        expected = (rows, *shapes[0][1:])
+    for theirs, expected in _shapes(names, abstract).items():
         if tensors[theirs].shape != expected:
             raise UserError(f"{where}: {theirs} has shape {tensors[theirs].shape}, but the config says {expected}")
-
-
-def _shape(abstract: Any, name: Name) -> tuple[int, ...]:
-    """Of the part of their tensor that is ours."""
-    shape = functools.reduce(lambda tree, key: tree[key], name.path, abstract).shape
-    shape = shape if name.repeat is None else shape[1:]
-    shape = shape[::-1] if name.transposed else shape
-    return shape if name.rows is None else (name.rows, *shape[1:])
 
 
 def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> dict[str, Any]:
@@ -207,14 +191,20 @@ def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> d
     return model.init(jax.random.key(0), batch)["params"]
 
 
-def _take(params: Mapping[str, Any], name: Name) -> np.ndarray:
-    """A view of the tensor in our tree, in their orientation."""
-    for part in name.path:
-        params = params[part]
-    array = np.asarray(params)
-    array = array if name.repeat is None else array[name.repeat]
-    array = array if name.rows is None else array[: name.rows]
-    return array.T if name.transposed else array
+def _views(
+    names: list[Name], params: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each name the views of our tree, in their orientation, and of their tensors."""
+    for name in names:
+        array = np.asarray(_leaf(params, name))
+        array = array if name.repeat is None else array[name.repeat]
+        array = array if name.rows is None else array[: name.rows]
+        ours = array.T if name.transposed else array
+        yield ours, tensors[name.theirs][name.begin : name.begin + len(ours)]
+
+
+def _leaf(params: Mapping[str, Any], name: Name) -> Any:
+    return functools.reduce(lambda tree, key: tree[key], name.path, params)
 
 
 def _list(names: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import tempfile
 from pathlib import Path
 
 from bertjax.checkpoints import pretrained, store
@@ -53,9 +52,6 @@ def _imported(folder: Path) -> Pretrained:
     model, params, task = huggingface.import_model(folder)
     tokenizer = load_tokenizer(folder)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder)
-    with tempfile.TemporaryDirectory() as written:
-        tokenizer.save(written)
-        files = store.tokenizer_files(Path(written))
     pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
     longest = model.max_position_embeddings
     phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
@@ -64,7 +60,7 @@ def _imported(folder: Path) -> Pretrained:
         config=dataclasses.replace(Config(), model=model, phases=phases, **pairs),
         params=params,
         tokenizer=tokenizer,
-        tokenizer_files=files,
+        tokenizer_files=pretrained.tokenizer_files(tokenizer),
         step=0,
         task=task,
         sentence=sentence_transformers.read(folder),

@@ -1,6 +1,6 @@
 """What ModernBERT's `config.json` says in ways of its own: windows, rotary positions, and what its heads read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from bertjax.errors import UserError
 
 # What transformers takes where a config says nothing.
 _EVERY, _WINDOW, _GLOBAL_THETA, _LOCAL_THETA = 3, 128, 160_000.0, 10_000.0
-_TYPES = {False: "full_attention", True: "sliding_attention"}
 _POOLING = ("ModernBertForSequenceClassification", "ModernBertForMultipleChoice")
 
 
@@ -65,10 +64,10 @@ def written(config: ModelConfig) -> dict[str, Any]:
 
 
 def _check_heads(values: Mapping[str, Any], path: Path) -> None:
-    act = values.get("hidden_activation", "gelu")
-    if values.get("classifier_activation", "gelu") != act:
+    act, head_act = (values.get(f"{part}_activation", "gelu") for part in ("hidden", "classifier"))
+    if head_act != act:
         raise UserError(
-            f"{path} has classifier_activation={values.get('classifier_activation', 'gelu')!r}; bertjax's heads have "
+            f"{path} has classifier_activation={head_act!r}; bertjax's heads have "
             f"the activation of the layers, hidden_activation={act!r}"
         )
     architectures = values.get("architectures") or [None]
@@ -81,7 +80,7 @@ def _check_heads(values: Mapping[str, Any], path: Path) -> None:
 
 
 def _layer_types(layers: int, every: int) -> list[str]:
-    return [_TYPES[number % every != 0] for number in range(layers)]
+    return ["sliding_attention" if number % every else "full_attention" for number in range(layers)]
 
 
 def _every(values: Mapping[str, Any], path: Path) -> int:
@@ -92,15 +91,11 @@ def _every(values: Mapping[str, Any], path: Path) -> int:
     if types is None:
         return every
     # A model may be too shallow to tell: then what the old key says, or would say by default.
-    fitting = (n for n in (every, *range(1, len(types) + 1)) if _fits(types, n))
+    fitting = (n for n in (every, *range(1, len(types) + 1)) if types == _layer_types(len(types), n))
     found = next(fitting, None)
     if found is None or len(types) != values.get("num_hidden_layers"):
         raise UserError(f"{path} has layer_types={types!r}; bertjax has full_attention in layers 0, n, 2n, … alone")
     return found
-
-
-def _fits(types: Any, every: int) -> bool:
-    return isinstance(types, Sequence) and list(types) == _layer_types(len(types), every)
 
 
 def _theta(values: Mapping[str, Any], kind: str, old: str, default: float, path: Path) -> float:

@@ -27,11 +27,9 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
       UserError: there are none, or they are damaged, or no weights.
     """
     for name, reader in ((SAFETENSORS, _safetensors), (_PICKLED, _pickled)):
-        files = _files(folder, name)
-        if files:
+        if files := _files(folder, name):
             return {key: value for file in files for key, value in reader(folder / file)}, folder / name
-    prefix = google.find_checkpoint(folder)
-    if prefix:
+    if prefix := google.find_checkpoint(folder):
         return google.read(prefix), prefix
     raise UserError(f"there is no {folder / SAFETENSORS}, {_PICKLED} or TensorFlow checkpoint; get the folder again")
 

@@ -47,11 +47,10 @@ def keep_mask(keys: jax.Array, site: jax.Array | int, shape: tuple[int, ...], th
     if words.shape[-1] != 2:
         raise TypeError(f"dropout keys must be threefry2x32 keys, not {jax.random.key_impl(keys)}")
     batch = keys.shape[0]
-    rank = len(shape)
     # Four quarters of the last axis share the blocks; the other axes stay whole, so that they can be sharded.
     quarter = -(-shape[-1] // 4)
     blocks = (batch, *shape[:-1], quarter)
-    key0, key1 = (words[:, i].reshape((batch,) + (1,) * rank) for i in range(2))
+    key0, key1 = (words[:, i].reshape(batch, *[1] * len(shape)) for i in range(2))
     a, b = threefry_2x32((key0, key1), (element_index(blocks[1:]), jnp.uint32(site)))
     # Joined as words and only then split: XLA computes the blocks anew for each part of a concatenation.
     halves = jax.lax.bitcast_convert_type(jnp.concatenate([a, b], axis=-1), jnp.uint16)
@@ -61,26 +60,14 @@ def keep_mask(keys: jax.Array, site: jax.Array | int, shape: tuple[int, ...], th
     return jax.lax.platform_dependent(keep, tpu=jax.lax.optimization_barrier, default=lambda mask: mask)
 
 
-def dropout(x: jax.Array, rate: float, keys: jax.Array | None, site: jax.Array | int) -> jax.Array:
-    """`x` [batch, …] with a share `rate` of its elements zeroed and the others scaled up; `x` where keys is None.
-
-    The rate is rounded to a multiple of 2^-16, and the scale is one over the share that is really kept, so that the
-    expectation is exactly `x`.
-    """
-    if not 0 <= rate < 1:
-        raise ValueError(f"a dropout rate lies in [0, 1), not {rate}")
-    threshold = round(rate * 2**_BITS)
-    if keys is None or threshold == 0:
-        return x
-    keep = (2**_BITS - threshold) / 2**_BITS
-    mask = keep_mask(keys, site, x.shape[1:], threshold)
-    # A product, not a choice: the latter, computed again for a backward pass, crashes libtpu 0.0.42 at some sizes.
-    return x * (mask.astype(x.dtype) * jnp.asarray(1 / keep, x.dtype))
-
-
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """The dropout of one site: `dropout` with its rate, the rows' keys and the number of the site."""
+    """The dropout of one site, with the rows' keys.
+
+    It zeroes a share `rate` of the elements and scales the others up; without keys it does nothing. The rate is rounded
+    to a multiple of 2^-16, and the scale is one over the share that is really kept, so that the expectation is exactly
+    the input.
+    """
 
     rate: float = 0.0
     keys: jax.Array | None = None
@@ -88,4 +75,12 @@ class Dropout:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x` [batch, …] → like it."""
-        return dropout(x, self.rate, self.keys, self.site)
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"a dropout rate lies in [0, 1), not {self.rate}")
+        threshold = round(self.rate * 2**_BITS)
+        if self.keys is None or threshold == 0:
+            return x
+        keep = (2**_BITS - threshold) / 2**_BITS
+        mask = keep_mask(self.keys, self.site, x.shape[1:], threshold)
+        # A product, not a choice: the latter, computed again for a backward pass, crashes libtpu 0.0.42 at some sizes.
+        return x * (mask.astype(x.dtype) * jnp.asarray(1 / keep, x.dtype))

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 from bertjax.config.model import ModelConfig
 from bertjax.model.attention import SelfAttention, SharedInputs
 from bertjax.model.computation import Computation
-from bertjax.model.dropout import dropout
+from bertjax.model.dropout import Dropout
 from bertjax.model.layer_stacks import LayerStack, layer_stacks, rematerialized, run_repeats
-from bertjax.model.layers import Dense, layer_norm, normal_init, output_init, word_init
+from bertjax.model.layers import Dense, LayerNorm, normal_init, output_init, word_init
 from bertjax.model.lookup import lookup
 from bertjax.model.ops import activation, matmul_precision
-from bertjax.model.partitioning import all_gather_layer_params
+from bertjax.model.partitioning import all_gather_params
 from bertjax.parallel.sharding import constrain
 
 # Where a layer drops. The embeddings are "layer" 0, so that layer i owns the sites from SITES * (i + 1) on.
@@ -54,7 +54,7 @@ class Embeddings(nn.Module):
             self.position_embeddings = table(config.max_position_embeddings, normal_init(config))
         if config.type_vocab_size:
             self.token_type_embeddings = table(config.type_vocab_size, normal_init(config))
-        self.layer_norm = layer_norm(config, self.dtype, "layer_norm")
+        self.layer_norm = LayerNorm(config, self.dtype, name="layer_norm")
         if config.embedding_size:
             self.projection = Dense(config.hidden_size, config, self.dtype, name="projection")
 
@@ -75,7 +75,7 @@ class Embeddings(nn.Module):
         if self.config.type_vocab_size:
             x += self._token_types(token_type_ids)
         x = constrain(self.layer_norm(x), "batch", "length", None)
-        x = dropout(x, self.config.hidden_dropout_prob, shared.dropout_keys, _EMBEDDINGS)
+        x = Dropout(self.config.hidden_dropout_prob, shared.dropout_keys, _EMBEDDINGS)(x)
         return self.projection(x) if self.config.embedding_size else x
 
     def _token_types(self, token_type_ids: jax.Array) -> jax.Array:
@@ -115,23 +115,23 @@ class Layer(nn.Module):
             x = constrain(x, "batch", length, None)
         query_input = x
         if config.pre_norm and not self.first:
-            norm = layer_norm(config, dtype, "attention_layer_norm")
+            norm = LayerNorm(config, dtype, name="attention_layer_norm")
             kv_input = norm(kv_input)
             query_input = kv_input if query_indices is None else norm(x)
         attention = SelfAttention(config, self.computation, self.local, name="attention")
         attended = attention(query_input, kv_input, shared, site + _ATTENTION, query_indices)
         rate = config.attention_output_dropout_prob
         rate = config.hidden_dropout_prob if rate < 0 else rate
-        x = x + dropout(attended, rate, keys, site + _ATTENTION_OUTPUT)
+        x = x + Dropout(rate, keys, site + _ATTENTION_OUTPUT)(attended)
         if config.pre_norm:
             x = constrain(x, "batch", length, None)
-            inner = layer_norm(config, dtype, "mlp_layer_norm")(x)
+            inner = LayerNorm(config, dtype, name="mlp_layer_norm")(x)
         else:
-            x = constrain(layer_norm(config, dtype, "attention_layer_norm")(x), "batch", length, None)
+            x = constrain(LayerNorm(config, dtype, name="attention_layer_norm")(x), "batch", length, None)
             inner = x
         out = self._mlp(inner, length)
-        x = x + dropout(out, config.hidden_dropout_prob, keys, site + _MLP_OUTPUT)
-        x = x if config.pre_norm else layer_norm(config, dtype, "output_layer_norm")(x)
+        x = x + Dropout(config.hidden_dropout_prob, keys, site + _MLP_OUTPUT)(out)
+        x = x if config.pre_norm else LayerNorm(config, dtype, name="output_layer_norm")(x)
         return constrain(x, "batch", length, None)
 
     def _mlp(self, x: jax.Array, length: str | None) -> jax.Array:
@@ -203,7 +203,7 @@ class Encoder(nn.Module):
         for i, stack in enumerate(stacks):
             name = f"segment_{i}"
             pattern = Pattern(config, how, stack, first=i == 0, parent=None)
-            params = self._stacked_params(name, _stacked_init(pattern), x, shared)
+            params = self._stacked_params(name, pattern, x, shared)
             index = first + stack.layers * jnp.arange(stack.repeats, dtype=jnp.uint32)
             # A pattern outside the scan is compiled once more, which for several layers is not worth a part of one.
             # `unroll` must not decide: dropout draws another mask where only `query_indices` are computed.
@@ -219,16 +219,23 @@ class Encoder(nn.Module):
         if query_indices is not None and chosen is None:
             x = constrain(jnp.take_along_axis(x, query_indices[..., None], axis=1), "batch", None, None)
         if config.pre_norm:
-            x = layer_norm(config, how.dtype, "final_layer_norm")(x)
+            x = LayerNorm(config, how.dtype, name="final_layer_norm")(x)
         if collect is None:
             return x
         layers = jnp.concatenate([jnp.concatenate(part) for part in collected])
         return layers.at[-1].set(collect(x)) if config.pre_norm else layers
 
-    def _stacked_params(self, name: str, init: Callable, x: jax.Array, shared: SharedInputs) -> Any:
-        """A stack's parameters; where there are some as they are: `param` would refuse what is quantised."""
-        there = self.has_variable("params", name)
-        return self.get_variable("params", name) if there else self.param(name, init, x, shared.mask)
+    def _stacked_params(self, name: str, pattern: Pattern, x: jax.Array, shared: SharedInputs) -> Any:
+        """A stack's parameters; where there are none, new ones, each repeat's with a key of its own."""
+        if self.has_variable("params", name):  # `param` would refuse what is quantised
+            return self.get_variable("params", name)
+
+        def init(key: jax.Array) -> Any:
+            keys = jax.random.split(key, pattern.stack.stacked)
+            inputs = SharedInputs(shared.mask)
+            return jax.vmap(lambda key: pattern.init(key, x, inputs, jnp.uint32(0))["params"])(keys)
+
+        return self.param(name, init)
 
     def _body(
         self, name: str, pattern: Pattern, common: Any, shared: SharedInputs, collect: Collect | None
@@ -241,19 +248,8 @@ class Encoder(nn.Module):
         def body(
             x: jax.Array, repeat: tuple[Any, jax.Array], query_indices: jax.Array | None = None
         ) -> tuple[jax.Array, jax.Array | None]:
-            params, index = repeat
-            params = common if params is None else params
-            params = all_gather_layer_params(params, self.computation.dtype, f"encoder/{name}/")
+            own, index = repeat
+            params = all_gather_params(common if own is None else own, self.computation.dtype, f"encoder/{name}/")
             return pattern.apply({"params": params}, x, shared, index, query_indices, collect)
 
         return body
-
-
-def _stacked_init(pattern: Pattern) -> Callable:
-    """The initialiser of a stack's parameters, each repeat with a key of its own."""
-
-    def init(key: jax.Array, x: jax.Array, mask: jax.Array) -> Any:
-        keys = jax.random.split(key, pattern.stack.stacked)
-        return jax.vmap(lambda key: pattern.init(key, x, SharedInputs(mask), jnp.uint32(0))["params"])(keys)
-
-    return init

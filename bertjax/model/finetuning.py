@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from bertjax.config.model import ModelConfig
 from bertjax.model.attention import SharedInputs
 from bertjax.model.computation import Computation
-from bertjax.model.dropout import dropout
+from bertjax.model.dropout import Dropout
 from bertjax.model.encoder import SITES, Embeddings, Encoder
 from bertjax.model.layers import Dense, PredictionHead, head_init
 from bertjax.model.ops import activation
@@ -99,10 +99,8 @@ class FinetuningModel(nn.Module):
         return hidden if cls is None or packed else hidden[:, 0]
 
     def _head(self, features: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        def drop(x: jax.Array) -> jax.Array:
-            site = SITES * (self.config.num_hidden_layers + 1)
-            return dropout(x, self.config.hidden_dropout_prob, dropout_keys, site)
-
+        site = SITES * (self.config.num_hidden_layers + 1)
+        drop = Dropout(self.config.hidden_dropout_prob, dropout_keys, site)
         if self.features == "weighted_sum":
             hidden = self.layer_mixture(features)
         else:

@@ -59,8 +59,7 @@ def choose(attention_impl: str, request: Request) -> str:
         fused = {"tpu": "splash", "cuda": "cudnn"}.get(request.platform, "xla")
         worth = fused != "splash" or request.length >= _SPLASH_FROM
         return fused if worth and _obstacle(fused, request) is None else "xla"
-    obstacle = _obstacle(attention_impl, request)
-    if obstacle:
+    if obstacle := _obstacle(attention_impl, request):
         raise UserError(
             f"config.layout.attention_impl is {attention_impl!r}, which {obstacle}; 'auto' and 'xla' always work"
         )
@@ -71,33 +70,27 @@ def _obstacle(attention_impl: str, request: Request) -> str | None:
     """Why an implementation cannot be used."""
     if attention_impl == "xla":
         return None
-    if request.dropout:
-        return "has no dropout, but config.model.attention_probs_dropout_prob is not 0"
-    if request.split:
-        return "computes whole sequences, but config.mesh.sequence is not 1"
-    return _cudnn_obstacle(request) if attention_impl == "cudnn" else _splash_obstacle(request)
-
-
-def _cudnn_obstacle(request: Request) -> str | None:
-    if request.window:
-        return "has no window to both sides, but config.model.local_attention is not 0"
-    if request.platform != "cuda":
-        return "needs an NVIDIA GPU of compute capability 8.0 or higher"
-    if request.dtype not in (jnp.bfloat16, jnp.float16):
-        return f"computes in bfloat16, but config.dtype is {jnp.dtype(request.dtype).name}"
-    if request.head_size % 8 or request.head_size > 128:
-        return f"needs heads whose size is a multiple of 8 up to 128, but it is {request.head_size}"
-    return None
-
-
-def _splash_obstacle(request: Request) -> str | None:
-    if request.platform not in ("tpu", "cpu"):  # on a CPU it is interpreted, for comparisons
-        return "needs a TPU"
-    if request.platform == "tpu" and request.dtype != jnp.bfloat16:
-        return f"computes in bfloat16, but config.dtype is {jnp.dtype(request.dtype).name}"
-    if request.length % _LANES:
-        return f"needs lengths that are multiples of {_LANES}, but one is {request.length}"
-    return None
+    computes = f"computes in bfloat16, but config.dtype is {jnp.dtype(request.dtype).name}"
+    cudnn = [
+        (request.window, "has no window to both sides, but config.model.local_attention is not 0"),
+        (request.platform != "cuda", "needs an NVIDIA GPU of compute capability 8.0 or higher"),
+        (request.dtype not in (jnp.bfloat16, jnp.float16), computes),
+        (
+            request.head_size % 8 or request.head_size > 128,
+            f"needs heads whose size is a multiple of 8 up to 128, but it is {request.head_size}",
+        ),
+    ]
+    splash = [
+        (request.platform not in ("tpu", "cpu"), "needs a TPU"),  # on a CPU it is interpreted, for comparisons
+        (request.platform == "tpu" and request.dtype != jnp.bfloat16, computes),
+        (request.length % _LANES, f"needs lengths that are multiples of {_LANES}, but one is {request.length}"),
+    ]
+    obstacles = [
+        (request.dropout, "has no dropout, but config.model.attention_probs_dropout_prob is not 0"),
+        (request.split, "computes whole sequences, but config.mesh.sequence is not 1"),
+        *{"cudnn": cudnn, "splash": splash}[attention_impl],
+    ]
+    return next((why for there, why in obstacles if there), None)
 
 
 def platform(device: Any = None) -> str:

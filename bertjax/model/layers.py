@@ -85,31 +85,25 @@ class LayerNorm(nn.Module):
     The variance is that of the centred values, as the small eps of BERT asks for.
     """
 
-    epsilon: float
+    config: ModelConfig
     dtype: jnp.dtype
-    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[…, features] → […, features]."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:]) if self.use_bias else None
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:]) if self.config.use_bias else None
         x = x.astype(jnp.float32)
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
+        deviation = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.config.layer_norm_eps)
         scaled = centred * deviation * scale
         return (scaled if bias is None else scaled + bias).astype(self.dtype)
-
-
-def layer_norm(config: ModelConfig, dtype: jnp.dtype, name: str) -> LayerNorm:
-    """The config's LayerNorm."""
-    return LayerNorm(config.layer_norm_eps, dtype, config.use_bias, name=name)
 
 
 def head_transform(x: jax.Array, features: int, config: ModelConfig, dtype: jnp.dtype) -> jax.Array:
     """Dense, activation and LayerNorm, with which heads begin, in the module that calls it: […, in] → […, features]."""
     x = Dense(features, config, dtype, output_init, name="dense")(x)
-    return layer_norm(config, dtype, "layer_norm")(activation(config.hidden_act)(x))
+    return LayerNorm(config, dtype, name="layer_norm")(activation(config.hidden_act)(x))
 
 
 class PredictionHead(nn.Module):

@@ -86,11 +86,9 @@ def layers_above(name: str, config: ModelConfig) -> int | list[int]:
     """
     if not is_stacked(name):
         return config.num_hidden_layers + 1 if name.startswith("embeddings/") else 0
-    place = re.match(_LAYER, name)
-    number, layer = int(place[1]), int(place[2])
-    stacks = layer_stacks(config)
-    first = sum(stack.layers * stack.repeats for stack in stacks[:number]) + layer
-    stack = stacks[number]
+    number, layer = map(int, re.match(_LAYER, name).groups())
+    *below, stack = layer_stacks(config)[: number + 1]
+    first = sum(lower.layers * lower.repeats for lower in below) + layer
     # What several layers share moves at the rate of the highest.
     repeats = [stack.repeats - 1] if stack.shared else range(stack.repeats)
     return [config.num_hidden_layers - (first + repeat * stack.layers) for repeat in repeats]
@@ -106,32 +104,18 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def all_gather_params(params: Any, dtype: jnp.dtype) -> Any:
-    """Parameters for use, all but those of layers: gathered over the fsdp axis, which only stores them.
+def all_gather_params(params: Any, dtype: jnp.dtype, stack: str = "") -> Any:
+    """Parameters for use: gathered over the fsdp axis, which only stores them.
 
-    What is gathered travels in `dtype`; the gradients go back scattered.
+    Of a whole tree all but those of layers. With `stack` ("encoder/segment_0/") those of one layer, taken out of the
+    stack at that path: to be called where the layer runs, so that its parameters are whole, and wide where they are
+    quantised, only meanwhile. What is gathered travels in `dtype`; the gradients go back scattered.
     """
 
-    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return _use(leaf, parameter_rule(path_name(path)).axes, dtype)
-
-    return jax.tree_util.tree_map_with_path(one, params)
-
-
-def all_gather_layer_params(params: Any, dtype: jnp.dtype, stack: str) -> Any:
-    """The same of one layer's parameters, taken out of the stack at path `stack` ("encoder/segment_0/").
-
-    To be called where the layer runs, so that its parameters are whole, and wide where they are quantised, only
-    meanwhile.
-    """
-
-    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return _use(leaf, parameter_rule(stack + path_name(path)).axes[1:], dtype)
+    def one(path: tuple[Any, ...], leaf: Any) -> Any:
+        axes = parameter_rule(stack + path_name(path)).axes
+        axes = axes[1:] if stack else axes
+        gathered = "embed" in axes and "layers" not in axes
+        return all_gather(leaf.astype(dtype), axes) if gathered else leaf
 
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
-
-
-def _use(x: jax.Array, axes: tuple[str, ...], dtype: jnp.dtype) -> jax.Array:
-    if "layers" in axes or "embed" not in axes:
-        return x
-    return all_gather(x.astype(dtype), axes)

@@ -13,7 +13,7 @@ from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.inference.fill_mask import FillMask
 from bertjax.inference.runner import Options
-from bertjax.interop import parameter_map, verification
+from bertjax.interop import families, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.interop.loading import load_model
 from bertjax.pretraining import build
@@ -86,7 +86,7 @@ def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(family,
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
     folder = export(kind, shape)
-    model, info = getattr(transformers, parameter_map.class_name(shape, kind_named(kind))).from_pretrained(
+    model, info = getattr(transformers, families.FAMILIES[family].class_name(kind_named(kind))).from_pretrained(
         folder, output_loading_info=True
     )
     assert not any(info.values()), info
@@ -174,10 +174,10 @@ def test_verification_compares_the_scores_of_the_task(export):
     pytest.importorskip("transformers")
     folder = export("span")
     model = load_model(folder)
-    assert "logits" in verification.verify(SMALL, model.params, folder, model.tokenizer, model.task)
+    assert "logits" in verification.verify(model, folder)
     model.params["task_head"]["bias"][1] += 0.001
     with pytest.raises(UserError, match="differ from transformers"):
-        verification.verify(SMALL, model.params, folder, model.tokenizer, model.task)
+        verification.verify(model, folder)
 
 
 def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(export):

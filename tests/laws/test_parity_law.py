@@ -13,7 +13,7 @@ from bertjax.config.model import ModelConfig
 from bertjax.interop import configs, verification
 from bertjax.interop.families import FAMILIES
 from bertjax.interop.huggingface import import_model
-from bertjax.interop.parameter_map import Name, position_offset, pretraining_names
+from bertjax.interop.parameter_map import Name, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.objectives.pretraining import terms
 from bertjax.objectives.terms import total
@@ -33,10 +33,10 @@ LONG = dataclasses.replace(SMALL_FAMILIES["modernbert"], max_position_embeddings
 def reference(config: ModelConfig, pad_id: int) -> "transformers.PreTrainedModel":
     """A randomly initialised model whose biases and norms are random too, as they would be after training."""
     torch.manual_seed(0)
-    with_pairs, alone = FAMILIES[config.model_type].pretraining
-    values = configs.written(config, None, FAMILIES[config.model_type].pairs, pad_id)
+    family = FAMILIES[config.model_type]
+    values = configs.written(config, None, family.pairs, pad_id)
     made = transformers.AutoConfig.for_model(**values)
-    model = getattr(transformers, with_pairs or alone)(made).eval()
+    model = getattr(transformers, family.class_name(None, bool(family.pairs)))(made).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -103,7 +103,7 @@ def test_logits_loss_and_gradients_are_those_of_pytorch(config, shape, pad_id, t
         found = found[..., : expected[name].shape[-1]]  # without the padding of the vocabulary
         np.testing.assert_allclose(found, expected[name], rtol=0, atol=TOLERANCE)
     assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
-    names = pretraining_names(config, bool(pairs), position_offset(config, pad_id))
+    names = pretraining_names(config, bool(pairs), pad_id)
     assert_same_gradients(names, gradients, expected["gradients"])
 
 

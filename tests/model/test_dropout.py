@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.model.dropout import dropout, keep_mask, threefry_2x32
+from bertjax.model.dropout import Dropout, keep_mask, threefry_2x32
 
 THRESHOLD = 6554  # of 65536: a rate of 0.1
 
@@ -30,7 +30,7 @@ def test_the_generator_is_threefry(key, counter, expected):
 
 def test_rate_is_exact_and_the_mean_is_kept():
     x = jnp.ones((64, 128, 200))
-    y = np.asarray(dropout(x, 0.1, keys(64), 3))
+    y = np.asarray(Dropout(0.1, keys(64), 3)(x))
     dropped = np.mean(y == 0)
     rate = THRESHOLD / 65536
     assert abs(dropped - rate) < 5 * np.sqrt(rate * (1 - rate) / y.size)
@@ -65,10 +65,10 @@ def test_a_row_keeps_its_mask_in_any_batch():
 
 def test_nothing_is_dropped_without_keys_or_rate():
     x = jnp.arange(12.0).reshape(3, 4)
-    assert dropout(x, 0.1, None, 0) is x
-    assert dropout(x, 0.0, keys(3), 0) is x
+    assert Dropout(0.1, None, 0)(x) is x
+    assert Dropout(0.0, keys(3), 0)(x) is x
 
 
 def test_keys_of_another_generator_are_refused():
     with pytest.raises(TypeError, match="threefry"):
-        dropout(jnp.ones((2, 3)), 0.1, jax.random.split(jax.random.key(0, impl="rbg"), 2), 0)
+        Dropout(0.1, jax.random.split(jax.random.key(0, impl="rbg"), 2), 0)(jnp.ones((2, 3)))
