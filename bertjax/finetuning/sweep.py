@@ -21,7 +21,7 @@ from bertjax.optimizers.schedules import stretch
 from bertjax.parallel.mesh import compiler_options
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.trainer.loop import StopSignal, not_finite, training_steps
-from bertjax.trainer.progress import Progress
+from bertjax.trainer.progress import progress
 from bertjax.trainer.step import Batch, TeacherForward, TrainState, TrainStep, abstract_state, train_step_function
 from bertjax.trainer.throughput import Clock
 
@@ -87,15 +87,15 @@ class Sweep:
             for step, values in metrics:
                 if problem := not_finite(values):
                     raise UserError(f"{problem} at step {step}; lower the learning rate")
-                progress.step(step)
+                show(step)
                 if step % config.log_every == 0:
                     write(step, values)
-                    progress.report(step, f"loss {values['train/loss']:.3f}")
+                    show(step, f"loss {values['train/loss']:.3f}")
 
         epochs = (batches.epoch(run.seed, epoch) for epoch in range(1, run.epochs + 1))
         best: Result | None = None
         clock = Clock()
-        with Progress(total, 0, show_progress) as progress:
+        with progress(total, 0, show_progress) as show:
             steps = training_steps(train_step, state, itertools.chain.from_iterable(epochs), self._task_model.mesh, 0)
             for step, state, metrics in steps:
                 log(metrics.earlier())

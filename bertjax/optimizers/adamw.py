@@ -23,24 +23,17 @@ def adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTr
 
 def direction(config: OptimizerConfig) -> tuple[optax.GradientTransformation, ...]:
     """Clip by the global norm, Adam, decoupled weight decay; a chain still to be scaled."""
-    scale_by_adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
+    scale_by_adam = optax.scale_by_adam if config.bias_correction else _scale_by_uncorrected_adam
     adam = scale_by_adam(config.beta1, config.beta2, config.eps)
     return (
-        clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        _clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         stored_in_bfloat16(adam) if config.state_dtype == "bfloat16" else adam,
         optax.add_decayed_weights(config.weight_decay, decay_mask),
     )
 
 
-def scale_by_uncorrected_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
+def _scale_by_uncorrected_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
     """Adam's direction m / (√v + eps), the moments not corrected for their start at zero."""
-
-    def init(params):
-        return optax.ScaleByAdamState(
-            count=jnp.zeros([], jnp.int32),
-            mu=jax.tree.map(jnp.zeros_like, params),
-            nu=jax.tree.map(jnp.zeros_like, params),
-        )
 
     def update(gradients, state, params=None):
         del params
@@ -49,19 +42,18 @@ def scale_by_uncorrected_adam(beta1: float, beta2: float, eps: float) -> optax.G
         updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
         return updates, optax.ScaleByAdamState(count=state.count + 1, mu=mu, nu=nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
-def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     """Gradients scaled down to a global norm of `limit` where it is larger.
 
     As `optax.clip_by_global_norm`, but one multiplication by a scalar, which XLA computes where the gradients are used
     instead of writing them once more.
     """
 
-    def update(gradients, state, params=None):
-        del params
+    def clip(gradients, _):
         scale = limit / jnp.maximum(optax.global_norm(gradients), limit)
-        return jax.tree.map(lambda g: g * scale, gradients), state
+        return jax.tree.map(lambda g: g * scale, gradients)
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.stateless(clip)

@@ -27,18 +27,18 @@ def scale_by_trust_ratio() -> optax.GradientTransformation:
     A stack of layers has a ratio for each of them, so that stacking changes nothing.
     """
 
-    def update(updates: Any, state: optax.EmptyState, params: Any) -> tuple[Any, optax.EmptyState]:
-        def one(path: tuple[Any, ...], decays: bool, update: jax.Array, param: jax.Array) -> jax.Array:
-            if not decays:
-                return update
-            stacked = is_stacked(path_name(path))
-            param_norm, update_norm = _norm(param, stacked), _norm(update, stacked)
-            defined = (param_norm > 0) & (update_norm > 0)
-            return update * jnp.where(defined, param_norm / jnp.where(defined, update_norm, 1), 1)
+    def one(path: tuple[Any, ...], decays: bool, update: jax.Array, param: jax.Array) -> jax.Array:
+        if not decays:
+            return update
+        stacked = is_stacked(path_name(path))
+        param_norm, update_norm = _norm(param, stacked), _norm(update, stacked)
+        defined = (param_norm > 0) & (update_norm > 0)
+        return update * jnp.where(defined, param_norm / jnp.where(defined, update_norm, 1), 1)
 
-        return jax.tree_util.tree_map_with_path(one, decay_mask(params), updates, params), state
+    def scale(updates: Any, params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(one, decay_mask(params), updates, params)
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.stateless(scale)
 
 
 def _norm(x: jax.Array, stacked: bool) -> jax.Array:

@@ -12,8 +12,8 @@ import optax
 
 from bertjax.arrays.trees import path_name
 from bertjax.config.optimizer import OptimizerConfig
-from bertjax.model.partitioning import decay_mask, parameter_rule
-from bertjax.optimizers.adamw import clip_by_global_norm, scale_by_uncorrected_adam
+from bertjax.model.partitioning import parameter_rule
+from bertjax.optimizers.adamw import direction
 
 _MOMENTUM = 0.95
 _ITERATIONS = 5
@@ -24,14 +24,9 @@ _ADAM_RMS = 0.2  # of AdamW's updates, as measured in arXiv:2502.16982
 
 def muon(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Muon for the kernels of layers, AdamW for embeddings, heads, norms and biases; times the learning rate."""
-    adam = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
-    parts = {"muon": scale_by_muon(), "adamw": adam(config.beta1, config.beta2, config.eps)}
-    return optax.chain(
-        clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        optax.partition(parts, kinds),
-        optax.add_decayed_weights(config.weight_decay, decay_mask),
-        optax.scale_by_learning_rate(schedule),
-    )
+    clip, adam, decay = direction(config)
+    parts = optax.partition({"muon": scale_by_muon(), "adamw": adam}, kinds)
+    return optax.chain(clip, parts, decay, optax.scale_by_learning_rate(schedule))
 
 
 def kinds(params: Any) -> Any:

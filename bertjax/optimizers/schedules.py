@@ -44,33 +44,20 @@ def stretch(config: OptimizerConfig, peak: Number, warmup_steps: Number, total_s
     arXiv:2405.18392).
     """
     end = peak * config.final_fraction
-    if config.schedule == "linear":
 
-        def after(step):
-            return end + (peak - end) * jnp.clip(1 - step / total_steps, 0, 1) ** config.decay_power
-
-    elif config.schedule == "cosine":
-        length = jnp.maximum(total_steps - warmup_steps, 1)
-
-        def after(step):
-            progress = jnp.clip((step - warmup_steps) / length, 0, 1)
-            return end + (peak - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-
-    elif config.schedule == "constant":
-        after = optax.constant_schedule(peak)
-    else:
-        after = _stable_then_decay(peak, end, total_steps, config.decay_steps)
+    def height(step):
+        """After the warm-up, between 1, the peak, and 0, the end."""
+        if config.schedule == "linear":
+            return jnp.clip(1 - step / total_steps, 0, 1) ** config.decay_power
+        if config.schedule == "cosine":
+            progress = (step - warmup_steps) / jnp.maximum(total_steps - warmup_steps, 1)
+            return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+        progress = (step - (total_steps - config.decay_steps)) / config.decay_steps
+        return 1 - jnp.sqrt(jnp.clip(progress, 0, 1))
 
     def schedule(step):
         warmup = peak * step / jnp.maximum(warmup_steps, 1)
-        return jnp.asarray(jnp.where(step < warmup_steps, warmup, after(step)), jnp.float32)
-
-    return schedule
-
-
-def _stable_then_decay(peak: float, end: float, total_steps: int, decay_steps: int) -> optax.Schedule:
-    def schedule(step):
-        progress = jnp.clip((step - (total_steps - decay_steps)) / decay_steps, 0, 1)
-        return end + (peak - end) * (1 - jnp.sqrt(progress))
+        after = peak if config.schedule == "constant" else end + (peak - end) * height(step)
+        return jnp.asarray(jnp.where(step < warmup_steps, warmup, after), jnp.float32)
 
     return schedule

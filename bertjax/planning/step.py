@@ -13,7 +13,6 @@ from jax.extend.core import jaxprs_in_params
 
 from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError, first_line
-from bertjax.model.flops import training_flops
 from bertjax.parallel import sharding
 from bertjax.parallel.hardware import peak_flops
 from bertjax.parallel.mesh import make_mesh
@@ -83,7 +82,6 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
     memory = compiled.memory_analysis()
     program = hlo.parse(compiled.as_text())
     sent = collectives(program, dict(mesh.shape))
-    predictions = config.masking.predictions(phase.length, config.packing)
     program_flops, moved = matmul_flops(traced.jaxpr.jaxpr) / mesh.size, traffic(program)
     peak = peak_flops(topology.devices[:1])
     made = Plan(
@@ -100,9 +98,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
             + memory.generated_code_size_in_bytes
         ),
         limit=topology.chip.hbm_bytes if topology.chip else None,
-        model_flops=phase.batch
-        * training_flops(config.model, phase.length, predictions, bool(config.pairs))
-        / mesh.size,
+        model_flops=build.step_flops(config, phase) / mesh.size,
         program_flops=program_flops,
         moved=moved,
         collectives=sent,

@@ -11,17 +11,17 @@ import optax
 from jax.sharding import Mesh
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.checkpoints import pretrained, store
-from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
+from bertjax.checkpoints import store
+from bertjax.checkpoints.meta import CheckpointMeta
 from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
 from bertjax.corpus.format import Corpus
 from bertjax.data.batch import BatchShape
 from bertjax.errors import UserError
-from bertjax.interop.loading import load_model
 from bertjax.model import fused_attention
 from bertjax.model.computation import computation_of
+from bertjax.model.flops import training_flops
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as losses
 from bertjax.optimizers.adamw import adamw
@@ -126,25 +126,28 @@ def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStru
     return {array.name: jax.ShapeDtypeStruct(shape.shape(array), array.dtype) for array in shape.arrays()}
 
 
-def checkpoint_meta(config: Config, corpus: Corpus, tokenizer: Tokenizer, teacher: str) -> CheckpointMeta:
-    """What a checkpoint of this run says about itself, beside its step and checksums; `teacher` is a fingerprint."""
-    files = store.tokenizer_files(corpus.directory / "tokenizer")
-    return CheckpointMeta(config, StoredTokenizer(tokenizer.hash(), files), corpus.fingerprint, teacher)
+def step_flops(config: Config, phase: Phase) -> float:
+    """The model's own FLOPs of a step of a phase, over all devices."""
+    predictions = config.masking.predictions(phase.length, config.packing)
+    return phase.batch * training_flops(config.model, phase.length, predictions, bool(config.pairs))
 
 
-def restore_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, abstract: TrainState) -> TrainState | None:
+def restore_run(workdir: Path, corpus: Corpus, meta: CheckpointMeta, abstract: TrainState) -> TrainState | None:
     """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
+
+    `meta` is that of the checkpoints to come.
 
     Raises:
       UserError: the run was made with another corpus, tokenizer or teacher, or with settings of other mathematics.
     """
     directory = workdir / "checkpoints"
-    _refuse_other_run(config, workdir, corpus, teacher, store.latest_meta(directory))
+    if saved := store.latest_meta(directory):
+        _refuse_other_run(workdir, corpus, saved, meta)
     restored = store.restore_latest(directory, abstract.params, abstract.optimizer)
     if restored is None:
         return None
-    params, optimizer, meta = restored
-    step = put(np.int32(meta.step), abstract.step.sharding)
+    params, optimizer, saved = restored
+    step = put(np.int32(saved.step), abstract.step.sharding)
     return TrainState(step=step, params=params, optimizer=optimizer)
 
 
@@ -154,13 +157,7 @@ def load_initial_params(config: Config, state: TrainState, tokenizer: Tokenizer)
     Raises:
       UserError: that model is fine-tuned, has another tokenizer, or parameters of another shape.
     """
-    source = load_model(config.init_from)
-    pretrained.check_pretraining(source)
-    if source.tokenizer.hash() != tokenizer.hash():
-        raise UserError(
-            f"{config.init_from} has another tokenizer than the corpus {config.corpus}; "
-            "prepare the corpus with --tokenizer of that model"
-        )
+    source = distillation.open_source(config.init_from, config.init_from, config, tokenizer)
     mine, theirs = _shapes(state.params), _shapes(source.params)
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
@@ -177,25 +174,20 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in named_leaves(params).items()}
 
 
-def _refuse_other_run(config: Config, workdir: Path, corpus: Corpus, teacher: str, meta: CheckpointMeta | None) -> None:
-    if meta is None:
+def _refuse_other_run(workdir: Path, corpus: Corpus, saved: CheckpointMeta, now: CheckpointMeta) -> None:
+    if conflict := resume_conflict(saved.config, now.config, saved.step):
+        problem = f"with another config.{conflict}; give that value again, or a new --workdir"
+    elif saved.tokenizer.hash != now.tokenizer.hash:
+        problem = f"with another tokenizer than {corpus.directory}; use a new --workdir"
+    elif saved.teacher != now.teacher:
+        teacher = now.config.distillation.teacher or "none"
+        cure = "give that one again, or a new --workdir"
+        problem = f"with another teacher than config.distillation.teacher ({teacher}); {cure}"
+    elif saved.corpus != now.corpus:
+        problem = f"on another corpus than {corpus.directory}; give that one, or a new --workdir"
+    else:
         return
-    conflict = resume_conflict(meta.config, config, meta.step)
-    if conflict:
-        raise UserError(
-            f"{workdir} holds a run with another config.{conflict}; give that value again, or a new --workdir"
-        )
-    if meta.tokenizer.hash != corpus.tokenizer_hash:
-        raise UserError(f"{workdir} holds a run with another tokenizer than {corpus.directory}; use a new --workdir")
-    if meta.teacher != teacher:
-        raise UserError(
-            f"{workdir} holds a run with another teacher than config.distillation.teacher "
-            f"({config.distillation.teacher or 'none'}); give that one again, or a new --workdir"
-        )
-    if meta.corpus != corpus.fingerprint:
-        raise UserError(
-            f"{workdir} holds a run on another corpus than {corpus.directory}; give that one, or a new --workdir"
-        )
+    raise UserError(f"{workdir} holds a run {problem}")
 
 
 def count_parameters(config: ModelConfig, params: Any) -> int:

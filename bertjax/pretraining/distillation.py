@@ -28,6 +28,22 @@ from bertjax.trainer.step import Objective, TeacherForward, apply_model
 _READ = ("embeddings", "encoder", "masked_lm_head")  # what a teacher answers with
 
 
+def open_source(path: str, name: str, config: Config, tokenizer: Tokenizer) -> Pretrained:
+    """A pre-trained model to start or to learn from, which messages call by `name`.
+
+    Raises:
+      UserError: there is none, it is fine-tuned, or has another tokenizer than the corpus.
+    """
+    source = load_model(path)
+    pretrained.check_pretraining(source)
+    if source.tokenizer.hash() != tokenizer.hash():
+        raise UserError(
+            f"{name} has another tokenizer than the corpus {config.corpus}; "
+            "prepare the corpus with --tokenizer of that model"
+        )
+    return source
+
+
 def open_teacher(config: Config, tokenizer: Tokenizer) -> Pretrained:
     """The model of `config.distillation.teacher`.
 
@@ -35,13 +51,7 @@ def open_teacher(config: Config, tokenizer: Tokenizer) -> Pretrained:
       UserError: there is none, it is fine-tuned, has another tokenizer, or states of another width.
     """
     path = config.distillation.teacher
-    source = load_model(path)
-    pretrained.check_pretraining(source)
-    if source.tokenizer.hash() != tokenizer.hash():
-        raise UserError(
-            f"the teacher {path} has another tokenizer than the corpus {config.corpus}; "
-            "prepare the corpus with --tokenizer of that model"
-        )
+    source = open_source(path, f"the teacher {path}", config, tokenizer)
     for name in ("vocab_size", "hidden_size"):
         ours, theirs = getattr(config.model, name), getattr(source.config.model, name)
         if ours != theirs:

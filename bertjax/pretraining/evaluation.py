@@ -36,16 +36,12 @@ class HeldOut:
     vocabulary: Vocabulary
     train: Corpus
     split: Corpus  # the held-out one
+    _eval_steps: dict[ModelConfig, Any] = dataclasses.field(default_factory=dict)  # of each model that a phase trains
 
     @functools.cached_property
     def entropy(self) -> float:
         """What word counts alone reach, in nats a token."""
         return heldout.unigram_entropy(self.train, self.split)
-
-    @functools.cached_property
-    def _eval_steps(self) -> dict[ModelConfig, Any]:
-        """For each model that a phase trains; compiled when they are called."""
-        return {}
 
     def _eval_step(self, phase: Phase) -> Any:
         config = build.config_for_phase(self.config, phase)

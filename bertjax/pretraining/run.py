@@ -6,15 +6,15 @@ import functools
 import itertools
 import json
 import logging
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
+from bertjax.checkpoints import store
+from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.checkpoints.store import CheckpointWriter
 from bertjax.config.parse import to_dict
 from bertjax.config.pretraining import Config
 from bertjax.corpus import staging
@@ -22,7 +22,6 @@ from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
-from bertjax.model.flops import training_flops
 from bertjax.parallel import processes
 from bertjax.parallel.hardware import peak_flops
 from bertjax.parallel.mesh import local_rows, make_mesh
@@ -34,7 +33,7 @@ from bertjax.trainer import profiler
 from bertjax.trainer.loop import StopSignal, not_finite, training_steps
 from bertjax.trainer.metrics import MetricsWriter
 from bertjax.trainer.plots import draw
-from bertjax.trainer.progress import Progress
+from bertjax.trainer.progress import progress
 from bertjax.trainer.step import Batch, TrainState, TrainStep, abstract_state, init_state, make_train_step
 from bertjax.trainer.throughput import Clock, Speed
 
@@ -53,7 +52,7 @@ class _Run:
     mesh: Mesh
     held_out: HeldOut
     teacher: Pretrained | None
-    teacher_fingerprint: str  # "" without a teacher
+    meta: CheckpointMeta  # of its checkpoints, without step and checksums
 
 
 def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
@@ -97,8 +96,9 @@ def _open_run(config: Config, workdir: Path) -> _Run:
         build.attention_impl(config, phase, mesh)
     held_out = open_held_out(config, mesh, vocabulary, corpus)
     teacher = distillation.open_teacher(config, tokenizer) if config.distillation.teacher else None
-    fingerprint = distillation.fingerprint(teacher) if teacher else ""
-    return _Run(config, workdir, corpus, tokenizer, source, mesh, held_out, teacher, fingerprint)
+    stored = StoredTokenizer(tokenizer.hash(), store.tokenizer_files(corpus.directory / "tokenizer"))
+    meta = CheckpointMeta(config, stored, corpus.fingerprint, distillation.fingerprint(teacher) if teacher else "")
+    return _Run(config, workdir, corpus, tokenizer, source, mesh, held_out, teacher, meta)
 
 
 def _restore_or_init(run: _Run) -> TrainState:
@@ -107,7 +107,7 @@ def _restore_or_init(run: _Run) -> TrainState:
     optimizer, _ = build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
     abstract = abstract_state(objective, optimizer, batch, run.mesh)
-    state = build.restore_run(config, run.workdir, run.corpus, run.teacher_fingerprint, abstract)
+    state = build.restore_run(run.workdir, run.corpus, run.meta, abstract)
     if state is not None:
         return state
     state = init_state(objective, optimizer, batch, run.mesh, config.seed)
@@ -122,32 +122,50 @@ def _restore_or_init(run: _Run) -> TrainState:
 def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> int:
     """Trains from step `start` to the last one, or until a signal; the step it ended at, which is saved."""
     config, total, clock = run.config, run.config.total_steps, Clock()
-    meta = build.checkpoint_meta(config, run.corpus, run.tokenizer, run.teacher_fingerprint)
-    checkpoints = CheckpointWriter(run.workdir / "checkpoints", config.keep_last, config.keep_every)
+    checkpoints = store.CheckpointWriter(run.workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = MetricsWriter(run.workdir, start)
+    speed = Speed(clock, functools.partial(_work, config), start, peak_flops(run.mesh.devices.flatten()))
     _describe(run, state.params, start)
-    with Progress(total, start, show_bar) as progress, StopSignal() as stop:
-        speed = Speed(clock, functools.partial(_work, config), start, peak_flops(run.mesh.devices.flatten()))
-        log = _StepLog(config, start, checkpoints, writer, progress, speed)
+
+    def log(metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
+        for step, values in metrics:
+            checkpoints.check()
+            if problem := not_finite(values):
+                latest = checkpoints.latest()
+                good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
+                raise UserError(
+                    f"{problem} at step {step}; {good}; "
+                    "lower config.optimizer.learning_rate or lengthen warmup_steps, in a new --workdir"
+                )
+            show(step)
+            if step == start + 1:
+                speed.since_last(step)  # its time is the compiler's
+            if step % config.log_every == 0:
+                if step > start + 1:
+                    values |= speed.since_last(step)
+                writer.write(step, values)
+                show(step, _describe_step(values))
+
+    with progress(total, start, show_bar) as show, StopSignal() as stop:
         rows = functools.partial(local_rows, run.mesh)
         batches = clock.waiting(run.source.iterate(start, total, rows=rows, threads=config.reader_threads))
         traced = profiler.traced(_compile_step(run, start), config.profile_steps, start, run.workdir / "profile")
         with traced as train_step:
             steps = training_steps(train_step, state, batches, run.mesh, start)
             for step, state, metrics in steps:
-                log.write(metrics.earlier())
+                log(metrics.earlier())
                 if step == total or (config.eval_every and step % config.eval_every == 0):
-                    log.write(metrics.all())
+                    log(metrics.all())
                     with clock.paused():
                         scores = run.held_out.scores(state.params, config.phases[config.locate(step - 1)[0]])
                         writer.write(step, scores)
                         _LOG.info(f"step {step}: {describe_scores(scores)}")
                 stopping = stop.due(step)
                 if stopping or step == total or step % config.checkpoint_every == 0:
-                    log.write(metrics.all())
+                    log(metrics.all())
                     with clock.paused():
                         writer.sync()
-                        checkpoints.save(step, state.params, state.optimizer, meta)
+                        checkpoints.save(step, state.params, state.optimizer, run.meta)
                 if stopping:
                     break
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
@@ -177,47 +195,10 @@ def _compile_step(run: _Run, start: int) -> TrainStep:
     return step
 
 
-@dataclasses.dataclass(frozen=True)
-class _StepLog:
-    """Where the metrics of a run's steps go, and what is refused of them."""
-
-    config: Config
-    start: int
-    checkpoints: CheckpointWriter
-    writer: MetricsWriter
-    progress: Progress
-    speed: Speed
-
-    def write(self, metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
-        """Logs the metrics of some steps.
-
-        Raises:
-          UserError: one that is not finite, or a save that failed in the background.
-        """
-        for step, values in metrics:
-            self.checkpoints.check()
-            if problem := not_finite(values):
-                latest = self.checkpoints.latest()
-                good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
-                raise UserError(
-                    f"{problem} at step {step}; {good}; "
-                    "lower config.optimizer.learning_rate or lengthen warmup_steps, in a new --workdir"
-                )
-            self.progress.step(step)
-            if step == self.start + 1:
-                self.speed.since_last(step)  # its time is the compiler's
-            if step % self.config.log_every == 0:
-                speed = self.speed.since_last(step) if step > self.start + 1 else {}
-                self.writer.write(step, values | speed)
-                self.progress.report(step, _describe_step(values | speed))
-
-
 def _work(config: Config, step: int) -> tuple[int, float]:
     """(tokens, model FLOPs) of a step, counted from 0."""
     phase = config.phases[config.locate(step)[0]]
-    predictions = config.masking.predictions(phase.length, config.packing)
-    sequence = training_flops(config.model, phase.length, predictions, bool(config.pairs))
-    return phase.batch * phase.length, phase.batch * sequence
+    return phase.batch * phase.length, build.step_flops(config, phase)
 
 
 def _describe(run: _Run, params: Any, start: int) -> None:
@@ -253,8 +234,7 @@ def _write_workdir(run: _Run) -> None:
     try:
         write_text(workdir / "config.json", json.dumps(to_dict(run.config), indent=2) + "\n")
         (workdir / "tokenizer").mkdir(exist_ok=True)
-        for path in (run.corpus.directory / "tokenizer").iterdir():
-            shutil.copyfile(path, workdir / "tokenizer" / path.name)
+        store.write_tokenizer(run.meta.tokenizer.files, workdir / "tokenizer")
     except OSError as error:
         raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
 

@@ -1,46 +1,42 @@
 """The progress of a run."""
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
 
 _LOG = logging.getLogger(__name__)
 
 
-class Progress:
-    """A progress bar on stderr, or log lines without one."""
+@contextlib.contextmanager
+def progress(total: int, start: int, show_bar: bool) -> Iterator[Callable[..., None]]:
+    """Gives a function `show(step, text="")`: it moves a bar on stderr and shows a text beside it.
 
-    def __init__(self, total: int, start: int, show_bar: bool) -> None:
-        self._total, self._bar = total, None
-        if show_bar:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    Without a bar it logs a line for each text.
+    """
+    if not show_bar:
 
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task("step", total=total, completed=start, text="")
+        def log(step: int, text: str = "") -> None:
+            if text:
+                _LOG.info(f"step {step}/{total}: {text}")
 
-    def __enter__(self) -> "Progress":
-        if self._bar:
-            self._bar.start()
-        return self
+        yield log
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __exit__(self, *error: object) -> None:
-        if self._bar:
-            self._bar.stop()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("step", total=total, completed=start, text="")
 
-    def step(self, step: int) -> None:
-        """Moves the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=step)
+        def show(step: int, text: str = "") -> None:
+            bar.update(task, completed=step)
+            if text:
+                bar.update(task, text=text)
 
-    def report(self, step: int, text: str) -> None:
-        """Shows `text` for `step`: beside the bar, or as a log line."""
-        if self._bar:
-            self._bar.update(self._task, completed=step, text=text)
-        else:
-            _LOG.info(f"step {step}/{self._total}: {text}")
+        yield show
