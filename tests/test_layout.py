@@ -73,7 +73,7 @@ def test_modules_named_in_texts_exist():
         for package, name in re.findall(r"from (bertjax(?:\.\w+)*) import ([a-z_]+)", text):
             names |= {f"{package}.{name}"} if (ROOT / package.replace(".", "/")).is_dir() else set()
         # A dotted name in a text may go on with what the module defines.
-        names |= {name for name, _ in re.findall(r"`((bertjax\.\w+)[\w.]*)`", text) if not is_module(_)}
+        names |= {name for name, _ in re.findall(r"`((bertjax\.\w+)[\w.]*)[`(]", text) if not is_module(_)}
         names |= {name[:-3].replace("/", ".") for name in re.findall(r"\bbertjax/[\w/]+\.py\b", text)}
         missing += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(names) if not is_module(name)]
     assert not missing

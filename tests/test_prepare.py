@@ -63,6 +63,12 @@ def numbers_of(folder: Path, split: str) -> list[int]:
     return [int(document.split()[1]) for document in documents_of(folder, split)]
 
 
+def test_its_help_and_the_docs_list_every_kind_of_source():
+    help_text, page = commands.run("prepare", "--help").stdout, (commands.ROOT / "docs/data.md").read_text()
+    for kind in sources.KINDS:
+        assert f"{kind}:" in help_text and f"`{kind}:" in page
+
+
 def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text_file, tmp_path):
     out = tmp_path / "corpus"
     result = commands.run(

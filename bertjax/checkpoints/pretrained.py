@@ -149,8 +149,6 @@ def _as_trained(config: Config, step: int) -> Config:
     """`config` with the model as it was trained until `step`: a phase may have a rotary base of its own."""
     if not any(phase.global_rope_theta for phase in config.phases):
         return config
-    phase = config.phases[config.locate(max(0, step - 1))[0]]
-    theta = phase.global_rope_theta or config.model.global_rope_theta
+    trained = config.in_phase(config.phases[config.locate(max(0, step - 1))[0]])
     phases = tuple(dataclasses.replace(phase, global_rope_theta=0.0) for phase in config.phases)
-    model = dataclasses.replace(config.model, global_rope_theta=theta)
-    return dataclasses.replace(config, model=model, phases=phases)
+    return dataclasses.replace(trained, phases=phases)

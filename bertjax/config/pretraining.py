@@ -109,6 +109,11 @@ class Config:
             step -= phase.steps
         raise ValueError(f"step lies {step} behind the last phase")
 
+    def in_phase(self, phase: Phase) -> "Config":
+        """The config with the model as it is trained in a phase, which may have a rotary base of its own."""
+        theta = phase.global_rope_theta or self.model.global_rope_theta
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, global_rope_theta=theta))
+
     def check(self) -> None:
         """Raises UserError for settings that contradict one another."""
         self._check_phases()

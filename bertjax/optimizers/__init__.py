@@ -1,1 +1,1 @@
-"""Optax chains, learning-rate schedules and the weight-decay decision of every parameter."""
+"""Optax chains and learning-rate schedules; which parameters decay is in `bertjax/model/partitioning.py`."""

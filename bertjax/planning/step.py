@@ -114,7 +114,7 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
 def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, TrainState]:
     """The train step as JAX sees it, and the shapes of its state."""
     build.check_mesh(dataclasses.replace(config, phases=(phase,)), mesh)
-    objective = build.make_objective(build.config_for_phase(config, phase))
+    objective = build.make_objective(config.in_phase(phase))
     optimizer, schedule = build.make_optimizer(config)
     batch = build.abstract_batch(config, phase)
     places = sharding.of_batch(batch, mesh)

@@ -46,12 +46,6 @@ def make_objective(config: Config) -> Objective:
     return Objective(model, losses.terms, losses.weights)
 
 
-def config_for_phase(config: Config, phase: Phase) -> Config:
-    """`config` with the model as it is trained in a phase."""
-    theta = phase.global_rope_theta or config.model.global_rope_theta
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, global_rope_theta=theta))
-
-
 def check_mesh(config: Config, mesh: Mesh) -> None:
     """Refuses a mesh whose axes do not divide the model's and the batches'.
 

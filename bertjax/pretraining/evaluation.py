@@ -44,7 +44,7 @@ class HeldOut:
         return heldout.unigram_entropy(self.train, self.split)
 
     def _eval_step(self, phase: Phase) -> Any:
-        config = build.config_for_phase(self.config, phase)
+        config = self.config.in_phase(phase)
         if config.model not in self._eval_steps:
             self._eval_steps[config.model] = make_eval_step(build.make_objective(config), self.mesh)
         return self._eval_steps[config.model]

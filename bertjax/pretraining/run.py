@@ -181,7 +181,7 @@ def _compile_step(run: _Run, start: int) -> TrainStep:
     forward, *params = distillation.teacher_forward(run.teacher, run.config, run.mesh) if run.teacher else (None,)
     optimizer, schedule = build.make_optimizer(run.config)
     accumulation = run.config.layout.accumulation
-    configs = [build.config_for_phase(run.config, phase) for phase in run.config.phases]
+    configs = [run.config.in_phase(phase) for phase in run.config.phases]
     compiled = {}
     for config in configs:
         objective = dataclasses.replace(build.make_objective(config), teacher_forward=forward)

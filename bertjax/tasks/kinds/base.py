@@ -5,8 +5,7 @@ scores become predictions; and how users type, store, exchange and see all that.
 kind it has.
 
 A new kind is a file `NAME.py` here with a subclass of `TaskKind` whose `name` is NAME, and an entry in catalog.py. It
-sets `name`, defines `record`, and overrides what differs from one class per example. A case for its loss goes into
-tests/tasks/test_kinds.py.
+sets `name`, defines `record`, and overrides what differs from one class per example. CONTRIBUTING.md lists its tests.
 """
 
 from collections.abc import Mapping, Sequence
