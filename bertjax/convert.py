@@ -5,7 +5,9 @@ python -m bertjax.convert --from=DIR --to=DIR [--format=huggingface|bertjax] [--
 --from is a workdir of bertjax.train or bertjax.finetune, one of its checkpoints, a Hugging Face folder, or the folder
 of a TensorFlow checkpoint with its bert_config.json and vocab.txt. Without --format, what is not bertjax's becomes a
 bertjax workdir and a bertjax model a Hugging Face folder. --verify runs the Hugging Face side in `transformers` (which
-must be installed) and compares its scores with ours. --tokenizer moves the model to another vocabulary: pieces that it
+must be installed) and compares the ids of thousands of hard lines, and the scores, with ours. --lowercase says how a
+vocab.txt is to be read that lies alone, without tokenizer_config.json; by default it is seen by the folder's name or by
+the vocabulary. --tokenizer moves the model to another vocabulary: pieces that it
 knows keep their embeddings, new ones start as the mean of the pieces that their text had before.
 """
 
@@ -24,7 +26,8 @@ _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, o
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "A folder with another tokenizer, to change the vocabulary to.")
-_VERIFY = flags.DEFINE_bool("verify", False, "Compare the scores with those of transformers.")
+_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Whether text is lower-cased, of a vocab.txt without a config.")
+_VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those of transformers.")
 
 
 def main(args: list[str]) -> None:
@@ -49,7 +52,7 @@ def main(args: list[str]) -> None:
     is_same = is_huggingface and not _TOKENIZER.value
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
-    model = load_model(source)
+    model = load_model(source, _LOWERCASE.value)
     if _VERIFY.value and model.task and kind_named(model.task.kind).bi_encoder:
         raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:

@@ -72,25 +72,19 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
     _LOG.info(f"compiling phase {index + 1} of {len(config.phases)}: {phase.batch} × {phase.length} on {devices.name}")
     try:
         plan = step.plan(config, phase, devices)
+        _show(_values(index, plan), _text(index, plan, devices))
     except step.DoesNotFit as error:
         plan = None
-        print(
-            json.dumps(_misfit_values(index, error))
-            if _JSON.value
-            else _misfit_text(config, index, error, len(devices.devices))
-        )
-    else:
-        print(json.dumps(_values(index, plan)) if _JSON.value else _text(index, plan, devices), flush=True)
+        values = {"phase": index + 1, "fits": False, "used": error.used, "limit": error.limit}
+        _show(values, _misfit_text(config, index, error, len(devices.devices)))
     if _FIT.value:
         largest = step.largest_batch(config, phase, devices)
-        print(
-            json.dumps({"phase": index + 1, "largest_batch": largest}) if _JSON.value else f"  largest batch: {largest}"
-        )
+        _show({"phase": index + 1, "largest_batch": largest}, f"  largest batch: {largest}")
     return plan is not None
 
 
-def _misfit_values(index: int, error: "DoesNotFit") -> dict[str, Any]:
-    return {"phase": index + 1, "fits": False, "used": error.used, "limit": error.limit}
+def _show(values: dict[str, Any], text: str) -> None:
+    print(json.dumps(values) if _JSON.value else text, flush=True)
 
 
 def _misfit_text(config: "Config", index: int, error: "DoesNotFit", devices: int) -> str:
@@ -117,6 +111,8 @@ def _values(index: int, plan: "Plan") -> dict[str, Any]:
 
 
 def _text(index: int, plan: "Plan", devices: "Topology") -> str:
+    from bertjax.planning.collectives import summed
+
     mesh = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     room = f" of {plan.limit / _GIB:.2f} ({1 - plan.total / plan.limit:.0%} free)" if plan.limit else ""
     lines = [
@@ -127,21 +123,16 @@ def _text(index: int, plan: "Plan", devices: "Topology") -> str:
         f"({plan.program_flops / plan.model_flops:.2f} times, the rest is computed again)",
         f"  attention: {plan.attention}",
     ]
-    lines += [f"  {line}" for line in _collective_lines(plan)]
+    sums = summed(plan.collectives).items()
+    lines += [f"  {name}: {times} times, {sent / 1e6:,.1f} MB sent" for name, (times, sent) in sums]
+    if not sums:
+        lines.append("  no collectives")
     if plan.seconds:
         parts = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in plan.seconds.items())
         lines.append(f"  at least, in ms: {parts}; bound by {plan.bound}, MFU at most {plan.mfu:.0%}")
     if plan.unread_loops:
         lines.append(f"  counted once, as their trips could not be read: the loops {', '.join(plan.unread_loops)}")
     return "\n".join(lines)
-
-
-def _collective_lines(plan: "Plan") -> list[str]:
-    from bertjax.planning.collectives import summed
-
-    return [
-        f"{name}: {times} times, {sent / 1e6:,.1f} MB sent" for name, (times, sent) in summed(plan.collectives).items()
-    ] or ["no collectives"]
 
 
 if __name__ == "__main__":

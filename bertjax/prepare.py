@@ -31,6 +31,7 @@ _TOKENIZER = flags.DEFINE_string(
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
     "unigram or bpe, trained on a sample of the sources; or extend:WORDS:FOLDER, which adds words of the sample.",
 )
+_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Whether text is lower-cased, of a vocab.txt without a config.")
 _HELDOUT = flags.DEFINE_float(
     "heldout", 0.005, "Share of the documents held out; training needs some to evaluate on; 0 for none.", 0.0, 0.5
 )
@@ -57,7 +58,9 @@ def main(args: list[str]) -> None:
     if _VERIFY.value and not _SOURCE.value:
         return _verify(output)
     shard_characters = round(_SHARD.value * 1e6)
-    options = build.Options(_TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters)
+    options = build.Options(
+        _TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters, _LOWERCASE.value
+    )
     processes = _PROCESSES.value or cli.cores()
     with BuildProgress(cli.show_progress()) as progress:
         summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)

@@ -6,8 +6,6 @@ from bertjax.config.fields import AT_LEAST_ONE, Range, setting
 from bertjax.config.validation import require
 
 DTYPES = ("auto", "float32", "bfloat16")
-REMAT = ("none", "bert", "dots", "full")
-ATTENTION_IMPLS = ("auto", "xla", "cudnn", "splash")
 _DEVICES = Range(at_least=1, special=-1)
 
 
@@ -34,10 +32,10 @@ class LayoutConfig:
     """How the same mathematics is laid out on the machine."""
 
     unroll: int = setting(1, "Layers per scan step; num_hidden_layers unrolls them all.", AT_LEAST_ONE)
-    remat: str = setting("none", "What the backward pass recomputes to save memory.", REMAT)
+    remat: str = setting("none", "What the backward pass recomputes to save memory.", ("none", "bert", "dots", "full"))
     accumulation: int = setting(1, "Microbatches per step, computed one after the other.", AT_LEAST_ONE)
     attention_impl: str = setting(
         "auto",
         "Attention: xla (plain), cudnn (NVIDIA), splash (TPU); auto: the fastest that supports it.",
-        ATTENTION_IMPLS,
+        ("auto", "xla", "cudnn", "splash"),
     )

@@ -9,7 +9,6 @@ from bertjax.config.validation import require
 POOLINGS = ("mean", "cls", "max")  # of a text's states to its vector
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "modernbert")
-POOLER_ACTIVATIONS = ("tanh", "relu")
 _OWN_DROPOUT = dataclasses.replace(DROPOUT, special=-1)
 _VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
 
@@ -31,7 +30,7 @@ class ModelConfig:
     max_position_embeddings: int = setting(512, "Longest sequence, in tokens.", AT_LEAST_ONE)
     type_vocab_size: int = setting(2, "Segment types; 0: no segment embeddings (DistilBERT).", NON_NEGATIVE)
     hidden_act: str = setting("gelu", "Activation; gelu is exact (erf), gelu_new the tanh approximation.", ACTIVATIONS)
-    pooler_act: str = setting("tanh", "Activation of the pooler; DistilBERT has relu.", POOLER_ACTIVATIONS)
+    pooler_act: str = setting("tanh", "Activation of the pooler; DistilBERT has relu.", ("tanh", "relu"))
     hidden_dropout_prob: float = setting(0.1, "Dropout of embeddings and of layer outputs.", DROPOUT)
     attention_probs_dropout_prob: float = setting(0.1, "Dropout of attention probabilities.", DROPOUT)
     attention_output_dropout_prob: float = setting(
@@ -74,10 +73,8 @@ class ModelConfig:
         rule = f"set where model.global_rope_theta ({rotary}) and model.local_attention ({window}) are, else 0"
         needed = rotary > 0 and window > 0
         check(self.local_rope_theta > 0 if needed else self.local_rope_theta == 0, "local_rope_theta", rule)
-        if rotary:
-            require(
-                self.head_size % 2 == 0, "model.hidden_size / num_attention_heads", self.head_size, "even for rotary"
-            )
+        even = not rotary or self.head_size % 2 == 0
+        require(even, "model.hidden_size / num_attention_heads", self.head_size, "even for rotary")
         alike = not (window or self.pre_norm)
         check(alike or not groups, "num_hidden_groups", "0 where layers are not alike (windows, pre_norm)")
         fits = not self.prediction_head or self.pooler_act == "tanh"

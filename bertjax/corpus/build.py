@@ -98,9 +98,10 @@ def build(
 
 def _plan(job: Job) -> dict[str, Any]:
     """All that decides the corpus, as JSON. Files are named with size and time, so that a change shows."""
-    tokenizer = tokenizer_training.identity(job.options.tokenizer)
+    options = dataclasses.asdict(job.options)
+    options["tokenizer"] = tokenizer_training.identity(options["tokenizer"], options.pop("lowercase"))
     return {
-        "options": {**dataclasses.asdict(job.options), "tokenizer": tokenizer},
+        "options": options,
         "sources": [source.identity() for source in job.sources],
         "versions": {name: importlib.metadata.version(name) for name in _DECIDING}
         | {"python": platform.python_version()},  # its documentation, which is a source, and its tables of Unicode
@@ -143,9 +144,9 @@ def _start(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
         if made:
             progress("training the tokenizer", 0, 0, 0.0)
             text = (sentence for source, raw in sample for sentence in sentences.spaced(job.sentences(source, raw)))
-            tokenizer_training.train(options.tokenizer, text, temporary / "tokenizer")
+            tokenizer_training.train(options.tokenizer, text, temporary / "tokenizer", options.lowercase)
         else:
-            load_tokenizer(options.tokenizer).save(temporary / "tokenizer")
+            load_tokenizer(options.tokenizer, options.lowercase).save(temporary / "tokenizer")
         np.savez_compressed(
             temporary / "copies.npz",
             *selection.copies,

@@ -68,6 +68,7 @@ class Options:
       language: of the text, for splitting sentences.
       shard_characters: text in a shard. Small enough to keep memory low and every core busy to the end, large enough
         that files stay few: 4 GB of text make 1,000 shards of about 2 MB.
+      lowercase: whether the tokenizer lower-cases, where no file of it says so; see `load_tokenizer`.
     """
 
     tokenizer: str
@@ -75,6 +76,7 @@ class Options:
     seed: int = 0
     language: str = "en"
     shard_characters: int = 4_000_000
+    lowercase: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)

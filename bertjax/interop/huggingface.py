@@ -100,13 +100,14 @@ def export_model(model: Pretrained, output: str | Path) -> None:
             (whole / "config.json").write_text(
                 json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
+            length = config.max_position_embeddings
             how = model.sentence or (task.sentence if task else None)
             if how or (task and kind_named(task.kind).bi_encoder):
                 how = how or SentenceMetadata()
-                limited = task.limits.length if task and task.limits else config.max_position_embeddings
-                length = how.length or limited
+                length = how.length or (task.limits.length if task and task.limits else length)
                 sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
             store.write_tokenizer(model.tokenizer_files, whole)
+            model.tokenizer.save(whole, length)  # what they say may be less than transformers needs
             if output.exists():
                 output.rmdir()
             whole.rename(output)

@@ -24,15 +24,19 @@ def is_imported(path: str | Path) -> bool:
     return not (path / "checkpoints").is_dir() and (config or any(path.glob("*.index")))
 
 
-def load_model(path: str | Path) -> Pretrained:
+def load_model(path: str | Path, lowercase: bool | None = None) -> Pretrained:
     """The model at `path`; of a workdir the last checkpoint that can be read.
 
-    Broken checkpoints, and what a model of another framework lacks, are logged.
+    Broken checkpoints, and what a model of another framework lacks, are logged. `lowercase` as in `load_tokenizer`.
 
     Raises:
       UserError: there is no model, or none that can be read.
     """
     path = Path(path).absolute()
+    if is_imported(path):
+        return _imported(path, lowercase)
+    if lowercase is not None:
+        raise UserError(f"{path}: its tokenizer says whether text is lower-cased; leave --lowercase out")
     if (path / "checkpoints").is_dir():
         return pretrained.from_workdir(path)
     if (path / "meta").is_dir() and (path / "params").is_dir():
@@ -40,17 +44,15 @@ def load_model(path: str | Path) -> Pretrained:
             return pretrained.from_checkpoint(path)
         except store.BrokenCheckpoint as error:
             raise UserError(f"checkpoint {path} is broken ({error}); take another one") from error
-    if is_imported(path):
-        return _imported(path)
     raise UserError(
         f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, "
         "a Hugging Face folder, or the folder of a TensorFlow checkpoint"
     )
 
 
-def _imported(folder: Path) -> Pretrained:
+def _imported(folder: Path, lowercase: bool | None) -> Pretrained:
     model, params, task = huggingface.import_model(folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, lowercase)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder)
     pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
     longest = model.max_position_embeddings

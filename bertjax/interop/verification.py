@@ -12,6 +12,7 @@ from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
+from bertjax.interop.hard_lines import hard_lines
 from bertjax.model.pretraining import PretrainingModel, pairs_of
 from bertjax.tasks.encoding import EncodedExample, padded_inputs
 from bertjax.tasks.kinds.catalog import kind_named
@@ -29,14 +30,15 @@ _SENTENCES = (
 
 
 def verify(model: Pretrained, folder: str | Path) -> str:
-    """Compares states and scores on a few padded sentences; one line with the largest difference of each.
+    """Compares the ids of hard lines, and states and scores on a few padded sentences; one line with what was found.
 
     Of a model that is fine-tuned the scores of its task. Heads that the folder lacks are not compared. Needs
     `transformers` and `torch`.
 
     Raises:
-      UserError: a difference is above TOLERANCE.
+      UserError: a line gets other ids, or a difference is above TOLERANCE.
     """
+    lines = _compare_ids(model.tokenizer, Path(folder))
     batch = sample(model.config.model, model.tokenizer)
     ours = run_ours(model.config.model, model.params, batch, model.task)
     theirs = run_transformers(folder, batch, model.task)
@@ -48,7 +50,28 @@ def verify(model: Pretrained, folder: str | Path) -> str:
     text = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
     if not all(value <= TOLERANCE for value in differences.values()):  # also where one is NaN
         raise UserError(f"the scores differ from transformers' by more than {TOLERANCE}: {text}; do not use the result")
-    return f"largest difference from transformers: {text}"
+    return f"ids of {lines:,} lines are equal; largest difference from transformers: {text}"
+
+
+def _compare_ids(tokenizer: Tokenizer, folder: Path) -> int:
+    """How many lines were compared."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    lines = list(hard_lines())
+    # In text the names of special tokens are text; transformers takes them for the tokens unless told so.
+    found = theirs(lines, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    differing = [
+        line for line, ours, other in zip(lines, tokenizer.encode_batch(lines), found, strict=True) if ours != other
+    ]
+    if differing:
+        raise UserError(
+            f"transformers gives other ids than bertjax for {len(differing):,} of {len(lines):,} lines by the "
+            f"tokenizer of {folder}, for one {differing[0][:60]!r}; do not use the result: see that its "
+            "tokenizer_config.json names the class and the case that the model was trained with"
+        )
+    return len(lines)
 
 
 def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:

@@ -90,23 +90,22 @@ def _crossed(groups: np.ndarray, mesh_shape: dict[str, int]) -> tuple[str, ...]:
 
 def _groups(attributes: str, devices: int) -> np.ndarray:
     """The groups of devices that talk to each other, [groups, devices]; a permutation's pairs count as groups."""
-    pairs = re.search(r"source_target_pairs=\{(\{.*?\})\}", attributes)
-    if pairs:
-        return np.array([list(map(int, pair.split(","))) for pair in re.findall(r"\{([\d,]+)\}", pairs[1])])
+    listed = re.search(r"(?:source_target_pairs|replica_groups)=\{(\{.*?\})\}", attributes)
+    if listed:
+        return np.array([_numbers(group) for group in re.findall(r"\{([\d,]+)\}", listed[1])])
     meshed = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
     if meshed:
         return _of_mesh(meshed[1], meshed[2])
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota:
-        shape, reshaped = ([int(n) for n in iota[i].split(",")] for i in (1, 2))
-        ids = np.arange(math.prod(reshaped)).reshape(reshaped)
-        if iota[3]:
-            ids = ids.transpose([int(n) for n in iota[3].split(",")])
-        return ids.reshape(shape)
-    listed = re.search(r"replica_groups=\{(\{.*?\})\}", attributes)
-    if listed:
-        return np.array([list(map(int, group.split(","))) for group in re.findall(r"\{([\d,]+)\}", listed[1])])
+        shape = _numbers(iota[2])
+        ids = np.arange(math.prod(shape)).reshape(shape)
+        return ids.transpose(_numbers(iota[3]) if iota[3] else None).reshape(_numbers(iota[1]))
     return np.arange(devices)[None]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def _of_mesh(axes: str, along: str) -> np.ndarray:

@@ -68,8 +68,8 @@ class Program:
     def trips(self) -> dict[str, int | None]:
         """How often each loop runs its body each time that it is come to; None where that could not be read."""
         return {
-            instruction.name: self._trips(name, instruction)
-            for name, computation in self.computations.items()
+            instruction.name: _trips(self.computations, computation, instruction)
+            for computation in self.computations.values()
             for instruction in computation.values()
             if instruction.operation == "while"
         }
@@ -88,56 +88,43 @@ class Program:
                 waiting += [(other, again) for other in instruction.called if other in self.computations]
         return times
 
-    def _trips(self, caller: str, loop: Instruction) -> int | None:
-        known = _TRIPS.search(loop.attributes)
-        return int(known[1]) if known else self._counted(caller, loop)
 
-    def _counted(self, caller: str, loop: Instruction) -> int | None:
-        """Trips of a loop `for (i = start; i < end; i += step)`, the form that a scan has; None for any other."""
-        found = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", loop.attributes))
-        condition, body = (self.computations[found[name]] for name in ("condition", "body"))
-        test = root(condition)
-        if test.operation != "compare" or "direction=LT" not in test.attributes:
-            return None
-        counter, end = (condition[name] for name in test.operands)
-        if counter.operation != "get-tuple-element":
-            return None
-        index = _index(counter)
-        start = self._constant(caller, self.computations[caller][loop.operands[0]].operands[index])
-        step = self._step(body, body[root(body).operands[index]], caller, loop)
-        end = self._constant_in(condition, end, caller, loop)
-        return None if None in (start, end, step) or not step else max(0, math.ceil((end - start) / step))
+def _trips(computations: dict[str, Computation], around: Computation, loop: Instruction) -> int | None:
+    """Trips of a loop in `around`: as XLA says, else those of `for (i = start; i < end; i += step)`, a scan's form."""
+    known = _TRIPS.search(loop.attributes)
+    if known:
+        return int(known[1])
+    found = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", loop.attributes))
+    condition, body = computations[found["condition"]], computations[found["body"]]
+    started, carried = around[loop.operands[0]].operands, root(body).operands
 
-    def _step(self, body: Computation, added: Instruction, caller: str, loop: Instruction) -> int | None:
-        if added.operation != "add":
-            return None
-        values = [self._constant_in(body, body[name], caller, loop) for name in added.operands]
-        return next((value for value in values if value is not None), None)
-
-    def _constant_in(
-        self, computation: Computation, instruction: Instruction, caller: str, loop: Instruction
-    ) -> int | None:
-        """An integer known inside a loop: written there, or handed in from outside and never changed."""
+    def constant(computation: Computation, name: str) -> int | None:
+        """An integer that is known: written there, or handed into the loop from around it and never changed."""
+        instruction = computation[name]
         if instruction.operation == "constant":
-            return _integer(instruction)
-        if instruction.operation == "copy":
-            return self._constant_in(computation, computation[instruction.operands[0]], caller, loop)
-        if instruction.operation != "get-tuple-element":
+            return int(instruction.arguments) if re.fullmatch(r"-?\d+", instruction.arguments) else None
+        if instruction.operation in ("copy", "bitcast"):
+            return constant(computation, instruction.operands[0])
+        if computation is around or instruction.operation != "get-tuple-element":
             return None
         index = _index(instruction)
-        if computation[instruction.operands[0]].operation != "parameter":
-            return None
-        body = self.computations[re.search(r"body=%?([\w.\-]+)", loop.attributes)[1]]
-        carried = body[root(body).operands[index]]
-        unchanged = carried.operation == "get-tuple-element" and _index(carried) == index
-        outside = self.computations[caller][loop.operands[0]].operands[index]
-        return self._constant(caller, outside) if unchanged else None
+        after = body[carried[index]]
+        handed_in = computation[instruction.operands[0]].operation == "parameter"
+        unchanged = after.operation == "get-tuple-element" and _index(after) == index
+        return constant(around, started[index]) if handed_in and unchanged else None
 
-    def _constant(self, caller: str, name: str) -> int | None:
-        instruction = self.computations[caller][name]
-        while instruction.operation in ("copy", "bitcast"):
-            instruction = self.computations[caller][instruction.operands[0]]
-        return _integer(instruction) if instruction.operation == "constant" else None
+    test = root(condition)
+    if test.operation != "compare" or "direction=LT" not in test.attributes:
+        return None
+    counter, end = test.operands
+    if condition[counter].operation != "get-tuple-element":
+        return None
+    index = _index(condition[counter])
+    added = body[carried[index]]
+    steps = [constant(body, name) for name in added.operands] if added.operation == "add" else []
+    step = next(filter(None, steps), None)
+    start, end = constant(around, started[index]), constant(condition, end)
+    return None if None in (start, end, step) else max(0, math.ceil((end - start) / step))
 
 
 def parse(text: str) -> Program:
@@ -183,7 +170,3 @@ def root(computation: Computation) -> Instruction:
 
 def _index(instruction: Instruction) -> int:
     return int(re.search(r"index=(\d+)", instruction.attributes)[1])
-
-
-def _integer(instruction: Instruction) -> int | None:
-    return int(instruction.arguments) if re.fullmatch(r"-?\d+", instruction.arguments) else None

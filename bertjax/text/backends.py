@@ -1,7 +1,7 @@
 """The two tokenizer libraries behind one interface, for `bertjax.text.tokenizer`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,12 @@ import tokenizers as library
 from bertjax.text import word_cache
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Of tokenizer_config.json → of the library's BertNormalizer.
+_BERT_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 
 class LibraryBackend:
@@ -31,6 +37,22 @@ class LibraryBackend:
         rule = self._content["pre_tokenizer"] or {}
         self.is_byte_level = "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
         self.pair_separators = max(1, tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
+
+    def bert_settings(self) -> dict[str, bool | None] | None:
+        """What BERT's tokenizer is told, by the names of tokenizer_config.json; None if this is another one."""
+        normalizer, model = self._content["normalizer"] or {}, self._content["model"]
+        rules = (normalizer.get("type"), (self._content["pre_tokenizer"] or {}).get("type"), self.kind)
+        if rules != ("BertNormalizer", "BertPreTokenizer", "WordPiece") or not normalizer["clean_text"]:
+            return None
+        if (model["continuing_subword_prefix"], model["max_input_chars_per_word"]) != ("##", 100):
+            return None
+        return {ours: normalizer[theirs] for ours, theirs in _BERT_SETTINGS.items()}
+
+    def with_bert_settings(self, settings: Mapping[str, bool | None]) -> "LibraryBackend":
+        """BERT's tokenizer with other settings."""
+        content = json.loads(self._tokenizer.to_str())
+        content["normalizer"] |= {theirs: settings[ours] for ours, theirs in _BERT_SETTINGS.items()}
+        return LibraryBackend(library.Tokenizer.from_str(json.dumps(content)))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -177,6 +199,10 @@ class SentencePieceBackend:
     def pieces_with_space(self) -> set[str]:
         """The special pieces that stand for the space before them too."""
         return set()
+
+    def bert_settings(self) -> None:
+        """None: it is not BERT's tokenizer."""
+        return None
 
     def make_word_cache(self, dtype: np.dtype) -> None:
         """None: see bertjax/text/word_cache.py."""

@@ -7,8 +7,9 @@ beside them `tokenizer_config.json`. `transformers` loads the folder as it is.
 import functools
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import tokenizers as library
 
 from bertjax.errors import UserError
 from bertjax.text import backends
+
+_LOG = logging.getLogger(__name__)
 
 # The names that a role goes by, where tokenizer_config.json does not say: BERT and ALBERT, then RoBERTa.
 _ROLES = {
@@ -28,6 +31,8 @@ _ROLES = {
 }
 # What reads vocab.txt as BERT does.
 _OF_VOCABULARIES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+# Folders of Google's checkpoints say by their names whether text is lower-cased; its own code goes by them, too.
+_GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chinese)_L-\d+_H-\d+_A-\d+")
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 
 
@@ -150,13 +155,32 @@ class Tokenizer:
         content.update(json.dumps(self._roles, sort_keys=True).encode())
         return content.hexdigest()
 
-    def save(self, directory: str | Path) -> None:
-        """Writes the files that `load` and `transformers` read into a directory, made where it is missing."""
+    def save(self, directory: str | Path, length: int | None = None) -> None:
+        """Writes the files that `load` and `transformers` read into a directory, made where it is missing.
+
+        `length`: how many tokens the model reads; by default as where the tokenizer was read.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._backend.save(directory)
-        config = json.dumps({**self._config, **self._roles}, indent=1, ensure_ascii=False)
-        (directory / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
+        values = self._config | self._class_settings() | self._roles
+        values |= {"model_max_length": length} if length else {}
+        content = json.dumps(values, indent=1, ensure_ascii=False)
+        (directory / "tokenizer_config.json").write_text(content + "\n", encoding="utf-8")
+
+    def _class_settings(self) -> dict[str, Any]:
+        """The class of `transformers` that gives the same ids, and its settings.
+
+        Version 5 takes no more than the vocabulary from a tokenizer.json where the class is one of BERT's, and makes
+        the rest from these settings, whose defaults are those of an uncased model.
+        """
+        name = self._config.get("tokenizer_class")
+        of_bert = (name or "").removesuffix("Fast") in _OF_VOCABULARIES
+        if settings := self._backend.bert_settings():
+            return {"tokenizer_class": name if of_bert else _OF_VOCABULARIES[0]} | settings
+        if self._backend.kind == "SentencePiece":
+            return {"tokenizer_class": name or "AlbertTokenizer", "do_lower_case": False, "keep_accents": True}
+        return {"tokenizer_class": name if name and not of_bert else "PreTrainedTokenizerFast"}
 
     def _wordpiece_backend(self) -> backends.LibraryBackend:
         kind = self._backend.kind
@@ -190,16 +214,18 @@ def token_type(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer:
     """Loads a tokenizer.
 
     Args:
-      path: a folder, or the file itself: tokenizer.json, vocab.txt (as tokenizer_config.json says; without it, text is
-        lower-cased where the vocabulary looks so) or a SentencePiece .model. In a folder with
-        several of them the first of this list is taken.
+      path: a folder, or the file itself: tokenizer.json, vocab.txt or a SentencePiece .model. In a folder with several
+        of them the first of this list is taken. What tokenizer_config.json says of BERT's tokenizers counts.
+      lowercase: whether text is lower-cased, of a vocab.txt where no file says it; by default as the name of Google's
+        folder says, else as the vocabulary looks, which is logged.
 
     Raises:
-      UserError: there is no tokenizer, it cannot be read, or it lacks a special token.
+      UserError: there is no tokenizer, it cannot be read, it lacks a special token, or `lowercase` is given where a
+        file says it.
     """
     path = Path(path)
     if not path.exists():
@@ -207,7 +233,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     file = _tokenizer_file(path) if path.is_dir() else path
     try:
         config = _read_json(file.parent / "tokenizer_config.json")
-        return Tokenizer(_backend(file, config), config)
+        if lowercase is not None and (file.suffix != ".txt" or "do_lower_case" in config):
+            raise UserError("its own files say whether text is lower-cased; leave --lowercase out")
+        return Tokenizer(_backend(file, config, lowercase), config)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -225,11 +253,10 @@ def _tokenizer_file(directory: Path) -> Path:
     raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
 
 
-def _backend(file: Path, config: Mapping[str, Any]) -> backends.Backend:
+def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> backends.Backend:
     if file.suffix == ".json":
-        return backends.LibraryBackend(
-            _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
-        )
+        parsed = _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
+        return _as_configured(backends.LibraryBackend(parsed), config)
     if file.suffix == ".txt":
         pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
@@ -243,14 +270,32 @@ def _backend(file: Path, config: Mapping[str, Any]) -> backends.Backend:
                 f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; save it as tokenizer.json first "
                 "(save_pretrained of a fast tokenizer of transformers)"
             )
-        return backends.LibraryBackend(_wordpiece(vocabulary, config))
+        if not any(piece.startswith("##") for piece in vocabulary) and "tokenizer_class" not in config:
+            raise UserError(
+                "no piece begins with ##, so this may be no WordPiece vocabulary (of molecules or proteins, perhaps); "
+                'if it is one, write {"tokenizer_class": "BertTokenizer", "do_lower_case": false} into '
+                "tokenizer_config.json beside it"
+            )
+        return backends.LibraryBackend(_wordpiece(vocabulary, config, file.parent, lowercase))
     if file.suffix == ".model":
         _check_sentencepiece(config)
         return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
     raise UserError("not a tokenizer file; " + _HINT)
 
 
-def _wordpiece(vocabulary: dict[str, int], config: Mapping[str, Any]) -> backends.library.Tokenizer:
+def _as_configured(backend: backends.LibraryBackend, config: Mapping[str, Any]) -> backends.LibraryBackend:
+    """With the settings of tokenizer_config.json, which `transformers` heeds for BERT's classes before the file's."""
+    settings = backend.bert_settings()
+    name = str(config.get("tokenizer_class") or _OF_VOCABULARIES[0]).removesuffix("Fast")
+    asked = {key: config[key] for key in settings or () if key in config}
+    if name not in _OF_VOCABULARIES or not asked or settings == settings | asked:
+        return backend
+    return backend.with_bert_settings(settings | asked)
+
+
+def _wordpiece(
+    vocabulary: dict[str, int], config: Mapping[str, Any], folder: Path, lowercase: bool | None
+) -> backends.library.Tokenizer:
     """The tokenizer of a vocabulary, as tokenizer_config.json says where it is there."""
     name = config.get("tokenizer_class") or _OF_VOCABULARIES[0]
     if name.removesuffix("Fast") not in _OF_VOCABULARIES or config.get("do_basic_tokenize") is False:
@@ -258,7 +303,8 @@ def _wordpiece(vocabulary: dict[str, int], config: Mapping[str, Any]) -> backend
             f"tokenizer_config.json asks for {name}, which cuts words in another way than BERT's basic tokenizer; "
             "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
         )
-    lowercase = config.get("do_lower_case", _looks_lowercase(vocabulary))
+    if lowercase is None:
+        lowercase = config["do_lower_case"] if "do_lower_case" in config else _guessed_lowercase(vocabulary, folder)
     return backends.wordpiece(
         vocabulary, lowercase, config.get("tokenize_chinese_chars", True), config.get("strip_accents")
     )
@@ -285,6 +331,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _looks_lowercase(pieces: Iterable[str]) -> bool:
-    words = [piece for piece in pieces if not re.fullmatch(r"\[.*\]|<.*>", piece)]
-    return not any(character.isupper() for piece in words for character in piece)
+def _guessed_lowercase(vocabulary: Mapping[str, int], folder: Path) -> bool:
+    """Whether text is lower-cased before this vocabulary cuts it, where no file says so."""
+    if google := _GOOGLE_FOLDER.fullmatch(folder.resolve().name):
+        lowercase, reason = google["name"] != "cased", "by the folder's name"
+    else:
+        words = [piece for piece in vocabulary if not re.fullmatch(r"\[.*\]|<.*>", piece)]
+        # Capitals of other alphabets prove nothing: no lower case is known of some, as of ℝ.
+        lowercase = not re.search("[A-Z]", "".join(words))
+        reason = "it has no capital letters A to Z" if lowercase else "it has capital letters"
+    _LOG.info(
+        f"{folder / 'vocab.txt'} is taken for {'an uncased' if lowercase else 'a cased'} vocabulary ({reason}); "
+        f"--lowercase={str(not lowercase).lower()} of convert and prepare changes that"
+    )
+    return lowercase

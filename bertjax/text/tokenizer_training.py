@@ -32,19 +32,21 @@ def is_made(spec: str) -> bool:
     return spec.startswith(("new:", "extend:"))
 
 
-def identity(spec: str) -> str:
-    """What a --tokenizer stands for, wherever its files lie.
+def identity(spec: str, lowercase: bool | None = None) -> str:
+    """What a --tokenizer stands for, wherever its files lie; `lowercase` as in `load_tokenizer`.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or a new one is told `lowercase`.
     """
     if spec.startswith("extend:"):
         words, base = parse_extension(spec)
-        return f"extend:{words}:{load_tokenizer(base).hash()}"
+        return f"extend:{words}:{load_tokenizer(base, lowercase).hash()}"
     if spec.startswith("new:"):
         parse(spec)
+        if lowercase is not None:
+            raise UserError(f"--tokenizer={spec} says whether text is lower-cased; leave --lowercase out")
         return spec
-    return load_tokenizer(spec).hash()
+    return load_tokenizer(spec, lowercase).hash()
 
 
 def parse_extension(spec: str) -> tuple[int, str]:
@@ -75,7 +77,7 @@ def parse(spec: str) -> tuple[str, int]:
     return match[1], size
 
 
-def train(spec: str, sentences: Iterable[str], directory: str | Path) -> Tokenizer:
+def train(spec: str, sentences: Iterable[str], directory: str | Path, lowercase: bool | None = None) -> Tokenizer:
     """Trains a tokenizer, saves it in a directory and gives it back as `load` does.
 
     Args:
@@ -85,13 +87,14 @@ def train(spec: str, sentences: Iterable[str], directory: str | Path) -> Tokeniz
         "extend:WORDS:PATH": the WordPiece tokenizer of PATH and at most so many words of the text behind its pieces.
       sentences: the text, without line ends. All distinct words are held in memory: bound the sample.
       directory: where to; made where it is missing.
+      lowercase: of the tokenizer of PATH, as in `load_tokenizer`.
 
     Raises:
       UserError: a spec that cannot be read, or text too small for any vocabulary.
     """
     if spec.startswith("extend:"):
         words, path = parse_extension(spec)
-        made = _extended(load_tokenizer(path), sentences, words)
+        made = _extended(load_tokenizer(path, lowercase), sentences, words)
     else:
         kind, size = parse(spec)
         made = _TRAINERS[kind](sentences, size)

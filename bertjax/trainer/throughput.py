@@ -16,14 +16,11 @@ class Clock:
 
     def waiting(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches, timing how long each keeps the loop waiting."""
-        iterator = iter(batches)
-        while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
+        before = time.perf_counter()
+        for batch in batches:
             self._waited += time.perf_counter() - before
-            if batch is None:
-                return
             yield batch
+            before = time.perf_counter()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

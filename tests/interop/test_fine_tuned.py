@@ -159,6 +159,7 @@ def test_a_tokenizer_of_a_far_smaller_model_is_refused(tmp_path, said):
     shape = dataclasses.replace(SMALL, vocab_size=300)
     task = task_of("regression")
     export_model(from_parts(shape, random_params(task, shape), task=task), tmp_path / "out")
+    (tmp_path / "out/tokenizer.json").unlink()
     for pieces, remark in ((120, None), (160, "is it the model's own?"), (300, "")):
         (tmp_path / "out/vocab.txt").write_text("\n".join([*PIECES, *map(str, range(pieces - len(PIECES)))]) + "\n")
         said.clear()
@@ -175,6 +176,12 @@ def test_verification_compares_the_scores_of_the_task(export):
     folder = export("span")
     model = load_model(folder)
     assert "logits" in verification.verify(model, folder)
+    path = folder / "tokenizer_config.json"
+    written = path.read_text()
+    path.write_text(written.replace('"do_lower_case": true', '"do_lower_case": false'))
+    with pytest.raises(UserError, match=r"transformers gives other ids than bertjax for .* of 3,000 lines"):
+        verification.verify(model, folder)
+    path.write_text(written)
     model.params["task_head"]["bias"][1] += 0.001
     with pytest.raises(UserError, match="differ from transformers"):
         verification.verify(model, folder)

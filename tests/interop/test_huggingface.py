@@ -104,9 +104,13 @@ def test_what_transformers_has_no_class_for_is_refused(config, message, tmp_path
 
 def test_tokenizer_files_travel_along(tmp_path):
     (tmp_path / "tokenizer").mkdir()
-    (tmp_path / "tokenizer" / "vocab.txt").write_text("[PAD]\n")
+    files = {"vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nA\n##a\n", "special_tokens_map.json": "{}"}
+    for name, content in files.items():
+        (tmp_path / "tokenizer" / name).write_text(content)
     export_model(from_parts(SMALL, random_params(), tmp_path / "tokenizer"), tmp_path / "out")
-    assert (tmp_path / "out" / "vocab.txt").read_text() == "[PAD]\n"
+    assert {name: (tmp_path / "out" / name).read_text() for name in files} == files
+    config = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert config["do_lower_case"] is False and config["model_max_length"] == SMALL.max_position_embeddings
 
 
 def test_old_names_missing_prefixes_and_tied_copies_are_understood(folder):

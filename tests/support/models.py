@@ -1,6 +1,6 @@
 """Models for tests, put together from their parts."""
 
-import types
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config
 from bertjax.tasks.metadata import TaskMetadata
+from bertjax.text.tokenizer import Tokenizer, load_tokenizer
+
+SPECIAL = ("[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def from_parts(
@@ -18,7 +21,15 @@ def from_parts(
     task: TaskMetadata | None = None,
     pad_id: int = 0,
 ) -> Pretrained:
-    """A model with the files of a tokenizer that is never used."""
+    """A model with the tokenizer of a folder, or with one of a few pieces and without its files."""
     files = store.tokenizer_files(tokenizer_folder) if tokenizer_folder else {}
-    tokenizer = types.SimpleNamespace(pad_id=pad_id)
+    tokenizer = load_tokenizer(tokenizer_folder) if tokenizer_folder else _tokenizer(pad_id)
     return Pretrained(Path("model"), Config(model=config), params, tokenizer, files, step=0, task=task)
+
+
+def _tokenizer(pad_id: int) -> Tokenizer:
+    pieces = [*SPECIAL, "a", "##a"]
+    pieces.insert(pad_id, "[PAD]")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(pieces) + "\n")
+        return load_tokenizer(folder)

@@ -255,7 +255,7 @@ def test_ragged_and_nested_ids_agree(tokenizers_of_each_kind):
         ("tokenizer.json", "{}", "not a valid tokenizer.json"),
         ("vocab.txt", "a\nb\n", "[UNK] is missing"),
         ("vocab.txt", "[UNK]\na\na\n", "none empty or twice"),
-        ("vocab.txt", "[UNK]\na\n", "no pad_token"),
+        ("vocab.txt", "[UNK]\na\n##a\n", "no pad_token"),
         ("vocab.txt", b"\xff\xfe\x00", "cannot be read"),
         ("x.model", b"nonsense", "not a valid SentencePiece model"),
         ("x.bin", b"nonsense", "not a tokenizer file"),
