@@ -32,6 +32,7 @@ def config(tmp_path_factory):
         (folder / f"{split}.jsonl").write_text("\n".join(lines))
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    (folder / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     shape = dataclasses.replace(FAMILIES["modernbert"], vocab_size=len(PIECES), num_hidden_layers=3)
     batch = random_batch(shape, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(shape, "").init(jax.random.key(1), batch)["params"])()
