@@ -243,7 +243,7 @@ def _write_manifest(job: Job, records: dict[str, list[Record]], summary: Summary
         tokenizer_hash=tokenizer_hash,
         statistics={
             "sources": [source.spec for source in job.sources],
-            "options": dataclasses.asdict(job.options),
+            "options": {name: value for name, value in vars(job.options).items() if value is not None},
             "splits": {split: dataclasses.asdict(counts) for split, counts in summary.splits.items()},
             "duplicates": summary.duplicates,
             "thinned": summary.thinned,
