@@ -63,6 +63,7 @@ def test_every_form_gives_the_ids_of_transformers(form, vocabulary, tmp_path):
     expected = reference(LINES, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert tokenizer.encode_batch(LINES) == expected
     tokenizer.save(tmp_path / "saved", length=512)
+    (tmp_path / "saved/config.json").write_text('{"model_type": "bert"}')  # as in an export
     for path in (tmp_path / "saved", *([folder] if form not in ("google", "bare") else [])):
         theirs = transformers.AutoTokenizer.from_pretrained(path)
         assert theirs(LINES, add_special_tokens=False, split_special_tokens=True)["input_ids"] == expected
@@ -76,6 +77,7 @@ def test_a_file_of_the_library_alone_is_saved_with_its_case(tokenizer_folders, t
     (tmp_path / "tokenizer.json").write_bytes((tokenizer_folders["wordpiece-cased"] / "tokenizer.json").read_bytes())
     tokenizer = load_tokenizer(tmp_path)
     tokenizer.save(tmp_path / "saved")
+    (tmp_path / "saved/config.json").write_text('{"model_type": "bert"}')  # as in an export
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert theirs("Paris NATO", add_special_tokens=False)["input_ids"] == tokenizer.encode("Paris NATO")
 
