@@ -88,8 +88,7 @@ def check_model(model: ModelConfig, mesh: Mesh) -> None:
     check_divides("heads", model.num_attention_heads, mesh, "config.model.num_attention_heads")
     check_divides("mlp", model.intermediate_size, mesh, "config.model.intermediate_size")
     check_divides("embed", model.hidden_size, mesh, "config.model.hidden_size")
-    if model.embedding_size:
-        check_divides("embed", model.embedding_size, mesh, "config.model.embedding_size")
+    check_divides("embed", model.embedding_size, mesh, "config.model.embedding_size")  # 0, where there is none, fits
     check_divides("vocab", model.padded_vocab_size, mesh, "config.model.vocab_size, padded,")
 
 

@@ -18,8 +18,6 @@ from bertjax.errors import UserError
 from bertjax.parallel import processes
 from bertjax.storage.files import write_text
 
-TENSORBOARD_FOLDER = "tensorboard"
-
 
 class Tracker(Protocol):
     """A place where the metrics of a run go, continued after a step; its methods may raise OSError."""
@@ -39,7 +37,7 @@ def open_trackers(workdir: Path, resume_step: int) -> list[Tracker]:
     return [
         _JsonLines(workdir / "metrics.jsonl", resume_step, lambda name: not name.startswith("perf/")),
         _JsonLines(workdir / "perf.jsonl", resume_step, lambda name: name.startswith("perf/")),
-        _TensorBoard(workdir / TENSORBOARD_FOLDER, resume_step),
+        _TensorBoard(workdir / "tensorboard", resume_step),
     ]
 
 
@@ -62,9 +60,7 @@ class MetricsWriter:
         Raises:
           UserError: the disk is full, or the files may not be written any more.
         """
-        with self._errors_explained():
-            for tracker in self._trackers:
-                tracker.write(step, values)
+        self._each(lambda tracker: tracker.write(step, values))
 
     def sync(self) -> None:
         """Puts everything written so far on disk, as a checkpoint must not know more than the metrics.
@@ -72,9 +68,7 @@ class MetricsWriter:
         Raises:
           UserError: it does not get there, the disk being full for instance.
         """
-        with self._errors_explained():
-            for tracker in self._trackers:
-                tracker.sync()
+        self._each(lambda tracker: tracker.sync())
 
     def close(self) -> None:
         """Closes the trackers.
@@ -82,9 +76,12 @@ class MetricsWriter:
         Raises:
           UserError: what was still to be written cannot be.
         """
+        self._each(lambda tracker: tracker.close())
+
+    def _each(self, act: Callable[[Tracker], None]) -> None:
         with self._errors_explained():
             for tracker in self._trackers:
-                tracker.close()
+                act(tracker)
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:

@@ -177,10 +177,8 @@ def evaluate(
     eval_step: Callable[[Any, Batch], dict[str, Term]], params: Any, batches: Iterable[Batch], mesh: Mesh
 ) -> dict[str, float]:
     """The mean of each term over all batches together, each divided once by its own weight."""
-    results = [eval_step(params, put_batch(batch, mesh)) for batch in batches]
+    results = jax.device_get([eval_step(params, put_batch(batch, mesh)) for batch in batches])
     if not results:
         raise UserError("the held-out split is too small for one example; prepare the corpus with a larger --heldout")
-    results = jax.device_get(results)
-    sums = {name: sum(float(terms[name].sum) for terms in results) for name in results[0]}
-    weights = {name: sum(float(terms[name].weight) for terms in results) for name in results[0]}
-    return {name: sums[name] / max(weights[name], 1e-6) for name in sums}
+    sums = jax.tree.map(lambda *values: sum(map(float, values)), *results)
+    return {name: term.sum / max(term.weight, 1e-6) for name, term in sums.items()}
