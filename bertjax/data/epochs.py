@@ -36,7 +36,7 @@ class Plans:
         seed: int,
         sequencing: Sequencing,
     ):
-        """Takes the arguments of `bertjax.data.examples.examples`, but for the epoch."""
+        """Takes the arguments of `bertjax.data.spans.examples`, but for the epoch."""
         self._corpus, self._length, self._seed, self._sequencing = corpus, length, seed, sequencing
         settings = [length, seed, dataclasses.asdict(sequencing)]
         identity = json.dumps([ALGORITHM, corpus.fingerprint, corpus.split, *settings])

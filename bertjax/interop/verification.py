@@ -54,11 +54,12 @@ def verify(model: Pretrained, folder: str | Path) -> str:
 
 
 def _compare_ids(tokenizer: Tokenizer, folder: Path) -> int:
-    """How many lines were compared."""
-    import transformers
+    """Compares the ids of `hard_lines`; returns how many lines they are.
 
-    transformers.utils.logging.set_verbosity_error()
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    Raises:
+      UserError: a line gets other ids.
+    """
+    theirs = _quiet_transformers().AutoTokenizer.from_pretrained(folder)
     lines = list(hard_lines())
     # In text the names of special tokens are text; transformers takes them for the tokens unless told so.
     found = theirs(lines, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -114,11 +115,8 @@ def run_transformers(
 ) -> dict[str, np.ndarray]:
     """The same outputs from `transformers`, of those heads that the folder holds."""
     import torch
-    import transformers
 
-    # Its report of missing heads is acted on below, and alarms where there is nothing to do.
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers = _quiet_transformers()
     config, _, _ = configs.read(Path(folder))
     family = FAMILIES[config.model_type]
     kind = kind_named(task.kind) if task else None
@@ -138,3 +136,12 @@ def run_transformers(
     if family.pairs and not any(name.startswith((family.base + family.pooler, family.pair_head)) for name in missing):
         found[f"{family.pairs}_logits"] = outputs[family.pair_logits]
     return {name: value.numpy() for name, value in found.items()}
+
+
+def _quiet_transformers() -> Any:
+    """The library, which alarms where there is nothing to do: what a folder lacks is acted on here."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers

@@ -4,6 +4,7 @@ A folder holds what the ecosystem reads: `tokenizer.json`, for WordPiece `vocab.
 beside them `tokenizer_config.json`. `transformers` loads the folder as it is.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import tokenizers as library
 
+from bertjax import decoding
 from bertjax.errors import UserError
 from bertjax.text import backends
 
@@ -36,6 +38,16 @@ _GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chine
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What tokenizer_config.json says of BERT's tokenizers."""
+
+    tokenizer_class: str | None = None
+    do_lower_case: bool = True
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool = True
+
+
 class Tokenizer:
     """Text to ids and back.
 
@@ -51,7 +63,7 @@ class Tokenizer:
     """
 
     def __init__(self, backend: backends.Backend, config: dict[str, Any]):
-        """Use `load` or `bertjax.text.vocabulary.train`."""
+        """Use `load_tokenizer` or `bertjax.text.tokenizer_training.train`."""
         self._backend = backend
         self._config = config
         self._pieces = backend.pieces()
@@ -175,12 +187,11 @@ class Tokenizer:
         the rest from these settings, whose defaults are those of an uncased model.
         """
         name = self._config.get("tokenizer_class")
-        of_bert = (name or "").removesuffix("Fast") in _OF_VOCABULARIES
         if settings := self._backend.bert_settings():
-            return {"tokenizer_class": name if of_bert else _OF_VOCABULARIES[0]} | settings
+            return {"tokenizer_class": name if name and _reads_as_bert(name) else _OF_VOCABULARIES[0]} | settings
         if self._backend.kind == "SentencePiece":
             return {"tokenizer_class": name or "AlbertTokenizer", "do_lower_case": False, "keep_accents": True}
-        return {"tokenizer_class": name if name and not of_bert else "PreTrainedTokenizerFast"}
+        return {"tokenizer_class": "PreTrainedTokenizerFast" if _reads_as_bert(name) else name}
 
     def _wordpiece_backend(self) -> backends.LibraryBackend:
         kind = self._backend.kind
@@ -232,7 +243,7 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
         raise UserError(f"{path}: no such tokenizer; {_HINT}")
     file = _tokenizer_file(path) if path.is_dir() else path
     try:
-        config = _read_json(file.parent / "tokenizer_config.json")
+        config = _read_config(file.parent)
         if lowercase is not None and (file.suffix != ".txt" or "do_lower_case" in config):
             raise UserError("its own files say whether text is lower-cased; leave --lowercase out")
         return Tokenizer(_backend(file, config, lowercase), config)
@@ -276,7 +287,7 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> b
                 'if it is one, write {"tokenizer_class": "BertTokenizer", "do_lower_case": false} into '
                 "tokenizer_config.json beside it"
             )
-        return backends.LibraryBackend(_wordpiece(vocabulary, config, file.parent, lowercase))
+        return backends.LibraryBackend(_wordpiece(vocabulary, config, file, lowercase))
     if file.suffix == ".model":
         _check_sentencepiece(config)
         return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
@@ -285,26 +296,28 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> b
 
 def _as_configured(backend: backends.LibraryBackend, config: Mapping[str, Any]) -> backends.LibraryBackend:
     """With the settings of tokenizer_config.json, which `transformers` heeds for BERT's classes before the file's."""
-    settings = backend.bert_settings()
-    name = str(config.get("tokenizer_class") or _OF_VOCABULARIES[0]).removesuffix("Fast")
-    asked = {key: config[key] for key in settings or () if key in config}
-    if name not in _OF_VOCABULARIES or not asked or settings == settings | asked:
-        return backend
-    return backend.with_bert_settings(settings | asked)
+    settings = backend.bert_settings() if _reads_as_bert(config.get("tokenizer_class")) else None
+    asked = settings and {key: config.get(key, value) for key, value in settings.items()}
+    return backend if asked == settings else backend.with_bert_settings(asked)
+
+
+def _reads_as_bert(name: str | None) -> bool:
+    """Whether a tokenizer class of `transformers` is one of BERT's; one that is not named is."""
+    return (name or _OF_VOCABULARIES[0]).removesuffix("Fast") in _OF_VOCABULARIES
 
 
 def _wordpiece(
-    vocabulary: dict[str, int], config: Mapping[str, Any], folder: Path, lowercase: bool | None
-) -> backends.library.Tokenizer:
-    """The tokenizer of a vocabulary, as tokenizer_config.json says where it is there."""
+    vocabulary: dict[str, int], config: Mapping[str, Any], file: Path, lowercase: bool | None
+) -> library.Tokenizer:
+    """The tokenizer of the vocabulary in a file, as tokenizer_config.json says where it is there."""
     name = config.get("tokenizer_class") or _OF_VOCABULARIES[0]
-    if name.removesuffix("Fast") not in _OF_VOCABULARIES or config.get("do_basic_tokenize") is False:
+    if not _reads_as_bert(name) or config.get("do_basic_tokenize") is False:
         raise UserError(
             f"tokenizer_config.json asks for {name}, which cuts words in another way than BERT's basic tokenizer; "
             "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
         )
     if lowercase is None:
-        lowercase = config["do_lower_case"] if "do_lower_case" in config else _guessed_lowercase(vocabulary, folder)
+        lowercase = config["do_lower_case"] if "do_lower_case" in config else _guessed_lowercase(vocabulary, file)
     return backends.wordpiece(
         vocabulary, lowercase, config.get("tokenize_chinese_chars", True), config.get("strip_accents")
     )
@@ -312,7 +325,7 @@ def _wordpiece(
 
 def _check_sentencepiece(config: Mapping[str, Any]) -> None:
     """Refuses a model of ALBERT that counts on text that is changed before it is cut, as it does unless told not to."""
-    is_albert = str(config.get("tokenizer_class", "")).startswith("Albert")
+    is_albert = (config.get("tokenizer_class") or "").startswith("Albert")
     if is_albert and (config.get("do_lower_case", True) or not config.get("keep_accents", False)):
         raise UserError(
             "tokenizer_config.json asks for lower case or for letters without accents, which a SentencePiece .model "
@@ -327,13 +340,21 @@ def _parse(what: str, parser: Any, content: Any) -> Any:
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    values = _read_json(folder / "tokenizer_config.json")
+    known = {field.name: values[field.name] for field in dataclasses.fields(_Settings) if field.name in values}
+    decoding.convert(known, _Settings, "tokenizer_config.json", "get it again, or put it right")
+    return values
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return decoding.convert(values, dict[str, Any], path.name, "get it again, or put it right")
 
 
-def _guessed_lowercase(vocabulary: Mapping[str, int], folder: Path) -> bool:
-    """Whether text is lower-cased before this vocabulary cuts it, where no file says so."""
-    if google := _GOOGLE_FOLDER.fullmatch(folder.resolve().name):
+def _guessed_lowercase(vocabulary: Mapping[str, int], file: Path) -> bool:
+    """Whether text is lower-cased before the vocabulary in a file cuts it, where no other file says so."""
+    if google := _GOOGLE_FOLDER.fullmatch(file.resolve().parent.name):
         lowercase, reason = google["name"] != "cased", "by the folder's name"
     else:
         words = [piece for piece in vocabulary if not re.fullmatch(r"\[.*\]|<.*>", piece)]
@@ -341,7 +362,7 @@ def _guessed_lowercase(vocabulary: Mapping[str, int], folder: Path) -> bool:
         lowercase = not re.search("[A-Z]", "".join(words))
         reason = "it has no capital letters A to Z" if lowercase else "it has capital letters"
     _LOG.info(
-        f"{folder / 'vocab.txt'} is taken for {'an uncased' if lowercase else 'a cased'} vocabulary ({reason}); "
+        f"{file} is taken for {'an uncased' if lowercase else 'a cased'} vocabulary ({reason}); "
         f"--lowercase={str(not lowercase).lower()} of convert and prepare changes that"
     )
     return lowercase

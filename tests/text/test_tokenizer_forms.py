@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ def test_a_bare_vocabulary_is_read_as_it_is_told_and_says_how(tokenizer_folders,
     assert not said
     with pytest.raises(UserError, match="its own files say whether text is lower-cased; leave --lowercase out"):
         load_tokenizer(tokenizer_folders["wordpiece"], lowercase=True)
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"do_lower_case": "yes"}', "do_lower_case: Expected `bool`, got `str`"),
+        ('{"strip_accents": 1}', "strip_accents: Expected `bool | null`, got `int`"),
+        ('{"tokenizer_class": ["BertTokenizer"]}', "tokenizer_class: Expected `str | null`, got `array`"),
+        ('["do_lower_case"]', "Expected `object`, got `array`"),
+        ('{"do_lower_case": tr', "cannot be read as a tokenizer"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(file, content, problem, tokenizer_folders, tmp_path):
+    (tmp_path / file).write_bytes((tokenizer_folders["wordpiece"] / file).read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(problem)):
+        load_tokenizer(tmp_path)
 
 
 def test_a_vocabulary_of_molecules_is_not_taken_for_wordpiece(tmp_path):
