@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from bertjax import cli
+from bertjax import cli, decoding
 from bertjax.errors import UserError
 from bertjax.storage.files import write_text
 
@@ -90,8 +90,8 @@ def _claim(model: "Pretrained", workdir: Path) -> None:
     path, now = workdir / "from.json", {"parameters": distillation.fingerprint(model)}
     if not path.is_file():
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(now) + "\n")
-    elif json.loads(path.read_bytes()) != now:
+        write_text(path, json.dumps(decoding.sealed(now)) + "\n")
+    elif decoding.read_sealed(path, dict[str, str], "give a new --workdir") != now:
         raise UserError(f"{workdir} holds the adaptation of another model than {_FROM.value}; give a new --workdir")
 
 

@@ -21,6 +21,8 @@ from bertjax.config.layout import LayoutConfig
 from bertjax.config.optimizer import OptimizerConfig
 from bertjax.config.parse import from_config_dict, to_dict
 from bertjax.config.pretraining import Phase
+from bertjax.corpus import format
+from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
 from bertjax.pretraining.run import train
@@ -31,6 +33,7 @@ from bertjax.trainer.loop import StopSignal
 from tests.support import synthetic
 from tests.support.batches import FAMILIES
 from tests.support.commands import ROOT, TINY_MODEL, assert_refused, command, flip_a_bit, overrides, run
+from tests.support.damage import edit_sealed
 
 
 def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
@@ -248,8 +251,11 @@ def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(corpus, tmp_path):
     shutil.rmtree(folder / "tokenizer")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer/vocab.txt").write_text("\n".join([*pieces[:5], *reversed(pieces[5:])]) + "\n")
-    assert_refused(run_tiny(folder, tmp_path / "run"), folder, "was made with another tokenizer", folder / "tokenizer")
+    assert_refused(run_tiny(folder, tmp_path / "run"), folder / "tokenizer", "put the one back that the corpus was")
     assert not (tmp_path / "run").exists()
+    format.reseal(folder)
+    with pytest.raises(UserError, match=r"not the tokenizer that .* was made with"):
+        Corpus.open(folder).load_tokenizer()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not a corpus"])
@@ -298,9 +304,9 @@ def test_one_held_out_document_is_refused_before_the_first_step(tiny_config, tmp
     folder = tmp_path / "corpus"
     synthetic.write(folder, {"train": [[[[5, 6, 7]], [[8, 9]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=600)
     shutil.copytree(f"{tiny_config.corpus}/tokenizer", folder / "tokenizer")
-    manifest = json.loads((folder / "corpus.json").read_text())
-    manifest["tokenizer_hash"] = load_tokenizer(folder / "tokenizer").hash()
-    (folder / "corpus.json").write_text(json.dumps(manifest))
+    tokenizer_hash = load_tokenizer(folder / "tokenizer").hash()
+    edit_sealed(folder / "corpus.json", lambda manifest: manifest.update(tokenizer_hash=tokenizer_hash))
+    format.reseal(folder)
     with pytest.raises(UserError, match="two heldout documents"):
         train(dataclasses.replace(tiny_config, corpus=str(folder)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -5,8 +5,6 @@ format is told from a damaged one.
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from typing import Any
 from bertjax import decoding
 from bertjax.config.pretraining import Config
 from bertjax.config.validation import validate
-from bertjax.decoding import DecodingError
+from bertjax.decoding import Count, FileName, ShortText
 from bertjax.errors import UserError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
+from bertjax.trainer.metrics import Written
 
 FORMAT = 1
 _CURE = "take another checkpoint"
@@ -26,8 +25,8 @@ _CURE = "take another checkpoint"
 class StoredTokenizer:
     """A tokenizer that travels with a checkpoint."""
 
-    hash: str
-    files: Mapping[str, str]  # name → base64
+    hash: ShortText
+    files: Mapping[FileName, str]  # name → base64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,28 +39,26 @@ class CheckpointMeta:
     teacher: str = ""  # its fingerprint; "": there is none
     task: TaskMetadata | None = None  # None: it is not fine-tuned
     sentence: SentenceMetadata | None = None  # None: unknown
-    step: int = 0
-    checksums: Mapping[str, int] = dataclasses.field(default_factory=dict)  # array → checksum
+    step: Count = 0
+    metrics: Written | None = None  # metrics.jsonl as it was then; None: not of a training
+    checksums: Mapping[str, Count] = dataclasses.field(default_factory=dict)  # array → checksum
     format: int = FORMAT
 
 
 def encode_meta(meta: CheckpointMeta) -> dict[str, Any]:
     """The sealed values of a meta, of JSON types."""
-    values = json.loads(json.dumps(dataclasses.asdict(meta)))
-    return values | {"sha256": seal(values)}
+    return decoding.sealed(dataclasses.asdict(meta))
 
 
-def decode_meta(data: bytes, path: Path) -> CheckpointMeta:
-    """The meta in the content of the file `path`.
+def decode_meta(data: bytes, path: Path, *, resealing: bool = False) -> CheckpointMeta:
+    """The meta in the content of the file `path`; with `resealing` whatever its seal says.
 
     Raises:
       DecodingError: it is not as it was written.
       UserError: it is of another format, or its config is not one of this bertjax.
     """
     values = decoding.parse(data, path, _CURE)
-    digest = values.pop("sha256", None) if isinstance(values, dict) else None
-    if digest != seal(values):
-        raise DecodingError("checksum mismatch", path, _CURE)
+    values = decoding.without_seal(values) if resealing else decoding.unsealed(values, path, _CURE)
     if values.get("format") != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {values.get('format')}, but this bertjax reads format {FORMAT}; "
@@ -73,8 +70,3 @@ def decode_meta(data: bytes, path: Path) -> CheckpointMeta:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return meta
-
-
-def seal(values: Any) -> str:
-    """The SHA-256 of the canonical form of JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

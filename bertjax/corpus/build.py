@@ -20,18 +20,20 @@ import itertools
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bertjax import decoding
 from bertjax.corpus import format, shard_worker
-from bertjax.corpus.manifest import MANIFEST, write_manifest
+from bertjax.corpus.manifest import MANIFEST, check_files, write_manifest
 from bertjax.corpus.selection import Selection, emitted, select
 from bertjax.corpus.shard_worker import Counts, Job, Options, Record, Task
+from bertjax.decoding import Digest, FileName
 from bertjax.errors import UserError
-from bertjax.storage.files import claimed, write_text
+from bertjax.storage.files import claimed, file_digests, file_sha256, write_text
 from bertjax.text import sentences, tokenizer_training
 from bertjax.text.sources import Source
 from bertjax.text.tokenizer import load_tokenizer
@@ -41,11 +43,28 @@ SAMPLE_CHARACTERS = 32_000_000
 
 _DECIDING = ("sentencex", "tokenizers", "sentencepiece", "mwparserfromhell")  # libraries that decide the bytes
 _PLAN = "plan.json"
+_COPIES = "copies.npz"
 _TEMPORARY = ".build.tmp"
+_ANEW = "delete the folder and prepare the corpus again"
 
 # Told what is being done, how many documents are done, how many there are (0: not known), and the megabytes of text
 # that this call has done.
 Progress = Callable[[str, int, int, float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """What `build/plan.json` holds.
+
+    Attributes:
+      plan: all that decides the corpus.
+      copies: SHA-256 of copies.npz.
+      tokenizer_files: name → SHA-256 of the tokenizer's files.
+    """
+
+    plan: Mapping[str, Any]
+    copies: Digest
+    tokenizer_files: Mapping[FileName, Digest]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +107,7 @@ def build(
             _write_shards(job, selection, processes, progress)
         tokenizer = load_tokenizer(job.directory / "tokenizer")
         records = {split: _records(job.directory, split) for split in format.SPLITS}
-        splits = {split: sum((counts for _, counts in records[split]), Counts()) for split in records}
+        splits = {split: sum((record.counts for record in records[split]), Counts()) for split in records}
         summary = Summary(splits, selection.duplicates, selection.thinned, tokenizer.vocab_size)
         if not complete:
             with shard_worker.write_errors_explained(job.directory / MANIFEST):
@@ -112,7 +131,9 @@ def _begin(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
     """The selection of the build that goes on here, or of a new one. After this the tokenizer is there."""
     directory, records = job.directory, job.directory / "build"
     if (records / _PLAN).is_file():
-        _check_plan(directory, json.loads((records / _PLAN).read_text(encoding="utf-8")), plan)
+        begun = decoding.read_sealed(records / _PLAN, Begun, _ANEW)
+        _check_plan(directory, begun.plan, plan)
+        check_files(records, file_digests(records) | {_COPIES: begun.copies}, _ANEW)
         selection = _load_selection(records)
     else:
         strangers = sorted(path.name for path in directory.iterdir() if path.name != _TEMPORARY)
@@ -121,8 +142,10 @@ def _begin(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
                 f"{directory}: not empty ({', '.join(strangers[:3])}), not begun by prepare; choose another --output"
             )
         selection = _start(job, plan, progress)
+        begun = decoding.read_sealed(records / _PLAN, Begun, _ANEW)
     if (records / "tokenizer").is_dir():
         (records / "tokenizer").rename(directory / "tokenizer")
+    check_files(directory / "tokenizer", begun.tokenizer_files, _ANEW)
     return selection
 
 
@@ -148,11 +171,12 @@ def _start(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
         else:
             load_tokenizer(options.tokenizer, options.lowercase).save(temporary / "tokenizer")
         np.savez_compressed(
-            temporary / "copies.npz",
+            temporary / _COPIES,
             *selection.copies,
             counts=np.array([selection.duplicates, selection.thinned], np.int64),
         )
-        write_text(temporary / _PLAN, json.dumps(plan, indent=1) + "\n")
+        begun = Begun(plan, file_sha256(temporary / _COPIES), file_digests(temporary / "tokenizer"))
+        write_text(temporary / _PLAN, json.dumps(decoding.sealed(dataclasses.asdict(begun)), indent=1) + "\n")
         temporary.rename(directory / "build")
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another --output") from error
@@ -161,7 +185,7 @@ def _start(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
     return selection
 
 
-def _check_plan(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_plan(directory: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if found == wanted:
         return
     differing = [key for key in wanted if found.get(key) != wanted[key]]
@@ -182,7 +206,7 @@ def _check_plan(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) 
 
 
 def _load_selection(records: Path) -> Selection:
-    with np.load(records / "copies.npz") as saved:
+    with np.load(records / _COPIES) as saved:
         copies = tuple(saved[f"arr_{index}"] for index in range(len(saved.files) - 1))
         duplicates, thinned = saved["counts"].tolist()
     return Selection(copies, duplicates, thinned)
@@ -223,9 +247,8 @@ def _is_finished(directory: Path, name: str) -> bool:
     record = shard_worker.read_record(directory, name)
     if record is None:
         return False
-    shard, _ = record
     path = directory / name
-    return shard is None or (path.is_file() and path.stat().st_size == shard.bytes)
+    return record.shard is None or (path.is_file() and path.stat().st_size == record.shard.bytes)
 
 
 def _records(directory: Path, split: str) -> list[Record]:
@@ -238,7 +261,7 @@ def _write_manifest(job: Job, records: dict[str, list[Record]], summary: Summary
         raise UserError(f"{job.directory}: no document has any text once it is cleaned; give other sources")
     write_manifest(
         job.directory,
-        shards={split: [shard for shard, _ in records[split] if shard] for split in records},
+        shards={split: [record.shard for record in records[split] if record.shard] for split in records},
         vocab_size=summary.vocab_size,
         tokenizer_hash=tokenizer_hash,
         statistics={

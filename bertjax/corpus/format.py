@@ -9,20 +9,21 @@ tokens.
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from bertjax.corpus.manifest import MANIFEST, ShardInfo, read_manifest
-from bertjax.errors import UserError
-from bertjax.storage.files import write_text, written_whole
+from bertjax import decoding
+from bertjax.corpus.manifest import MANIFEST, ShardInfo, check_files, decode_manifest, read_manifest, write_manifest
+from bertjax.errors import UserError, first_line
+from bertjax.storage.files import file_sha256, write_text, written_whole
+from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
 SPLITS = ("train", "heldout")
 # Arrow's list offsets are int32.
@@ -106,6 +107,7 @@ class Corpus:
       fingerprint: identity of the corpus (format, tokenizer, contents of all shards).
       tokenizer_hash: identity of the tokenizer that made the ids.
       vocab_size: number of ids.
+      tokenizer_files: name → SHA-256 of the tokenizer's files.
       shards: the shards in order.
       document_bases, sentence_bases, token_bases: int64 [shards + 1].
     """
@@ -115,6 +117,7 @@ class Corpus:
     fingerprint: str
     tokenizer_hash: str
     vocab_size: int
+    tokenizer_files: Mapping[str, str]
     shards: tuple[Shard, ...]
     document_bases: np.ndarray
     sentence_bases: np.ndarray
@@ -124,8 +127,9 @@ class Corpus:
     def open(cls, directory: str | Path, split: str = "train") -> "Corpus":
         """Opens a split: reads the manifest, checks that every shard is there and as it was written, maps it.
 
-        The first time that reads every file to compare its hash, as a flipped bit passes all other checks. What was
-        found whole is remembered in the corpus's `cache/`, and read again only once its size or times have changed.
+        The first time that reads every file to compare its hash, as a flipped bit passes all other checks, and what it
+        holds. What was found whole is remembered in the corpus's `cache/`, and read again only once its size or times
+        have changed.
 
         Args:
           directory: the corpus.
@@ -145,7 +149,7 @@ class Corpus:
             )
         for info in infos:
             _check_size(directory, info)
-        _check_hashes_once(directory, infos)
+        _check_contents_once(directory, infos, manifest.vocab_size)
         shards = tuple(_map_shard(directory, info) for info in infos)
         return cls(
             directory=directory,
@@ -153,6 +157,7 @@ class Corpus:
             fingerprint=manifest.fingerprint,
             tokenizer_hash=manifest.tokenizer_hash,
             vocab_size=manifest.vocab_size,
+            tokenizer_files=manifest.tokenizer_files,
             shards=shards,
             document_bases=_bases(info.documents for info in infos),
             sentence_bases=_bases(info.sentences for info in infos),
@@ -189,12 +194,26 @@ class Corpus:
         ]
         return np.concatenate([*parts, self.token_bases[-1:]])
 
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer that the corpus was made with.
+
+        Raises:
+          UserError: its files are not as they were written.
+        """
+        folder = self.directory / "tokenizer"
+        remedy = "put the one back that the corpus was made with, or prepare the corpus again"
+        check_files(folder, self.tokenizer_files, remedy)
+        tokenizer = load_tokenizer(folder)
+        if tokenizer.hash() != self.tokenizer_hash:
+            raise UserError(f"{folder}: not the tokenizer that {self.directory} was made with; {remedy}")
+        return tokenizer
+
     def _shards_with(self, bases: np.ndarray) -> Iterator[tuple[Shard, np.int64]]:
         return zip(self.shards, bases[:-1], strict=True)
 
 
 def verify(directory: str | Path) -> None:
-    """Reads every shard of every split and compares its size and hash with the manifest, whatever is remembered.
+    """Reads every shard of every split and compares it with the manifest, whatever is remembered.
 
     Raises:
       UserError: names the first shard that is missing, truncated or changed, and what to do.
@@ -204,7 +223,37 @@ def verify(directory: str | Path) -> None:
     infos = [info for split in manifest.shards.values() for info in split]
     for info in infos:
         _check_size(directory, info)
-    _check_hashes(directory, infos)
+    _check_contents(directory, infos, manifest.vocab_size)
+
+
+def reseal(directory: str | Path) -> None:
+    """Writes the manifest anew for shards that were changed on purpose.
+
+    Raises:
+      UserError: not a corpus, or a shard that is missing or is none of this vocabulary.
+    """
+    directory = Path(directory)
+    path = directory / MANIFEST
+    manifest = decode_manifest(decoding.read_bytes(path, "prepare the corpus"), path, resealing=True)
+    shards = {}
+    for split, infos in manifest.shards.items():
+        shards[split] = [_described(directory / info.name) for info in infos]
+        for info in shards[split]:
+            _check_shard(directory, info, manifest.vocab_size)
+    write_manifest(
+        directory,
+        shards=shards,
+        vocab_size=manifest.vocab_size,
+        tokenizer_hash=manifest.tokenizer_hash,
+        statistics=manifest.statistics,
+    )
+
+
+def _described(path: Path) -> ShardInfo:
+    """What a manifest has to say of the shard in a file."""
+    sha256, shard = file_sha256(path), _mapped(path, "prepare the corpus again")
+    counts = (len(shard.document_offsets) - 1, len(shard.sentence_offsets) - 1, len(shard.tokens))
+    return ShardInfo(path.name, path.stat().st_size, sha256, *counts)
 
 
 def _check_size(directory: Path, info: ShardInfo) -> None:
@@ -219,22 +268,22 @@ def _check_size(directory: Path, info: ShardInfo) -> None:
         )
 
 
-def _check_hashes_once(directory: Path, infos: Sequence[ShardInfo]) -> None:
-    """`_check_hashes` of the shards that were not found whole before, or have changed since."""
+def _check_contents_once(directory: Path, infos: Sequence[ShardInfo], vocab_size: int) -> None:
+    """`_check_contents` of the shards that were not found whole before, or have changed since."""
     path = directory / _VERIFIED
     try:
-        remembered = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        remembered = decoding.read_sealed(path, dict[str, tuple[int, int, int, str, int]], "")
+    except UserError:
         remembered = {}  # none, or damaged
     # Taken before reading, so that a change meanwhile shows next time.
-    states = {info.name: [*_state(directory / info.name), info.sha256] for info in infos}
+    states = {info.name: (*_state(directory / info.name), info.sha256, vocab_size) for info in infos}
     unknown = [info for info in infos if remembered.get(info.name) != states[info.name]]
     if not unknown:
         return
-    _check_hashes(directory, unknown)
+    _check_contents(directory, unknown, vocab_size)
     try:
         path.parent.mkdir(exist_ok=True)
-        write_text(path, json.dumps(remembered | states))
+        write_text(path, json.dumps(decoding.sealed(remembered | states)))
     except OSError:
         pass  # no permission or no room: the next one reads again
 
@@ -245,7 +294,8 @@ def _state(path: Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _check_hashes(directory: Path, infos: Sequence[ShardInfo]) -> None:
+def _check_contents(directory: Path, infos: Sequence[ShardInfo], vocab_size: int) -> None:
+    """Compares hashes, and what the shards hold with what the manifest says of it."""
     # hashlib releases the GIL, so threads read and hash on every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda info: file_sha256(directory / info.name), infos))
@@ -255,6 +305,22 @@ def _check_hashes(directory: Path, infos: Sequence[ShardInfo]) -> None:
                 f"{directory / info.name}: damaged, its SHA-256 is {sha256[:12]}… instead of {info.sha256[:12]}…; "
                 f"{_repair(directory, info)}"
             )
+        _check_shard(directory, info, vocab_size)
+
+
+def _check_shard(directory: Path, info: ShardInfo, vocab_size: int) -> None:
+    """That a shard whose hash is right holds documents of sentences of ids, and no others than the vocabulary's."""
+    shard = _map_shard(directory, info)
+    try:
+        _check_offsets("document_offsets", shard.document_offsets, len(shard.sentence_offsets) - 1)
+        _check_offsets("sentence_offsets", shard.sentence_offsets, len(shard.tokens))
+    except ValueError as error:
+        raise UserError(f"{directory / info.name}: {error}; {_repair(directory, info)}") from error
+    if (largest := int(shard.tokens.max())) >= vocab_size:
+        raise UserError(
+            f"{directory / info.name}: holds the id {largest}, but the vocabulary has {vocab_size}; "
+            f"{_repair(directory, info)}"
+        )
 
 
 def _repair(directory: Path, info: ShardInfo) -> str:
@@ -263,19 +329,27 @@ def _repair(directory: Path, info: ShardInfo) -> str:
 
 def _map_shard(directory: Path, info: ShardInfo) -> Shard:
     path = directory / info.name
-    try:
-        batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
-    except pa.ArrowException as error:
-        raise UserError(f"{path}: no Arrow file ({error}); {_repair(directory, info)}") from error
-    documents = batch.column(0)
-    if documents.type not in _SHARD_TYPES:
-        raise UserError(f"{path}: holds {documents.type}, not sentences of ids; {_repair(directory, info)}")
-    sentences = documents.values
-    shard = Shard(_view(documents.offsets), _view(sentences.offsets), _view(sentences.values))
-    counts = (len(documents), len(sentences), len(shard.tokens))
+    shard = _mapped(path, _repair(directory, info))
+    counts = (len(shard.document_offsets) - 1, len(shard.sentence_offsets) - 1, len(shard.tokens))
     if counts != (info.documents, info.sentences, info.tokens):
         raise UserError(f"{path}: its counts are not those of {MANIFEST}; {_repair(directory, info)}")
     return shard
+
+
+def _mapped(path: Path, cure: str) -> Shard:
+    """The arrays of a file of documents; what they hold is not looked at."""
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
+        batch.validate()
+        documents = batch.column(0)
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise UserError(f"{path}: no Arrow file of documents ({first_line(error)}); {cure}") from error
+    if documents.type not in _SHARD_TYPES:
+        raise UserError(f"{path}: holds {documents.type}, not sentences of ids; {cure}")
+    sentences = documents.values
+    if documents.null_count or sentences.null_count or sentences.values.null_count or documents.offset:
+        raise UserError(f"{path}: has gaps, which no shard has; {cure}")
+    return Shard(_view(documents.offsets), _view(sentences.offsets), _view(sentences.values))
 
 
 def _view(array: pa.Array) -> np.ndarray:
@@ -296,9 +370,3 @@ def _check_offsets(name: str, offsets: np.ndarray, end: int) -> None:
         raise ValueError(f"{name} must run from 0 to {end}")
     if not np.all(offsets[1:] > offsets[:-1]):
         raise ValueError(f"{name} must rise strictly: documents and sentences are never empty")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

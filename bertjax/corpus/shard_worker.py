@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bertjax import decoding
 from bertjax.corpus import format
 from bertjax.corpus.manifest import ShardInfo
+from bertjax.decoding import Count
 from bertjax.errors import UserError
 from bertjax.storage.files import write_text
 from bertjax.text import sentences
@@ -42,19 +44,24 @@ class Counts:
       empty: documents that had no text once they were cleaned; they are not in the corpus.
     """
 
-    documents: int = 0
-    sentences: int = 0
-    words: int = 0
-    tokens: int = 0
-    unknown: int = 0
-    bytes: int = 0
-    empty: int = 0
+    documents: Count = 0
+    sentences: Count = 0
+    words: Count = 0
+    tokens: Count = 0
+    unknown: Count = 0
+    bytes: Count = 0
+    empty: Count = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-Record = tuple[ShardInfo | None, Counts]  # of a finished shard; no ShardInfo where all its documents were empty
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is written of a finished shard; `shard` is None where all its documents were empty."""
+
+    shard: ShardInfo | None
+    counts: Counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,9 +175,7 @@ def read_record(directory: Path, name: str) -> Record | None:
     path = _record_path(directory, name)
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    info = ShardInfo(**content["shard"]) if content["shard"] else None
-    return info, Counts(**content["counts"])
+    return decoding.read_sealed(path, Record, f"delete it, and the same bertjax.prepare makes {name} again")
 
 
 def _start_worker() -> None:
@@ -196,10 +201,10 @@ def write_errors_explained(path: Path) -> Iterator[None]:
 def _do(task: Task, job: Job) -> Counts:
     """Makes a shard and its record, in this order."""
     with write_errors_explained(job.directory / task.name):
-        shard, counts = _write_shard(task, job)
-        content = {"shard": shard and dataclasses.asdict(shard), "counts": dataclasses.asdict(counts)}
+        record = _write_shard(task, job)
+        content = decoding.sealed(dataclasses.asdict(record))
         write_text(_record_path(job.directory, task.name), json.dumps(content) + "\n")
-    return counts
+    return record.counts
 
 
 def _write_shard(task: Task, job: Job) -> Record:
@@ -210,9 +215,9 @@ def _write_shard(task: Task, job: Job) -> Record:
         parts.append(arrays)
         counts += batch_counts
     if not counts.documents:
-        return None, counts
+        return Record(None, counts)
     sizes, lengths, tokens = map(np.concatenate, zip(*parts, strict=True))
-    return format.write_shard(job.directory / task.name, _offsets(sizes), _offsets(lengths), tokens), counts
+    return Record(format.write_shard(job.directory / task.name, _offsets(sizes), _offsets(lengths), tokens), counts)
 
 
 def _offsets(sizes: np.ndarray) -> np.ndarray:

@@ -8,15 +8,13 @@ folder with it is whole.
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from bertjax.corpus.format import file_sha256
 from bertjax.corpus.manifest import MANIFEST, decode_manifest
 from bertjax.errors import UserError, first_line
-from bertjax.storage.files import locked, written_whole
+from bertjax.storage.files import file_sha256, locked, written_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,8 +37,6 @@ def local(corpus: str) -> Path:
         manifest = files.cat_file(f"{root}/{MANIFEST}")
     content = decode_manifest(manifest, f"{corpus}/{MANIFEST}")
     fingerprint = content.fingerprint
-    if not re.fullmatch("[0-9a-f]{64}", fingerprint):
-        raise UserError(f"{corpus}/{MANIFEST}: damaged (no fingerprint); prepare the corpus again")
     folder = Path(os.environ.get("BERTJAX_CACHE") or Path.home() / ".cache/bertjax") / "corpora" / fingerprint[:16]
     with _errors_explained(corpus, folder):
         (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
@@ -49,12 +45,12 @@ def local(corpus: str) -> Path:
                 for leftover in folder.glob(".*.tmp"):  # of a staging that was killed
                     leftover.unlink()
                 for shard in (shard for split in content.shards.values() for shard in split):
-                    target = folder / PurePosixPath(shard.name).name
+                    target = folder / shard.name
                     if not target.exists():  # from a staging that was ended
                         _LOG.info(f"staging {shard.name} ({shard.bytes / 1e6:,.1f} MB) in {folder}")
                         _copy(files, f"{root}/{shard.name}", target, shard.sha256)
-                for source in files.ls(f"{root}/tokenizer", detail=False):
-                    _copy(files, source, folder / "tokenizer" / PurePosixPath(source).name)
+                for name, sha256 in content.tokenizer_files.items():
+                    _copy(files, f"{root}/tokenizer/{name}", folder / "tokenizer" / name, sha256)
                 with written_whole(folder / MANIFEST) as temporary:
                     temporary.write_bytes(manifest)
     return folder

@@ -15,15 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
+from bertjax import decoding
 from bertjax.config.data import Sequencing
-from bertjax.corpus.format import Corpus, file_sha256
+from bertjax.corpus.format import Corpus
 from bertjax.data import rng
 from bertjax.data.packing import packed
 from bertjax.data.spans import ALGORITHM, examples
-from bertjax.storage.files import write_text, written_whole
+from bertjax.decoding import Count, Digest
+from bertjax.errors import UserError
+from bertjax.storage.files import file_sha256, write_text, written_whole
 
 # At an epoch's end some threads still read the old plan while others read the new one.
 _KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """What plans.json says of an epoch: its number of examples, and the SHA-256 of its file."""
+
+    examples: Count
+    sha256: Digest
 
 
 class Plans:
@@ -52,7 +63,7 @@ class Plans:
         with self._lock:
             if epoch not in self._counts:
                 entry = self._entries().get(str(epoch))
-                self._counts[epoch] = entry["examples"] if entry else len(self.plan(epoch))
+                self._counts[epoch] = entry.examples if entry else len(self.plan(epoch))
             return self._counts[epoch]
 
     def plan(self, epoch: int) -> np.ndarray:
@@ -79,7 +90,7 @@ class Plans:
         entry = self._entries().get(str(epoch))
         path = self._path(epoch)
         try:
-            if entry and file_sha256(path) == entry["sha256"]:
+            if entry and file_sha256(path) == entry.sha256:
                 return np.load(path, mmap_mode="r")
         except OSError:
             pass  # none, or another process has just taken it away
@@ -89,13 +100,13 @@ class Plans:
         content = io.BytesIO()
         np.save(content, plan)
         view = content.getbuffer()
-        entry = {"examples": len(plan), "sha256": hashlib.sha256(view).hexdigest()}
+        entry = _Entry(len(plan), hashlib.sha256(view).hexdigest())
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with written_whole(self._path(epoch)) as temporary:
                 temporary.write_bytes(view)
-            entries = {**self._entries(), str(epoch): entry}
-            write_text(self._directory / "plans.json", json.dumps(entries))
+            entries = {name: dataclasses.asdict(one) for name, one in (self._entries() | {str(epoch): entry}).items()}
+            write_text(self._directory / "plans.json", json.dumps(decoding.sealed(entries)))
             files = sorted(self._directory.glob("epoch-*.npy"), key=lambda path: path.stat().st_mtime_ns)
             for oldest in files[:-_KEPT]:
                 oldest.unlink(missing_ok=True)
@@ -105,8 +116,8 @@ class Plans:
     def _path(self, epoch: int) -> Path:
         return self._directory / f"epoch-{epoch:05d}.npy"
 
-    def _entries(self) -> dict[str, dict]:
+    def _entries(self) -> dict[str, _Entry]:
         try:
-            return json.loads((self._directory / "plans.json").read_text())
-        except (OSError, ValueError):
-            return {}
+            return decoding.read_sealed(self._directory / "plans.json", dict[str, _Entry], "")
+        except UserError:
+            return {}  # none yet, or damaged

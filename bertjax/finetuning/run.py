@@ -14,12 +14,14 @@ from typing import Any
 
 import jax
 
+from bertjax import decoding
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.finetuning import FinetuneConfig, Run
 from bertjax.config.parse import build, to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
+from bertjax.decoding import Count
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, report
 from bertjax.finetuning.sweep import Result, Sweep
@@ -38,6 +40,22 @@ from bertjax.trainer import metrics
 from bertjax.trainer.loop import StopSignal
 
 _LOG = logging.getLogger(__name__)
+
+_CURE = "put it back as it was, or use a new --workdir"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """What runs.jsonl says of a finished run."""
+
+    learning_rate: float
+    epochs: Count
+    seed: Count
+    scores: Mapping[str, Mapping[str, float]]  # split → score
+    epoch: Count
+    steps: Count
+    seconds: float
+    examples_per_second: float
 
 
 def finetune(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> dict[str, Any] | None:
@@ -73,8 +91,8 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
         train, *dev = features.computed(task_model, params, [train, *dev], config.features_memory)
         params = {}
     sweep = Sweep(task_model, params, train, dev, teacher=taught)
-    _write(workdir / "config.json", to_dict(config))
-    _write(workdir / "data.json", used)
+    _write(workdir / "config.json", decoding.sealed(to_dict(config)))
+    _write(workdir / "data.json", decoding.sealed(used))
 
     # -- the runs that are still to do
     done, predictions = _read_records(workdir), {}
@@ -92,7 +110,8 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
                 _keep(task_model, source, result, record | {"number": number}, workdir)
                 predictions = result.predictions
             done[run.name] = record
-            write_text(workdir / "runs.jsonl", "".join(json.dumps(record) + "\n" for record in done.values()))
+            lines = (json.dumps(decoding.sealed(record)) + "\n" for record in done.values())
+            write_text(workdir / "runs.jsonl", "".join(lines))
             _LOG.info(f"{run.name}: {_describe(record)}")
     return _report(task_model, dev, list(done.values()), predictions, workdir)
 
@@ -182,8 +201,8 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
             raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
         return
     try:
-        before = build(FinetuneConfig, json.loads(path.read_bytes()), "config")
-    except (ValueError, UserError) as error:
+        before = build(FinetuneConfig, decoding.read_sealed(path, dict[str, Any], _CURE), "config")
+    except UserError as error:
         raise UserError(f"{path} cannot be read as a sweep's ({error}); use a new --workdir") from error
     conflict = resume_conflict(before, config)
     if conflict:
@@ -195,7 +214,7 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
 def _check_same_data(now: dict[str, str], workdir: Path) -> None:
     """Refuses a workdir whose runs had other examples or models; what lies under a path may change."""
     path = workdir / "data.json"
-    if path.is_file() and (before := json.loads(path.read_bytes())) != now:
+    if path.is_file() and (before := decoding.read_sealed(path, dict[str, str], _CURE)) != now:
         changed = ", ".join(name for name in sorted(before | now) if before.get(name) != now.get(name))
         raise UserError(
             f"the runs in {workdir} had others ({changed}); give a new --workdir, or the files as they were"
@@ -209,7 +228,15 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
     """The finished runs, by name."""
     path = workdir / "runs.jsonl"
-    return {_name(record): record for record in metrics.read(path)} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    records = {}
+    for number, line in enumerate(decoding.read_bytes(path, _CURE).split(b"\n")[:-1], 1):
+        where, cure = f"{path}, line {number}", "delete the line, and its run is made again"
+        values = decoding.unsealed(decoding.parse(line, where, cure), where, cure)
+        record = decoding.convert(values, _Record, where, cure)
+        records[_name(values)] = dataclasses.asdict(record)
+    return records
 
 
 def _report(

@@ -126,8 +126,10 @@ def step_flops(config: Config, phase: Phase) -> float:
     return phase.batch * training_flops(config.model, phase.length, predictions, bool(config.pairs))
 
 
-def restore_run(workdir: Path, corpus: Corpus, meta: CheckpointMeta, abstract: TrainState) -> TrainState | None:
-    """The state of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
+def restore_run(
+    workdir: Path, corpus: Corpus, meta: CheckpointMeta, abstract: TrainState
+) -> tuple[TrainState, CheckpointMeta] | None:
+    """State and meta of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
 
     `meta` is that of the checkpoints to come.
 
@@ -142,7 +144,7 @@ def restore_run(workdir: Path, corpus: Corpus, meta: CheckpointMeta, abstract: T
         return None
     params, optimizer, saved = restored
     step = put(np.int32(saved.step), abstract.step.sharding)
-    return TrainState(step=step, params=params, optimizer=optimizer)
+    return TrainState(step=step, params=params, optimizer=optimizer), saved
 
 
 def load_initial_params(config: Config, state: TrainState, tokenizer: Tokenizer) -> TrainState:

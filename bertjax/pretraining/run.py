@@ -28,10 +28,9 @@ from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build, distillation
 from bertjax.pretraining.evaluation import HeldOut, describe_scores, open_held_out
 from bertjax.storage.files import claimed, write_text
-from bertjax.text.tokenizer import Tokenizer, load_tokenizer
-from bertjax.trainer import profiler
+from bertjax.text.tokenizer import Tokenizer
+from bertjax.trainer import metrics, profiler
 from bertjax.trainer.loop import StopSignal, not_finite, training_steps
-from bertjax.trainer.metrics import MetricsWriter
 from bertjax.trainer.plots import draw
 from bertjax.trainer.progress import progress
 from bertjax.trainer.step import Batch, TrainState, TrainStep, abstract_state, init_state, make_train_step
@@ -66,9 +65,10 @@ def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
     first, total = processes.is_first(), config.total_steps
     with claimed(workdir, "another process trains here", "--workdir") if first else contextlib.nullcontext():
         run = _open_run(config, workdir)
-        state = _restore_or_init(run)
+        state, known = _restore_or_init(run)
         start = int(state.step)
         if first:
+            metrics.cut_back(workdir / "metrics.jsonl", known)
             _write_workdir(run)
         if start >= total:
             _LOG.info(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
@@ -82,9 +82,7 @@ def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
 def _open_run(config: Config, workdir: Path) -> _Run:
     # -- corpus and tokenizer
     corpus = Corpus.open(staging.local(config.corpus), split="train")
-    tokenizer = load_tokenizer(corpus.directory / "tokenizer")
-    remedy = "put the one back that it was made with, or prepare the corpus again"
-    build.check_tokenizer(corpus, tokenizer, corpus.directory / "tokenizer", remedy)
+    tokenizer = corpus.load_tokenizer()
     config = build.with_vocabulary(config, tokenizer, corpus.directory)
     vocabulary = Vocabulary.of(tokenizer)
     source = BatchSource(corpus, vocabulary, config)
@@ -101,34 +99,34 @@ def _open_run(config: Config, workdir: Path) -> _Run:
     return _Run(config, workdir, corpus, tokenizer, source, mesh, held_out, teacher, meta)
 
 
-def _restore_or_init(run: _Run) -> TrainState:
-    """The state of the last checkpoint, or that of a new run."""
+def _restore_or_init(run: _Run) -> tuple[TrainState, metrics.Written | None]:
+    """The state of the last checkpoint, and what it knows of metrics.jsonl; or the state of a new run."""
     config, objective = run.config, build.make_objective(run.config)
     optimizer, _ = build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
     abstract = abstract_state(objective, optimizer, batch, run.mesh)
-    state = build.restore_run(run.workdir, run.corpus, run.meta, abstract)
-    if state is not None:
-        return state
+    if restored := build.restore_run(run.workdir, run.corpus, run.meta, abstract):
+        state, saved = restored
+        return state, saved.metrics
     state = init_state(objective, optimizer, batch, run.mesh, config.seed)
     if config.init_from:
         state = build.load_initial_params(config, state, run.tokenizer)
     if run.teacher and config.distillation.initialize:
         params = distillation.init_student(run.teacher, config.model, state.params)
         state = dataclasses.replace(state, params=params)
-    return state
+    return state, None
 
 
 def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> int:
     """Trains from step `start` to the last one, or until a signal; the step it ended at, which is saved."""
     config, total, clock = run.config, run.config.total_steps, Clock()
     checkpoints = store.CheckpointWriter(run.workdir / "checkpoints", config.keep_last, config.keep_every)
-    writer = MetricsWriter(run.workdir, start)
+    writer = metrics.MetricsWriter(run.workdir, start)
     speed = Speed(clock, functools.partial(_work, config), start, peak_flops(run.mesh.devices.flatten()))
     _describe(run, state.params, start)
 
-    def log(metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
-        for step, values in metrics:
+    def log(steps: Iterable[tuple[int, dict[str, float]]]) -> None:
+        for step, values in steps:
             checkpoints.check()
             if problem := not_finite(values):
                 latest = checkpoints.latest()
@@ -152,20 +150,21 @@ def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> int:
         traced = profiler.traced(_compile_step(run, start), config.profile_steps, start, run.workdir / "profile")
         with traced as train_step:
             steps = training_steps(train_step, state, batches, run.mesh, start)
-            for step, state, metrics in steps:
-                log(metrics.earlier())
+            for step, state, pending in steps:
+                log(pending.earlier())
                 if step == total or (config.eval_every and step % config.eval_every == 0):
-                    log(metrics.all())
+                    log(pending.all())
                     with clock.paused():
                         scores = run.held_out.scores(state.params, config.phases[config.locate(step - 1)[0]])
                         writer.write(step, scores)
                         _LOG.info(f"step {step}: {describe_scores(scores)}")
                 stopping = stop.due(step)
                 if stopping or step == total or step % config.checkpoint_every == 0:
-                    log(metrics.all())
+                    log(pending.all())
                     with clock.paused():
                         writer.sync()
-                        checkpoints.save(step, state.params, state.optimizer, run.meta)
+                        meta = dataclasses.replace(run.meta, metrics=metrics.written(run.workdir / "metrics.jsonl"))
+                        checkpoints.save(step, state.params, state.optimizer, meta)
                 if stopping:
                     break
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,18 @@ def write_text(path: Path, text: str) -> None:
     """Writes a small UTF-8 file so."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Name → SHA-256 of the files that lie in a folder, not below it; none where there is no such folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return {path.name: file_sha256(path) for path in files}
 
 
 @contextlib.contextmanager

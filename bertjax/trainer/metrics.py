@@ -5,7 +5,9 @@ clock says.
 """
 
 import contextlib
+import dataclasses
 import errno
+import hashlib
 import json
 import os
 import time
@@ -13,10 +15,28 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from bertjax import host_tensorflow
+from bertjax import decoding, host_tensorflow
+from bertjax.decoding import Count, DecodingError, Digest, ShortText
 from bertjax.errors import UserError
 from bertjax.parallel import processes
-from bertjax.storage.files import write_text
+from bertjax.storage.files import file_sha256, written_whole
+
+_MAX_BYTES = 2**31
+_NOTHING = hashlib.sha256(b"").hexdigest()
+_CURE = "put it back as it was, or, if you edited it, run python -m bertjax.convert --reseal --from=WORKDIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a checkpoint says of a metrics file: how long it was then, and its SHA-256."""
+
+    bytes: Count
+    sha256: Digest
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    step: Count
 
 
 class Tracker(Protocol):
@@ -100,8 +120,9 @@ class _JsonLines:
     def __init__(self, path: Path, resume_step: int, chosen: Callable[[str], bool]) -> None:
         """Opens the file and cuts it back to what lies at or before `resume_step`."""
         if path.exists():
-            kept = [record for record in read(path) if record["step"] <= resume_step]
-            write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+            kept = [line for line, record in _lines(path) if record["step"] <= resume_step] if resume_step else []
+            with written_whole(path) as temporary:
+                temporary.write_bytes(b"".join(kept))
         self.file, self._chosen = path.open("a"), chosen
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -166,11 +187,57 @@ class _TensorBoard:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; a last line that was cut off is left out."""
-    records = []
-    for line in Path(path).read_text().splitlines():
+    """The records of a metrics file, ascending by step; a tail that is damaged, or was cut off, is left out.
+
+    Raises:
+      UserError: it cannot be read, or a record stands behind a line that is none.
+    """
+    return [record for _, record in _lines(Path(path))]
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """(line, record) of a metrics file; see `read`."""
+    last, broken = 0, None
+    for number, line in enumerate(decoding.read_bytes(path, _CURE, _MAX_BYTES).split(b"\n")[:-1], 1):
+        where = f"{path}, line {number}"
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+            record = decoding.parse(line, where, _CURE)
+            step = decoding.convert(record, _Head, where, _CURE, foreign=True).step
+            decoding.convert(record, dict[ShortText, float], where, _CURE)
+            if step < last:
+                raise DecodingError(f"step: {step} behind {last}", where, _CURE)
+        except DecodingError as error:
+            broken = broken or error
+            continue
+        if broken:
+            raise broken
+        last = step
+        yield line + b"\n", record
+
+
+def written(path: Path) -> Written:
+    """What a checkpoint says of a metrics file that is on disk now."""
+    return Written(path.stat().st_size, file_sha256(path)) if path.exists() else Written(0, _NOTHING)
+
+
+def written_until(path: Path, step: int) -> Written:
+    """What the checkpoint of a step has to say of a metrics file that was edited on purpose; see `read` for errors."""
+    lines = list(_lines(path)) if path.exists() else []
+    kept = b"".join(line for line, record in lines if record["step"] <= step)
+    return Written(len(kept), hashlib.sha256(kept).hexdigest())
+
+
+def cut_back(path: Path, known: Written | None) -> None:
+    """Cuts a metrics file back to what the checkpoint knows that is continued; None: there is none.
+
+    Raises:
+      UserError: the file is not as it was then.
+    """
+    size, digest = (known.bytes, known.sha256) if known else (0, _NOTHING)
+    content = b""
+    if size:
+        content = decoding.read_bytes(path, _CURE, _MAX_BYTES)[:size]
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DecodingError(f"its first {size:,} bytes are not those of the checkpoint that is continued", path, _CURE)
+    if path.exists():
+        os.truncate(path, size)

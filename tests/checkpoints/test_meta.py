@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from bertjax import decoding
 from bertjax.checkpoints import store
-from bertjax.checkpoints.meta import FORMAT, CheckpointMeta, StoredTokenizer, decode_meta, encode_meta, seal
+from bertjax.checkpoints.meta import FORMAT, CheckpointMeta, StoredTokenizer, decode_meta, encode_meta
 from bertjax.config.pretraining import Config, Phase
 from bertjax.decoding import DecodingError
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
 from bertjax.pretraining.run import train
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata, TokenLimits
+from tests.support.damage import edit_sealed
 
 TASK = TaskMetadata(
     name="table/pairs",
@@ -39,8 +41,7 @@ META = CheckpointMeta(
 
 def sealed(**changes) -> bytes:
     """META with other values, under a seal that holds."""
-    values = {name: value for name, value in (encode_meta(META) | changes).items() if name != "sha256"}
-    return json.dumps(values | {"sha256": seal(values)}).encode()
+    return json.dumps(decoding.sealed(decoding.without_seal(encode_meta(META)) | changes)).encode()
 
 
 @pytest.mark.parametrize("meta", [META, dataclasses.replace(META, task=None, sentence=None, corpus="", teacher="t")])
@@ -78,9 +79,7 @@ def test_values_of_other_types_are_refused_though_the_seal_holds(changes, messag
 def test_another_format_is_refused_in_one_line_and_stays_where_it_is(trained, tiny_config, tmp_path, number):
     workdir = shutil.copytree(trained, tmp_path / "run")
     path = workdir / "checkpoints/8/meta/metadata"
-    values = {name: value for name, value in json.loads(path.read_bytes()).items() if name not in ("sha256", "format")}
-    values |= {} if number is None else {"format": number}
-    path.write_text(json.dumps(values | {"sha256": seal(values)}))
+    edit_sealed(path, lambda values: values.pop("format") if number is None else values.update(format=number))
     for use in (lambda: load_model(workdir), lambda: train(tiny_config, workdir)):
         with pytest.raises(UserError, match=f"checkpoint format {number}, but this bertjax reads format 1") as error:
             use()

@@ -5,11 +5,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bertjax import decoding
 from bertjax.corpus import format
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from tests.support import synthetic
 from tests.support.commands import flip_a_bit
+from tests.support.damage import edit_sealed
 
 DOCUMENTS = [[[5, 6, 7], [8, 9]], [[10, 11, 12, 13]], [[14]]]
 
@@ -86,7 +88,7 @@ def test_what_was_found_whole_is_remembered_until_it_changes(small, split):
         Corpus.open(small, opened)
     memory = small / "cache/verified.json"
     remembered = json.loads(memory.read_text())
-    assert remembered.keys() == {"train-00000.arrow", "train-00001.arrow", "heldout-00000.arrow"}
+    assert decoding.without_seal(remembered).keys() == {"train-00000.arrow", "train-00001.arrow", "heldout-00000.arrow"}
     written = memory.stat().st_mtime_ns
     Corpus.open(small, split)
     assert memory.stat().st_mtime_ns == written, "verified anew"
@@ -105,9 +107,9 @@ def test_an_unchanged_shard_is_not_read_again(small):
     Corpus.open(small)
     memory, path = small / "cache/verified.json", small / "train-00001.arrow"
     flip_a_bit(path)
-    remembered, now = json.loads(memory.read_text()), path.stat()
-    remembered[path.name][:3] = now.st_size, now.st_mtime_ns, now.st_ctime_ns
-    memory.write_text(json.dumps(remembered))
+    now = path.stat()
+    state = [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
+    edit_sealed(memory, lambda remembered: remembered.update({path.name: state + remembered[path.name][3:]}))
     Corpus.open(small)
     with pytest.raises(UserError, match="damaged"):
         format.verify(small)
@@ -141,10 +143,10 @@ def test_shard_of_noise_is_no_traceback(small):
     ("manifest", "message"),
     [
         (None, "not a corpus"),
-        ("{", "damaged"),
+        ("{", "not JSON"),
         ("[]", "not the manifest"),
         ('{"format": "bertjax corpus", "version": 99}', "version 99"),
-        ('{"format": "bertjax corpus", "version": 1}', "damaged"),
+        ('{"format": "bertjax corpus", "version": 1}', "without its seal"),
     ],
 )
 def test_what_is_no_corpus_is_refused(small, manifest, message):
@@ -164,23 +166,73 @@ def test_what_is_no_corpus_is_refused(small, manifest, message):
         (lambda content: content["shards"]["heldout"][0].pop("sha256"), r"shards\.heldout\[0\].*`sha256`"),
         (lambda content: content["shards"].update(test=[]), r"unknown key shards\.test"),
         (lambda content: content.update(seed=1), "unknown key seed"),
+        (lambda content: content["shards"]["train"][1].update(tokens=2**60), r"shards\.train\[1\]\.tokens: Expected"),
+        (lambda content: content["shards"]["train"][1].update(name="../train-00001.arrow"), r"train\[1\]\.name"),
+        (lambda content: content["shards"]["train"].append(content["shards"]["train"][1]), r"train\[2\]\.name"),
+        (lambda content: content["shards"]["train"].extend(content["shards"].pop("heldout")), "no shard of train"),
+        (lambda content: content["shards"]["train"][0].update(sentences=1), "fewer sentences than documents"),
+        (lambda content: content["counts"]["train"].update(documents=1), "counts: not the sums"),
+        (lambda content: content["shards"]["train"].pop(), "counts: not the sums"),
+        (lambda content: content.update(vocab_size=content["vocab_size"] + 1), "fingerprint"),
+        (
+            lambda content: content["shards"]["heldout"][0].update(sha256=content["shards"]["train"][0]["sha256"]),
+            r"shards\.heldout\[0\]: is a shard of train too",
+        ),
     ],
 )
-def test_a_manifest_with_other_fields_is_refused_with_the_place(small, edit, message):
-    content = json.loads((small / "corpus.json").read_text())
-    edit(content)
-    (small / "corpus.json").write_text(json.dumps(content))
+def test_a_manifest_that_cannot_be_true_is_refused_with_the_place(small, edit, message):
+    edit_sealed(small / "corpus.json", edit)
     for read in (Corpus.open, format.verify):
-        with pytest.raises(UserError, match=rf"corpus\.json: damaged \(.*{message}.*\); prepare") as error:
+        with pytest.raises(UserError, match=rf"corpus\.json: not valid \(.*{message}.*\); copy it again") as error:
             read(small)
         assert "\n" not in str(error.value)
+
+
+def test_an_edit_without_its_seal_is_refused(small):
+    content = json.loads((small / "corpus.json").read_text())
+    content["statistics"]["note"] = "mine"
+    (small / "corpus.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"checksum mismatch.*--reseal --from="):
+        Corpus.open(small)
+    format.reseal(small)
+    assert Corpus.open(small).documents and json.loads((small / "corpus.json").read_text())["statistics"]
+
+
+def test_resealing_counts_again(small, tmp_path):
+    """A shard that was replaced on purpose is taken in; one of another vocabulary is not."""
+    fingerprint = Corpus.open(small).fingerprint
+    other = synthetic.write(tmp_path / "other", {"train": [[[[5, 6], [7]]]]})
+    (small / "train-00001.arrow").write_bytes((other / "train-00000.arrow").read_bytes())
+    with pytest.raises(UserError, match=r"train-00001\.arrow: truncated or changed"):
+        Corpus.open(small)
+    format.reseal(small)
+    corpus = Corpus.open(small)
+    assert corpus.fingerprint != fingerprint and corpus.shards[1].tokens.tolist() == [5, 6, 7]
+    edit_sealed(small / "corpus.json", lambda content: content.update(vocab_size=7))
+    with pytest.raises(UserError, match=r"holds the id \d+, but the vocabulary has 7"):
+        format.reseal(small)
+
+
+@pytest.mark.parametrize(
+    ("documents", "sentences", "message"),
+    [([0, 2, 1, 3], [0, 1, 2, 3], "document_offsets must rise"), ([0, 1, 2, 3], [0, 2, 2, 3], "sentence_offsets must")],
+)
+def test_a_sealed_shard_of_impossible_offsets_is_refused(small, documents, sentences, message):
+    batch = pa.ListArray.from_arrays(
+        pa.array(documents, pa.int32()),
+        pa.ListArray.from_arrays(pa.array(sentences, pa.int32()), pa.array([5, 6, 7], pa.uint16())),
+    )
+    with pa.ipc.new_file(small / "train-00000.arrow", pa.schema([("sentences", batch.type)])) as writer:
+        writer.write_batch(pa.record_batch([batch], names=["sentences"]))
+    with pytest.raises(UserError, match=message):
+        format.reseal(small)
 
 
 def test_missing_directory_and_split(tmp_path, small):
     with pytest.raises(UserError, match="no such directory"):
         Corpus.open(tmp_path / "nowhere")
-    manifest = json.loads((small / "corpus.json").read_text())
-    del manifest["shards"]["heldout"]
-    (small / "corpus.json").write_text(json.dumps(manifest))
+    (small / "heldout-00000.arrow").unlink()
+    edit_sealed(small / "corpus.json", lambda content: content["shards"].pop("heldout"))
+    format.reseal(small)
     with pytest.raises(UserError, match="no heldout documents"):
         Corpus.open(small, "heldout")

@@ -75,8 +75,9 @@ def test_unigram_entropy_of_a_large_corpus_is_that_of_a_sample(tmp_path):
     """More than the tokens that are counted: the answer is that of all of them, but for chance."""
     ids = np.random.default_rng(0).choice(np.arange(5, 8), 70 * 2**20, p=[0.7, 0.2, 0.1]).astype(np.uint16)
     shard = format.write_shard(tmp_path / "train-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids)
+    other = format.write_shard(tmp_path / "heldout-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids[::-1])
     write_manifest(
-        tmp_path, shards={"train": [shard], "heldout": [shard]}, vocab_size=8, tokenizer_hash="x", statistics={}
+        tmp_path, shards={"train": [shard], "heldout": [other]}, vocab_size=8, tokenizer_hash="x", statistics={}
     )
     entropy = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
     assert unigram_entropy(Corpus.open(tmp_path), Corpus.open(tmp_path, "heldout")) == pytest.approx(entropy, abs=1e-3)

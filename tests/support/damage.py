@@ -1,0 +1,15 @@
+"""Changes to files: with their seal made new, as by hand, or bits and bytes as by a broken disk."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bertjax import decoding
+
+
+def edit_sealed(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes the values of a sealed JSON file and seals it again."""
+    values = decoding.without_seal(json.loads(path.read_text(encoding="utf-8")))
+    edit(values)
+    path.write_text(json.dumps(decoding.sealed(values)), encoding="utf-8")
