@@ -1,14 +1,18 @@
 """Converts a model to or from Hugging Face's format, and from Google's TensorFlow checkpoints.
 
 python -m bertjax.convert --from=DIR --to=DIR [--format=huggingface|bertjax] [--verify] [--tokenizer=DIR]
+python -m bertjax.convert --reseal --from=DIR
 
 --from is a workdir of bertjax.train or bertjax.finetune, one of its checkpoints, a Hugging Face folder, or the folder
 of a TensorFlow checkpoint with its bert_config.json and vocab.txt. Without --format, what is not bertjax's becomes a
 bertjax workdir and a bertjax model a Hugging Face folder. --verify runs the Hugging Face side in `transformers` (which
 must be installed) and compares the ids of thousands of hard lines, and the scores, with ours. --lowercase says how a
 vocab.txt is to be read that lies alone, without tokenizer_config.json; by default it is seen by the folder's name or by
-the vocabulary. --tokenizer moves the model to another vocabulary: pieces that it
-knows keep their embeddings, new ones start as the mean of the pieces that their text had before.
+the vocabulary. --tokenizer moves the model to another vocabulary: pieces that it knows keep their embeddings, new ones
+start as the mean of the pieces that their text had before.
+
+What bertjax writes is sealed: a corpus, workdir or exported folder of which a bit has changed is refused. --reseal
+takes one that you edited on purpose as it is now; nothing is converted.
 """
 
 import logging
@@ -27,15 +31,22 @@ _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold any
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "A folder with another tokenizer, to change the vocabulary to.")
 _LOWERCASE = flags.DEFINE_bool("lowercase", None, "Whether text is lower-cased, of a vocab.txt without a config.")
+_RESEAL = flags.DEFINE_bool("reseal", False, "Seal --from again, which was edited on purpose; nothing is converted.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those of transformers.")
 
 
 def main(args: list[str]) -> None:
     """Reads, writes, and compares if asked."""
-    if args or _FROM.value is None or _TO.value is None:
+    if args or _FROM.value is None or (_TO.value is None) != _RESEAL.value:
         raise UserError(
-            "usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR]"
+            "usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR], or "
+            "python -m bertjax.convert --reseal --from=DIR"
         )
+    if _RESEAL.value:
+        from bertjax.interop import resealing
+
+        _LOG.info(f"sealed {resealing.reseal(Path(_FROM.value))} in {_FROM.value} as it is now")
+        return
     if _VERIFY.value:
         _need_transformers()
     from bertjax.checkpoints import pretrained

@@ -16,6 +16,7 @@ from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import SMALL, random_batch
 from tests.support.commands import assert_refused, run
+from tests.support.damage import unsealed
 from tests.support.models import from_parts
 
 VOCABULARY = [
@@ -64,7 +65,7 @@ def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
 
 
 def test_a_reader_is_told_what_a_folder_lacks(huggingface, tmp_path, said):
-    folder = shutil.copytree(huggingface, tmp_path / "model")
+    folder = unsealed(shutil.copytree(huggingface, tmp_path / "model"))
     tensors = load_file(folder / "model.safetensors")
     headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
     save_file(headless, folder / "model.safetensors")

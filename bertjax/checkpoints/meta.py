@@ -18,7 +18,7 @@ from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.trainer.metrics import Written
 
 FORMAT = 1
-_CURE = "take another checkpoint"
+CURE = "take another checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,14 @@ def decode_meta(data: bytes, path: Path, *, resealing: bool = False) -> Checkpoi
       DecodingError: it is not as it was written.
       UserError: it is of another format, or its config is not one of this bertjax.
     """
-    values = decoding.parse(data, path, _CURE)
-    values = decoding.without_seal(values) if resealing else decoding.unsealed(values, path, _CURE)
+    values = decoding.parse(data, path, CURE)
+    values = decoding.without_seal(values) if resealing else decoding.unsealed(values, path, CURE)
     if values.get("format") != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {values.get('format')}, but this bertjax reads format {FORMAT}; "
             "use the bertjax that wrote it, or another checkpoint"
         )
-    meta = decoding.convert(values, CheckpointMeta, path, _CURE)
+    meta = decoding.convert(values, CheckpointMeta, path, CURE)
     try:
         validate(meta.config)
     except UserError as error:

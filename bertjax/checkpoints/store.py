@@ -19,11 +19,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from bertjax import decoding
 from bertjax.checkpoints.checksums import checksums
-from bertjax.checkpoints.meta import CheckpointMeta, decode_meta, encode_meta
+from bertjax.checkpoints.meta import CURE, CheckpointMeta, decode_meta, encode_meta
 from bertjax.decoding import DecodingError
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
+from bertjax.storage.files import write_text
+from bertjax.trainer.metrics import Written
 
 _LOG = logging.getLogger(__name__)
 
@@ -209,6 +212,22 @@ def read_meta(checkpoint: Path) -> CheckpointMeta:
         raise BrokenCheckpoint(f"its meta cannot be read: {_reason(error)}") from error
     except DecodingError as error:
         raise BrokenCheckpoint(f"its meta is damaged: {error.problem}") from error
+
+
+def reseal(checkpoint: Path, metrics: Written | None) -> None:
+    """Seals a checkpoint whose meta or parameters were edited on purpose; the optimizer's arrays stay under their sums.
+
+    `metrics`: what it is to say of metrics.jsonl.
+
+    Raises:
+      BrokenCheckpoint: its parameters cannot be read.
+      UserError: its meta cannot be what it says.
+    """
+    path = Path(checkpoint).absolute() / "meta" / "metadata"
+    meta = decode_meta(decoding.read_bytes(path, CURE), path, resealing=True)
+    sums = checksums({"params": _read_item(path.parents[1], "params", None)})
+    meta = dataclasses.replace(meta, checksums={**meta.checksums, **sums}, metrics=metrics)
+    write_text(path, json.dumps(encode_meta(meta)))
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:

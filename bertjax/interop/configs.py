@@ -1,18 +1,42 @@
 """`config.json` of a Hugging Face folder (`bert_config.json` in Google's checkpoints): the model, and its task."""
 
 import dataclasses
-import json
+import functools
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from bertjax import decoding
 from bertjax.config.model import ACTIVATIONS, ModelConfig
 from bertjax.config.validation import validate
+from bertjax.decoding import ShortText, Size
 from bertjax.errors import UserError
+from bertjax.interop import weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.tasks.kinds.catalog import KINDS, kind_named
 from bertjax.tasks.metadata import TaskMetadata
 
+_LOG = logging.getLogger(__name__)
+
+_CURE = "get the folder again, or put it right as the model was trained"
+_MAX_LABELS = 1_000_000
+_TYPES = {
+    int: Size,
+    float: Annotated[float, msgspec.Meta(ge=-1, le=1e9)],
+    str: ShortText,
+}
+# What `transformers` computes by other names; the approximations differ in rounding alone.
+_SAME_ACTIVATIONS = {
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_python_tanh": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
+}
 # Our config fields carry Hugging Face's names; these have no default there that could be trusted.
 _REQUIRED = (
     "vocab_size",
@@ -46,6 +70,9 @@ _OTHER_MATHEMATICS = {
 def read(folder: Path) -> tuple[ModelConfig, TaskMetadata | None, int]:
     """The ModelConfig of a folder, the task (name, kind, labels) if its model is fine-tuned, and the id of padding.
 
+    A config without `model_type`, as `transformers` loads it by the class that it is told, is of the family that its
+    architectures or its tensors are named as.
+
     Raises:
       UserError: there is no config, it is unreadable, of another family, or asks for mathematics that bertjax does not
         have.
@@ -53,24 +80,55 @@ def read(folder: Path) -> tuple[ModelConfig, TaskMetadata | None, int]:
     path = folder / "config.json"
     if not path.is_file() and (folder / "bert_config.json").is_file():
         path = folder / "bert_config.json"
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.is_file():
         raise UserError(
             f"there is no {path}; give the folder of a Hugging Face model, or of a TensorFlow checkpoint with its "
             "bert_config.json"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); get the folder again") from error
-    if isinstance(values, dict) and path.name == "bert_config.json":
+        )
+    values = decoding.read(path, dict[str, Any], _CURE, foreign=True)
+    if path.name == "bert_config.json":
         values = {"model_type": "bert"} | values
-    kind = values.get("model_type") if isinstance(values, dict) else None
+    said = decoding.convert(values, _Said, path, _CURE, foreign=True)
+    kind = said.model_type or _recognised(said, folder, path)
     if kind not in FAMILIES:
         raise UserError(f"{path} describes a model of type {kind!r}; bertjax has {', '.join(FAMILIES)}")
-    pad_id = values.get("pad_token_id", FAMILIES[kind].pad_id)
-    if type(pad_id) is not int or pad_id < 0:
-        raise UserError(f"{path} has pad_token_id={pad_id!r}; expected the id of padding")
-    return _model(values, pad_id, path), _task(values, path), pad_id
+    family = FAMILIES[kind]
+    values = family.defaults | values
+    pad_id = family.pad_id if said.pad_token_id is None else said.pad_token_id
+    return _model(kind, values, pad_id, path), _task(family, said, path), pad_id
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What a config of any family may say beside the model's shape."""
+
+    model_type: ShortText | None = None
+    architectures: list[ShortText] | None = None
+    pad_token_id: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | None = None
+    id2label: dict[ShortText, ShortText | int | float | bool | None] | None = None
+    num_labels: Size | None = None
+    problem_type: ShortText | None = None
+    finetuning_task: ShortText | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The class that the model was saved as; "" where that is not said."""
+        return next(iter(self.architectures or ()), "")
+
+
+def _recognised(said: _Said, folder: Path, path: Path) -> str:
+    """The family of a config without `model_type`."""
+    for name, family in FAMILIES.items():
+        if re.fullmatch(f"{family.classes}(Model|For[A-Z].*)", said.architecture):
+            return name
+    tensors, _ = weights.read(folder)
+    found = [name for name, family in FAMILIES.items() if any(key.startswith(family.named) for key in tensors)]
+    if len(found) != 1:
+        raise UserError(
+            f"{path} has no model_type, and its architectures and tensors do not show one; write "
+            f'"model_type": "bert" (or {", ".join(FAMILIES)}) into it'
+        )
+    return found[0]
 
 
 def written(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> dict[str, Any]:
@@ -113,37 +171,31 @@ def _keys(family: Family) -> dict[str, str]:
     return {key: family.keys.get(key, key) for key in _REQUIRED + _OPTIONAL if key not in family.fixed}
 
 
-def _model(values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
-    family = FAMILIES[values["model_type"]]
-    values = family.defaults | values
+@functools.cache
+def _shape(kind: str) -> type:
+    """What a config of the family says of the fields of ModelConfig, by its own names."""
+    family, fields = FAMILIES[kind], []
+    for ours, theirs in _keys(family).items():
+        needed = ours in _REQUIRED
+        fields.append((theirs, _TYPES[type(getattr(ModelConfig(), ours))], *([] if needed else [msgspec.UNSET])))
+    return msgspec.defstruct(f"{family.classes}Config", fields, kw_only=True)
+
+
+def _model(kind: str, values: Mapping[str, Any], pad_id: int, path: Path) -> ModelConfig:
+    family = FAMILIES[kind]
     for key, only in (_OTHER_MATHEMATICS | dict(family.fixed) | dict(family.constants)).items():
         if values.get(key, only) != only:
             raise UserError(f"{path} has {key}={values[key]!r}; bertjax's {family.classes} has only {only!r}")
     if not values.get("tie_word_embeddings", True):
         raise UserError(f"{path} has tie_word_embeddings=false; bertjax ties the decoder to the embeddings")
-    keys = _keys(family)
-    if missing := [keys[key] for key in _REQUIRED if keys[key] not in values]:
-        raise UserError(f"{path} lacks {', '.join(missing)}; get the folder again")
-    config = _checked_config({ours: values[theirs] for ours, theirs in keys.items() if theirs in values}, path)
+    shape = decoding.convert(values, _shape(kind), path, _CURE, foreign=True)
+    fields = {ours: getattr(shape, theirs) for ours, theirs in _keys(family).items()}
+    fields = {ours: value for ours, value in fields.items() if value is not msgspec.UNSET}
+    if act := fields.get("hidden_act"):
+        fields["hidden_act"] = _SAME_ACTIVATIONS.get(act, act)
     settled = family.read(values, path) | dict(family.fixed)
-    places = config.max_position_embeddings - family.position_offset(pad_id)
-    config = dataclasses.replace(config, model_type=values["model_type"], max_position_embeddings=places, **settled)
-    try:
-        validate(config, "model.")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return config
-
-
-def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
-    for key, value in values.items():
-        default = getattr(ModelConfig(), key)
-        fits = isinstance(value, (int, float) if isinstance(default, float) else type(default))
-        if not fits or isinstance(value, bool) or (isinstance(default, int) and not 1 <= value < 2**31):
-            raise UserError(f"{path} has {key}={value!r}; expected a value like {default!r}")
-        if isinstance(default, float):
-            values[key] = float(value)
-    config = ModelConfig(**values)
+    fields["max_position_embeddings"] -= family.position_offset(pad_id)
+    config = ModelConfig(model_type=kind, **fields, **settled)
     if config.hidden_act not in ACTIVATIONS:
         raise UserError(f"{path} has hidden_act={config.hidden_act!r}; bertjax has {', '.join(ACTIVATIONS)}")
     if config.hidden_size % config.num_attention_heads:
@@ -151,23 +203,24 @@ def _checked_config(values: dict[str, Any], path: Path) -> ModelConfig:
             f"{path}: hidden_size {config.hidden_size} is no multiple of "
             f"num_attention_heads {config.num_attention_heads}"
         )
+    try:
+        validate(config, "model.")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return config
 
 
-def _task(values: Mapping[str, Any], path: Path) -> TaskMetadata | None:
+def _task(family: Family, said: _Said, path: Path) -> TaskMetadata | None:
     """What the model is fine-tuned for, by the rules of `transformers`; None for a pre-trained one."""
-    architectures = values.get("architectures") or [None]
-    if not isinstance(architectures, list):
-        raise UserError(f"{path} has architectures={architectures!r}; expected a list with the name of a class")
-    family = FAMILIES[values["model_type"]]
-    kinds = [kind for kind in KINDS.values() if not kind.bi_encoder and family.class_name(kind) == architectures[0]]
+    name = said.architecture
+    kinds = [kind for kind in KINDS.values() if not kind.bi_encoder and family.class_name(kind) == name]
     if not kinds:
         return None
-    labels = _labels(values, path) if any(kind.has_classes for kind in kinds) else []
+    labels = _labels(said, path) if any(kind.has_classes for kind in kinds) else []
     kind = kinds[0]
     if len(kinds) > 1:
         usual = "regression" if len(labels) == 1 else "single_label_classification"
-        problem = values.get("problem_type") or usual
+        problem = said.problem_type or usual
         by_problem = {kind.problem_type: kind for kind in kinds}
         if problem not in by_problem:
             raise UserError(f"{path} has problem_type={problem!r}; expected one of {', '.join(by_problem)}")
@@ -176,18 +229,23 @@ def _task(values: Mapping[str, Any], path: Path) -> TaskMetadata | None:
         if len(labels) != 1:
             raise UserError(f"{path}: a {kind.name} with {len(labels)} outputs; bertjax's has one")
         labels = []
-    return TaskMetadata(str(values.get("finetuning_task") or ""), kind.name, tuple(labels))
+    return TaskMetadata(said.finetuning_task or "", kind.name, tuple(labels))
 
 
-def _labels(values: Mapping[str, Any], path: Path) -> list[str]:
-    """The names of the outputs in their order; those that `transformers` gives where the config has none."""
-    names = values.get("id2label")
-    if names is None:
-        number = values.get("num_labels", 2)
-        if type(number) is not int or not 1 <= number < 2**31:
-            raise UserError(f"{path} has num_labels={number!r}; expected the number of labels")
+def _labels(said: _Said, path: Path) -> list[str]:
+    """The names of the outputs in their order; those that `transformers` gives where the config has none.
+
+    It takes `num_labels` before an `id2label` of another size.
+    """
+    names = said.id2label
+    if names is None or (said.num_labels is not None and said.num_labels != len(names)):
+        if names is not None:
+            _LOG.info(f"{path}: id2label has {len(names)} names for num_labels={said.num_labels}; they are left out")
+        number = 2 if said.num_labels is None else said.num_labels
+        if number > _MAX_LABELS:
+            raise UserError(f"{path} has num_labels={number}; expected at most {_MAX_LABELS:,}")
         return [f"LABEL_{i}" for i in range(number)]
-    if not isinstance(names, dict) or not names or set(names) != {str(i) for i in range(len(names))}:
+    if not names or set(names) != {str(i) for i in range(len(names))}:
         raise UserError(f"{path}: id2label has not exactly the keys 0, 1, …; put it right as the model was trained")
     return [str(names[str(i)]) for i in range(len(names))]
 

@@ -63,6 +63,11 @@ class Family:
         return pad_id + 1 if self.offset else 0
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """How tensors begin that only this family has."""
+        return (self.base + self.layer.split("{}")[0], self.base + self.words)
+
+    @property
     def prefixes(self) -> tuple[str, ...]:
         """How the encoder's tensors begin in a folder that holds it alone."""
         parts = {self.layer.split(".")[0], self.pooler.split(".")[0], "embeddings", "final_norm"}

@@ -20,7 +20,7 @@ from bertjax.checkpoints import store
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop import configs, sentence_transformers, weights
+from bertjax.interop import configs, export_seal, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.parameter_map import Name, fine_tuned_names, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
@@ -47,6 +47,7 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
       UserError: no such model, one with other mathematics, or damaged files.
     """
     folder = Path(folder)
+    export_seal.check(folder)
     config, task, pad_id = configs.read(folder)
     family = FAMILIES[config.model_type]
     found, where = weights.read(folder)
@@ -57,7 +58,7 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, dict[str, Any], TaskM
     fresh = [] if task else _missing_heads(names, tensors)
     there = [name for name in names if name.path[0] not in fresh]
     abstract = jax.eval_shape(new_params)
-    _check_shapes(abstract, there, tensors, where)
+    _check_tensors(abstract, there, tensors, where)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
     for ours, theirs in _views(there, params, tensors):
         ours[...] = theirs
@@ -97,9 +98,8 @@ def export_model(model: Pretrained, output: str | Path) -> None:
             whole = Path(scratch) / "export"
             whole.mkdir()
             _write_weights(_names(config, task, pairs, pad_id), params, whole / weights.SAFETENSORS)
-            (whole / "config.json").write_text(
-                json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            content = json.dumps(values | export_seal.KEYS, indent=2, ensure_ascii=False)
+            (whole / "config.json").write_text(content + "\n", encoding="utf-8")
             length = config.max_position_embeddings
             how = model.sentence or (task.sentence if task else None)
             if how or (task and kind_named(task.kind).bi_encoder):
@@ -108,6 +108,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
                 sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
             store.write_tokenizer(model.tokenizer_files, whole)
             model.tokenizer.save(whole, length)  # what they say may be less than transformers needs
+            export_seal.write(whole)
             if output.exists():
                 output.rmdir()
             whole.rename(output)
@@ -175,13 +176,15 @@ def _missing_heads(names: list[Name], tensors: Mapping[str, np.ndarray]) -> list
     return [head for head in heads if head not in found]
 
 
-def _check_shapes(abstract: Any, names: list[Name], tensors: Mapping[str, np.ndarray], where: Path) -> None:
-    """That all `names` are there as the config says; before memory is taken for what a config claims."""
+def _check_tensors(abstract: Any, names: list[Name], tensors: Mapping[str, np.ndarray], where: Path) -> None:
+    """That all `names` are there, as the config says and finite; before memory is taken for what a config claims."""
     if lacking := [name.theirs for name in names if name.theirs not in tensors]:
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
     for theirs, expected in _shapes(names, abstract).items():
         if tensors[theirs].shape != expected:
             raise UserError(f"{where}: {theirs} has shape {tensors[theirs].shape}, but the config says {expected}")
+        if not np.isfinite(tensors[theirs]).all():
+            raise UserError(f"{where}: {theirs} holds numbers that are not finite; get the folder again")
 
 
 def _new_params(config: ModelConfig, task: TaskMetadata | None, pairs: str) -> dict[str, Any]:

@@ -4,20 +4,29 @@ Safetensors are taken where there are any. Pickled weights can run code; only Py
 weights gets to see them.
 """
 
-import json
+import dataclasses
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax import decoding
+from bertjax.decoding import FileName, ShortText
 from bertjax.errors import UserError
 from bertjax.interop import google
 
 SAFETENSORS = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
 _FIRST_SAFE_TORCH = (2, 6)  # before, weights_only=True could be got round (CVE-2025-32434)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Index:
+    """What an index says of the files that weights are spread over."""
+
+    weight_map: Mapping[ShortText, FileName]  # tensor → file
 
 
 def read(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
@@ -41,14 +50,7 @@ def _files(folder: Path, name: str) -> list[str]:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return []
-    try:
-        files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} cannot be read ({error}); get the folder again") from error
-    for file in files:
-        if not isinstance(file, str) or Path(file).name != file:
-            raise UserError(f"{index} names {file!r}, which is not a file of its folder; get the folder again")
-    return files
+    return sorted(set(decoding.read(index, _Index, "get the folder again", foreign=True).weight_map.values()))
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,6 +16,7 @@ from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, SMALL, random_batch
+from tests.support.damage import unsealed
 from tests.support.models import from_parts
 
 
@@ -33,6 +34,7 @@ def random_params(pairs: str = "next_sentence", config: ModelConfig = SMALL) -> 
 @pytest.fixture
 def folder(tmp_path):
     export_model(from_parts(SMALL, random_params()), tmp_path / "model")
+    unsealed(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -237,13 +239,16 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
     ("damage", "message"),
     [
         (lambda folder: (folder / "config.json").unlink(), "no .*config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "type None"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: not valid .not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "Expected `object`, got `array`"),
         (lambda folder: reconfigure(folder, model_type="electra"), "'electra'"),
-        (lambda folder: reconfigure(folder, hidden_size="absent"), "lacks hidden_size"),
-        (lambda folder: reconfigure(folder, hidden_size="24"), "hidden_size='24'"),
+        (lambda folder: reconfigure(folder, hidden_size="absent"), "missing required field `hidden_size`"),
+        (lambda folder: reconfigure(folder, hidden_size="24"), "hidden_size: Expected `int`, got `str`"),
         (lambda folder: reconfigure(folder, hidden_size=25), "no multiple"),
-        (lambda folder: reconfigure(folder, num_hidden_layers=10**12), "num_hidden_layers=1000000000000"),
+        (
+            lambda folder: reconfigure(folder, num_hidden_layers=10**12),
+            "num_hidden_layers: Expected `int`",
+        ),
         (lambda folder: reconfigure(folder, vocab_size=10**9), "shape"),
         (lambda folder: reconfigure(folder, num_hidden_layers=4), "lacks bert.encoder.layer.3"),
         (lambda folder: reconfigure(folder, hidden_act="silu"), "hidden_act='silu'"),
@@ -257,6 +262,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (drop(QUERY), QUERY),
         (drop("cls.predictions.bias"), "cls.predictions.bias"),
         (put(QUERY, np.ones((24, 23), np.float32)), r"\(24, 23\)"),
+        (put(QUERY, np.full((24, 24), np.nan, np.float32)), f"{QUERY} holds numbers that are not finite"),
         (put("cls.predictions.decoder.weight", np.ones((97, 24), np.float32)), "differs"),
     ],
 )
