@@ -61,7 +61,7 @@ class Sweep:
         self._objective = dataclasses.replace(task_model.objective, teacher_forward=forward)
         self._config, self._task_model, self._params = task_model.config, task_model, params
         self._train, self._dev = train, dev
-        optimizer, _ = self._optimizer(self._settings(self._config.runs()[0]))
+        optimizer, _ = self._optimizer(self.settings(self._config.runs()[0]))
         self._abstract = abstract_state(self._objective, optimizer, train.batches.example(), task_model.mesh)
 
     def train(
@@ -77,11 +77,11 @@ class Sweep:
         """
         config, batches = self._config, self._train.batches
         total = run.epochs * batches.steps
-        settings = jax.device_put(self._settings(run), NamedSharding(self._task_model.mesh, PartitionSpec()))
-        state = self._initial(self._params, settings["seed"])
+        settings = jax.device_put(self.settings(run), NamedSharding(self._task_model.mesh, PartitionSpec()))
+        state = self.initial(self._params, settings["seed"])
 
         def train_step(state: TrainState, batch: Batch) -> Any:
-            return self._step(state, batch, settings, self._teacher)
+            return self.step(state, batch, settings, self._teacher)
 
         def log(metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
             for step, values in metrics:
@@ -129,7 +129,8 @@ class Sweep:
         predictions = {split.name: task_model.predictions(params, split) for split in self._dev}
         return predictions, {split.name: task_model.scores(split, predictions[split.name]) for split in self._dev}
 
-    def _settings(self, run: Run) -> dict[str, np.ndarray]:
+    def settings(self, run: Run) -> dict[str, np.ndarray]:
+        """What differs between runs, as `step` reads it."""
         total = run.epochs * self._train.batches.steps
         warmup = round(self._config.optimizer.warmup * total)
         return {
@@ -146,7 +147,8 @@ class Sweep:
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
-    def _step(self) -> TrainStep:
+    def step(self) -> TrainStep:
+        """The compiled step: (state, batch, settings, the teacher's parameters) → (state, metrics)."""
         mesh, parts = self._task_model.mesh, self._config.layout.accumulation
 
         def step(state: TrainState, batch: Batch, settings: Settings, teacher: Any) -> Any:
@@ -157,9 +159,10 @@ class Sweep:
         return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
     @functools.cached_property
-    def _initial(self) -> Callable[[Any, jax.Array], TrainState]:
+    def initial(self) -> Callable[[Any, jax.Array], TrainState]:
+        """What makes the state before the first step, compiled, of the parameters to start from and a run's seed."""
         example = self._train.batches.example()
-        first = self._settings(self._config.runs()[0])
+        first = self.settings(self._config.runs()[0])
 
         def make(params: Any, seed: jax.Array) -> TrainState:
             # Zeros: the program would hold the example's numbers, and features are many.

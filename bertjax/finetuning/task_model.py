@@ -140,13 +140,7 @@ def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretr
     """
     source = load_model(config.init_from.removeprefix(RANDOM))
     task = open_task(config.task, config.data_dir, config.table)
-    shape = dataclasses.replace(
-        source.config.model,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-        attention_output_dropout_prob=-1.0,
-    )
-    task_model = make_task_model(config, task, shape, source.tokenizer)
+    task_model = make_task_model(config, task, with_dropout(source.config.model, config), source.tokenizer)
     if config.init_from.startswith(RANDOM):
         if config.features:
             raise UserError(
@@ -158,6 +152,16 @@ def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretr
     if config.features:
         return task_model, source, params
     return task_model, source, params | _started_head(source, task_model)
+
+
+def with_dropout(shape: ModelConfig, config: FinetuneConfig) -> ModelConfig:
+    """A pre-trained model's shape with the dropout of fine-tuning."""
+    return dataclasses.replace(
+        shape,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        attention_output_dropout_prob=-1.0,
+    )
 
 
 def _started_head(source: pretrained.Pretrained, task_model: TaskModel) -> dict:
@@ -176,8 +180,10 @@ def _started_head(source: pretrained.Pretrained, task_model: TaskModel) -> dict:
     return {}
 
 
-def make_task_model(config: FinetuneConfig, task: TaskExamples, shape: ModelConfig, tokenizer: Tokenizer) -> TaskModel:
-    """A task on a model of this shape.
+def make_task_model(
+    config: FinetuneConfig, task: TaskExamples, shape: ModelConfig, tokenizer: Tokenizer, platform: str = ""
+) -> TaskModel:
+    """A task on a model of this shape, for a platform as `Computation` names it.
 
     Raises:
       UserError: the mesh does not fit the model or the batch, or rows are too long for the model.
@@ -200,7 +206,7 @@ def make_task_model(config: FinetuneConfig, task: TaskExamples, shape: ModelConf
             f"take 1, 2 or {MULTIPLE}"
         )
     sharding.check_divides("batch", config.batch, mesh, "config.batch", config.layout.accumulation)
-    model = task.kind.model(shape, task.labels).clone(computation=computation_of(config.layout, config.dtype))
+    model = task.kind.model(shape, task.labels).clone(computation=computation_of(config.layout, config.dtype, platform))
     if config.features:
         model = model.clone(features=config.features)
     return TaskModel(config, task, model, mesh, tokenizer)

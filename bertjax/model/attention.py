@@ -133,7 +133,8 @@ class SelfAttention(nn.Module):
         window = config.attention_window if self.local else 0
         rate = 0.0 if shared.dropout_keys is None else config.attention_probs_dropout_prob
         dropout = Dropout(rate, shared.dropout_keys, site)
-        impl = self._choose_impl(length, rate > 0, window) if query_indices is None else "xla"
+        platform = self.computation.platform or fused_attention.platform()
+        impl = self._choose_impl(platform, length, rate > 0, window) if query_indices is None else "xla"
         blocks = impl == "xla" and window > 0 and query_input.shape[1] >= _BLOCKS_FROM * config.local_attention
         indices = None if blocks else query_indices  # blocks are of all rows
 
@@ -154,7 +155,7 @@ class SelfAttention(nn.Module):
             near = _near(jnp.arange(length)[None] if indices is None else indices, length, window)
             context = plain_attention(query, key, value, dataclasses.replace(mask, near=near), dropout)
         else:
-            context = fused_attention.run(impl, query, key, value, mask, window)
+            context = fused_attention.kernel(impl, platform, window)(query, key, value, mask)
         if blocks and query_indices is not None:
             context = jnp.take_along_axis(context, query_indices[..., None, None], axis=1)
         context = context.reshape(query_input.shape)
@@ -173,10 +174,9 @@ class SelfAttention(nn.Module):
         theta = config.local_rope_theta if self.local else config.global_rope_theta
         return rotate(projected, positions, theta) if theta and positions is not None else projected
 
-    def _choose_impl(self, length: int, dropout: bool, window: int) -> str:
+    def _choose_impl(self, platform: str, length: int, dropout: bool, window: int) -> str:
         split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
         how, size = self.computation, self.config.head_size
-        platform = how.platform or fused_attention.platform()
         request = fused_attention.Request(platform, how.dtype, length, size, dropout, split, window)
         return fused_attention.choose(how.attention_impl, request)
 

@@ -17,9 +17,10 @@ class Computation:
     unroll: int = 1  # repeats of a stack of layers that the compiler sees at once
     remat: str = "none"  # what of a layer the backward pass computes again: none, bert, dots, full
     attention_impl: str = "xla"  # xla, cudnn, splash, or auto for the fastest that can do it
-    platform: str = ""  # of `fused_attention.Request`; "": that of the devices in use
+    platform: str = ""  # as `fused_attention.platform` names it; "": that of the devices in use
 
 
-def computation_of(layout: LayoutConfig, dtype: str) -> Computation:
-    """The computation that a config's `layout` and `dtype` ask for."""
-    return Computation(compute_dtype(dtype), layout.unroll, layout.remat, layout.attention_impl)
+def computation_of(layout: LayoutConfig, dtype: str, platform: str = "") -> Computation:
+    """The computation that a config's `layout` and `dtype` ask for; `platform` as in `Computation`."""
+    dtype = compute_dtype(dtype, platform)
+    return Computation(dtype, layout.unroll, layout.remat, layout.attention_impl, platform)

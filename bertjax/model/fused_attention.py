@@ -5,6 +5,7 @@ None has dropout on the probabilities.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,7 @@ def _obstacle(attention_impl: str, request: Request) -> str | None:
             request.head_size % 8 or request.head_size > 128,
             f"needs heads whose size is a multiple of 8 up to 128, but it is {request.head_size}",
         ),
+        (request.length % 2, f"needs even lengths, but one is {request.length}"),
     ]
     splash = [
         (request.platform not in ("tpu", "cpu"), "needs a TPU"),  # on a CPU it is interpreted, for comparisons
@@ -105,24 +107,22 @@ def platform(device: Any = None) -> str:
     return "cuda" if major.isdigit() and int(major) >= 8 else "gpu"  # AMD's reads gfx942
 
 
-def run(
-    attention_impl: str, query: jax.Array, key: jax.Array, value: jax.Array, mask: AttentionMask, window: int = 0
-) -> jax.Array:
-    """softmax(query·key / √head_size)·value by "cudnn" or "splash", each device on its rows and heads.
+def kernel(attention_impl: str, platform: str, window: int = 0) -> Callable[..., jax.Array]:
+    """(query, key, value, mask) → softmax(query·key / √head_size)·value by "cudnn" or "splash".
 
-    query, key, value: [batch, length, heads, head_size]. Only splash takes a window, the distance to which a row sees,
-    and that with `mask.query_segments`, so that every row sees something. Returns like query. What the backward pass
-    needs of it has the name CONTEXT, or is of the primitives that `saves` knows.
+    query, key, value: [batch, length, heads, head_size]; returns like query. Each device computes its rows and heads.
+    Only splash takes a window, the distance to which a row sees, and that with `mask.query_segments`, so that every
+    row sees something. What the backward pass needs of it has the name CONTEXT, or is of the primitives that `saves`
+    knows.
     """
     function = cudnn_attention
     if attention_impl == "splash":
-        function = functools.partial(splash_attention, window=window, interpret=platform() == "cpu")
+        function = functools.partial(splash_attention, window=window, interpret=platform == "cpu")
     if jax.sharding.get_abstract_mesh().empty:
-        return function(query, key, value, mask)
+        return function
     heads, rows = spec(("batch", "length", "heads", "small")), spec(("batch", "length"))
     # Outputs of pallas_call do not say along which axes they vary.
-    sharded = jax.shard_map(function, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
-    return sharded(query, key, value, mask)
+    return jax.shard_map(function, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
 
 
 def splash_attention(
@@ -134,7 +134,7 @@ def splash_attention(
     window: int = 0,
     interpret: bool = False,
 ) -> jax.Array:
-    """JAX's Pallas kernel for TPUs, on one device; arguments as of `run`, the length a multiple of 128.
+    """JAX's Pallas kernel for TPUs, on one device; arguments as of `kernel`, the length a multiple of 128.
 
     `interpret` runs it on any device, slowly. Where all is padding, all is seen.
     """
@@ -170,7 +170,7 @@ def splash_attention(
 def cudnn_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: AttentionMask, *, implementation: str = "cudnn"
 ) -> jax.Array:
-    """CuDNN's flash attention, on one device; arguments as of `run`.
+    """CuDNN's flash attention, on one device; arguments as of `kernel`.
 
     Without `mask.query_segments` padding must stand at the ends, as cuDNN is told lengths: with them it reads a mask
     from memory, which is slower. `implementation` "xla" computes the same on any device.

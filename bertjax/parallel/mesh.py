@@ -101,8 +101,8 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
 
-def compute_dtype(name: str, platform: str | None = None) -> Any:
-    """The dtype of the computation: `auto` is bfloat16 on accelerators, float32 on CPU; `platform`: else that here."""
+def compute_dtype(name: str, platform: str = "") -> Any:
+    """The dtype of the computation: `auto` is bfloat16 on accelerators, float32 on CPU; `platform` "": that here."""
     if name == "auto":
         name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
     return jax.numpy.dtype(name)

@@ -38,9 +38,9 @@ from bertjax.trainer.step import Objective, TrainState
 _LOG = logging.getLogger(__name__)
 
 
-def make_objective(config: Config) -> Objective:
-    """The model of `config` with the pre-training objective."""
-    model = PretrainingModel(config.model, config.pairs, computation_of(config.layout, config.dtype))
+def make_objective(config: Config, platform: str = "") -> Objective:
+    """The model of `config` with the pre-training objective, for a platform as `Computation` names it."""
+    model = PretrainingModel(config.model, config.pairs, computation_of(config.layout, config.dtype, platform))
     if config.distillation.teacher:
         return distillation.objective(config, model)
     return Objective(model, losses.terms, losses.weights)
@@ -59,17 +59,19 @@ def check_mesh(config: Config, mesh: Mesh) -> None:
         sharding.check_divides("length", phase.length, mesh, f"{where}.length")
 
 
-def attention_impl(config: Config, phase: Phase, mesh: Mesh) -> str:
+def attention_impl(config: Config, phase: Phase, mesh: Mesh, platform: str = "") -> str:
     """What computes attention in a phase's train step: "xla" (the plain path), "cudnn" or "splash".
 
-    Two of them, as in "cudnn and xla", where layers with windows take another one than those without.
+    Two of them, as in "cudnn and xla", where layers with windows take another one than those without. `platform`: as
+    `fused_attention.platform` names it; "": that of the mesh's devices.
 
     Raises:
       UserError: config.layout.attention_impl asks for one that cannot.
     """
+    platform = platform or fused_attention.platform(mesh.devices.flat[0])
     request = fused_attention.Request(
-        platform=fused_attention.platform(mesh.devices.flat[0]),
-        dtype=compute_dtype(config.dtype),
+        platform=platform,
+        dtype=compute_dtype(config.dtype, platform),
         length=phase.length,
         head_size=config.model.head_size,
         dropout=config.model.attention_probs_dropout_prob > 0,

@@ -25,7 +25,7 @@ from bertjax.parallel.mesh import put
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer.step import Objective, TeacherForward, apply_model
 
-_READ = ("embeddings", "encoder", "masked_lm_head")  # what a teacher answers with
+READ = ("embeddings", "encoder", "masked_lm_head")  # what a teacher answers with
 
 
 def open_source(path: str, name: str, config: Config, tokenizer: Tokenizer) -> Pretrained:
@@ -67,22 +67,27 @@ def open_teacher(config: Config, tokenizer: Tokenizer) -> Pretrained:
 
 def fingerprint(teacher: Pretrained) -> str:
     """Two teachers with the same one teach the same."""
-    return teacher.fingerprint(_READ)
+    return teacher.fingerprint(READ)
 
 
 def teacher_forward(teacher: Pretrained, config: Config, mesh: Mesh) -> tuple[TeacherForward, Any]:
     """(what adds `teacher_logits` and `teacher_states` to a batch, within a train step; the parameters on the mesh)."""
-    computation = computation_of(dataclasses.replace(config.layout, remat="none"), config.dtype)
-    model = PretrainingModel(teacher.config.model, pairs="", computation=computation, states=True)
-    host = {name: teacher.params[name] for name in _READ}
+    host = {name: teacher.params[name] for name in READ}
     sharding.check_model(teacher.config.model, mesh)
     params = jax.tree.map(put, host, state_shardings(host, mesh))
+    return make_forward(teacher.config.model, config), params
+
+
+def make_forward(teacher: ModelConfig, config: Config, platform: str = "") -> TeacherForward:
+    """What adds `teacher_logits` and `teacher_states` to a batch, for a platform as `Computation` names it."""
+    computation = computation_of(dataclasses.replace(config.layout, remat="none"), config.dtype, platform)
+    model = PretrainingModel(teacher, pairs="", computation=computation, states=True)
 
     def forward(params: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         outputs = apply_model(model, params, batch)
         return dict(batch) | {"teacher_logits": outputs["masked_lm_logits"], "teacher_states": outputs["states"]}
 
-    return forward, params
+    return forward
 
 
 def objective(config: Config, model: PretrainingModel) -> Objective:

@@ -56,13 +56,20 @@ def init_state(
     objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
 ) -> TrainState:
     """The state before the first step, made where it will lie."""
+    return make_init(objective, optimizer, batch, mesh, seed)()
+
+
+def make_init(
+    objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
+) -> Callable[[], TrainState]:
+    """What makes the state before the first step, compiled. `batch` may be abstract."""
     where = jax.tree.map(lambda x: x.sharding, abstract_state(objective, optimizer, batch, mesh))
 
     def make() -> TrainState:
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
         return _initial(objective, optimizer, zeros, seed)
 
-    return jax.jit(make, out_shardings=where)()
+    return jax.jit(make, out_shardings=where)
 
 
 def _initial(objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:

@@ -21,6 +21,7 @@ from bertjax.objectives.terms import total
 from bertjax.planning.step import matmul_flops
 from bertjax.planning.topology import describe
 from tests.support.batches import SMALL, random_batch
+from tests.support.platforms import kernels, libraries_of, lower
 
 BATCH, LENGTH, HEADS, HEAD_SIZE = 3, 128, 2, 16
 
@@ -156,6 +157,7 @@ GPU = dataclasses.replace(TPU, platform="cuda", length=128)
         (dataclasses.replace(GPU, dropout=True), "xla"),
         (dataclasses.replace(GPU, dtype=jnp.float32), "xla"),
         (dataclasses.replace(GPU, head_size=20), "xla"),
+        (dataclasses.replace(GPU, length=127), "xla"),
         (dataclasses.replace(GPU, platform="gpu"), "xla"),
     ],
 )
@@ -175,12 +177,37 @@ def test_auto_takes_a_kernel_where_it_can(request_, expected):
         ("cudnn", TPU, "NVIDIA"),
         ("cudnn", dataclasses.replace(GPU, window=64), "model.local_attention"),
         ("cudnn", dataclasses.replace(GPU, head_size=20), "multiple of 8"),
+        ("cudnn", dataclasses.replace(GPU, length=127), "even lengths"),
     ],
 )
 def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
     with pytest.raises(UserError, match=reason):
         fused_attention.choose(kernel, request_)
     assert fused_attention.choose("xla", request_) == "xla"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("head_size", [4, 8, 20, 64, 80, 128, 136])
+@pytest.mark.parametrize("length", [64, 127, 130, 384])
+@pytest.mark.parametrize(("platform", "impl"), [("cuda", "cudnn"), ("tpu", "splash")])
+def test_jax_takes_every_shape_that_a_kernel_is_chosen_for(platform, impl, length, head_size, packed):
+    """Forward and backward; JAX knows requirements of its own, and refuses where they are not met."""
+    request = fused_attention.Request(platform, jnp.bfloat16, length, head_size, dropout=False, split=False)
+    try:
+        fused_attention.choose(impl, request)
+    except UserError:
+        return
+    heads = jax.ShapeDtypeStruct((2, length, 4, head_size), jnp.bfloat16)
+    rows = jax.ShapeDtypeStruct((2, length), jnp.int32)
+
+    def total(query, key, value, *segments):
+        context = fused_attention.kernel(impl, platform)(query, key, value, AttentionMask(*segments))
+        return jnp.sum(context.astype(jnp.float32))
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    with libraries_of(platform):
+        lowered = lower(platform, gradients, heads, heads, heads, *[rows] * (1 + packed))
+    assert kernels(lowered) == {impl, f"{impl} backward"}
 
 
 @pytest.mark.parametrize(
