@@ -184,6 +184,17 @@ def test_verification_compares_the_scores_of_the_task(export):
         verification.verify(model, folder)
 
 
+def test_verification_reads_more_than_a_window(export):
+    pytest.importorskip("transformers")
+    config = dataclasses.replace(FAMILIES["modernbert"], max_position_embeddings=600, local_attention=128)
+    folder = export("tagging", config)
+    model = load_model(folder)
+    assert "logits" in verification.verify(model, folder)
+    reconfigure(folder, local_attention=126)
+    with pytest.raises(UserError, match="differ from transformers"):
+        verification.verify(model, folder)
+
+
 def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(export):
     model = load_model(export("classification"))
     with pytest.raises(UserError, match="has no heads of pre-training"):
