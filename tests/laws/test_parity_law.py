@@ -49,7 +49,8 @@ CASES = {name: (config, (5, 31, 4), 0) for name, config in SMALL_FAMILIES.items(
     "modernbert-3-layers": (dataclasses.replace(MODERN, num_hidden_layers=3), (5, 31, 4), 0),
 }
 
-# Every field of ModelConfig is in one of these. A config that differs in one moves the scores, …
+# Every field of ModelConfig stands in one of the following lists, each with a value by which it is wrong.
+# Those by which the same weights give other scores:
 MOVING = [
     ("bert", "vocab_size", 96),
     ("bert", "num_attention_heads", 2),
@@ -78,12 +79,12 @@ MOVING = [
     ("modernbert-33-windows", "local_rope_theta", 160_000.0),
     ("modernbert-3-layers", "global_attn_every_n_layers", 2),
 ]
-# … those of a task's head, …
+# Those that show in the head of a task alone:
 MOVING_HEADS = [
     ("distilbert", "classification", "pooler_act", "tanh"),
     ("modernbert", "tagging", "prediction_head", False),
 ]
-# … or has no place for the weights, …
+# Those by which the parameters have other shapes or names, so that the weights do not fit:
 RESHAPING = [
     ("bert", "hidden_size", 48),
     ("bert", "intermediate_size", 48),
@@ -91,7 +92,7 @@ RESHAPING = [
     ("albert", "embedding_size", 0),
     ("modernbert", "pre_norm", False),
 ]
-# … or none of that, as only training and exports read the field.
+# Those that only training and exports read:
 UNSEEN = {
     "model_type": "roberta",
     "hidden_dropout_prob": 0.3,

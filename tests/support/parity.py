@@ -15,7 +15,7 @@ import numpy as np
 from bertjax.arrays.trees import path_name
 
 _TOLERANCE = 1e-4  # in f32, of the largest score, or of 1 where that is larger
-_SHARPEST = 0.7  # what mean entropy of attention is sharp, as a share of that of uniform attention
+_HIGHEST_ENTROPY = 0.7  # of attention, its mean as a share of that of uniform attention
 # Large queries and keys make attention sharp. What it adds to a token is small, or the tokens of upper layers would be
 # alike, and attention flat again.
 _GAINS = {"query": 2.5, "key": 2.5, "value": 0.5, "q_lin": 2.5, "k_lin": 2.5, "v_lin": 0.5}
@@ -89,7 +89,7 @@ def assert_attention_is_sharp(model: Any, batch: Mapping[str, np.ndarray]) -> No
         logs = np.log(np.where(probabilities > 0, probabilities, 1))
         entropy = -np.sum(probabilities * logs, axis=-1)[visible > 1]
         shares.append(np.mean(entropy / np.log(visible[visible > 1])))
-    assert np.mean(shares) <= _SHARPEST, shares
+    assert np.mean(shares) <= _HIGHEST_ENTROPY, shares
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
