@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -14,10 +13,11 @@ from bertjax.errors import UserError
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
-from tests.support.batches import SMALL, random_batch
+from tests.support.batches import SMALL
 from tests.support.commands import assert_refused, run
 from tests.support.damage import unsealed
 from tests.support.models import from_parts
+from tests.support.parity import random_params
 
 VOCABULARY = [
     "[PAD]",
@@ -41,8 +41,7 @@ def huggingface(tmp_path_factory):
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
-    batch = random_batch(SMALL, 1, 8, 2)
-    params = jax.jit(lambda: PretrainingModel(SMALL).init(jax.random.key(3), batch)["params"])()
+    params = random_params(PretrainingModel(SMALL))
     export_model(from_parts(SMALL, params, folder / "tokenizer"), folder / "model")
     return folder / "model"
 

@@ -13,6 +13,7 @@ from bertjax.interop import verification
 from bertjax.interop.loading import load_model
 from tests.support.batches import SMALL
 from tests.support.commands import flip_a_bit, run
+from tests.support.parity import difference, randomize
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz.,!0123456789", "##a", "##e"]
 PREFIX = "bert_model.ckpt"
@@ -69,13 +70,11 @@ def write_checkpoint(prefix, variables: dict[str, np.ndarray]) -> None:
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
     """(Google's folder, the Hugging Face folder) of the same random weights."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
     google, huggingface = tmp_path_factory.mktemp("google"), tmp_path_factory.mktemp("huggingface")
-    torch.manual_seed(0)
     model = transformers.BertForPreTraining(transformers.BertConfig(**vars(SMALL)))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    randomize(model)
     model.save_pretrained(huggingface)
     variables = googles_variables(model)
     slots = {f"{name}/{slot}": value for name, value in variables.items() for slot in ("adam_m", "adam_v")}
@@ -105,7 +104,7 @@ def test_a_checkpoint_gives_the_scores_of_its_twin_in_transformers(twins, tmp_pa
     real = batch["attention_mask"] == 1
     for name, values in theirs.items():
         rows = real if values.ndim == 3 else slice(None)
-        np.testing.assert_allclose(ours[name][rows], values[rows], rtol=0, atol=1e-4)
+        assert difference(ours[name][rows], values[rows]) <= 1, name
     twin = load_model(huggingface)
     assert jax.tree.all(jax.tree.map(np.array_equal, model.params, twin.params))
 
