@@ -40,6 +40,9 @@ _POOLING = flags.DEFINE_string(
     "pooling", "", "embed: mean, cls or max of the tokens' states; by default as the model was trained, else mean."
 )
 _NORMALIZE = flags.DEFINE_bool("normalize", None, "embed: vectors of length 1; by default as the model was trained.")
+_PROMPT = flags.DEFINE_string(
+    "prompt", None, "embed: the name of what each text begins with; by default the model's own."
+)
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
 _TOKENS = flags.DEFINE_integer("tokens", 1024, "That are computed at once; more for a GPU or TPU.", lower_bound=1)
@@ -61,7 +64,14 @@ def main(args: list[str]) -> None:
     from bertjax.interop.loading import load_model
 
     options = predictor.Options(
-        _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value, _texts(mode)
+        dtype=_DTYPE.value,
+        weights=_WEIGHTS.value,
+        tokens=_TOKENS.value,
+        top=_TOP.value,
+        pooling=_POOLING.value,
+        normalize=_NORMALIZE.value,
+        texts=_texts(mode),
+        prompt=_PROMPT.value,
     )
     predict = predictor.make(load_model(_CHECKPOINT.value), mode, options)
     if _OUTPUT.value:

@@ -148,6 +148,8 @@ def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretr
             )
         _LOG.info(f"starting from random parameters of the shape of {source.path}")
         return task_model, source, {}
+    if "sentence_dense" in source.params:
+        _LOG.info(f"{source.path}: its layers between pooled states and vectors are left out; a task has none")
     params = {name: source.params[name] for name in ENCODER}
     if config.features:
         return task_model, source, params

@@ -105,7 +105,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
             if how or (task and kind_named(task.kind).bi_encoder):
                 how = how or SentenceMetadata()
                 length = how.length or (task.limits.length if task and task.limits else length)
-                sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
+                sentence_transformers.write(whole, config.hidden_size, length, how, params.get("sentence_dense"))
             store.write_tokenizer(model.tokenizer_files, whole)
             model.tokenizer.save(whole, length)  # what they say may be less than transformers needs
             export_seal.write(whole)

@@ -55,17 +55,18 @@ def _imported(folder: Path, lowercase: bool | None) -> Pretrained:
     tokenizer = load_tokenizer(folder, lowercase)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder)
     pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
+    sentence, dense = sentence_transformers.read(folder, model.hidden_size) or (None, {})
     longest = model.max_position_embeddings
     phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
     return Pretrained(
         path=folder,
         config=dataclasses.replace(Config(), model=model, phases=phases, **pairs),
-        params=params,
+        params=params | ({"sentence_dense": dense} if dense else {}),
         tokenizer=tokenizer,
         tokenizer_files=pretrained.tokenizer_files(tokenizer),
         step=0,
         task=task,
-        sentence=sentence_transformers.read(folder),
+        sentence=sentence,
     )
 
 

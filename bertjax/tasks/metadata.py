@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from bertjax.config.model import DenseLayer
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenLimits:
@@ -24,6 +26,10 @@ class SentenceMetadata:
     lowest: float = 0.0  # similarity: the label that stands for the cosine 0
     highest: float = 5.0  # similarity: the label that stands for the cosine 1
     length: int | None = None  # tokens per text; None: as many as the model reads
+    dense: tuple[DenseLayer, ...] = ()  # between pooling and normalisation
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name → what a text begins with
+    prompt: str = ""  # the name of the one that is used by default; "": none
+    include_prompt: bool = True  # whether the tokens of a prompt are pooled too
 
 
 @dataclasses.dataclass(frozen=True)
