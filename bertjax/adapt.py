@@ -23,7 +23,7 @@ from absl import flags
 
 from bertjax import cli, decoding
 from bertjax.errors import UserError
-from bertjax.storage.files import write_text
+from bertjax.storage.files import local_path, write_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def main(args: list[str]) -> None:
         raise UserError("usage: python -m bertjax.adapt --from=DIR --source=SPEC --workdir=DIR [--words=N]")
     if _WORDS.value and _TOKENIZER.value:
         raise UserError("--words adds to the model's vocabulary and --tokenizer replaces it; give one of them")
-    workdir = Path(_WORKDIR.value).absolute()
+    workdir = local_path(_WORKDIR.value, "--workdir").absolute()
 
     from bertjax.checkpoints import pretrained
     from bertjax.interop import huggingface

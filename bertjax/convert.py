@@ -24,6 +24,7 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+from bertjax.storage.files import local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def main(args: list[str]) -> None:
     if _RESEAL.value:
         from bertjax.interop import resealing
 
-        _LOG.info(f"sealed {resealing.reseal(Path(_FROM.value))} in {_FROM.value} as it is now")
+        _LOG.info(f"sealed {resealing.reseal(local_path(_FROM.value, '--from'))} in {_FROM.value} as it is now")
         return
     if _VERIFY.value:
         _need("torch", "transformers")
@@ -55,7 +56,7 @@ def main(args: list[str]) -> None:
     from bertjax.interop import huggingface, verification
     from bertjax.interop.loading import is_imported, load_model
 
-    source, target = Path(_FROM.value), Path(_TO.value)
+    source, target = local_path(_FROM.value, "--from"), local_path(_TO.value, "--to")
     is_imported = is_imported(source)
     is_huggingface = is_imported and (source / "config.json").is_file()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -6,6 +6,7 @@ written, or is refused. What other programs write may say more than its type ask
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -106,9 +107,7 @@ def convert(values: Any, cls: type[T], where: str | Path, cure: str, *, foreign:
         result = msgspec.convert(values, cls)
         unknown = None if foreign else next(_unknown_keys(values, msgspec.to_builtins(result)), None)
     except (msgspec.ValidationError, RecursionError) as error:
-        message, _, place = first_line(error).rpartition(" - at ")
-        problem = f"{place.strip('`').removeprefix('$.')}: {message}" if message else place
-        raise DecodingError(problem, where, cure) from error
+        raise DecodingError(_problem(first_line(error)), where, cure) from error
     if unknown is not None:
         raise DecodingError(f"unknown key {unknown}", where, cure)
     return result
@@ -153,6 +152,18 @@ def read_sealed(path: Path, cls: type[T], cure: str) -> T:
 def digest(values: Any) -> str:
     """The SHA-256 of the canonical form of JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _problem(message: str) -> str:
+    """A library's message with the place first, as in `shards.train[1].bytes: Expected `int`, got `str``."""
+    message = re.sub("matching regex .*?(?= - at |$)", "of another form", message)
+    wrong, _, place = message.rpartition(" - at ")
+    if not wrong:
+        return message
+    of_key = place.startswith("`key` in ")
+    place = place.removeprefix("`key` in ").strip("`").removeprefix("$").removeprefix(".")
+    place = f"a key{f' of {place}' if place else ''}" if of_key else place
+    return f"{place}: {wrong}"
 
 
 def _children(value: Any) -> Any:

@@ -6,12 +6,11 @@ Running the same command again goes on with the runs that are not finished. The 
 best run's checkpoint and predictions, runs.jsonl with the scores of every run, and for GLUE files to submit.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+from bertjax.storage.files import local_path
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep's files go; it is continued if it is there already.")
@@ -28,7 +27,7 @@ def main(args: list[str]) -> None:
 
     config = from_config_dict(values)
     finetune = run.finetune_all if config.task == "glue/all" else run.finetune
-    finetune(config, Path(_WORKDIR.value), cli.show_progress())
+    finetune(config, local_path(_WORKDIR.value, "--workdir"), cli.show_progress())
 
 
 if __name__ == "__main__":

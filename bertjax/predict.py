@@ -26,6 +26,7 @@ from absl import flags
 from bertjax import cli
 from bertjax.errors import UserError
 from bertjax.inference.modes import MODES
+from bertjax.storage.files import check_room, local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ def main(args: list[str]) -> None:
     mode, *words = args
     if _OUTPUT.value and not (mode == "embed" and _OUTPUT.value.endswith(".npy")):
         raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")
+    if _OUTPUT.value:
+        check_room(local_path(_OUTPUT.value, "--output").absolute().parent, "--output")
     places, inputs = zip(*_inputs(mode, words), strict=True)
 
     from bertjax.inference import predictor

@@ -16,6 +16,7 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+from bertjax.storage.files import local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def main(args: list[str]) -> None:
         raise UserError(f"{args[0]}: unexpected word; give flags only, e.g. --source={args[0]}")
     if not _OUTPUT.value:
         raise UserError("--output is missing; give the folder for the corpus")
-    output = Path(_OUTPUT.value)
+    output = local_path(_OUTPUT.value, "--output")
     if _VERIFY.value and not _SOURCE.value:
         return _verify(output)
     shard_characters = round(_SHARD.value * 1e6)

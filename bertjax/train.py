@@ -6,12 +6,11 @@ The workdir gets config.json, metrics.jsonl, perf.jsonl, TensorBoard events, che
 curves.png. Running the same command again continues the run. Ctrl-C and SIGTERM save a checkpoint and leave.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
+from bertjax.storage.files import local_path
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; it is made, or continued.")
@@ -38,7 +37,7 @@ def main(args: list[str]) -> None:
     from bertjax.pretraining.run import train
 
     with processes.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value, cli.debug()):
-        train(config, Path(_WORKDIR.value).absolute(), cli.show_progress())
+        train(config, local_path(_WORKDIR.value, "--workdir").absolute(), cli.show_progress())
 
 
 if __name__ == "__main__":

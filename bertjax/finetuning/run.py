@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from bertjax import decoding
+from bertjax.arrays.trees import size_of
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.finetuning import FinetuneConfig, Run
@@ -27,7 +28,7 @@ from bertjax.finetuning import dataset, distillation, evaluation, features, repo
 from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.finetuning.task_model import ENCODER, RANDOM, Split, TaskModel, open_task_model
 from bertjax.interop.loading import load_model
-from bertjax.storage.files import claimed, write_text, writing
+from bertjax.storage.files import check_room, claimed, write_text, writing
 from bertjax.tasks import glue, submission
 from bertjax.tasks.encoding import check_lengths
 from bertjax.tasks.kinds.base import Prediction
@@ -74,6 +75,7 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     # -- task, data, model
     _check_same_sweep(config, workdir)
     task_model, source, params = open_task_model(config)
+    check_room(workdir, "--workdir", size_of(source.params), "the best run's checkpoint")
     _check_splits(task_model.task)
     train = task_model.split("train", config.train_examples)
     dev = [task_model.split(name) for name in task_model.task.dev]

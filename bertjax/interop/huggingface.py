@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax.arrays.trees import size_of
 from bertjax.checkpoints import store
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import ModelConfig
@@ -24,6 +25,7 @@ from bertjax.interop import configs, export_seal, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.parameter_map import Name, fine_tuned_names, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
+from bertjax.storage.files import check_room
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 
@@ -94,6 +96,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
     values = configs.written(config, task, pairs, pad_id)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        check_room(output.parent, "folder", size_of(params), "the model")
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             whole = Path(scratch) / "export"
             whole.mkdir()

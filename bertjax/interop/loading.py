@@ -10,6 +10,7 @@ from bertjax.config.data import PAIR_TASKS
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.interop import huggingface, sentence_transformers
+from bertjax.storage.files import local_path
 from bertjax.text.tokenizer import load_tokenizer
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def load_model(path: str | Path, lowercase: bool | None = None) -> Pretrained:
     Raises:
       UserError: there is no model, or none that can be read.
     """
-    path = Path(path).absolute()
+    path = local_path(path, "the model").absolute()
     if is_imported(path):
         return _imported(path, lowercase)
     if lowercase is not None:

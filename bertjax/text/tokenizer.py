@@ -19,6 +19,7 @@ import tokenizers as library
 
 from bertjax import decoding
 from bertjax.errors import UserError
+from bertjax.storage.files import local_path
 from bertjax.text import backends
 
 _LOG = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
       UserError: there is no tokenizer, it cannot be read, it lacks a special token, or `lowercase` is given where a
         file says it.
     """
-    path = Path(path)
+    path = local_path(path, "the tokenizer")
     if not path.exists():
         raise UserError(f"{path}: no such tokenizer; {_HINT}")
     file = _tokenizer_file(path) if path.is_dir() else path
