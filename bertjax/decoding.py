@@ -107,7 +107,7 @@ def convert(values: Any, cls: type[T], where: str | Path, cure: str, *, foreign:
         result = msgspec.convert(values, cls)
         unknown = None if foreign else next(_unknown_keys(values, msgspec.to_builtins(result)), None)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise DecodingError(_problem(first_line(error)), where, cure) from error
+        raise DecodingError(_problem(str(error)), where, cure) from error
     if unknown is not None:
         raise DecodingError(f"unknown key {unknown}", where, cure)
     return result
@@ -156,7 +156,7 @@ def digest(values: Any) -> str:
 
 def _problem(message: str) -> str:
     """A library's message with the place first, as in `shards.train[1].bytes: Expected `int`, got `str``."""
-    message = re.sub("matching regex .*?(?= - at |$)", "of another form", message)
+    message = re.sub("matching regex .*?(?= - at |$)", "of another form", (message.splitlines() or [""])[0])
     wrong, _, place = message.rpartition(" - at ")
     if not wrong:
         return message

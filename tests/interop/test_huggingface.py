@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
+from bertjax.interop import verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, SMALL, random_batch
@@ -286,3 +287,31 @@ def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         export_model(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_without_model_type_is_recognised(folder):
+    """`transformers` loads such a folder by the class that it is told; here its names tell."""
+    expected = import_model(folder)
+    reconfigure(folder, model_type="absent")
+    assert_equal(import_model(folder)[1], expected[1])  # by its architectures
+    reconfigure(folder, architectures="absent")
+    assert_equal(import_model(folder)[1], expected[1])  # by its tensors
+    rewrite(folder, lambda tensors: {name.removeprefix("bert."): tensor for name, tensor in tensors.items()})
+    with pytest.raises(UserError, match=r'no model_type, .*; write "model_type": "bert" \(or bert, roberta, .*into it'):
+        import_model(folder)
+    reconfigure(folder, architectures=["BertModel"])
+    assert import_model(folder)[0] == expected[0]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new"), ("gelu_python", "gelu")]
+)
+def test_activations_of_other_names_are_those_of_transformers(folder, theirs, ours):
+    reconfigure(folder, hidden_act=theirs)
+    config, params, _ = import_model(folder)
+    assert config.hidden_act == ours
+    batch = random_batch(config, 3, 12, 4)
+    found = verification.run_ours(config, params, batch)["hidden"]
+    expected = verification.run_transformers(folder, batch)["hidden"]
+    real = batch["attention_mask"] != 0
+    np.testing.assert_allclose(found[real], expected[real], atol=1e-4)
