@@ -76,7 +76,7 @@ def main(args: list[str]) -> None:
     if after.step < _STEPS.value:
         return
     report["after"] = {name: _score(after, corpus) for name, corpus in corpora.items()}
-    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(workdir / "report.json", json.dumps(report, indent=2) + "\n")
     _write_folder(workdir / "exported", lambda folder: huggingface.export_model(after, folder))
     print(_table(report))
     _LOG.info(f"wrote {workdir}/report.json and exported/, which transformers loads")

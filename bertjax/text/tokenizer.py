@@ -36,6 +36,7 @@ _ROLES = {
 _OF_VOCABULARIES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # Folders of Google's checkpoints say by their names whether text is lower-cased; its own code goes by them, too.
 _GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chinese)_L-\d+_H-\d+_A-\d+")
+_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer_config.json")  # that are written
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 
 
@@ -175,6 +176,8 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:  # a link is replaced, and what it points to stays as it is
+            (directory / name).unlink(missing_ok=True)
         self._backend.save(directory)
         values = self._config | self._class_settings() | self._roles
         values |= {"model_max_length": length} if length else {}

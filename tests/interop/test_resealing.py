@@ -1,11 +1,13 @@
 """What bertjax wrote is as it was written, or refused; what was edited on purpose is sealed again."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from bertjax.config.pretraining import Phase
 from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.interop import export_seal
@@ -143,3 +145,25 @@ def test_a_damaged_checkpoint_is_still_set_aside(trained, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
     flip_a_bit(workdir / "checkpoints/8/meta/metadata")
     assert load_model(workdir).step == 4
+
+
+def test_links_are_read_and_never_written_through(trained, tiny_config, tmp_path):
+    """As in caches of models, whose files are links; what a link of a workdir points to stays as it is."""
+    elsewhere, workdir = tmp_path / "elsewhere", shutil.copytree(trained, tmp_path / "run")
+    elsewhere.mkdir()
+    linked = ("metrics.jsonl", "perf.jsonl", "config.json", "curves.png", "tokenizer/tokenizer.json")
+    for name in linked:
+        target = elsewhere / name.rpartition("/")[2]
+        shutil.move(workdir / name, target)
+        (workdir / name).symlink_to(target)
+    before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
+    train(dataclasses.replace(tiny_config, phases=(Phase(9, 32, 8),)), workdir)
+    assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == before
+    assert not any((workdir / name).is_symlink() for name in linked)
+    assert len((workdir / "metrics.jsonl").read_bytes()) > len(before["metrics.jsonl"])
+    export_model(load_model(workdir), tmp_path / "export")
+    links = tmp_path / "links"
+    links.mkdir()
+    for path in (tmp_path / "export").iterdir():
+        (links / path.name).symlink_to(path)
+    assert load_model(links).step == 0
