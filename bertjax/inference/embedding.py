@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.model.pretraining import PretrainingModel
@@ -23,6 +24,7 @@ class Embedder:
 
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._encoder = ExampleEncoder(source.tokenizer, model_limits(source))
+        self.counts = InputCounts(source)
         sentence = source.sentence or SentenceMetadata()
         pooling = options.pooling or sentence.pooling
         normalize = sentence.normalize if options.normalize is None else options.normalize
@@ -48,5 +50,7 @@ class Embedder:
 
     def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
         check_lengths(examples)
-        found = self._run([self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)])
+        rows = [self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)]
+        self.counts.add(rows)
+        found = self._run(rows)
         return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)

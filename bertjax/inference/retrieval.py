@@ -26,6 +26,7 @@ class Searcher:
         if not options.texts:
             raise UserError("there is nothing to search in; give --texts=FILE, or texts=[…]")
         self._embed = Embedder(source, dataclasses.replace(options, normalize=True))
+        self.counts = self._embed.counts  # of the texts and the queries
         self._texts, self._top = list(options.texts), options.top
         self._vectors = self._embed.array(self._texts)
 
