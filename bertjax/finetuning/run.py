@@ -189,8 +189,8 @@ def _check_splits(task: TaskExamples) -> None:
 def _log_counts(task_model: TaskModel, train: Split, dev: Sequence[Split]) -> None:
     """Logs how much of the examples the model can read."""
     limit = task_model.task.kind.length_limit
-    longest = task_model.model.config.max_position_embeddings
-    remedy = f"raise config.{limit} ({getattr(task_model.limits, limit)}; the model reads up to {longest} tokens), or shorten the texts"
+    now, longest = getattr(task_model.limits, limit), task_model.model.config.max_position_embeddings
+    remedy = f"raise config.{limit} ({now}; the model reads up to {longest} tokens), or shorten the texts"
     log_counts(_LOG, "train", task_model.counts([train]), remedy)
     log_counts(_LOG, "dev", task_model.counts(dev), remedy)
 
