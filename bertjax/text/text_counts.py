@@ -28,19 +28,22 @@ class TextCounts:
 
     def describe(self) -> str:
         """Both shares, as a command logs them."""
-        parts = [_share(self.unknown, self.tokens, "tokens unknown ([UNK])")]
-        if self.examples:
-            parts.append(_share(self.truncated, self.examples, "examples truncated"))
-        return ", ".join(parts)
+        return ", ".join([self._unknown(), self._truncated()] if self.examples else [self._unknown()])
 
     def warnings(self, truncated_remedy: str = "") -> dict[str, str]:
         """A line with a remedy for each share above 1 %, by field; `truncated_remedy` names what limits the length."""
         lines = {}
         if self.unknown > _WARN_ABOVE * self.tokens:
-            lines["unknown"] = f"{_share(self.unknown, self.tokens, 'tokens unknown ([UNK])')}: {_UNKNOWN_REMEDY}"
+            lines["unknown"] = f"{self._unknown()}: {_UNKNOWN_REMEDY}"
         if self.truncated > _WARN_ABOVE * self.examples:
-            lines["truncated"] = f"{_share(self.truncated, self.examples, 'examples truncated')}: {truncated_remedy}"
+            lines["truncated"] = f"{self._truncated()}: {truncated_remedy}"
         return lines
+
+    def _unknown(self) -> str:
+        return f"{_share(self.unknown, self.tokens, 'tokens')} unknown ([UNK])"
+
+    def _truncated(self) -> str:
+        return f"{_share(self.truncated, self.examples, 'examples')} truncated"
 
 
 def log_counts(log: logging.Logger, name: str, counts: TextCounts, truncated_remedy: str = "") -> None:
@@ -50,6 +53,6 @@ def log_counts(log: logging.Logger, name: str, counts: TextCounts, truncated_rem
         log.warning(f"{name}: {line}")
 
 
-def _share(part: int, whole: int, what: str) -> str:
+def _share(part: int, whole: int, units: str) -> str:
     """Counts beside the share: of a few words a percentage alone says little."""
-    return f"{part:,} of {whole:,} {what} ({part / max(whole, 1):.2%})"
+    return f"{part:,} of {whole:,} {units} ({part / max(whole, 1):.2%})"

@@ -93,7 +93,7 @@ def test_the_kept_model_scores_again_what_it_scored(config, finished):
     result = run("evaluate", f"--checkpoint={workdir}", f"--data_dir={config.data_dir}", "--dev=dev.jsonl", "--batch=7")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["dev"] == pytest.approx(results["best"]["scores"]["dev"])
-    assert "dev: 0 of " in result.stderr and "0 of 100 examples truncated (0.00%)" in result.stderr
+    assert "dev: 0 of " in result.stderr and "0 of 100 examples (0.00%) truncated" in result.stderr
     assert "warning" not in result.stderr
 
 
@@ -126,17 +126,17 @@ def test_it_says_how_much_of_the_examples_the_model_can_read(config, tmp_path, s
     shutil.copy(f"{config.data_dir}/dev.jsonl", tmp_path)
     one_epoch = dataclasses.replace(config, epochs=(1,), length=24)
     finetune(dataclasses.replace(one_epoch, data_dir=str(tmp_path)), tmp_path / "run")
-    counts = [line for line in said if "tokens unknown" in line or "truncated" in line]
+    counts = [line for line in said if "unknown ([UNK])" in line or "truncated" in line]
     read = len(load_model(config.init_from).tokenizer.encode("the ☃ list"))
     # Of the long text [CLS], [SEP] and 22 more are read.
-    share = f"{39 + -(-21 // read)} of {39 * read + 22} tokens unknown ([UNK])"
-    assert counts[0].startswith(f"train: {share}") and counts[0].endswith(", 1 of 40 examples truncated (2.50%)")
+    share = f"{39 + -(-21 // read)} of {39 * read + 22} tokens ("
+    assert counts[0].startswith(f"train: {share}") and counts[0].endswith(", 1 of 40 examples (2.50%) truncated")
     assert counts[1].startswith(f"train: {share}") and "check that the tokenizer is the model's own" in counts[1]
     assert counts[2] == (
-        "train: 1 of 40 examples truncated (2.50%): "
+        "train: 1 of 40 examples (2.50%) truncated: "
         "raise config.length (24; the model reads up to 64 tokens), or shorten the texts"
     )
-    assert counts[3].startswith("dev: 0 of ") and counts[3].endswith(", 0 of 100 examples truncated (0.00%)")
+    assert counts[3].startswith("dev: 0 of ") and counts[3].endswith(", 0 of 100 examples (0.00%) truncated")
     assert len(counts) == 4
 
 
