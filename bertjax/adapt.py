@@ -120,11 +120,13 @@ def _build(output: Path, specs: list[str], tokenizer: str, heldout: float) -> No
     from bertjax.corpus import build
     from bertjax.corpus.progress import BuildProgress
     from bertjax.text import sources
+    from bertjax.text.text_counts import TextCounts, log_counts
 
     options = build.Options(tokenizer, heldout)
     with BuildProgress(cli.show_progress()) as progress:
         summary = build.build(output, sources.parse(specs), options, processes=cli.cores(), progress=progress)
     _LOG.info(f"{output} holds {summary.total.documents:,} documents of {summary.total.tokens:,} tokens")
+    log_counts(_LOG, str(output), TextCounts(summary.total.tokens, summary.total.unknown))
 
 
 def _start(model: "Pretrained", workdir: Path) -> "Pretrained":

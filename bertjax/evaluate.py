@@ -77,12 +77,16 @@ def _score_pretrained(model: "Pretrained") -> None:
 def _score_finetuned(model: "Pretrained", output: Path | None) -> None:
     from bertjax.config.finetuning import FinetuneConfig, Table
     from bertjax.finetuning import evaluation
+    from bertjax.text.text_counts import log_counts
 
     columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     table = Table(dev=_DEV.value, **(model.task.columns if model.task else {}) | columns)
     config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
     task_model = evaluation.open_scoring(model, config, _LENGTH.value)
     splits = [task_model.split(name) for name in task_model.task.dev]
+    limit = task_model.task.kind.length_limit
+    remedy = "raise --length, or shorten the texts" if limit == "length" else "shorten the questions"
+    log_counts(_LOG, "dev", task_model.counts(splits), remedy)
     with writing(output) if output else contextlib.nullcontext():
         scores = evaluation.predict_all(task_model, model.params, splits, output, model.task.threshold)
     print(json.dumps({"checkpoint": str(model.path), "task": task_model.task.name} | scores))

@@ -78,12 +78,15 @@ def main(args: list[str]) -> None:
     )
     predict = predictor.make(load_model(_CHECKPOINT.value), mode, options)
     if _OUTPUT.value:
-        _write_array(Path(_OUTPUT.value), predict.array(inputs, places))
+        array = predict.array(inputs, places)
+        _LOG.info(f"read {predict.counts.total.describe()}")
+        _write_array(Path(_OUTPUT.value), array)
         return
     for start in range(0, len(inputs), _CHUNK):
         for record in predict(inputs[start : start + _CHUNK], places[start : start + _CHUNK]):
             print(json.dumps(record, ensure_ascii=False))
         sys.stdout.flush()
+    _LOG.info(f"read {predict.counts.total.describe()}")
 
 
 def _texts(mode: str) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def main(args: list[str]) -> None:
     from bertjax.corpus import build
     from bertjax.corpus.progress import BuildProgress
     from bertjax.text import sources
+    from bertjax.text.text_counts import TextCounts, log_counts
 
     if args:
         raise UserError(f"{args[0]}: unexpected word; give flags only, e.g. --source={args[0]}")
@@ -68,6 +69,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         _verify(output)
     _report(output, summary, progress.megabytes_per_second)
+    log_counts(_LOG, str(output), TextCounts(summary.total.tokens, summary.total.unknown))
 
 
 def _verify(output: Path) -> None:

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -81,6 +82,8 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
         f"python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={out}" in result.stdout
     )
     assert "tokenising" in result.stderr
+    counts = result.stderr.splitlines()[-1]
+    assert counts.startswith(f"{out}: ") and counts.endswith("%) unknown ([UNK])") and " tokens (0." in counts
     train, heldout = format.Corpus.open(out), format.Corpus.open(out, "heldout")
     assert train.documents + heldout.documents == 50
     assert heldout.documents == 8
@@ -89,6 +92,19 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
     again = commands.run("prepare", f"--source=text:{text_file}", f"--output={out}", "--tokenizer=new:wordpiece:1000")
     assert again.returncode == 0
     assert "was complete" in again.stdout
+
+
+def test_a_vocabulary_of_the_wrong_case_is_warned_of(text_file, corpus, tmp_path):
+    shutil.copy(corpus / "tokenizer/vocab.txt", tmp_path)
+    flags = (f"--source=text:{text_file}", f"--tokenizer={tmp_path}", "--lowercase=false", "--heldout=0")
+    result = commands.run("prepare", *flags, f"--output={tmp_path}/corpus")
+    assert result.returncode == 0, result.stderr
+    counts, warning = result.stderr.splitlines()[-2:]
+    assert warning.startswith(f"warning: {counts}: check that the tokenizer is the model's own")
+    tokens = np.concatenate([shard.tokens for shard in format.Corpus.open(tmp_path / "corpus").shards])
+    unknown = np.count_nonzero(tokens == load_tokenizer(tmp_path / "corpus/tokenizer").unk_id)
+    assert unknown > 0.01 * len(tokens)
+    assert counts.endswith(f": {unknown:,} of {len(tokens):,} tokens ({unknown / len(tokens):.2%}) unknown ([UNK])")
 
 
 def test_a_corpus_holds_the_ids_of_its_sentences(tmp_path, tokenizer):

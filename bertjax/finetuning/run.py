@@ -37,6 +37,7 @@ from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
 from bertjax.tasks.task_examples import TaskExamples
+from bertjax.text.text_counts import log_counts
 from bertjax.trainer import metrics
 from bertjax.trainer.loop import StopSignal
 
@@ -82,6 +83,7 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     _LOG.info(
         f"{task_model.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}"
     )
+    _log_counts(task_model, train, dev)
     _check_different(dev)
     used = {split.name: split.batches.digest() for split in (train, *dev)}
     used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
@@ -184,6 +186,15 @@ def _check_splits(task: TaskExamples) -> None:
     for name in task.test:
         with contextlib.suppress(MissingFileError):
             check_lengths(task.read(name))
+
+
+def _log_counts(task_model: TaskModel, train: Split, dev: Sequence[Split]) -> None:
+    """Logs how much of the examples the model can read."""
+    limit = task_model.task.kind.length_limit
+    now, longest = getattr(task_model.limits, limit), task_model.model.config.max_position_embeddings
+    remedy = f"raise config.{limit} ({now}; the model reads up to {longest} tokens), or shorten the texts"
+    log_counts(_LOG, "train", task_model.counts([train]), remedy)
+    log_counts(_LOG, "dev", task_model.counts(dev), remedy)
 
 
 def _check_different(splits: Sequence[Split]) -> None:

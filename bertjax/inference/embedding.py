@@ -10,6 +10,7 @@ import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
+from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.model.pretraining import PretrainingModel
@@ -30,6 +31,7 @@ class Embedder:
           UserError: the model has no prompt of this name.
         """
         self._encoder = ExampleEncoder(source.tokenizer, model_limits(source))
+        self.counts = InputCounts(source)
         sentence = source.sentence or SentenceMetadata()
         pooling = options.pooling or sentence.pooling
         normalize = sentence.normalize if options.normalize is None else options.normalize
@@ -68,7 +70,9 @@ class Embedder:
         check_lengths(examples)
         if self._prompt:
             examples = [dataclasses.replace(example, text=self._prompt + example.text) for example in examples]
-        found = self._run([self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)])
+        rows = [self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)]
+        self.counts.add(rows)
+        found = self._run(rows)
         return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)
 
 

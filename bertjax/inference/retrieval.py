@@ -37,6 +37,7 @@ class Searcher:
         )
         self._embed = Embedder(source, of_queries)
         embed_texts = self._embed if of_texts == of_queries else Embedder(source, of_texts)
+        self.counts = embed_texts.counts = self._embed.counts  # of the texts and the queries
         self._texts, self._top = list(options.texts), options.top
         self._vectors = embed_texts.array(self._texts)
 
