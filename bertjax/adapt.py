@@ -23,7 +23,6 @@ from absl import flags
 
 from bertjax import cli, decoding
 from bertjax.errors import UserError
-from bertjax.storage.files import local_path, write_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the training.", lower_bound=0)
 
 def main(args: list[str]) -> None:
     """Prepares, trains further, reports and exports."""
+    from bertjax.storage.files import local_path, write_text
+
     cli.keep_memory()
     if args or not (_FROM.value and _SOURCE.value and _WORKDIR.value):
         raise UserError("usage: python -m bertjax.adapt --from=DIR --source=SPEC --workdir=DIR [--words=N]")
@@ -86,6 +87,7 @@ def main(args: list[str]) -> None:
 def _claim(model: "Pretrained", workdir: Path) -> None:
     """Refuses a workdir in which another model was adapted."""
     from bertjax.pretraining import distillation
+    from bertjax.storage.files import write_text
 
     path, now = workdir / "from.json", {"parameters": distillation.fingerprint(model)}
     if not path.is_file():

@@ -24,7 +24,6 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
-from bertjax.storage.files import local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +38,8 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those 
 
 def main(args: list[str]) -> None:
     """Reads, writes, and compares if asked."""
+    from bertjax.storage.files import local_path
+
     if args or _FROM.value is None or (_TO.value is None) != _RESEAL.value:
         raise UserError(
             "usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR], or "

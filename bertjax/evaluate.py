@@ -19,7 +19,6 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
-from bertjax.storage.files import check_room, local_path, writing
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ _COLUMNS = {  # as bertjax.tasks.table.Table describes them
 
 def main(args: list[str]) -> None:
     """Restores the checkpoint, scores it and prints the scores."""
+    from bertjax.storage.files import check_room, local_path
+
     cli.keep_memory()
     if args or _CHECKPOINT.value is None:
         raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
@@ -77,6 +78,7 @@ def _score_pretrained(model: "Pretrained") -> None:
 def _score_finetuned(model: "Pretrained", output: Path | None) -> None:
     from bertjax.config.finetuning import FinetuneConfig, Table
     from bertjax.finetuning import evaluation
+    from bertjax.storage.files import writing
     from bertjax.text.text_counts import log_counts
 
     columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}

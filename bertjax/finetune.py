@@ -10,7 +10,6 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
-from bertjax.storage.files import local_path
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep's files go; it is continued if it is there already.")
@@ -18,6 +17,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep's files go; it 
 
 def main(args: list[str]) -> None:
     """Reads the flags and fine-tunes, on one task or all of GLUE."""
+    from bertjax.storage.files import local_path
+
     cli.keep_memory()
     values = cli.config_value(_CONFIG)
     if args or values is None or _WORKDIR.value is None:

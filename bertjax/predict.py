@@ -26,7 +26,6 @@ from absl import flags
 from bertjax import cli
 from bertjax.errors import UserError
 from bertjax.inference.modes import MODES
-from bertjax.storage.files import check_room, local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,6 +52,8 @@ _CHUNK = 2048  # inputs that are sorted by length together; their answers appear
 
 def main(args: list[str]) -> None:
     """Restores the model and prints its predictions, a JSON line an input."""
+    from bertjax.storage.files import check_room, local_path
+
     cli.keep_memory()
     if not args or args[0] not in MODES or _CHECKPOINT.value is None:
         raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')

@@ -16,7 +16,6 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
-from bertjax.storage.files import local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +48,7 @@ def main(args: list[str]) -> None:
     """Parses sources, builds, reports."""
     from bertjax.corpus import build
     from bertjax.corpus.progress import BuildProgress
+    from bertjax.storage.files import local_path
     from bertjax.text import sources
     from bertjax.text.text_counts import TextCounts, log_counts
 

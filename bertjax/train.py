@@ -10,7 +10,6 @@ from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
-from bertjax.storage.files import local_path
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; it is made, or continued.")
@@ -20,6 +19,8 @@ _LOST_TIMEOUT = flags.DEFINE_integer("lost_timeout", 100, "Seconds of silence af
 
 def main(args: list[str]) -> None:
     """Reads the flags and trains."""
+    from bertjax.storage.files import local_path
+
     cli.keep_memory()
     if args:
         raise UserError(f"unexpected argument {args[0]}; settings are given as --config.KEY=VALUE")
