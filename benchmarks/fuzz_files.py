@@ -1,4 +1,4 @@
-"""Damaged files, read as bertjax reads them: which are refused, which come back equal, and whether anything else happens.
+"""Damaged files, read as bertjax reads them: what is refused, what comes back equal, and what else happens.
 
     python benchmarks/fuzz_files.py [--inputs=100_000] [--seed=0] [--kinds=corpus,metrics] [--output=FILE.json]
     python benchmarks/fuzz_files.py --kinds="shard record" --seed=3 --only=1234

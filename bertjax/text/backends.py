@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import tokenizers as library
 
+from bertjax.errors import UserError
 from bertjax.text import word_cache
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_MAX_GAP = 100_000  # ids that a small vocabulary may leave out
 # Of tokenizer_config.json → of the library's BertNormalizer.
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
@@ -89,6 +91,8 @@ class LibraryBackend:
         """The piece of each id."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         size = max(vocabulary.values(), default=-1) + 1
+        if size > 2 * len(vocabulary) + _MAX_GAP:
+            raise UserError(f"the highest id is {size - 1} for {len(vocabulary)} pieces; get the tokenizer again")
         pieces = [f"[unused{index}]" for index in range(size)]  # names of ids that a vocabulary leaves out
         for piece, index in vocabulary.items():
             pieces[index] = piece

@@ -1,5 +1,6 @@
 """The kinds of files that bertjax reads back, small and whole, and how it reads them."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -405,7 +406,6 @@ def kinds() -> list[Kind]:
         Kind("shard record", _records, _record),
         Kind("shard record, sealed again", _records, _record, again, _fits_the_shard),
         Kind("plan cache", _plan_cache, _plans, share=10),
-        Kind("plan cache, sealed again", _plan_cache, _plans, again, lambda value, whole: value == whole, share=10),
         Kind("checkpoint meta", _meta, _read_meta),
         Kind("checkpoint meta, sealed again", _meta, _read_meta, again),
         Kind("metrics", _metrics, _continued_metrics),
