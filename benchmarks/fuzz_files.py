@@ -27,7 +27,9 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-_MEMORY = 4 * 2**30
+from tests.support.trust import MEMORY  # noqa: E402 - once it can be found
+
+_ADDRESS_SPACE = 4 * 2**30
 _SHOWN = 5  # failures of each sort
 
 
@@ -85,7 +87,7 @@ def row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measured(name: str, inputs: int, seed: int) -> dict[str, Any]:
     """The figures of one kind."""
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         trial = opened(name, Path(folder), seed)
         limit()
         current = os.open(os.environ["FUZZ_CURRENT"], os.O_WRONLY) if "FUZZ_CURRENT" in os.environ else None
@@ -111,7 +113,7 @@ def measured(name: str, inputs: int, seed: int) -> dict[str, Any]:
 
 def show(name: str, seed: int, number: int) -> None:
     """Prints one damaged file and what comes of it."""
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         trial = opened(name, Path(folder), seed)
         limit()
         file, content = trial.damaged(number)
@@ -137,13 +139,8 @@ def opened(name: str, folder: Path, seed: int) -> Any:
 def limit() -> None:
     """Bounds the address space of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    size = pages * resource.getpagesize() + _MEMORY
+    size = pages * resource.getpagesize() + _ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
-def memory_folder() -> str | None:
-    """A folder that no disk slows down, where there is one."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 if __name__ == "__main__":

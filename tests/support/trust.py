@@ -7,6 +7,7 @@ failure can be made again: `python benchmarks/fuzz_files.py --kinds=KIND --seed=
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import resource
 import signal
@@ -23,6 +24,8 @@ from bertjax.checkpoints.store import BrokenCheckpoint
 from bertjax.errors import UserError, one_line
 from tests.support.damage import damaged_bytes, damaged_json, resealed
 
+# A folder that no disk slows down, where there is one; None: that of temporary files.
+MEMORY = next((folder for folder in ("/dev/shm",) if os.access(folder, os.W_OK)), None)
 SECONDS = 20  # more for one small file is a hang
 MEGABYTES = 300  # more for one small file is too much
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bertjax import decoding
+from bertjax import decoding, host_tensorflow
 from bertjax.checkpoints import pretrained, store
 from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer, encode_meta
 from bertjax.config.data import Sequencing
@@ -28,6 +28,7 @@ from bertjax.data.epochs import Plans
 from bertjax.errors import UserError
 from bertjax.finetuning import run as sweep_run
 from bertjax.interop import configs, export_seal, huggingface, sentence_transformers, weights
+from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata, TokenLimits
 from bertjax.tasks.registry import open_task
@@ -35,7 +36,7 @@ from bertjax.text import sources, tokenizer_training
 from bertjax.text.tokenizer import load_tokenizer
 from bertjax.trainer import metrics
 from tests.support import synthetic
-from tests.support.batches import FAMILIES
+from tests.support.batches import FAMILIES, SMALL
 from tests.support.damage import resealed, unsealed
 from tests.support.models import from_parts
 from tests.support.parity import random_params
@@ -188,6 +189,24 @@ def _read_meta(folder: Path) -> Any:
     return store.read_meta(folder / "7")
 
 
+def _checkpoint(folder: Path) -> list[str]:
+    """The whole checkpoint of a model, meta and arrays."""
+    with tempfile.TemporaryDirectory() as tokenizer:
+        _vocabulary(Path(tokenizer))
+        model = from_parts(SMALL, random_params(PretrainingModel(SMALL, "")), Path(tokenizer))
+    pretrained.save(folder / "run", model)
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _checkpoint_meta(folder: Path) -> list[str]:
+    return [name for name in _checkpoint(folder) if name.endswith("meta/metadata")]
+
+
+def _loaded(folder: Path) -> Any:
+    model = load_model(folder / "run")
+    return [model.config, jax.tree.map(np.asarray, model.params), model.tokenizer_files, model.task, model.sentence]
+
+
 def _metrics(folder: Path) -> list[str]:
     records = [{"step": step, "train/loss": 10 / step, "eval/loss": float("nan")} for step in range(1, 21)]
     lines = [json.dumps(record) + "\n" for record in records]
@@ -291,6 +310,23 @@ def _folder(folder: Path) -> list[str]:
 
 def _tensors(folder: Path) -> Any:
     return {name: tensor.shape for name, tensor in weights.read(folder)[0].items()}
+
+
+def _pickled(folder: Path) -> list[str]:
+    import torch
+
+    torch.save({"a": torch.ones(2, 3), "b": torch.ones(4, dtype=torch.float16)}, folder / "pytorch_model.bin")
+    return ["pytorch_model.bin"]
+
+
+def _tensorflow(folder: Path) -> list[str]:
+    tf = host_tensorflow.load()
+    names = ("bert/pooler/dense/kernel", "bert/x")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = [tf.compat.v1.get_variable(name, initializer=np.ones((2, 3), np.float32)) for name in names]
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(variables).save(session, str(folder / "bert_model.ckpt"), write_meta_graph=False)
+    return [path.name for path in folder.glob("bert_model.ckpt.*")]
 
 
 def _safetensors(folder: Path) -> list[str]:
@@ -408,6 +444,8 @@ def kinds() -> list[Kind]:
         Kind("plan cache", _plan_cache, _plans, share=10),
         Kind("checkpoint meta", _meta, _read_meta),
         Kind("checkpoint meta, sealed again", _meta, _read_meta, again),
+        Kind("checkpoint", _checkpoint, _loaded, share=200),
+        Kind("checkpoint, sealed again", _checkpoint_meta, _loaded, again, share=200),
         Kind("metrics", _metrics, _continued_metrics),
         Kind("metrics without checkpoint", _metrics, _read_metrics, foreign),
         Kind("sweep", _sweep, _resumed_sweep),
@@ -420,8 +458,10 @@ def kinds() -> list[Kind]:
             Kind(f"Hugging Face config, {name}", part(_config_of, name), configs.read, foreign, share=2)
             for name in FAMILIES
         ),
-        Kind("Hugging Face folder", _folder, _import, foreign, share=100),
+        Kind("Hugging Face folder", _folder, _import, foreign, share=50),
         Kind("weights index", _index, _tensors, foreign),
+        Kind("pickled weights", _pickled, _tensors, foreign, share=20),
+        Kind("TensorFlow checkpoint", _tensorflow, _tensors, foreign, share=20),
         Kind("safetensors", _safetensors, _tensors, foreign),
         Kind("sentence-transformers", _sentence_transformers, sentence_transformers.read, foreign),
         Kind(
