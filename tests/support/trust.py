@@ -81,7 +81,7 @@ class Trial:
         draw = random.Random(f"{self.seed} {self.kind.name} {number}")
         name = draw.choice(list(self.files))
         seal = self.kind.seal if self.kind.trust == "sealed again" else None
-        return name, _damaged(name, self.files[name], draw, seal)
+        return name, damaged_file(name, self.files[name], draw, seal)
 
     def outcome(self, number: int) -> tuple[str, str]:
         """(equal, different, accepted, refused or failed; what failed, in a line) of one input."""
@@ -146,7 +146,8 @@ def message_problem(error: Exception, folder: Path) -> str:
     return "" if ";" in line else f"names no cure: {line[:200]!r}"
 
 
-def _damaged(name: str, content: bytes, draw: random.Random, seal: Callable[..., Any] | None) -> bytes:
+def damaged_file(name: str, content: bytes, draw: random.Random, seal: Callable[..., Any] | None = None) -> bytes:
+    """The damaged content of a file, by what its name says that it holds; `seal` as in `damaged_json`."""
     if not seal and draw.random() < 0.4:
         return damaged_bytes(content, draw)
     if name.endswith((".json", "metadata")):
