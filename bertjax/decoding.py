@@ -6,6 +6,7 @@ written, or is refused. What other programs write may say more than its type ask
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -107,8 +108,9 @@ def convert(values: Any, cls: type[T], where: str | Path, cure: str, *, foreign:
         result = msgspec.convert(values, cls)
         unknown = None if foreign else next(_unknown_keys(values, msgspec.to_builtins(result)), None)
     except (msgspec.ValidationError, RecursionError) as error:
-        message, _, place = first_line(error).rpartition(" - at ")
-        problem = f"{place.strip('`').removeprefix('$.')}: {message}" if message else place
+        message, _, place = str(error).rpartition(" - at ")
+        message = re.sub(r"Expected `str` matching regex .*", "Not of the form that it must have", message)
+        problem = f"{place.replace('`', '').replace('$.', '')}: {message}" if message else first_line(error)
         raise DecodingError(problem, where, cure) from error
     if unknown is not None:
         raise DecodingError(f"unknown key {unknown}", where, cure)

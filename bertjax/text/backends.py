@@ -30,6 +30,12 @@ class LibraryBackend:
     """
 
     def __init__(self, tokenizer: library.Tokenizer):
+        """Raises UserError where most ids stand for nothing, which the library counts through."""
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        if max(vocabulary.values(), default=0) > 2 * len(vocabulary) + _MAX_GAP:
+            raise UserError(
+                f"the highest id is {max(vocabulary.values())} for {len(vocabulary)} pieces; get the tokenizer again"
+            )
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True
@@ -91,8 +97,6 @@ class LibraryBackend:
         """The piece of each id."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         size = max(vocabulary.values(), default=-1) + 1
-        if size > 2 * len(vocabulary) + _MAX_GAP:
-            raise UserError(f"the highest id is {size - 1} for {len(vocabulary)} pieces; get the tokenizer again")
         pieces = [f"[unused{index}]" for index in range(size)]  # names of ids that a vocabulary leaves out
         for piece, index in vocabulary.items():
             pieces[index] = piece

@@ -264,7 +264,7 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
         if lowercase is not None and (file.suffix != ".txt" or "do_lower_case" in config):
             raise UserError("its own files say whether text is lower-cased; leave --lowercase out")
         backend = _backend(file, config, lowercase)
-        _parse("tokenizer that cuts any text", backend.encode_batch, [_PROBE])
+        _parse("tokenizer for any text", backend.encode_batch, [_PROBE])
         return Tokenizer(backend, config)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error

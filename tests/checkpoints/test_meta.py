@@ -67,8 +67,8 @@ def test_any_edit_fails_the_seal():
         ({"tokenizer": {"hash": "hash"}}, "tokenizer: Object missing required field `files`"),
         ({"config": {"model": {"hidden": 8}}}, "unknown key config.model.hidden"),
         ({"config": {"short_seq_prob": 2.0}}, "config.short_seq_prob is 2.0; it must be"),
-        ({"tokenizer": {"hash": "", "files": {"vocab.txt": "W1BBRF0"}}}, r"files\[...\]: Expected `str` matching"),
-        ({"tokenizer": {"hash": "", "files": {"../vocab.txt": ""}}}, "tokenizer.files: Expected `str` matching"),
+        ({"tokenizer": {"hash": "", "files": {"vocab.txt": "W1BBRF0"}}}, r"tokenizer.files\[...\]: Not of the form"),
+        ({"tokenizer": {"hash": "", "files": {"../vocab.txt": ""}}}, "key in tokenizer.files: Not of the form"),
         ({"sentence": {"pooling": "sum"}}, "sentence.pooling: Invalid enum value 'sum'"),
         ({"sentence": {"lowest": float("nan")}}, "sentence.lowest: Expected `float` >= "),
     ],
@@ -101,7 +101,7 @@ def test_a_damaged_format_number_is_damage(trained, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda meta: meta["config"]["model"].update(hidden_size=64), r"shape \(.*, 32\), by its config \(.*, 64\)"),
+        (lambda meta: meta["config"]["model"].update(hidden_size=64), r"has shape \(32,\), by its config \(64,\)"),
         (lambda meta: meta["config"]["model"].update(num_hidden_layers=3), "has shape .*, by its config"),
         (lambda meta: meta["config"]["model"].update(vocab_size=5), "its tokenizer has 600 entries, its model 5"),
         (lambda meta: meta["tokenizer"]["files"].clear(), "its tokenizer cannot be used .*no tokenizer in this folder"),

@@ -264,7 +264,11 @@ def wordpiece_json(vocabulary: dict[str, int]) -> str:
         ("vocab.txt", b"\xff\xfe\x00", "cannot be read"),
         ("x.model", b"nonsense", "not a valid SentencePiece model"),
         ("x.bin", b"nonsense", "not a tokenizer file"),
-        ("tokenizer.json", wordpiece_json({"a": 0}), "cannot be used: WordPiece error: Missing [UNK]"),
+        (
+            "tokenizer.json",
+            wordpiece_json({"a": 0}),
+            "not a valid tokenizer for any text (WordPiece error: Missing [UNK]",
+        ),
         ("tokenizer.json", wordpiece_json({"[UNK]": 0, "a": 2**31}), "the highest id is 2147483648 for 2 pieces"),
     ],
 )
