@@ -22,6 +22,7 @@ MAX_DEPTH = 32  # of lists and objects within each other
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Size = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256, hex
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 # A name that cannot leave its folder, whatever system reads it.

@@ -5,6 +5,8 @@ import sys
 import traceback
 from typing import NoReturn
 
+_LONGEST = 1000  # characters of a message; lists of a tokenizer's or a task's names may be longer
+
 
 class UserError(Exception):
     """Something the user can put right.
@@ -19,9 +21,18 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
+def one_line(message: str) -> str:
+    """A message as one line that can be shown: white space is one space, a long one lacks its middle.
+
+    What a damaged file says may be part of it, in any length and with characters that steer a terminal.
+    """
+    line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(message.split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+
+
 def print_error(message: str) -> None:
     """Prints an error as the one line on stderr that ends a command."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def exit_now(error: BaseException, debug: bool = False) -> NoReturn:

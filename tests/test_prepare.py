@@ -19,6 +19,7 @@ from bertjax.storage.files import claimed
 from bertjax.text import sources
 from bertjax.text.tokenizer import load_tokenizer
 from tests.support import commands
+from tests.support.damage import edit_sealed
 
 
 def documents_of(folder: Path, split: str) -> list[str]:
@@ -235,6 +236,28 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
     make(out, f"text:{text_file}")
     assert tree(out) == before
     assert all(path.stat().st_mtime_ns == when for path, when in others.items())
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "message"),
+    [
+        ("plan.json", lambda values: values["plan"].pop("sources"), "plan: Object missing required field `sources`"),
+        ("plan.json", lambda values: values["plan"].update(sources=[1]), r"plan.sources\[0\]: Expected `object`"),
+        ("plan.json", lambda values: values["plan"]["sources"].pop(), "begun from other sources"),
+        ("train-00001.arrow.json", lambda values: values["counts"].update(tokens=7), "counts are not those"),
+        (
+            "train-00001.arrow.json",
+            lambda values: values["shard"].update(name="train-00000.arrow"),
+            r"its name or counts .*; delete it, and the same bertjax.prepare makes train-00001.arrow again",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused_though_its_seal_holds(file, edit, message, text_file, tmp_path):
+    out = tmp_path / "out"
+    make(out, f"text:{text_file}")
+    edit_sealed(out / "build" / file, edit)
+    with pytest.raises(UserError, match=message):
+        make(out, f"text:{text_file}")
 
 
 def test_verify_needs_no_sources(text_file, tmp_path):

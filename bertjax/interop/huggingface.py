@@ -185,7 +185,11 @@ def _check_tensors(abstract: Any, names: list[Name], tensors: Mapping[str, np.nd
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
     for theirs, expected in _shapes(names, abstract).items():
         if tensors[theirs].shape != expected:
-            raise UserError(f"{where}: {theirs} has shape {tensors[theirs].shape}, but the config says {expected}")
+            shape = tensors[theirs].shape
+            raise UserError(
+                f"{where}: {theirs} has shape {shape}, but the config says {expected}; get the folder again, or "
+                "correct its config"
+            )
         if not np.isfinite(tensors[theirs]).all():
             raise UserError(f"{where}: {theirs} holds numbers that are not finite; get the folder again")
 

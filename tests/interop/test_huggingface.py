@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
-from bertjax.interop import verification
+from bertjax.interop import export_seal, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, SMALL, random_batch
@@ -250,6 +250,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
             lambda folder: reconfigure(folder, num_hidden_layers=10**12),
             "num_hidden_layers: Expected `int`",
         ),
+        (lambda folder: reconfigure(folder, num_hidden_layers=2**31 - 1), "num_hidden_layers: Expected `int` <= 10000"),
         (lambda folder: reconfigure(folder, vocab_size=10**9), "shape"),
         (lambda folder: reconfigure(folder, num_hidden_layers=4), "lacks bert.encoder.layer.3"),
         (lambda folder: reconfigure(folder, hidden_act="silu"), "hidden_act='silu'"),
@@ -272,6 +273,16 @@ def test_bad_folders_are_refused(folder, damage, message):
     with pytest.raises(UserError, match=message) as error:
         import_model(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("files", [7, ["config.json"], {"../config.json": 1}, {"a\0b": 1}])
+def test_a_seal_that_names_no_files_is_not_made_anew(files, tmp_path):
+    export_model(from_parts(SMALL, random_params()), tmp_path / "model")
+    (tmp_path / "model" / export_seal.NAME).write_text(json.dumps({"files": files}))
+    with pytest.raises(
+        UserError, match=r"bertjax_manifest\.json: not valid \((key in )?files: .*export the model again"
+    ):
+        export_seal.reseal(tmp_path / "model")
 
 
 def test_nothing_is_overwritten(folder):
