@@ -1,9 +1,16 @@
 """The one exception that a user's mistake ends in, and how errors end a process."""
 
+import itertools
 import os
+import reprlib
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import NoReturn
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80  # characters
+_MAX_NAMES = 20
 
 
 class UserError(Exception):
@@ -17,6 +24,17 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """What an error of a library says first, at most 160 characters; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, without the middle where that is long."""
+    return _REPR.repr(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, as messages list what there is."""
+    first = list(itertools.islice(names, _MAX_NAMES + 1))
+    return ", ".join([*first[:_MAX_NAMES], *(["…"] if len(first) > _MAX_NAMES else [])])
 
 
 def print_error(message: str) -> None:

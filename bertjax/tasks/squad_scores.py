@@ -1,8 +1,8 @@
 """SQuAD's official scores: those of evaluate-v1.1.py and evaluate-v2.0.py, value by value.
 
 The two scripts differ: an empty answer to a question without one has F1 0 in v1.1 and 1 in v2.0, v2.0 disregards right
-answers of which normalisation leaves nothing, and a missing prediction scores 0 in v1.1 and is left out in v2.0, but for
-its best scores.
+answers of which normalisation leaves nothing, and a missing prediction scores 0 in v1.1 and is left out in v2.0 (of the
+best scores, only where there is an answer).
 """
 
 import collections
@@ -38,8 +38,8 @@ def score_v2(
 
     Above `threshold`, `null_odds` mean that there is no answer; by default it is `best_f1_thresh` of these
     predictions. The figures are per cent except `…total`, numbers of questions, and `…thresh`, in units of
-    `null_odds`. Questions without a prediction (None) are left out, except that the best scores count those that have no
-    answer as right, as the official script's do: with many of them a best score is above 100.
+    `null_odds`. Questions without a prediction (None) are left out, except that the best scores count those that have
+    no answer as right, as the official script's do: with many of them a best score is above 100.
     """
     gold = scores.known([example.answers for example in examples], examples, predictions)
     answered = [(answer, right) for answer, right in zip(predictions, gold, strict=True) if answer is not None]
