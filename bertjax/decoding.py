@@ -71,23 +71,28 @@ def read_bytes(path: Path, cure: str, limit: int = MAX_BYTES) -> bytes:
     return data
 
 
-def parse(data: bytes, where: str | Path, cure: str) -> Any:
+def parse(data: bytes | str, where: str | Path, cure: str) -> Any:
     """The values of a JSON text, as Python's own reader has them, which other libraries read such files with.
 
     Args:
-      data: the text, in UTF-8.
-      where: the file, for messages.
+      data: the text; bytes are UTF-8.
+      where: the file, and perhaps the line, for messages.
       cure: what to do about a damaged file, for messages.
 
     Raises:
       DecodingError: it is not JSON, nested deeper than MAX_DEPTH, or holds halves of characters.
     """
     try:
-        values = json.loads(data.decode("utf-8"))
-        if b"\\ud" in data or b"\\uD" in data:  # half of a character cannot be written anywhere
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        values = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # half of a character cannot be written anywhere
             json.dumps(values, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DecodingError("broken text: half of a surrogate pair", where, cure) from error
     except (ValueError, RecursionError) as error:
         raise DecodingError(f"not JSON: {first_line(error)}", where, cure) from error
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # as in nearly every line of a file of records
+        return values
     level, depth = [values], 0
     while level := [child for one in level if isinstance(one, dict | list) for child in _children(one)]:
         depth += 1
@@ -107,7 +112,7 @@ def convert(values: Any, cls: type[T], where: str | Path, cure: str, *, foreign:
     try:
         result = msgspec.convert(values, cls)
         unknown = None if foreign else next(_unknown_keys(values, msgspec.to_builtins(result)), None)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
         raise DecodingError(_problem(str(error)), where, cure) from error
     if unknown is not None:
         raise DecodingError(f"unknown key {unknown}", where, cure)

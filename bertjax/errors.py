@@ -1,11 +1,17 @@
 """The one exception that a user's mistake ends in, and how errors end a process."""
 
+import itertools
 import os
+import reprlib
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import NoReturn
 
 _LONGEST = 1000  # characters of a message; lists of a tokenizer's or a task's names may be longer
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80  # characters
+_MAX_NAMES = 20
 
 
 class UserError(Exception):
@@ -28,6 +34,17 @@ def one_line(message: str) -> str:
     """
     line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(message.split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, without the middle where that is long."""
+    return _REPR.repr(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, as messages list what there is."""
+    first = list(itertools.islice(names, _MAX_NAMES + 1))
+    return ", ".join([*first[:_MAX_NAMES], *(["…"] if len(first) > _MAX_NAMES else [])])
 
 
 def print_error(message: str) -> None:

@@ -14,16 +14,19 @@ that begins with { is a JSON object, for what has more than one part: {"text": �
 {"text": …, "choices": […]}.
 """
 
+import contextlib
+import functools
+import itertools
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from absl import flags
 
-from bertjax import cli
+from bertjax import cli, decoding
 from bertjax.errors import UserError
 from bertjax.inference.modes import MODES
 
@@ -47,7 +50,9 @@ _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
 _TOKENS = flags.DEFINE_integer("tokens", 1024, "That are computed at once; more for a GPU or TPU.", lower_bound=1)
 
-_CHUNK = 2048  # inputs that are sorted by length together; their answers appear together
+_CHUNK = 2048  # inputs that are read and sorted by length together; their answers appear together
+_LONGEST_LINE = 1 << 26  # bytes
+_NO_JSON = 'a line that begins with { is JSON; write {"text": "{…"} for a text that does'
 
 
 def main(args: list[str]) -> None:
@@ -62,7 +67,8 @@ def main(args: list[str]) -> None:
         raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")
     if _OUTPUT.value:
         check_room(local_path(_OUTPUT.value, "--output").absolute().parent, "--output")
-    places, inputs = zip(*_inputs(mode, words), strict=True)
+    inputs = _inputs(mode, words)
+    chunk = list(itertools.islice(inputs, _CHUNK))  # before the model is read: what is wrong is said at once
 
     from bertjax.inference import predictor
     from bertjax.interop.loading import load_model
@@ -79,14 +85,17 @@ def main(args: list[str]) -> None:
     )
     predict = predictor.make(load_model(_CHECKPOINT.value), mode, options)
     if _OUTPUT.value:
-        array = predict.array(inputs, places)
+        places, texts = zip(*chunk, *inputs, strict=True)
+        array = predict.array(texts, places)
         _LOG.info(f"read {predict.counts.total.describe()}")
         _write_array(Path(_OUTPUT.value), array)
         return
-    for start in range(0, len(inputs), _CHUNK):
-        for record in predict(inputs[start : start + _CHUNK], places[start : start + _CHUNK]):
+    while chunk:
+        places, texts = zip(*chunk, strict=True)
+        for record in predict(texts, places):
             print(json.dumps(record, ensure_ascii=False))
         sys.stdout.flush()
+        chunk = list(itertools.islice(inputs, _CHUNK))
     _LOG.info(f"read {predict.counts.total.describe()}")
 
 
@@ -120,39 +129,43 @@ def _inputs(mode: str, words: list[str]) -> Iterator[tuple[str, Any]]:
     elif mode == "choose":
         yield "the command line", {"text": words[0], "choices": words[1:]}
     else:
-        yield from _read("text", words)
+        yield from _read("text", enumerate(words, 1))
 
 
 def _of_file(path: str, flag: str) -> Iterator[tuple[str, Any]]:
     """(place, input) of each line of the file that a flag names."""
     name = "stdin" if path == "-" else path
+    empty = True
     try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        lines = content.decode("utf-8-sig").split("\n")
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            for pair in _read(f"{name}, line", _lines(name, file)):
+                yield pair
+                empty = False
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}; check {flag}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 at byte {error.start}; convert it first") from error
-    found = list(_read(f"{name}, line", lines))
-    if not found:
+    if empty:
         raise UserError(f"there is no text in {name}; give one text a line")
-    yield from found
 
 
-def _read(name: str, lines: list[str]) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if line:
+def _lines(name: str, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """(number, text) of each line."""
+    offset = 0
+    for number, line in enumerate(iter(functools.partial(file.readline, _LONGEST_LINE + 1), b""), 1):
+        if len(line) > _LONGEST_LINE:
+            raise UserError(f"{name}, line {number}: it has more than {_LONGEST_LINE:,} bytes; cut it")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} is not UTF-8 at byte {offset + error.start}; convert it first") from error
+        yield number, text if offset else text.removeprefix("\ufeff")
+        offset += len(line)
+
+
+def _read(name: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[str, Any]]:
+    for number, line in lines:
+        if text := line.strip():
             place = f"{name} {number}"
-            yield place, _parsed(place, line) if line.startswith("{") else line
-
-
-def _parsed(place: str, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise UserError(
-            f'{place} begins with {{ but is no JSON ({error}); write {{"text": "{{…"}} for a text that does'
-        ) from error
+            yield place, decoding.parse(text, place, _NO_JSON) if text.startswith("{") else text
 
 
 def _write_array(path: Path, array: Any) -> None:

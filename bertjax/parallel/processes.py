@@ -6,15 +6,18 @@ with one line; the same command on all hosts then goes on from the last checkpoi
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
+
+from bertjax import decoding
+from bertjax.decoding import ShortText, Size
 from bertjax.errors import UserError, exit_now, first_line
 from bertjax.parallel import output_filter
 
@@ -162,6 +165,19 @@ def _number(variable: str) -> int | None:
 
 # -- the roll call: JAX would end the process if one is missing, and not say which
 
+T = TypeVar("T")
+
+_Rank = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+_LONGEST_MESSAGE = 2**20  # bytes; the numbers of 100,000 missing processes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reply:
+    """What process 0 tells another one."""
+
+    refused: ShortText | None = None  # why
+    missing: tuple[_Rank, ...] = ()
+
 
 def _call_roll(cluster: Cluster, timeout: int) -> None:
     """Waits until all processes are there; process 0 hears them at the address where it will start JAX's service.
@@ -188,19 +204,18 @@ def _hear_others(cluster: Cluster, timeout: int) -> list[int]:
             server.settimeout(left)
             try:
                 connection = opened.enter_context(server.accept()[0])
-                connection.settimeout(min(left, 10))
-                number, count = json.loads(connection.makefile().readline())
-            except (OSError, ValueError, TypeError):
+                number, count = _receive(connection, min(left, 10), tuple[_Rank, Size])
+            except (OSError, decoding.DecodingError):
                 continue  # the time is over, or it was none of this run's
             if count != cluster.processes:
-                _send(connection, {"refused": f"process 0 expects {cluster.processes} processes, not {count}"})
-            elif number in present:
-                _send(connection, {"refused": f"there is another process {number}"})
-            else:
+                _send(connection, _Reply(f"process 0 expects {cluster.processes} processes, not {count}"))
+            elif number == 0 or number in present:
+                _send(connection, _Reply(f"there is another process {number}"))
+            elif number < count:
                 present[number] = connection
         missing = [number for number in range(1, cluster.processes) if number not in present]
         for connection in present.values():
-            _send(connection, {"missing": missing})
+            _send(connection, _Reply(missing=tuple(missing)))
     return missing
 
 
@@ -210,15 +225,14 @@ def _answer(cluster: Cluster, timeout: int) -> list[int]:
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection(cluster.host_and_port, timeout=min(left, 10)) as connection:
-                _send(connection, [cluster.process, cluster.processes])
-                connection.settimeout(timeout + 10)  # process 0 may have begun to wait only now
-                answer = json.loads(connection.makefile().readline())
-        except (OSError, ValueError):
-            time.sleep(min(left, 0.5))  # it is not there yet
+                _send(connection, (cluster.process, cluster.processes))
+                reply = _receive(connection, timeout + 10, _Reply)  # process 0 may have begun to wait only now
+        except (OSError, decoding.DecodingError):
+            time.sleep(min(left, 0.5))  # it is not there yet, or something else is
             continue
-        if "refused" in answer:
-            raise UserError(f"process {cluster.process} at {cluster.address}: {answer['refused']}")
-        return answer["missing"]
+        if reply.refused is not None:
+            raise UserError(f"process {cluster.process} at {cluster.address}: {reply.refused}")
+        return list(reply.missing)
     return [0]
 
 
@@ -234,9 +248,27 @@ def _listen(cluster: Cluster) -> socket.socket:
         ) from error
 
 
-def _send(connection: socket.socket, content: Any) -> None:
+def _send(connection: socket.socket, message: Any) -> None:
     with contextlib.suppress(OSError):  # who has left is noticed later
-        connection.sendall(json.dumps(content).encode() + b"\n")
+        connection.sendall(msgspec.json.encode(message) + b"\n")
+
+
+def _receive(connection: socket.socket, timeout: float, cls: type[T]) -> T:
+    """A message, which is a line.
+
+    Raises:
+      OSError: it does not come whole within `timeout` seconds.
+      DecodingError: it is something else.
+    """
+    deadline, line = time.monotonic() + timeout, bytearray()
+    while not line.endswith(b"\n"):
+        connection.settimeout(max(deadline - time.monotonic(), 1e-3))
+        part = connection.recv(4096)
+        line += part
+        if not part or len(line) > _LONGEST_MESSAGE or time.monotonic() > deadline:
+            raise ConnectionError("no whole message")
+    where, cure = "a message between processes", "start all of them with the same version"
+    return decoding.convert(decoding.parse(bytes(line), where, cure), cls, where, cure)
 
 
 # -- JAX's own service: it starts the devices together, and its heartbeats notice who is lost

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertjax.config.finetuning import Table
-from bertjax.errors import UserError
+from bertjax.errors import UserError, shown
 from bertjax.tasks import line_formats, tfds
 from bertjax.tasks.examples import WordsExample
 from bertjax.tasks.kinds.tagging import Tagging
@@ -78,7 +78,7 @@ def open_conll(
 def _example(identity: str, words: list[tuple[str, str, str]], positions: Mapping[str, int]) -> WordsExample:
     for where, _, label in words:
         if label not in positions:
-            raise UserError(f"{where}: unknown label {label!r}; is this the task's own file?")
+            raise UserError(f"{where}: unknown label {shown(label)}; is this the task's own file?")
     places, texts, labels = zip(*words, strict=True)
     return WordsExample(identity, places[0], texts, tuple(positions[label] for label in labels))
 

@@ -6,17 +6,17 @@ them: a cell with line ends does not count twice.
 
 import csv
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertjax.errors import UserError
+from bertjax import decoding
+from bertjax.errors import UserError, listed, shown
 from bertjax.text import readers
 
-_LONGEST_CELL = 1 << 30  # characters; the csv module refuses texts of more than 131,072 unless told otherwise
+_LONGEST_BLOCK = 1 << 20  # lines
 
 
 class MissingFileError(UserError):
@@ -38,7 +38,7 @@ class Sheet:
           UserError: there is no such column; names those that there are.
         """
         if column not in self.columns:
-            found = ", ".join(map(repr, self.columns))
+            found = listed(map(shown, self.columns))
             raise UserError(f"{self.path}: no column {column!r} (found: {found}); {remedy}")
         return self.columns[column]
 
@@ -55,31 +55,34 @@ def quoted(path: Path, delimiter: str) -> Sheet:
     """A CSV or TSV file with a header: cells in quotes may hold the delimiter, line ends and doubled quotes.
 
     Raises:
-      UserError: also while the rows are read: quotes that do not match, rows longer or shorter than the header.
+      UserError: also while the rows are read: quotes that do not match, rows longer or shorter than the header, or of
+        more than `readers.MAX_LINE` characters.
     """
     sheet = _sheet(path, _parsed(path, delimiter), None)
     return Sheet(path, sheet.columns, _of_width(sheet, delimiter))
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of each line that is not blank."""
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(place, value) of each line that is not blank."""
     for where, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}: not JSON ({error}); put the line right") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: {type(record).__name__}, not an object; write {{…}}")
-        yield where, record
+        if line.strip():
+            yield where, decoding.parse(line, where, "put the line right")
 
 
 def blocks(path: Path) -> Iterator[list[tuple[str, str]]]:
-    """Runs of (place, line) between blank lines."""
+    """Runs of (place, line) between blank lines.
+
+    Raises:
+      UserError: one is far too long to be a sentence.
+    """
     for blank, block in itertools.groupby(_lines(path), lambda row: not row[1].strip()):
         if not blank:
-            yield list(block)
+            lines = list(itertools.islice(block, _LONGEST_BLOCK + 1))
+            if len(lines) > _LONGEST_BLOCK:
+                raise UserError(
+                    f"{lines[0][0]}: a sentence of more than {_LONGEST_BLOCK:,} lines; put blank lines between them"
+                )
+            yield lines
 
 
 def columns(line: str) -> list[str]:
@@ -124,11 +127,23 @@ def _sheet(path: Path, rows: Iterator[tuple[str, list[str]]], columns: Mapping[s
 
 
 def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    csv.field_size_limit(_LONGEST_CELL)
-    parsed = csv.reader((f"{line}\n" for _, line in readers.lines(path)), delimiter=delimiter, strict=True)
-    number = 0
+    csv.field_size_limit(readers.MAX_LINE + 1)  # characters; unless told otherwise it refuses more than 131,072
+    number = size = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal size
+        for _, line in readers.lines(path):
+            size += len(line) + 1
+            if size > readers.MAX_LINE:
+                raise UserError(
+                    f"{_place(path, number + 1)}: it has more than {readers.MAX_LINE:,} characters; is a quotation "
+                    "mark not closed?"
+                )
+            yield f"{line}\n"
+
     try:
-        for number, cells in enumerate(parsed, 1):
+        for number, cells in enumerate(csv.reader(lines(), delimiter=delimiter, strict=True), 1):
+            size = 0
             if any(cell.strip() for cell in cells):
                 yield _place(path, number), cells
     except csv.Error as error:

@@ -1,11 +1,16 @@
 """SQuAD v1.1 (arXiv:1606.05250) and v2.0 (arXiv:1806.03822): their files."""
 
-import json
+import codecs
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from bertjax import decoding
+from bertjax.decoding import ShortText
 from bertjax.errors import UserError
 from bertjax.tasks import line_formats, squad_scores, tfds
 from bertjax.tasks.examples import QuestionExample
@@ -14,6 +19,38 @@ from bertjax.tasks.task_examples import TaskExamples
 from bertjax.text import readers
 
 _LOG = logging.getLogger(__name__)
+
+_CURE = "is this SQuAD's own file? Else get it again"
+_MAX_BYTES = 2**28  # SQuAD's own have 42 MB
+
+
+@dataclass(frozen=True)
+class _Answer:
+    text: str
+    answer_start: Annotated[int, msgspec.Meta(ge=-1, lt=2**31)]  # in characters; -1 in others' files: not known
+
+
+@dataclass(frozen=True)
+class _Question:
+    id: ShortText
+    question: str
+    answers: tuple[_Answer, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Paragraph:
+    context: str
+    qas: tuple[_Question, ...]
+
+
+@dataclass(frozen=True)
+class _Article:
+    paragraphs: tuple[_Paragraph, ...]
+
+
+@dataclass(frozen=True)
+class _File:
+    data: tuple[_Article, ...]
 
 
 def open_squad(name: str, data_dir: str) -> TaskExamples:
@@ -49,38 +86,36 @@ def open_squad(name: str, data_dir: str) -> TaskExamples:
 
 def _questions(path: Path) -> Iterator[QuestionExample]:
     with readers.opened(path) as file:
-        content = file.read()
-    try:
-        for article in json.loads(content.decode("utf-8-sig"))["data"]:
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    yield _question(path, paragraph["context"], question)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); get the file again") from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not in SQuAD's format ({error!r}); is this SQuAD's own file?") from error
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{path}: it has more than {_MAX_BYTES:,} bytes; {_CURE}")
+    values = decoding.parse(content.removeprefix(codecs.BOM_UTF8), path, _CURE)
+    for article in decoding.convert(values, _File, path, _CURE, foreign=True).data:
+        for paragraph in article.paragraphs:
+            for question in paragraph.qas:
+                yield _example(path, paragraph.context, question)
 
 
-def _question(place: Path | str, passage: str, question: Mapping[str, Any]) -> QuestionExample:
-    answers = question.get("answers")
+def _example(place: Path | str, passage: str, question: _Question) -> QuestionExample:
+    answers = question.answers
     return QuestionExample(
-        id=question["id"],
-        where=f"{place}, question {question['id']}",
-        question=question["question"],
+        id=question.id,
+        where=f"{place}, question {question.id}",
+        question=question.question,
         passage=passage,
-        answers=None if answers is None else tuple(answer["text"] for answer in answers),
-        starts=tuple(int(answer["answer_start"]) for answer in answers or ()),
+        answers=None if answers is None else tuple(answer.text for answer in answers),
+        starts=tuple(answer.answer_start for answer in answers or ()),
     )
 
 
 def _from_tfds(record: Mapping[str, Any], place: str) -> QuestionExample:
     answers = zip(record["answers"]["text"], record["answers"]["answer_start"], strict=True)
-    question = {
-        "id": record["id"].decode(),
-        "question": record["question"].decode(),
-        "answers": [{"text": text.decode(), "answer_start": start} for text, start in answers],
-    }
-    return _question(place, record["context"].decode(), question)
+    question = _Question(
+        record["id"].decode(),
+        record["question"].decode(),
+        tuple(_Answer(text.decode(), int(start)) for text, start in answers),
+    )
+    return _example(place, record["context"].decode(), question)
 
 
 def _checked(questions: list[QuestionExample], unanswerable: bool, training: bool) -> list[QuestionExample]:
@@ -92,7 +127,7 @@ def _checked(questions: list[QuestionExample], unanswerable: bool, training: boo
         if question.answers == () and not unanswerable:
             raise UserError(f"{question.where}: there is no answer; take squad/v2.0, whose questions may have none")
         placed = all(
-            question.passage.startswith(answer, start)
+            start >= 0 and question.passage.startswith(answer, start)
             for answer, start in zip(question.answers, question.starts, strict=True)
         )
         if placed or not training:

@@ -1,7 +1,8 @@
 """SQuAD's official scores: those of evaluate-v1.1.py and evaluate-v2.0.py, value by value.
 
 The two scripts differ: an empty answer to a question without one has F1 0 in v1.1 and 1 in v2.0, v2.0 disregards right
-answers of which normalisation leaves nothing, and a missing prediction scores 0 in v1.1 and is left out in v2.0.
+answers of which normalisation leaves nothing, and a missing prediction scores 0 in v1.1 and is left out in v2.0 (of the
+best scores, only where there is an answer).
 """
 
 import collections
@@ -37,7 +38,8 @@ def score_v2(
 
     Above `threshold`, `null_odds` mean that there is no answer; by default it is `best_f1_thresh` of these
     predictions. The figures are per cent except `…total`, numbers of questions, and `…thresh`, in units of
-    `null_odds`. Questions without a prediction (None) are left out altogether.
+    `null_odds`. Questions without a prediction (None) are left out, except that the best scores count those that have
+    no answer as right, as the official script's do: with many of them a best score is above 100.
     """
     gold = scores.known([example.answers for example in examples], examples, predictions)
     answered = [(answer, right) for answer, right in zip(predictions, gold, strict=True) if answer is not None]
@@ -46,7 +48,7 @@ def score_v2(
     raw = {"exact": [_best(*pair, _exact) for pair in answered], "f1": [_best(*pair, _f1) for pair in answered]}
     best: dict[str, float] = {}
     for name, values in raw.items():
-        best[f"best_{name}"], best[f"best_{name}_thresh"] = _best_threshold(answered, values)
+        best[f"best_{name}"], best[f"best_{name}_thresh"] = _best_threshold(answered, values, gold)
     if threshold is None:
         threshold = best["best_f1_thresh"]
     decided = {
@@ -78,9 +80,14 @@ def _best(answer: Answer, right: Sequence[str], score: "scores.Score") -> float:
     return max(score(answer.text, text) for text in meaningful)
 
 
-def _best_threshold(answered: Sequence[tuple[Answer, Sequence[str]]], values: Sequence[float]) -> tuple[float, float]:
-    """(score in per cent, threshold): begins with no answer to any question and takes the surest ones first."""
-    score = best = sum(not right for _, right in answered)
+def _best_threshold(
+    answered: Sequence[tuple[Answer, Sequence[str]]], values: Sequence[float], gold: Sequence[Sequence[str]]
+) -> tuple[float, float]:
+    """(score in per cent, threshold): begins with no answer to any question and takes the surest ones first.
+
+    The right answers are those of all questions, `gold`; the per cent are of the `answered` ones.
+    """
+    score = best = sum(not right for right in gold)
     threshold = 0.0
     for place in sorted(range(len(answered)), key=lambda place: answered[place][0].null_odds):
         answer, right = answered[place]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bertjax.errors import UserError
+from bertjax.errors import UserError, shown
 from bertjax.tasks import line_formats, scores, tfds
 from bertjax.tasks.examples import ChoiceExample
 from bertjax.tasks.kinds.choice import Choice
@@ -41,7 +41,7 @@ def _read(path: Path, labelled: bool) -> list[ChoiceExample]:
     examples = []
     for where, cells in sheet.rows:
         if label is not None and cells[label] not in ("0", "1", "2", "3"):
-            raise UserError(f"{where}: the label {cells[label]!r} is none of 0, 1, 2, 3; put the row right")
+            raise UserError(f"{where}: the label {shown(cells[label])} is none of 0, 1, 2, 3; put the row right")
         choices = tuple(f"{cells[second]} {cells[ending]}".strip() for ending in endings)
         identity = str(len(examples)) if index is None else cells[index]
         right = None if label is None else int(cells[label])

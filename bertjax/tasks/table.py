@@ -5,10 +5,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from bertjax import decoding
 from bertjax.config.finetuning import Table
-from bertjax.errors import UserError
+from bertjax.decoding import ShortText
+from bertjax.errors import UserError, listed, shown
 from bertjax.tasks import line_formats
 from bertjax.tasks.kinds.base import TaskKind
 from bertjax.tasks.table_records import Record
@@ -36,7 +38,7 @@ def open_table(kind: TaskKind, data_dir: str, table: Table | None, labels: Seque
         if not file:
             raise UserError(f"{name}: there is no file for {split}; give table.{split}")
         labelled = split != "test" if kind.has_labels else bool(table.label)
-        return _records(Path(data_dir) / file, table, kind.label_per_token, labelled)
+        return _records(Path(data_dir) / file, table, kind, labelled)
 
     order = tuple(labels or _collect(kind, records("train"))) if kind.has_classes else ()
     numbers = {label: number for number, label in enumerate(order)}
@@ -77,7 +79,11 @@ def _labelled(kind: TaskKind, record: Record) -> Record:
 
 
 def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
-    found = {label for record in records for label in kind.table_classes(record)}
+    found: set[str] = set()
+    for record in records:
+        for label in kind.table_classes(record):
+            if label not in found:
+                found.add(decoding.convert(label, ShortText, f"{record.where}, the label", "give it a shorter name"))
     if len(found) < (2 if kind.exclusive else 1):
         raise UserError(
             f"table/{kind.name}: the training file has {len(found)} different labels, too few to learn; "
@@ -90,16 +96,17 @@ def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
     return sorted(found)
 
 
-def _records(path: Path, table: Table, word_files: bool, labelled: bool) -> Iterator[Record]:
+def _records(path: Path, table: Table, kind: TaskKind, labelled: bool) -> Iterator[Record]:
     """A file's rows. Only where it need not be `labelled` may the column of the label be missing."""
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix in (".txt", ".conll") and word_files:
+    if suffix in (".txt", ".conll") and kind.label_per_token:
         return _columns(path, labelled)
     if suffix == ".jsonl":
-        return _objects(path, table, labelled)
+        return _objects(path, table, kind, labelled)
     if suffix in (".csv", ".tsv"):
         return _cells(path, "," if suffix == ".csv" else "\t", table, labelled)
-    raise UserError(f"{path}: unknown kind of file; give one of {' '.join(SUFFIXES if word_files else SUFFIXES[:3])}")
+    suffixes = SUFFIXES if kind.label_per_token else SUFFIXES[:3]
+    raise UserError(f"{path}: unknown kind of file; give one of {' '.join(suffixes)}")
 
 
 def _remedy(table: Table, column: str) -> str:
@@ -119,16 +126,21 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
         yield Record(where, *(None if at is None else cells[at] for at in (text, second, label)))
 
 
-def _objects(path: Path, table: Table, labelled: bool) -> Iterator[Record]:
-    for where, record in line_formats.json_lines(path):
-        for field in ("text", *(("second",) if table.second else ()), *(("label",) if labelled else ())):
-            if (column := getattr(table, field)) not in record:
-                found = ", ".join(map(repr, record))
+def _objects(path: Path, table: Table, kind: TaskKind, labelled: bool) -> Iterator[Record]:
+    # One column may be several things; what must hold of a text comes last.
+    columns = {table.label: kind.table_label_type | None, table.second: str, table.text: kind.table_text_type}
+    schema = TypedDict("Row", {name: cell for name, cell in columns.items() if name}, total=False)
+    needed = [table.text, *([table.second] if table.second else []), *([table.label] if labelled else [])]
+    for where, values in line_formats.json_lines(path):
+        row = decoding.convert(values, schema, where, "put the row right", foreign=True)
+        for column in needed:
+            if column not in row:
+                found = listed(map(shown, values))
                 raise UserError(f"{where}: no field {column!r} (found: {found}); {_remedy(table, column)}")
-        label = record.get(table.label) if table.label else None
+        label = row.get(table.label)
         if labelled and label is None:  # null, which is none of the labels
             label = ""
-        yield Record(where, record[table.text], record[table.second] if table.second else None, label)
+        yield Record(where, row[table.text], row.get(table.second), label)
 
 
 def _columns(path: Path, labelled: bool) -> Iterator[Record]:

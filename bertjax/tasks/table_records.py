@@ -5,32 +5,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bertjax.errors import UserError
+from bertjax.errors import UserError, listed, shown
 from bertjax.tasks.examples import TextExample
-from bertjax.text import readers
+
+Label = str | bool | int | float
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row: its cells under the wanted columns, None where there are none."""
+    """A row: its cells under the wanted columns, None where there are none; the types are those of the kind of task."""
 
     where: str
-    text: Any
-    second: Any
-    label: Any
+    text: str | list[str]
+    second: str | None
+    label: Label | list[Label] | None
 
 
-def text(value: Any, what: str, where: str) -> str:
+def text(value: str, what: str, where: str) -> str:
     """A text that is not empty.
 
     Raises:
-      UserError: it is none; says `what` it should be.
+      UserError: it is empty; says `what` it should be.
     """
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {what} is {type(value).__name__}, not text; put the row right")
     if not value.strip():
         raise UserError(f"{where}: {what} is empty; give the row a text, or take it out")
-    return readers.valid(value, where)
+    return value
 
 
 def text_example(identity: str, record: Record, label: Any) -> TextExample:
@@ -39,28 +38,21 @@ def text_example(identity: str, record: Record, label: Any) -> TextExample:
     return TextExample(identity, record.where, text(record.text, "the text", record.where), second, label)
 
 
-def words(value: Any, where: str) -> list[Any]:
-    """The words of a list or a text.
-
-    Raises:
-      UserError: it is neither.
-    """
-    if not isinstance(value, list | str):
-        raise UserError(f"{where}: {type(value).__name__}, neither a text nor a list of words; put the row right")
-    return value if isinstance(value, list) else value.split()
+def words(value: Any) -> list[Any]:
+    """The words of a list or a text."""
+    return value.split() if isinstance(value, str) else value
 
 
-def class_name(label: Any, where: str) -> str:
+def class_name(label: Label, where: str) -> str:
     """The name of a class.
 
     Raises:
       UserError: there is none.
     """
-    if isinstance(label, str) and label.strip():
-        return label.strip()
-    if isinstance(label, (bool, int, float)):
-        return json.dumps(label)
-    raise UserError(f"{where}: there is no label ({label!r}); give the row one, or take it out")
+    name = label.strip() if isinstance(label, str) else json.dumps(label)
+    if not name:
+        raise UserError(f"{where}: there is no label ({label!r}); give the row one, or take it out")
+    return name
 
 
 def class_numbers(labels: Sequence[str], numbers: Mapping[str, int], where: str) -> list[int]:
@@ -71,12 +63,11 @@ def class_numbers(labels: Sequence[str], numbers: Mapping[str, int], where: str)
     """
     for label in labels:
         if label not in numbers:
-            shown = ", ".join(list(numbers)[:20]) + (", …" if len(numbers) > 20 else "")
-            raise UserError(f"{where}: unknown label {label!r}; those that are known: {shown}")
+            raise UserError(f"{where}: unknown label {shown(label)}; those that are known: {listed(numbers)}")
     return [numbers[label] for label in labels]
 
 
-def number(cell: object, where: str) -> float:
+def number(cell: Label, where: str) -> float:
     """A finite number.
 
     Raises:
@@ -84,8 +75,8 @@ def number(cell: object, where: str) -> float:
     """
     try:
         value = float(cell)
-    except (TypeError, ValueError):
+    except (ValueError, OverflowError):
         value = float("nan")
     if not float("-inf") < value < float("inf"):
-        raise UserError(f"{where}: the label {cell!r} is no finite number; put the row right, or take it out")
+        raise UserError(f"{where}: the label {shown(cell)} is no finite number; put the row right, or take it out")
     return value

@@ -1,11 +1,12 @@
 """Tasks of one text or two in tab-separated files: what their files look like, said once, and one reader for all."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bertjax.errors import UserError
+from bertjax.errors import UserError, shown
 from bertjax.tasks import line_formats, scores, table_records, tfds
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.kinds.classification import Classification
@@ -14,6 +15,7 @@ from bertjax.tasks.task_examples import TaskExamples
 
 _LOG = logging.getLogger(__name__)
 
+_INDEX = re.compile("[0-9]{1,18}")
 _FILES = {split: (f"{split}.tsv",) for split in ("train", "dev", "test")}
 
 
@@ -104,8 +106,10 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...]) ->
             continue
         value = None if label is None else _value(cells[label], classes, where)
         identity = str(len(examples)) if index is None else cells[index]
-        if split in spec.test and not identity.isdigit():
-            raise UserError(f"{where}: the index {identity!r} is no number, as submissions need; put the row right")
+        if split in spec.test and not _INDEX.fullmatch(identity):
+            raise UserError(
+                f"{where}: the index {shown(identity)} is no number, as submissions need; put the row right"
+            )
         examples.append(TextExample(identity, where, *(cells[at] for at in texts), label=value))
     if short or undecided:
         _LOG.info(f"{sheet.path}: left out {short} rows with cells missing and {undecided} without an agreed label")
@@ -128,7 +132,7 @@ def _value(cell: str, classes: Mapping[str, int], where: str) -> int | float:
     if not classes:
         return table_records.number(cell, where)
     if cell not in classes:
-        raise UserError(f"{where}: the label {cell!r} is none of {', '.join(classes)}; put the row right")
+        raise UserError(f"{where}: the label {shown(cell)} is none of {', '.join(classes)}; put the row right")
     return classes[cell]
 
 

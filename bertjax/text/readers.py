@@ -6,19 +6,20 @@ A reader raises UserError with the file and the place (line, row or byte) of wha
 import bz2
 import contextlib
 import gzip
-import json
 import lzma
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
-from bertjax import host_tensorflow
-from bertjax.errors import UserError
+from bertjax import decoding, host_tensorflow
+from bertjax.errors import UserError, listed, shown
 
 # A longer document is cut at a line end or a space. A thick novel is longer; it bounds the memory of a reader.
 MAX_CHARACTERS = 1_000_000
+# Of a line that is read whole. A longer one is a mistake, as where a file has other line ends; it bounds the memory.
+MAX_LINE = 1 << 26
 
 _BLOCK = 1 << 20
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
@@ -71,13 +72,21 @@ def decoded_blocks(path: Path) -> Iterator[str]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line of a UTF-8 file."""
+    """(number from 1, text) of each line of a UTF-8 file.
+
+    Raises:
+      UserError: as `decoded_blocks`; a line of more than `MAX_LINE` characters.
+    """
     number, rest = 1, ""
     for block in decoded_blocks(path):
         *whole, rest = (rest + block).split("\n")
         for line in whole:
             yield number, line
             number += 1
+        if len(rest) > MAX_LINE:
+            raise UserError(
+                f"{path}, line {number}: it has more than {MAX_LINE:,} characters; put line ends between its parts"
+            )
     if rest:
         yield number, rest
 
@@ -105,18 +114,17 @@ def file(path: Path, argument: str = "") -> Iterator[str]:
 
 def jsonl(path: Path, field: str) -> Iterator[str]:
     """One JSON object a line; the text is the string under `field`."""
+    schema = TypedDict("Record", {field: str}, total=False)
     for number, line in lines(path):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error}); put the line right") from error
-        content = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(content, str):
-            found = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise UserError(f"{path}, line {number}: no text under {field!r} (found: {found}); give jsonl:PATH:FIELD")
-        yield from bounded(valid(content, f"{path}, line {number}"))
+        where = f"{path}, line {number}"
+        values = decoding.parse(line, where, "put the line right")
+        record = decoding.convert(values, schema, where, "put the line right, or give jsonl:PATH:FIELD", foreign=True)
+        if field not in record:
+            found = listed(map(shown, values))
+            raise UserError(f"{where}: no text under {field!r} (found: {found}); give jsonl:PATH:FIELD")
+        yield from bounded(record[field])
 
 
 def parquet(path: Path, column: str) -> Iterator[str]:

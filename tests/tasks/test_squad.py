@@ -49,10 +49,57 @@ def test_v2_scores_are_the_official_ones_question_by_question_and_in_total(adver
             scores = squad_scores.score_v2([example], [answer], threshold=1e9)
             each[example.id] = [scores["exact"], scores["f1"]]
     assert each == OFFICIAL["v2.0 each"]
+    # In total the script was run on the questions that have a prediction.
+    predicted = [(example, answer) for example, answer in zip(examples, predictions, strict=True) if answer is not None]
     for threshold, official in OFFICIAL["v2.0"].items():
         if threshold != "tuned":
-            assert squad_scores.score_v2(examples, predictions, float(threshold)) == official
-    assert task.score(examples, predictions) == OFFICIAL["v2.0"]["tuned"]
+            assert squad_scores.score_v2(*zip(*predicted, strict=True), float(threshold)) == official
+    assert task.score(*zip(*predicted, strict=True)) == OFFICIAL["v2.0"]["tuned"]
+    of_all = task.score(examples, predictions)
+    assert {name for name, value in of_all.items() if value != OFFICIAL["v2.0"]["tuned"][name]} == {
+        "best_exact",
+        "best_f1",
+    }
+
+
+def test_best_scores_count_unanswerable_questions_that_were_not_predicted(tmp_path):
+    """The official search starts from the number of all questions without an answer, and divides by the predictions.
+
+    Three questions have no answer: 3. "Paris" is right at -2.0: 4, the best. "Rome" at 1.0 answers a question that has
+    no answer: 3. "Nile" at 2.0 is wrong by exact match: 3; its F1 is 1/2 (precision 1, recall 1/3): 3.5. There are
+    three predictions.
+    """
+    answers = {"a": ["Paris"], "b": [], "c": [], "d": ["Oslo"], "e": ["Nile river delta"], "f": []}
+    context = "Paris, Oslo, Rome, Nile river delta"
+    questions = [
+        {
+            "id": name,
+            "question": "?",
+            "answers": [{"text": text, "answer_start": context.index(text)} for text in right],
+        }
+        for name, right in answers.items()
+    ]
+    write(tmp_path, "v2.0", [{"paragraphs": [{"context": context, "qas": questions}]}])
+    task = open_task("squad/v2.0", str(tmp_path))
+    predictions = [Answer("Paris", -2.0), None, Answer("Rome", 1.0), None, Answer("Nile", 2.0), None]
+    scores = task.score(task.read("dev"), predictions)
+    assert scores == pytest.approx(
+        {
+            "exact": 200 / 3,  # at -2.0: Paris, and no answer to "c"
+            "f1": 200 / 3,
+            "total": 3,
+            "HasAns_exact": 50.0,
+            "HasAns_f1": 50.0,
+            "HasAns_total": 2,
+            "NoAns_exact": 100.0,
+            "NoAns_f1": 100.0,
+            "NoAns_total": 1,
+            "best_exact": 400 / 3,
+            "best_exact_thresh": -2.0,
+            "best_f1": 400 / 3,
+            "best_f1_thresh": -2.0,
+        }
+    )
 
 
 def test_a_tuned_threshold_decides_later_predictions(adversarial):

@@ -73,6 +73,8 @@ class TaskKind:
 
     # A user's own table.
     own_table: ClassVar[bool] = False  # there is a task table/NAME
+    table_text_type: ClassVar[Any] = str  # in a file of JSON lines
+    table_label_type: ClassVar[Any] = table_records.Label
 
     # `transformers`.
     transformers_class: ClassVar[str] = "ForSequenceClassification"  # without the family's name

@@ -1,15 +1,25 @@
 """One of several continuations of a text is right."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import jax
+import msgspec
 import numpy as np
 
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import ChoiceExample
 from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind
 from bertjax.tasks.metadata import TaskMetadata
-from bertjax.tasks.user_io import not_expected, rounded, string
+from bertjax.tasks.user_io import rounded, string, typed
+
+
+@dataclass(frozen=True)
+class _TextWithChoices:
+    """What a user types."""
+
+    text: str
+    choices: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
 
 class Choice(TaskKind):
@@ -36,11 +46,9 @@ class Choice(TaskKind):
 
     def read_input(self, value: Any, where: str) -> ChoiceExample:
         """A dict of a text and its choices."""
-        choices = value.get("choices") if isinstance(value, dict) and "text" in value else None
-        if not (isinstance(choices, list | tuple) and choices):
-            raise not_expected(where, value, 'an object {"text": …, "choices": […]}')
-        choices = tuple(string(choice, where) for choice in choices)
-        return ChoiceExample(where, where, string(value["text"], where), choices)
+        asked = typed(value, _TextWithChoices, where, 'an object {"text": …, "choices": […]}')
+        choices = tuple(string(choice, where) for choice in asked.choices)
+        return ChoiceExample(where, where, string(asked.text, where), choices)
 
     def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
         """The number of the choice, and the probabilities of all."""

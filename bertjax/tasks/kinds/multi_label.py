@@ -1,6 +1,5 @@
 """One text or two have any number of several classes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.errors import UserError
+from bertjax import decoding
 from bertjax.objectives.distillation import divergence
 from bertjax.tasks import scores, table_records, user_io
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
@@ -25,6 +24,7 @@ class MultiLabel(TaskKind):
     has_classes = True
     exclusive = False
     own_table = True
+    table_label_type = table_records.Label | list[table_records.Label]
     problem_type = "multi_label_classification"
 
     def encode(self, number: int, example: TextExample, encoder: ExampleEncoder) -> list[EncodedExample]:
@@ -62,10 +62,8 @@ class MultiLabel(TaskKind):
         """Those of a JSON list, or of names with | between them."""
         value = record.label
         if isinstance(value, str) and value.lstrip().startswith("["):
-            try:
-                value = json.loads(value)
-            except ValueError as error:
-                raise UserError(f"{record.where}: the labels are no JSON list ({error}); put the row right") from error
+            where, cure = f"{record.where}, the labels", "write a JSON list, or names with | between them"
+            value = decoding.convert(decoding.parse(value, where, cure), list[table_records.Label], where, cure)
         if isinstance(value, str):
             value = [part.strip() for part in value.split("|") if part.strip()]
         names = value if isinstance(value, list) else [value]

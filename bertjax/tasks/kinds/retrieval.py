@@ -27,6 +27,7 @@ class Retrieval(BiEncoder):
     name = "retrieval"
     has_labels = False
     own_table = True
+    table_label_type = str
 
     def other_texts(self, example: ChoiceExample) -> Sequence[str]:
         """The text to be found, and those that are not."""

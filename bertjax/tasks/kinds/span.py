@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,10 +15,19 @@ from bertjax.tasks.examples import Answer, QuestionExample
 from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind, softmax
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 from bertjax.tasks.squad_scores import decide
-from bertjax.tasks.user_io import not_expected, rounded, string
+from bertjax.tasks.user_io import rounded, string, typed
 
 _BEST = 20  # answers that are kept
 _STRETCHES = 100  # of each window that are looked at, of which several may be the same text
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a user types; `context` is SQuAD's name of the passage."""
+
+    question: str
+    passage: str | None = None
+    context: str | None = None
 
 
 class Span(TaskKind):
@@ -141,12 +151,12 @@ class Span(TaskKind):
 
     def read_input(self, value: Any, where: str) -> QuestionExample:
         """A question and a passage."""
-        if isinstance(value, list | tuple) and len(value) == 2:
-            question, passage = value
-        elif isinstance(value, dict) and "question" in value and ("passage" in value or "context" in value):
-            question, passage = value["question"], value.get("passage", value.get("context"))
-        else:
-            raise not_expected(where, value, 'a question and a passage, or an object {"question": …, "passage": …}')
+        expected = 'a question and a passage, or an object {"question": …, "passage": …}'
+        asked = typed(value, tuple[str, str] | _Question, where, expected)
+        if isinstance(asked, _Question):
+            passage = asked.context if asked.passage is None else asked.passage
+            asked = typed((asked.question, passage), tuple[str, str], where, expected)
+        question, passage = asked
         return QuestionExample(where, where, string(question, where), string(passage, where))
 
     def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:

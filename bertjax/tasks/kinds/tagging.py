@@ -1,8 +1,10 @@
 """Each word of a sentence has one of several classes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from bertjax.errors import UserError
@@ -11,7 +13,17 @@ from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import WordsExample
 from bertjax.tasks.kinds.base import Prediction, Scored, TaskKind, softmax
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
-from bertjax.tasks.user_io import not_expected, rounded, string
+from bertjax.tasks.user_io import rounded, string, typed
+
+_Words = str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """What a user may type; one of the two."""
+
+    words: _Words | None = None
+    text: _Words | None = None
 
 
 class Tagging(TaskKind):
@@ -25,6 +37,8 @@ class Tagging(TaskKind):
     has_classes = True
     own_table = True
     label_per_token = True
+    table_text_type = str | list[str]
+    table_label_type = table_records.Label | list[table_records.Label]
     transformers_class = "ForTokenClassification"
 
     def encode(self, number: int, example: WordsExample, encoder: ExampleEncoder) -> list[EncodedExample]:
@@ -59,11 +73,12 @@ class Tagging(TaskKind):
 
     def read_input(self, value: Any, where: str) -> WordsExample:
         """A list of words, or a text that is split at white space."""
-        if isinstance(value, dict):
-            value = value.get("words", value.get("text"))
-        words = string(value, where).split() if isinstance(value, str) else value
-        if not (isinstance(words, list | tuple) and words):
-            raise not_expected(where, value, 'a text, a list of words, or an object {"words": […]}')
+        expected = 'a text, a list of words, or an object {"words": […]}'
+        words = typed(value, _Words | _Sentence, where, expected)
+        if isinstance(words, _Sentence):
+            words = typed(words.text if words.words is None else words.words, _Words, where, expected)
+        if isinstance(words, str):
+            words = string(words, where).split()
         return WordsExample(where, where, tuple(string(word, where) for word in words))
 
     def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
@@ -73,13 +88,11 @@ class Tagging(TaskKind):
 
     def table_classes(self, record: table_records.Record) -> list[str]:
         """The class of each word."""
-        labels = table_records.words(record.label, record.where)
-        return [table_records.class_name(label, record.where) for label in labels]
+        return [table_records.class_name(label, record.where) for label in table_records.words(record.label)]
 
     def table_example(self, identity: str, record: table_records.Record, numbers: Mapping[str, int]) -> WordsExample:
         """Words with their classes."""
-        words = table_records.words(record.text, record.where)
-        words = tuple(table_records.text(word, "a word", record.where) for word in words)
+        words = tuple(table_records.text(word, "a word", record.where) for word in table_records.words(record.text))
         if not words:
             raise UserError(f"{record.where}: there are no words; give the row some, or take it out")
         if record.label is None:
