@@ -48,6 +48,7 @@ EXTRAS = {
         "pytest>=8,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.9,<0.18",
+        "sentence-transformers>=6.2,<7",
         "torch==2.13.0",
         "transformers>=5,<6",
     ],

@@ -23,7 +23,6 @@ from absl import flags
 
 from bertjax import cli, decoding
 from bertjax.errors import UserError
-from bertjax.storage.files import write_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,12 +46,14 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the training.", lower_bound=0)
 
 def main(args: list[str]) -> None:
     """Prepares, trains further, reports and exports."""
+    from bertjax.storage.files import local_path, write_text
+
     cli.keep_memory()
     if args or not (_FROM.value and _SOURCE.value and _WORKDIR.value):
         raise UserError("usage: python -m bertjax.adapt --from=DIR --source=SPEC --workdir=DIR [--words=N]")
     if _WORDS.value and _TOKENIZER.value:
         raise UserError("--words adds to the model's vocabulary and --tokenizer replaces it; give one of them")
-    workdir = Path(_WORKDIR.value).absolute()
+    workdir = local_path(_WORKDIR.value, "--workdir").absolute()
 
     from bertjax.checkpoints import pretrained
     from bertjax.interop import huggingface
@@ -76,7 +77,7 @@ def main(args: list[str]) -> None:
     if after.step < _STEPS.value:
         return
     report["after"] = {name: _score(after, corpus) for name, corpus in corpora.items()}
-    (workdir / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(workdir / "report.json", json.dumps(report, indent=2) + "\n")
     _write_folder(workdir / "exported", lambda folder: huggingface.export_model(after, folder))
     print(_table(report))
     _LOG.info(f"wrote {workdir}/report.json and exported/, which transformers loads")
@@ -86,6 +87,7 @@ def main(args: list[str]) -> None:
 def _claim(model: "Pretrained", workdir: Path) -> None:
     """Refuses a workdir in which another model was adapted."""
     from bertjax.pretraining import distillation
+    from bertjax.storage.files import write_text
 
     path, now = workdir / "from.json", {"parameters": distillation.fingerprint(model)}
     if not path.is_file():
@@ -120,11 +122,13 @@ def _build(output: Path, specs: list[str], tokenizer: str, heldout: float) -> No
     from bertjax.corpus import build
     from bertjax.corpus.progress import BuildProgress
     from bertjax.text import sources
+    from bertjax.text.text_counts import TextCounts, log_counts
 
     options = build.Options(tokenizer, heldout)
     with BuildProgress(cli.show_progress()) as progress:
         summary = build.build(output, sources.parse(specs), options, processes=cli.cores(), progress=progress)
     _LOG.info(f"{output} holds {summary.total.documents:,} documents of {summary.total.tokens:,} tokens")
+    log_counts(_LOG, str(output), TextCounts(summary.total.tokens, summary.total.unknown))
 
 
 def _start(model: "Pretrained", workdir: Path) -> "Pretrained":

@@ -147,7 +147,8 @@ class _StderrHandler(logging.Handler):
     """Prints messages to whatever stderr is at the time: a progress bar takes its place while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr, flush=True)
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        print(prefix + record.getMessage(), file=sys.stderr, flush=True)
 
 
 def _show_log() -> None:

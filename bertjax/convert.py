@@ -15,6 +15,7 @@ What bertjax writes is sealed: a corpus, workdir or exported folder of which a b
 takes one that you edited on purpose as it is now; nothing is converted.
 """
 
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those 
 
 def main(args: list[str]) -> None:
     """Reads, writes, and compares if asked."""
+    from bertjax.storage.files import local_path
+
     if args or _FROM.value is None or (_TO.value is None) != _RESEAL.value:
         raise UserError(
             "usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR], or "
@@ -45,16 +48,16 @@ def main(args: list[str]) -> None:
     if _RESEAL.value:
         from bertjax.interop import resealing
 
-        _LOG.info(f"sealed {resealing.reseal(Path(_FROM.value))} in {_FROM.value} as it is now")
+        _LOG.info(f"sealed {resealing.reseal(local_path(_FROM.value, '--from'))} in {_FROM.value} as it is now")
         return
     if _VERIFY.value:
-        _need_transformers()
+        _need("torch", "transformers")
     from bertjax.checkpoints import pretrained
+    from bertjax.inference import predictor
     from bertjax.interop import huggingface, verification
     from bertjax.interop.loading import is_imported, load_model
-    from bertjax.tasks.kinds.catalog import kind_named
 
-    source, target = Path(_FROM.value), Path(_TO.value)
+    source, target = local_path(_FROM.value, "--from"), local_path(_TO.value, "--to")
     is_imported = is_imported(source)
     is_huggingface = is_imported and (source / "config.json").is_file()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -64,8 +67,6 @@ def main(args: list[str]) -> None:
     if _VERIFY.value and to_bertjax and not is_same:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = load_model(source, _LOWERCASE.value)
-    if _VERIFY.value and model.task and kind_named(model.task.kind).bi_encoder:
-        raise UserError(f"--verify compares scores, and {source} gives vectors; leave it out")
     if _TOKENIZER.value:
         model = _with_tokenizer(model, Path(_TOKENIZER.value))
     if to_bertjax:
@@ -77,7 +78,9 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
         ours, theirs = (load_model(target), source) if is_same else (model, target)
-        print(verification.verify(ours, theirs))
+        if verification.gives_vectors(theirs):
+            _need("sentence_transformers")
+        print(verification.verify(ours, theirs, lambda texts: predictor.make(ours, "embed").array(texts)))
     _LOG.info(f"next: {_next(target, to_bertjax, model)}")
 
 
@@ -106,14 +109,12 @@ def _next(target: Path, to_bertjax: bool, model: Any) -> str:
     return f'python -m bertjax.predict fill-mask --checkpoint={target} "The [MASK] is here."'
 
 
-def _need_transformers() -> None:
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"--verify needs {error.name}, which is not installed; pip install torch transformers, or leave it out"
-        ) from error
+def _need(*packages: str) -> None:
+    """Refuses --verify where a package that it compares with is missing."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            name = package.replace("_", "-")
+            raise UserError(f"--verify needs {name}, which is not installed; pip install {name}, or leave it out")
 
 
 if __name__ == "__main__":

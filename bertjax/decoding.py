@@ -6,6 +6,7 @@ written, or is refused. What other programs write may say more than its type ask
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -21,6 +22,7 @@ MAX_DEPTH = 32  # of lists and objects within each other
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Size = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256, hex
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 # A name that cannot leave its folder, whatever system reads it.
@@ -120,9 +122,7 @@ def convert(values: Any, cls: type[T], where: str | Path, cure: str, *, foreign:
         result = msgspec.convert(values, cls)
         unknown = None if foreign else next(_unknown_keys(values, msgspec.to_builtins(result)), None)
     except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
-        message, _, place = first_line(error).rpartition(" - at ")
-        problem = f"{place.strip('`').removeprefix('$').removeprefix('.')}: {message}" if message else place
-        raise DecodingError(problem, where, cure) from error
+        raise DecodingError(_problem(str(error)), where, cure) from error
     if unknown is not None:
         raise DecodingError(f"unknown key {unknown}", where, cure)
     return result
@@ -177,6 +177,18 @@ def read_sealed(path: Path, cls: type[T], cure: str) -> T:
 def digest(values: Any) -> str:
     """The SHA-256 of the canonical form of JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _problem(message: str) -> str:
+    """A library's message with the place first, as in `shards.train[1].bytes: Expected `int`, got `str``."""
+    message = re.sub("matching regex .*?(?= - at |$)", "of another form", (message.splitlines() or [""])[0])
+    wrong, _, place = message.rpartition(" - at ")
+    if not wrong:
+        return message
+    of_key = place.startswith("`key` in ")
+    place = place.removeprefix("`key` in ").strip("`").removeprefix("$").removeprefix(".")
+    place = f"a key{f' of {place}' if place else ''}" if of_key else place
+    return f"{place}: {wrong}"
 
 
 def _children(value: Any) -> Any:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable
 from typing import NoReturn
 
+_LONGEST = 1000  # characters of a message; lists of a tokenizer's or a task's names may be longer
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80  # characters
 _MAX_NAMES = 20
@@ -26,6 +27,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
+def one_line(message: str) -> str:
+    """A message as one line that can be shown: white space is one space, a long one lacks its middle.
+
+    What a damaged file says may be part of it, in any length and with characters that steer a terminal.
+    """
+    line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(message.split()))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+
+
 def shown(value: object) -> str:
     """A value as messages show it: its `repr`, without the middle where that is long."""
     return _REPR.repr(value)
@@ -39,7 +49,7 @@ def listed(names: Iterable[str]) -> str:
 
 def print_error(message: str) -> None:
     """Prints an error as the one line on stderr that ends a command."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def exit_now(error: BaseException, debug: bool = False) -> NoReturn:

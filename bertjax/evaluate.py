@@ -46,16 +46,21 @@ _COLUMNS = {  # as bertjax.tasks.table.Table describes them
 
 def main(args: list[str]) -> None:
     """Restores the checkpoint, scores it and prints the scores."""
+    from bertjax.storage.files import check_room, local_path
+
     cli.keep_memory()
     if args or _CHECKPOINT.value is None:
         raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
     from bertjax.interop.loading import load_model
 
+    output = local_path(_OUTPUT.value, "--output") if _OUTPUT.value else None
+    if output:
+        check_room(output, "--output")
     model = load_model(_CHECKPOINT.value)
     if model.task is None and not _TASK.value:
         _score_pretrained(model)
     else:
-        _score_finetuned(model)
+        _score_finetuned(model, output)
 
 
 def _score_pretrained(model: "Pretrained") -> None:
@@ -70,17 +75,20 @@ def _score_pretrained(model: "Pretrained") -> None:
     print(json.dumps({"checkpoint": str(model.path), "step": model.step} | scores))
 
 
-def _score_finetuned(model: "Pretrained") -> None:
+def _score_finetuned(model: "Pretrained", output: Path | None) -> None:
     from bertjax.config.finetuning import FinetuneConfig, Table
     from bertjax.finetuning import evaluation
     from bertjax.storage.files import writing
+    from bertjax.text.text_counts import log_counts
 
     columns = {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     table = Table(dev=_DEV.value, **(model.task.columns if model.task else {}) | columns)
     config = FinetuneConfig(task=_TASK.value, data_dir=_DATA_DIR.value, table=table, batch=_BATCH.value)
     task_model = evaluation.open_scoring(model, config, _LENGTH.value)
     splits = [task_model.split(name) for name in task_model.task.dev]
-    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+    limit = task_model.task.kind.length_limit
+    remedy = "raise --length, or shorten the texts" if limit == "length" else "shorten the questions"
+    log_counts(_LOG, "dev", task_model.counts(splits), remedy)
     with writing(output) if output else contextlib.nullcontext():
         scores = evaluation.predict_all(task_model, model.params, splits, output, model.task.threshold)
     print(json.dumps({"checkpoint": str(model.path), "task": task_model.task.name} | scores))

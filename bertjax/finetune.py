@@ -6,8 +6,6 @@ Running the same command again goes on with the runs that are not finished. The 
 best run's checkpoint and predictions, runs.jsonl with the scores of every run, and for GLUE files to submit.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from bertjax import cli
@@ -19,6 +17,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep's files go; it 
 
 def main(args: list[str]) -> None:
     """Reads the flags and fine-tunes, on one task or all of GLUE."""
+    from bertjax.storage.files import local_path
+
     cli.keep_memory()
     values = cli.config_value(_CONFIG)
     if args or values is None or _WORKDIR.value is None:
@@ -28,7 +28,7 @@ def main(args: list[str]) -> None:
 
     config = from_config_dict(values)
     finetune = run.finetune_all if config.task == "glue/all" else run.finetune
-    finetune(config, Path(_WORKDIR.value), cli.show_progress())
+    finetune(config, local_path(_WORKDIR.value, "--workdir"), cli.show_progress())
 
 
 if __name__ == "__main__":

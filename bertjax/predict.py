@@ -43,6 +43,9 @@ _POOLING = flags.DEFINE_string(
     "pooling", "", "embed: mean, cls or max of the tokens' states; by default as the model was trained, else mean."
 )
 _NORMALIZE = flags.DEFINE_bool("normalize", None, "embed: vectors of length 1; by default as the model was trained.")
+_PROMPT = flags.DEFINE_string(
+    "prompt", None, "embed: the name of what each text begins with; by default the model's own."
+)
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")
 _TOKENS = flags.DEFINE_integer("tokens", 1024, "That are computed at once; more for a GPU or TPU.", lower_bound=1)
@@ -54,12 +57,16 @@ _NO_JSON = 'a line that begins with { is JSON; write {"text": "{…"} for a text
 
 def main(args: list[str]) -> None:
     """Restores the model and prints its predictions, a JSON line an input."""
+    from bertjax.storage.files import check_room, local_path
+
     cli.keep_memory()
     if not args or args[0] not in MODES or _CHECKPOINT.value is None:
         raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')
     mode, *words = args
     if _OUTPUT.value and not (mode == "embed" and _OUTPUT.value.endswith(".npy")):
         raise UserError(f"--output={_OUTPUT.value} must be an .npy file, and is for embed only; others print to stdout")
+    if _OUTPUT.value:
+        check_room(local_path(_OUTPUT.value, "--output").absolute().parent, "--output")
     inputs = _inputs(mode, words)
     chunk = list(itertools.islice(inputs, _CHUNK))  # before the model is read: what is wrong is said at once
 
@@ -67,12 +74,21 @@ def main(args: list[str]) -> None:
     from bertjax.interop.loading import load_model
 
     options = predictor.Options(
-        _DTYPE.value, _WEIGHTS.value, _TOKENS.value, _TOP.value, _POOLING.value, _NORMALIZE.value, _texts(mode)
+        dtype=_DTYPE.value,
+        weights=_WEIGHTS.value,
+        tokens=_TOKENS.value,
+        top=_TOP.value,
+        pooling=_POOLING.value,
+        normalize=_NORMALIZE.value,
+        texts=_texts(mode),
+        prompt=_PROMPT.value,
     )
     predict = predictor.make(load_model(_CHECKPOINT.value), mode, options)
     if _OUTPUT.value:
         places, texts = zip(*chunk, *inputs, strict=True)
-        _write_array(Path(_OUTPUT.value), predict.array(texts, places))
+        array = predict.array(texts, places)
+        _LOG.info(f"read {predict.counts.total.describe()}")
+        _write_array(Path(_OUTPUT.value), array)
         return
     while chunk:
         places, texts = zip(*chunk, strict=True)
@@ -80,6 +96,7 @@ def main(args: list[str]) -> None:
             print(json.dumps(record, ensure_ascii=False))
         sys.stdout.flush()
         chunk = list(itertools.islice(inputs, _CHUNK))
+    _LOG.info(f"read {predict.counts.total.describe()}")
 
 
 def _texts(mode: str) -> tuple[str, ...]:

@@ -48,13 +48,15 @@ def main(args: list[str]) -> None:
     """Parses sources, builds, reports."""
     from bertjax.corpus import build
     from bertjax.corpus.progress import BuildProgress
+    from bertjax.storage.files import local_path
     from bertjax.text import sources
+    from bertjax.text.text_counts import TextCounts, log_counts
 
     if args:
         raise UserError(f"{args[0]}: unexpected word; give flags only, e.g. --source={args[0]}")
     if not _OUTPUT.value:
         raise UserError("--output is missing; give the folder for the corpus")
-    output = Path(_OUTPUT.value)
+    output = local_path(_OUTPUT.value, "--output")
     if _VERIFY.value and not _SOURCE.value:
         return _verify(output)
     shard_characters = round(_SHARD.value * 1e6)
@@ -67,6 +69,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         _verify(output)
     _report(output, summary, progress.megabytes_per_second)
+    log_counts(_LOG, str(output), TextCounts(summary.total.tokens, summary.total.unknown))
 
 
 def _verify(output: Path) -> None:

@@ -6,8 +6,6 @@ The workdir gets config.json, metrics.jsonl, perf.jsonl, TensorBoard events, che
 curves.png. Running the same command again continues the run. Ctrl-C and SIGTERM save a checkpoint and leave.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from bertjax import cli
@@ -21,6 +19,8 @@ _LOST_TIMEOUT = flags.DEFINE_integer("lost_timeout", 100, "Seconds of silence af
 
 def main(args: list[str]) -> None:
     """Reads the flags and trains."""
+    from bertjax.storage.files import local_path
+
     cli.keep_memory()
     if args:
         raise UserError(f"unexpected argument {args[0]}; settings are given as --config.KEY=VALUE")
@@ -38,7 +38,7 @@ def main(args: list[str]) -> None:
     from bertjax.pretraining.run import train
 
     with processes.joined(_START_TIMEOUT.value, _LOST_TIMEOUT.value, cli.debug()):
-        train(config, Path(_WORKDIR.value).absolute(), cli.show_progress())
+        train(config, local_path(_WORKDIR.value, "--workdir").absolute(), cli.show_progress())
 
 
 if __name__ == "__main__":

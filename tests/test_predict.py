@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 
 import jax
@@ -15,7 +16,8 @@ from bertjax.inference.predictor import Options, load, make
 from bertjax.interop.loading import load_model
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.tasks.kinds.catalog import kind_named
-from bertjax.tasks.metadata import TaskMetadata
+from bertjax.tasks.metadata import TaskMetadata, TokenLimits
+from bertjax.text.tokenizer import load_tokenizer
 from tests.support.batches import FAMILIES
 from tests.support.commands import ROOT, assert_refused, command, run
 
@@ -364,3 +366,79 @@ def test_command_reads_objects_and_writes_arrays(tuned, tmp_path):
     lines.write_text('names\n{"text": "a list"\n')
     refused = run("predict", "classify", f"--checkpoint={tmp_path / 'run'}", f"--input={lines}")
     assert_refused(refused, "line 2: not valid (not JSON")
+
+
+@pytest.fixture(scope="module")
+def wrong_case(model, corpus, tmp_path_factory):
+    """The model with its uncased vocabulary read as a cased one."""
+    folder = tmp_path_factory.mktemp("vocabulary")
+    shutil.copy(corpus / "tokenizer/vocab.txt", folder)
+    tokenizer = load_tokenizer(folder, lowercase=False)
+    return dataclasses.replace(model, tokenizer=tokenizer, tokenizer_files=pretrained.tokenizer_files(tokenizer))
+
+
+def count_lines(result: subprocess.CompletedProcess) -> list[str]:
+    assert result.returncode == 0, result.stderr
+    return [line for line in result.stderr.splitlines() if "unknown ([UNK])" in line or "truncated" in line]
+
+
+def test_commands_say_how_much_of_the_texts_they_read(trained, wrong_case, model, tmp_path):
+    """On stderr, once for all inputs, with a warning for each share above 1 %."""
+    pretrained.save(tmp_path / "run", wrong_case)
+    lines = [f"the value of item {number}" for number in range(3000)]  # several chunks
+    (tmp_path / "texts").write_text("\n".join(lines))
+    output = run("predict", "embed", f"--checkpoint={trained}", f"--input={tmp_path}/texts", "--tokens=16384")
+    tokens = sum(map(len, model.tokenizer.encode_batch(lines)))
+    assert count_lines(output) == [
+        f"read 0 of {tokens:,} tokens (0.00%) unknown ([UNK]), 0 of 3,000 examples (0.00%) truncated"
+    ]
+    assert all(json.loads(line)["embedding"] for line in output.stdout.splitlines())
+    texts = ["a LIST", "a list " * 100]
+    array = tmp_path / "texts.npy"
+    warnings = [
+        "warning: 1 of 64 tokens (1.56%) unknown ([UNK]): check that the tokenizer is the model's own",
+        "warning: 1 of 2 examples (50.00%) truncated: the model's length is 64 tokens; shorten or split the texts",
+        "read 1 of 64 tokens (1.56%) unknown ([UNK]), 1 of 2 examples (50.00%) truncated",
+    ]
+    for more in ((), (f"--output={array}",)):
+        output = run("predict", "embed", f"--checkpoint={tmp_path}/run", *more, *texts)
+        lines = count_lines(output)
+        assert len(lines) == 3 and all(map(str.startswith, lines, warnings)), lines
+    assert "--lowercase of convert and prepare" in output.stderr
+    # The texts to search in count, too.
+    (tmp_path / "texts").write_text("THE VALUE\n")
+    output = run("predict", "search", f"--checkpoint={tmp_path}/run", f"--texts={tmp_path}/texts", "the value")
+    assert count_lines(output)[-1].startswith("read 2 of 4 tokens (50.00%) unknown ([UNK]), 0 of 2 examples")
+
+
+def test_from_python_a_share_is_warned_of_once(wrong_case, tuned, said):
+    """Nothing else is logged; special tokens that are written into a text are not unknown."""
+    classify = make(dataclasses.replace(tuned("classification", ("bad", "good")), tokenizer=wrong_case.tokenizer))
+    said.clear()
+    classify(["the value of a list", {"text": "a list", "second": "a [list]"}])
+    assert not said and classify.counts.total.examples == 2
+    for _ in range(2):
+        classify(["THE VALUE of a list"])
+    assert len(said) == 1 and "2 of" in said[0] and classify.counts.total.unknown == 4
+    classify(["a list " * 100])
+    assert len(said) == 2 and said[1].endswith("the model's length is 64 tokens; shorten or split the texts")
+    fill, names = make(wrong_case), make(tuned("tagging", ("O", "B-X")))
+    said.clear()
+    names(["[UNK] [PAD]"])  # text, as in any text
+    assert not said and names.counts.total.unknown == 0
+    fill(["the [MASK] of [UNK] [MASK]"])
+    assert not said and (fill.counts.total.tokens, fill.counts.total.unknown) == (2, 0)
+    fill(["THE [MASK]"])
+    assert len(said) == 1 and said[0].startswith("1 of 3 tokens (33.33%) unknown ([UNK])")
+
+
+def test_windows_are_not_truncated_and_a_limit_of_fine_tuning_is_named(tuned, said):
+    long = " ".join(TEXTS * 4)
+    tag, answer = make(tuned("tagging", ("O", "B-X"))), make(tuned("span", limits=TokenLimits(64, 16, 8)))
+    said.clear()
+    tag([long])
+    answer([("Which list?", long)])
+    assert not said and tag.counts.total.examples == answer.counts.total.examples == 1
+    answer([(long, "a list")])
+    assert len(said) == 1 and "1 of 2 examples (50.00%) truncated: the model's question_length is 8" in said[0]
+    assert said[0].endswith("or fine-tune with a larger config.question_length")

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from bertjax.storage.files import claimed
 from bertjax.text import sources
 from bertjax.text.tokenizer import load_tokenizer
 from tests.support import commands
+from tests.support.damage import edit_sealed
 
 
 def documents_of(folder: Path, split: str) -> list[str]:
@@ -81,6 +83,8 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
         f"python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={out}" in result.stdout
     )
     assert "tokenising" in result.stderr
+    counts = result.stderr.splitlines()[-1]
+    assert counts.startswith(f"{out}: ") and counts.endswith("%) unknown ([UNK])") and " tokens (0." in counts
     train, heldout = format.Corpus.open(out), format.Corpus.open(out, "heldout")
     assert train.documents + heldout.documents == 50
     assert heldout.documents == 8
@@ -89,6 +93,19 @@ def test_the_command_makes_a_corpus_and_says_what_it_is_and_what_comes_next(text
     again = commands.run("prepare", f"--source=text:{text_file}", f"--output={out}", "--tokenizer=new:wordpiece:1000")
     assert again.returncode == 0
     assert "was complete" in again.stdout
+
+
+def test_a_vocabulary_of_the_wrong_case_is_warned_of(text_file, corpus, tmp_path):
+    shutil.copy(corpus / "tokenizer/vocab.txt", tmp_path)
+    flags = (f"--source=text:{text_file}", f"--tokenizer={tmp_path}", "--lowercase=false", "--heldout=0")
+    result = commands.run("prepare", *flags, f"--output={tmp_path}/corpus")
+    assert result.returncode == 0, result.stderr
+    counts, warning = result.stderr.splitlines()[-2:]
+    assert warning.startswith(f"warning: {counts}: check that the tokenizer is the model's own")
+    tokens = np.concatenate([shard.tokens for shard in format.Corpus.open(tmp_path / "corpus").shards])
+    unknown = np.count_nonzero(tokens == load_tokenizer(tmp_path / "corpus/tokenizer").unk_id)
+    assert unknown > 0.01 * len(tokens)
+    assert counts.endswith(f": {unknown:,} of {len(tokens):,} tokens ({unknown / len(tokens):.2%}) unknown ([UNK])")
 
 
 def test_a_corpus_holds_the_ids_of_its_sentences(tmp_path, tokenizer):
@@ -219,6 +236,28 @@ def test_a_damaged_shard_is_made_again_alone(text_file, tmp_path):
     make(out, f"text:{text_file}")
     assert tree(out) == before
     assert all(path.stat().st_mtime_ns == when for path, when in others.items())
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "message"),
+    [
+        ("plan.json", lambda values: values["plan"].pop("sources"), "plan: Object missing required field `sources`"),
+        ("plan.json", lambda values: values["plan"].update(sources=[1]), r"plan.sources\[0\]: Expected `object`"),
+        ("plan.json", lambda values: values["plan"]["sources"].pop(), "begun from other sources"),
+        ("train-00001.arrow.json", lambda values: values["counts"].update(tokens=7), "counts are not those"),
+        (
+            "train-00001.arrow.json",
+            lambda values: values["shard"].update(name="train-00000.arrow"),
+            r"its name or counts .*; delete it, and the same bertjax.prepare makes train-00001.arrow again",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused_though_its_seal_holds(file, edit, message, text_file, tmp_path):
+    out = tmp_path / "out"
+    make(out, f"text:{text_file}")
+    edit_sealed(out / "build" / file, edit)
+    with pytest.raises(UserError, match=message):
+        make(out, f"text:{text_file}")
 
 
 def test_verify_needs_no_sources(text_file, tmp_path):

@@ -7,7 +7,9 @@ format is told from a damaged one.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from bertjax import decoding
 from bertjax.config.pretraining import Config
@@ -20,13 +22,16 @@ from bertjax.trainer.metrics import Written
 FORMAT = 1
 CURE = "take another checkpoint"
 
+_DIGIT = "[A-Za-z0-9+/]"
+_Base64 = Annotated[str, msgspec.Meta(pattern=rf"\A(?:{_DIGIT}{{4}})*(?:{_DIGIT}{{2}}==|{_DIGIT}{{3}}=)?\Z")]
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredTokenizer:
     """A tokenizer that travels with a checkpoint."""
 
     hash: ShortText
-    files: Mapping[FileName, str]  # name → base64
+    files: Mapping[FileName, _Base64]  # by name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertjax.arrays.trees import named_leaves
 from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
-from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
+from bertjax.checkpoints.meta import CURE, CheckpointMeta, StoredTokenizer
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
+from bertjax.model.pretraining import encoder_shapes
+from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -128,11 +131,17 @@ def from_checkpoint(path: Path) -> Pretrained:
 
     Raises:
       BrokenCheckpoint: it cannot be read back as it was written.
+      UserError: it contradicts itself.
     """
     params, meta = store.read_params(path)
     with tempfile.TemporaryDirectory() as folder:
         store.write_tokenizer(meta.tokenizer.files, Path(folder))
-        tokenizer = load_tokenizer(folder)
+        try:
+            tokenizer = load_tokenizer(folder)
+        except UserError as error:
+            raise UserError(f"{path}: its tokenizer cannot be used ({error}); {CURE}") from error
+    if problem := _contradiction(params, meta, tokenizer):
+        raise UserError(f"{path}: contradicts itself ({problem}); {CURE}")
     return Pretrained(
         path=path,
         config=_as_trained(meta.config, meta.step),
@@ -143,6 +152,22 @@ def from_checkpoint(path: Path) -> Pretrained:
         task=meta.task,
         sentence=meta.sentence,
     )
+
+
+def _contradiction(params: Any, meta: CheckpointMeta, tokenizer: Tokenizer) -> str:
+    """What of a checkpoint cannot be true beside the rest; "" where all can."""
+    model, task = meta.config.model, meta.task
+    if tokenizer.vocab_size > model.vocab_size:
+        return f"its tokenizer has {tokenizer.vocab_size} entries, its model {model.vocab_size}"
+    if task and kind_named(task.kind).has_classes:
+        outputs = params["task_head"]["bias"].shape[-1] if "task_head" in params else len(task.labels)
+        if outputs != len(task.labels):
+            return f"its head has {outputs} outputs for {len(task.labels)} labels"
+    found = {name: leaf.shape for name, leaf in named_leaves(params).items()}
+    for name, leaf in named_leaves(encoder_shapes(model)).items():
+        if found.get(name) != leaf.shape:
+            return f"{name} has shape {found.get(name)}, by its config {leaf.shape}"
+    return ""
 
 
 def _as_trained(config: Config, step: int) -> Config:

@@ -25,7 +25,7 @@ from bertjax.checkpoints.meta import CURE, CheckpointMeta, decode_meta, encode_m
 from bertjax.decoding import DecodingError
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
-from bertjax.storage.files import write_text
+from bertjax.storage.files import write_text, written_whole
 from bertjax.trainer.metrics import Written
 
 _LOG = logging.getLogger(__name__)
@@ -239,7 +239,8 @@ def tokenizer_files(folder: Path) -> dict[str, str]:
 def write_tokenizer(files: Mapping[str, str], folder: Path) -> None:
     """Writes a tokenizer's files, as `tokenizer_files` returns them, into an existing folder."""
     for name, content in files.items():
-        (Path(folder) / Path(name).name).write_bytes(base64.b64decode(content))
+        with written_whole(Path(folder) / name) as temporary:
+            temporary.write_bytes(base64.b64decode(content))
 
 
 def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:

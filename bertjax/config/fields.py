@@ -43,6 +43,17 @@ class Range:
         return interval if self.special is None else f"{self.special}, or {interval}"
 
 
+class LocalPath:
+    """A path on this machine, or nothing."""
+
+    def __contains__(self, value: str) -> bool:
+        return "://" not in value
+
+    def __str__(self) -> str:
+        return "a path on this machine, as other storage is not read yet: copy it here, or mount it"
+
+
+LOCAL_PATH = LocalPath()
 FRACTION = Range(at_least=0, at_most=1)
 DROPOUT = Range(at_least=0, below=1)
 POSITIVE = Range(above=0)
@@ -55,7 +66,7 @@ class Setting:
     """What a field says about itself. `allowed` holds for each item where the field is a tuple."""
 
     meaning: str
-    allowed: Range | tuple[str, ...] | None = None
+    allowed: Range | LocalPath | tuple[str, ...] | None = None
     resume: Resume = Resume.FIXED
 
     @property

@@ -7,7 +7,17 @@ import dataclasses
 import itertools
 from typing import Any
 
-from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Range, Resume, same_setting, setting
+from bertjax.config.fields import (
+    AT_LEAST_ONE,
+    FRACTION,
+    LOCAL_PATH,
+    NON_NEGATIVE,
+    POSITIVE,
+    Range,
+    Resume,
+    same_setting,
+    setting,
+)
 from bertjax.config.layout import LayoutConfig, MeshConfig
 from bertjax.config.model import POOLINGS, ModelConfig
 from bertjax.config.optimizer import SCHEDULES, OptimizerConfig
@@ -58,7 +68,9 @@ class SentenceConfig:
 class TaskDistillation:
     """What the model learns from a larger one that is fine-tuned for the same task."""
 
-    teacher: str = setting("", "The teacher's workdir, checkpoint or exported folder; empty: no distillation.")
+    teacher: str = setting(
+        "", "The teacher's workdir, checkpoint or exported folder; empty: no distillation.", LOCAL_PATH
+    )
     temperature: float = same_setting(2.0, DistillationConfig, "temperature")
     soft_weight: float = setting(
         0.5, "Weight of the divergence from the teacher's predictions; the rest is the task's own loss.", FRACTION
@@ -84,11 +96,12 @@ class FinetuneConfig:
 
     # Of data_dir and init_from the digests are compared instead of the paths.
     task: str = setting("", "Name of the task, e.g. glue/sst2.")
-    data_dir: str = setting("", "Folder with the task's files, or tfds.", resume=Resume.FREE)
+    data_dir: str = setting("", "Folder with the task's files, or tfds.", LOCAL_PATH, resume=Resume.FREE)
     table: Table = setting(Table, "Files and columns of tasks table/….")
     init_from: str = setting(
         "",
         'Workdir, checkpoint, Hugging Face or TF1 folder to start from; "random:FOLDER" takes only its shape.',
+        LOCAL_PATH,
         resume=Resume.FREE,
     )
     learning_rates: tuple[float, ...] = setting((5e-5,), "Peaks of the learning rate to try.", POSITIVE, Resume.FREE)

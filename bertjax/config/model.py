@@ -7,10 +7,19 @@ from bertjax.config.fields import AT_LEAST_ONE, DROPOUT, NON_NEGATIVE, POSITIVE,
 from bertjax.config.validation import require
 
 POOLINGS = ("mean", "cls", "max")  # of a text's states to its vector
+DENSE_ACTIVATIONS = ("identity", "tanh", "relu", "gelu")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "modernbert")
 _OWN_DROPOUT = dataclasses.replace(DROPOUT, special=-1)
 _VOCABULARY_MULTIPLE = 64  # so any power of two of devices up to this can share it
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseLayer:
+    """A layer between a text's pooled states and its vector."""
+
+    features: int
+    activation: str  # of DENSE_ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,17 @@ The defaults are BERT-Base as published (Devlin et al. 2018, arXiv:1810.04805, a
 import dataclasses
 
 from bertjax.config.data import PAIR_TASKS, MaskingConfig, Sequencing
-from bertjax.config.fields import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, REQUIRED, Range, Resume, setting
+from bertjax.config.fields import (
+    AT_LEAST_ONE,
+    FRACTION,
+    LOCAL_PATH,
+    NON_NEGATIVE,
+    POSITIVE,
+    REQUIRED,
+    Range,
+    Resume,
+    setting,
+)
 from bertjax.config.layout import DTYPES, LayoutConfig, MeshConfig
 from bertjax.config.model import ModelConfig
 from bertjax.config.optimizer import OptimizerConfig
@@ -36,7 +46,10 @@ class DistillationConfig:
     """What a student learns from a trained model beside its own task. The weights are DistilBERT's."""
 
     teacher: str = setting(  # its parameters are compared instead of its path
-        "", "The teacher's workdir, checkpoint or exported folder; empty: no distillation.", resume=Resume.FREE
+        "",
+        "The teacher's workdir, checkpoint or exported folder; empty: no distillation.",
+        LOCAL_PATH,
+        resume=Resume.FREE,
     )
     initialize: bool = setting(True, "Start from the teacher's embeddings, head and evenly spaced layers.")
     temperature: float = setting(2.0, "Softmax temperature of both models' logits.", POSITIVE)
@@ -55,7 +68,9 @@ class Config:
     # Its fingerprint is compared instead of its path.
     corpus: str = setting("", "Folder written by bertjax.prepare.", resume=Resume.FREE)
     seed: int = setting(0, "Seed of parameters, data order, masks and dropout.", NON_NEGATIVE)
-    init_from: str = setting("", "Workdir, checkpoint or exported folder whose parameters training starts from.")
+    init_from: str = setting(
+        "", "Workdir, checkpoint or exported folder whose parameters training starts from.", LOCAL_PATH
+    )
     phases: tuple[Phase, ...] = setting(_PUBLISHED, "Stretches of training, in order.", resume=Resume.PAST)
     next_sentence: bool = setting(True, "Next-sentence prediction: half of the pairs are random.")
     sentence_order: bool = setting(False, "Sentence-order prediction (ALBERT): half of the pairs are swapped.")

@@ -22,7 +22,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -52,6 +52,22 @@ _ANEW = "delete the folder and prepare the corpus again"
 Progress = Callable[[str, int, int, float], None]
 
 
+class SourceIdentity(TypedDict):
+    """What `Source.identity` says of a source."""
+
+    spec: str
+    files: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that decides the corpus. Files are named with size and time, so that a change shows."""
+
+    options: Mapping[str, Any]
+    sources: list[SourceIdentity]
+    versions: Mapping[str, str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Begun:
     """What `build/plan.json` holds.
@@ -62,7 +78,7 @@ class Begun:
       tokenizer_files: name → SHA-256 of the tokenizer's files.
     """
 
-    plan: Mapping[str, Any]
+    plan: Plan
     copies: Digest
     tokenizer_files: Mapping[FileName, Digest]
 
@@ -115,19 +131,19 @@ def build(
         return summary
 
 
-def _plan(job: Job) -> dict[str, Any]:
-    """All that decides the corpus, as JSON. Files are named with size and time, so that a change shows."""
+def _plan(job: Job) -> Plan:
+    """The plan of a job."""
     options = dataclasses.asdict(job.options)
     options["tokenizer"] = tokenizer_training.identity(options["tokenizer"], options.pop("lowercase"))
-    return {
-        "options": options,
-        "sources": [source.identity() for source in job.sources],
-        "versions": {name: importlib.metadata.version(name) for name in _DECIDING}
+    return Plan(
+        options,
+        sources=[source.identity() for source in job.sources],
+        versions={name: importlib.metadata.version(name) for name in _DECIDING}
         | {"python": platform.python_version()},  # its documentation, which is a source, and its tables of Unicode
-    }
+    )
 
 
-def _begin(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
+def _begin(job: Job, plan: Plan, progress: Progress) -> Selection:
     """The selection of the build that goes on here, or of a new one. After this the tokenizer is there."""
     directory, records = job.directory, job.directory / "build"
     if (records / _PLAN).is_file():
@@ -149,7 +165,7 @@ def _begin(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
     return selection
 
 
-def _start(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
+def _start(job: Job, plan: Plan, progress: Progress) -> Selection:
     """Reads all sources once and makes the tokenizer; the folder `build`, with both, appears whole."""
     directory, options = job.directory, job.options
     temporary = directory / _TEMPORARY
@@ -185,24 +201,23 @@ def _start(job: Job, plan: dict[str, Any], progress: Progress) -> Selection:
     return selection
 
 
-def _check_plan(directory: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if found == wanted:
-        return
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
+def _check_plan(directory: Path, found: Plan, wanted: Plan) -> None:
+    differing = [key for key, value in vars(wanted).items() if getattr(found, key) != value]
     if differing == ["options"]:
-        was, now = found["options"], wanted["options"]
+        was, now = found.options, wanted.options
         differing = [f"--{key}={was.get(key)}" for key in now if was.get(key) != now[key]]
         raise UserError(
             f"{directory}: begun with {' '.join(differing)}; give the same again, or choose another --output"
         )
     if differing == ["versions"]:
         raise UserError(
-            f"{directory}: begun with other versions of {', '.join(wanted['versions'])}; choose another --output"
+            f"{directory}: begun with other versions of {', '.join(wanted.versions)}; choose another --output"
         )
-    raise UserError(
-        f"{directory}: begun from other sources, or their files have changed since "
-        f"({', '.join(source['spec'] for source in found['sources'])}); choose another --output"
-    )
+    if differing:
+        raise UserError(
+            f"{directory}: begun from other sources, or their files have changed since "
+            f"({', '.join(source['spec'] for source in found.sources)}); choose another --output"
+        )
 
 
 def _load_selection(records: Path) -> Selection:

@@ -342,10 +342,16 @@ def _mapped(path: Path, cure: str) -> Shard:
         batch = pa.ipc.open_file(pa.memory_map(str(path), "r")).get_batch(0)
         batch.validate()
         documents = batch.column(0)
-    except (pa.ArrowException, OSError, IndexError) as error:
+        kind = str(documents.type)
+    except (
+        pa.ArrowException,
+        OSError,
+        IndexError,
+        ValueError,
+    ) as error:  # ValueError: no batch, names that are no text
         raise UserError(f"{path}: no Arrow file of documents ({first_line(error)}); {cure}") from error
     if documents.type not in _SHARD_TYPES:
-        raise UserError(f"{path}: holds {documents.type}, not sentences of ids; {cure}")
+        raise UserError(f"{path}: holds {kind}, not sentences of ids; {cure}")
     sentences = documents.values
     if documents.null_count or sentences.null_count or sentences.values.null_count or documents.offset:
         raise UserError(f"{path}: has gaps, which no shard has; {cure}")

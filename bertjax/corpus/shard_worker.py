@@ -18,7 +18,7 @@ import numpy as np
 from bertjax import decoding
 from bertjax.corpus import format
 from bertjax.corpus.manifest import ShardInfo
-from bertjax.decoding import Count
+from bertjax.decoding import Count, DecodingError
 from bertjax.errors import UserError
 from bertjax.storage.files import write_text
 from bertjax.text import sentences
@@ -171,11 +171,21 @@ def _record_path(directory: Path, name: str) -> Path:
 
 
 def read_record(directory: Path, name: str) -> Record | None:
-    """What was written about a finished shard of the corpus in a folder, or None."""
+    """What was written about a finished shard of the corpus in a folder, or None.
+
+    Raises:
+      UserError: it is not as it was written, or contradicts itself.
+    """
     path = _record_path(directory, name)
     if not path.is_file():
         return None
-    return decoding.read_sealed(path, Record, f"delete it, and the same bertjax.prepare makes {name} again")
+    cure = f"delete it, and the same bertjax.prepare makes {name} again"
+    record = decoding.read_sealed(path, Record, cure)
+    counts, shard = record.counts, record.shard
+    written = (shard.name, shard.documents, shard.sentences, shard.tokens) if shard else (name, 0, 0, 0)
+    if written != (name, counts.documents, counts.sentences, counts.tokens):
+        raise DecodingError("shard: its name or counts are not those of the record", path, cure)
+    return record
 
 
 def _start_worker() -> None:

@@ -92,8 +92,8 @@ class Plans:
         try:
             if entry and file_sha256(path) == entry.sha256:
                 return np.load(path, mmap_mode="r")
-        except OSError:
-            pass  # none, or another process has just taken it away
+        except (OSError, ValueError):
+            pass  # none, no array, or another process has just taken it away
         return None
 
     def _save(self, epoch: int, plan: np.ndarray) -> None:

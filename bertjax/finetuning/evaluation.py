@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from bertjax.finetuning.task_model import Split, TaskModel, make_task_model
 from bertjax.inference.runner import model_limits
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
+from bertjax.storage.files import write_text
 from bertjax.tasks import glue, submission
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.kinds.catalog import kind_named
@@ -112,4 +112,4 @@ def gather_submissions(workdir: Path) -> None:
     """Copies the submission files of all tasks' folders into the one of `workdir`."""
     (workdir / "submission").mkdir(exist_ok=True)
     for path in sorted(workdir.glob("*/submission/*.tsv")):
-        shutil.copyfile(path, workdir / "submission" / path.name)
+        write_text(workdir / "submission" / path.name, path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from bertjax import decoding
+from bertjax.arrays.trees import size_of
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.finetuning import FinetuneConfig, Run
@@ -27,7 +28,7 @@ from bertjax.finetuning import dataset, distillation, evaluation, features, repo
 from bertjax.finetuning.sweep import Result, Sweep
 from bertjax.finetuning.task_model import ENCODER, RANDOM, Split, TaskModel, open_task_model
 from bertjax.interop.loading import load_model
-from bertjax.storage.files import claimed, write_text, writing
+from bertjax.storage.files import check_room, claimed, write_text, writing
 from bertjax.tasks import glue, submission
 from bertjax.tasks.encoding import check_lengths
 from bertjax.tasks.kinds.base import Prediction
@@ -36,6 +37,7 @@ from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.table import COLUMNS
 from bertjax.tasks.task_examples import TaskExamples
+from bertjax.text.text_counts import log_counts
 from bertjax.trainer import metrics
 from bertjax.trainer.loop import StopSignal
 
@@ -74,12 +76,14 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     # -- task, data, model
     _check_same_sweep(config, workdir)
     task_model, source, params = open_task_model(config)
+    check_room(workdir, "--workdir", size_of(source.params), "the best run's checkpoint")
     _check_splits(task_model.task)
     train = task_model.split("train", config.train_examples)
     dev = [task_model.split(name) for name in task_model.task.dev]
     _LOG.info(
         f"{task_model.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}"
     )
+    _log_counts(task_model, train, dev)
     _check_different(dev)
     used = {split.name: split.batches.digest() for split in (train, *dev)}
     used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
@@ -182,6 +186,15 @@ def _check_splits(task: TaskExamples) -> None:
     for name in task.test:
         with contextlib.suppress(MissingFileError):
             check_lengths(task.read(name))
+
+
+def _log_counts(task_model: TaskModel, train: Split, dev: Sequence[Split]) -> None:
+    """Logs how much of the examples the model can read."""
+    limit = task_model.task.kind.length_limit
+    now, longest = getattr(task_model.limits, limit), task_model.model.config.max_position_embeddings
+    remedy = f"raise config.{limit} ({now}; the model reads up to {longest} tokens), or shorten the texts"
+    log_counts(_LOG, "train", task_model.counts([train]), remedy)
+    log_counts(_LOG, "dev", task_model.counts(dev), remedy)
 
 
 def _check_different(splits: Sequence[Split]) -> None:

@@ -23,12 +23,13 @@ from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.sentence import SentenceModel
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import make_mesh
-from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, empty_inputs
+from bertjax.tasks.encoding import EncodedExample, ExampleEncoder, count_texts, empty_inputs
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.kinds.catalog import bi_encoder_of
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.tasks.registry import open_task
 from bertjax.tasks.task_examples import TaskExamples
+from bertjax.text.text_counts import TextCounts
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer.step import Batch, Objective, apply_model
 
@@ -72,6 +73,10 @@ class TaskModel:
         examples = self.task.read(name)[: limit or None]
         encoder = ExampleEncoder(self.tokenizer, self.limits, len(self.task.labels))
         return Split(name, examples, self.batches(self.task.kind.encode_all(examples, encoder)))
+
+    def counts(self, splits: Sequence[Split]) -> TextCounts:
+        """How much of the texts of splits the model can read; the splits have ids, not features."""
+        return sum((count_texts(split.batches.rows, self.tokenizer) for split in splits), TextCounts())
 
     def batches(self, rows: Sequence[EncodedExample]) -> Batches:
         """The batches of rows."""
@@ -148,6 +153,8 @@ def open_task_model(config: FinetuneConfig) -> tuple[TaskModel, pretrained.Pretr
             )
         _LOG.info(f"starting from random parameters of the shape of {source.path}")
         return task_model, source, {}
+    if "sentence_dense" in source.params:
+        _LOG.info(f"{source.path}: its layers between pooled states and vectors are left out; a task has none")
     params = {name: source.params[name] for name in ENCODER}
     if config.features:
         return task_model, source, params

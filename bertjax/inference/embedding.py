@@ -1,5 +1,6 @@
 """Turns texts into vectors."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.errors import UserError
+from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.model.sentence import normalized, pooled
+from bertjax.model.sentence import VectorLayers, normalized, pooled
 from bertjax.tasks.encoding import ExampleEncoder, check_lengths
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.metadata import SentenceMetadata
@@ -22,17 +25,34 @@ class Embedder:
     """A vector for each text, from the states of the encoder's last layer."""
 
     def __init__(self, source: Pretrained, options: Options) -> None:
+        """Takes the model as it was trained to make vectors, but for what the options say.
+
+        Raises:
+          UserError: the model has no prompt of this name.
+        """
         self._encoder = ExampleEncoder(source.tokenizer, model_limits(source))
+        self.counts = InputCounts(source)
         sentence = source.sentence or SentenceMetadata()
         pooling = options.pooling or sentence.pooling
         normalize = sentence.normalize if options.normalize is None else options.normalize
+        self._prompt = _prompt(sentence, options.prompt, source)
+        # [CLS] and the prompt, which need not be pooled.
+        hidden_by = 1 + len(source.tokenizer.encode(self._prompt)) if self._prompt else 0
+        skipped = 0 if sentence.include_prompt else hidden_by
         model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
+        layers = VectorLayers(source.config.model, sentence.dense)
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-            """f32 [rows, hidden]."""
-            first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32) if pooling == "cls" else None
-            hidden = model.apply({"params": params}, batch, None, first, method="encode")
-            vectors = pooled(hidden, batch["attention_mask"], pooling)
+            """f32 [rows, width]."""
+            mask = batch["attention_mask"].at[:, :skipped].set(0)
+            if pooling == "cls":  # the first token that is pooled; of a row that ends before it the very first
+                first = jnp.argmax(mask, axis=1)[:, None]
+                vectors = model.apply({"params": params}, batch, None, first, method="encode")[:, 0]
+                vectors = vectors.astype(jnp.float32)
+            else:
+                vectors = pooled(model.apply({"params": params}, batch, method="encode"), mask, pooling)
+            if sentence.dense:
+                vectors = layers.apply({"params": params["sentence_dense"]}, vectors)
             return normalized(vectors) if normalize else vectors
 
         self._run = bind(embed, source, options)
@@ -43,10 +63,22 @@ class Embedder:
         return answers(examples, ({"embedding": rounded(vector)} for vector in self._embed(examples)))
 
     def array(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> np.ndarray:
-        """The embeddings of all texts, f32 [texts, hidden]; of no texts [0, 0]."""
+        """The embeddings of all texts, f32 [texts, width]; of no texts [0, 0]."""
         return self._embed(read_texts(inputs, where))
 
     def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
         check_lengths(examples)
-        found = self._run([self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)])
+        if self._prompt:
+            examples = [dataclasses.replace(example, text=self._prompt + example.text) for example in examples]
+        rows = [self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)]
+        self.counts.add(rows)
+        found = self._run(rows)
         return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)
+
+
+def _prompt(sentence: SentenceMetadata, name: str | None, source: Pretrained) -> str:
+    """What each text begins with: the prompt of this name, by default the model's own."""
+    name = sentence.prompt if name is None else name
+    if name and name not in sentence.prompts:
+        raise UserError(f"{source.path} has no prompt {name!r}; it has {', '.join(sentence.prompts) or 'none'}")
+    return sentence.prompts[name] if name else ""

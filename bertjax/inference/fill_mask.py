@@ -9,6 +9,7 @@ import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained, check_pretraining
 from bertjax.errors import UserError
+from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options, bind, computation
 from bertjax.model.pretraining import PretrainingModel
@@ -24,6 +25,7 @@ class FillMask:
         """Raises UserError for a fine-tuned model."""
         check_pretraining(source)
         self._tokenizer = source.tokenizer
+        self.counts = InputCounts(source)
         self._longest = source.config.model.max_position_embeddings
         # What it says of the next sentence is not asked for.
         model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
@@ -43,6 +45,8 @@ class FillMask:
         """For each text its `masks`, of each the likeliest tokens first, dicts of `token` and `probability`."""
         examples = read_texts(inputs, where)
         rows = [self._row(place, example) for place, example in enumerate(examples)]
+        unknown = self._tokenizer.id_to_token(self._tokenizer.unk_id)
+        self.counts.add(rows, ignored=sum(example.text.count(unknown) for example in examples))
         return answers(examples, map(self._record, rows, self._run(rows)))
 
     def _row(self, place: int, example: TextExample) -> EncodedExample:

@@ -18,6 +18,7 @@ from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
 from bertjax.inference.fill_mask import FillMask
+from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.modes import MODES
 from bertjax.inference.retrieval import Searcher
 from bertjax.inference.runner import Options
@@ -27,7 +28,13 @@ from bertjax.tasks.kinds.catalog import kind_named
 
 
 class Predictor(Protocol):
-    """Answers inputs."""
+    """Answers inputs.
+
+    Attributes:
+      counts: unknown tokens and truncated inputs of all calls; a share above 1 % is logged once as a warning.
+    """
+
+    counts: InputCounts
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A dict an input, of what was asked and what is predicted, that `json.dumps` takes.

@@ -13,6 +13,10 @@ from bertjax.inference.inputs import answers, read_texts
 from bertjax.inference.runner import Options
 from bertjax.tasks.user_io import rounded
 
+# The prompts of models that have some for searching; the first that is there counts, as in sentence-transformers.
+_OF_QUERIES = ("query",)
+_OF_TEXTS = ("document", "passage", "corpus")
+
 
 class Searcher:
     """The nearest of `options.texts` for each query, by the cosine of their vectors."""
@@ -25,9 +29,17 @@ class Searcher:
         """
         if not options.texts:
             raise UserError("there is nothing to search in; give --texts=FILE, or texts=[…]")
-        self._embed = Embedder(source, dataclasses.replace(options, normalize=True))
+        prompts = source.sentence.prompts if source.sentence else {}
+        options = dataclasses.replace(options, normalize=True)
+        of_texts, of_queries = (
+            dataclasses.replace(options, prompt=next((name for name in names if name in prompts), options.prompt))
+            for names in (_OF_TEXTS, _OF_QUERIES)
+        )
+        self._embed = Embedder(source, of_queries)
+        embed_texts = self._embed if of_texts == of_queries else Embedder(source, of_texts)
+        self.counts = embed_texts.counts = self._embed.counts  # of the texts and the queries
         self._texts, self._top = list(options.texts), options.top
-        self._vectors = self._embed.array(self._texts)
+        self._vectors = embed_texts.array(self._texts)
 
     def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """For each query `found`: the nearest texts, each with its place from 0 and its cosine, the nearest first."""

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.inputs import answers, read_inputs
 from bertjax.inference.runner import Options, bind, computation, model_limits
 from bertjax.tasks.encoding import ExampleEncoder
@@ -18,6 +19,7 @@ class TaskPredictor:
     def __init__(self, source: Pretrained, options: Options) -> None:
         self._task, self._top = source.task, options.top
         self._kind = kind_named(source.task.kind)
+        self.counts = InputCounts(source, self._kind.length_limit)
         self._encoder = ExampleEncoder(source.tokenizer, model_limits(source), len(source.task.labels))
         model = self._kind.model(source.config.model, source.task.labels)
         model = model.clone(features=source.task.features, computation=computation(source, options))
@@ -31,5 +33,6 @@ class TaskPredictor:
         """A dict an input: what was asked, and what is predicted."""
         examples = read_inputs(self._kind.read_input, inputs, where)
         rows = self._kind.encode_all(examples, self._encoder)
+        self.counts.add(rows)
         found = self._kind.predictions(examples, rows, self._run(rows), self._encoder.limits)
         return answers(examples, (self._kind.record(prediction, self._task, self._top) for prediction in found))

@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 _CURE = "get the folder again, or put it right as the model was trained"
 _MAX_LABELS = 1_000_000
+_LayerCount = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # whose parameters are named before weights are read
 _TYPES = {
     int: Size,
     float: Annotated[float, msgspec.Meta(ge=-1, le=1e9)],
@@ -177,7 +178,8 @@ def _shape(kind: str) -> type:
     family, fields = FAMILIES[kind], []
     for ours, theirs in _keys(family).items():
         needed = ours in _REQUIRED
-        fields.append((theirs, _TYPES[type(getattr(ModelConfig(), ours))], *([] if needed else [msgspec.UNSET])))
+        of_type = _LayerCount if ours == "num_hidden_layers" else _TYPES[type(getattr(ModelConfig(), ours))]
+        fields.append((theirs, of_type, *([] if needed else [msgspec.UNSET])))
     return msgspec.defstruct(f"{family.classes}Config", fields, kw_only=True)
 
 
@@ -201,7 +203,7 @@ def _model(kind: str, values: Mapping[str, Any], pad_id: int, path: Path) -> Mod
     if config.hidden_size % config.num_attention_heads:
         raise UserError(
             f"{path}: hidden_size {config.hidden_size} is no multiple of "
-            f"num_attention_heads {config.num_attention_heads}"
+            f"num_attention_heads {config.num_attention_heads}; {_CURE}"
         )
     try:
         validate(config, "model.")

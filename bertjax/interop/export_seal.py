@@ -35,6 +35,13 @@ class _Manifest:
     files: Mapping[_Path, _File]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    """Of a manifest that is made anew, all that counts."""
+
+    files: Mapping[_Path, Any]
+
+
 def write(folder: Path) -> None:
     """Seals all that lies in a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
@@ -44,9 +51,12 @@ def write(folder: Path) -> None:
 
 
 def reseal(folder: Path) -> None:
-    """Seals an export again that was edited on purpose: the files that it had."""
-    path = folder / NAME
-    for name in decoding.read(path, dict[str, Any], "export the model again").get("files", {}):
+    """Seals an export again that was edited on purpose: the files that it had.
+
+    Raises:
+      UserError: one of them is missing, or the seal does not say which they were.
+    """
+    for name in decoding.read(folder / NAME, _Names, "export the model again", foreign=True).files:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: missing; export the model again")
     write(folder)

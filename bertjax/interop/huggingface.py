@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax.arrays.trees import size_of
 from bertjax.checkpoints import store
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import ModelConfig
@@ -24,6 +25,7 @@ from bertjax.interop import configs, export_seal, sentence_transformers, weights
 from bertjax.interop.families import FAMILIES, Family
 from bertjax.interop.parameter_map import Name, fine_tuned_names, pretraining_names
 from bertjax.model.pretraining import PretrainingModel, pairs_of
+from bertjax.storage.files import check_room
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 
@@ -94,6 +96,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
     values = configs.written(config, task, pairs, pad_id)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        check_room(output.parent, "folder", size_of(params), "the model")
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             whole = Path(scratch) / "export"
             whole.mkdir()
@@ -105,7 +108,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
             if how or (task and kind_named(task.kind).bi_encoder):
                 how = how or SentenceMetadata()
                 length = how.length or (task.limits.length if task and task.limits else length)
-                sentence_transformers.write(whole, config.hidden_size, length, how.pooling, how.normalize)
+                sentence_transformers.write(whole, config.hidden_size, length, how, params.get("sentence_dense"))
             store.write_tokenizer(model.tokenizer_files, whole)
             model.tokenizer.save(whole, length)  # what they say may be less than transformers needs
             export_seal.write(whole)
@@ -182,7 +185,11 @@ def _check_tensors(abstract: Any, names: list[Name], tensors: Mapping[str, np.nd
         raise UserError(f"{where} lacks {_list(lacking)}; get the folder again, or correct its config")
     for theirs, expected in _shapes(names, abstract).items():
         if tensors[theirs].shape != expected:
-            raise UserError(f"{where}: {theirs} has shape {tensors[theirs].shape}, but the config says {expected}")
+            shape = tensors[theirs].shape
+            raise UserError(
+                f"{where}: {theirs} has shape {shape}, but the config says {expected}; get the folder again, or "
+                "correct its config"
+            )
         if not np.isfinite(tensors[theirs]).all():
             raise UserError(f"{where}: {theirs} holds numbers that are not finite; get the folder again")
 

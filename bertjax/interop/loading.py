@@ -10,6 +10,7 @@ from bertjax.config.data import PAIR_TASKS
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.interop import huggingface, sentence_transformers
+from bertjax.storage.files import local_path
 from bertjax.text.tokenizer import load_tokenizer
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def load_model(path: str | Path, lowercase: bool | None = None) -> Pretrained:
     Raises:
       UserError: there is no model, or none that can be read.
     """
-    path = Path(path).absolute()
+    path = local_path(path, "the model").absolute()
     if is_imported(path):
         return _imported(path, lowercase)
     if lowercase is not None:
@@ -55,17 +56,18 @@ def _imported(folder: Path, lowercase: bool | None) -> Pretrained:
     tokenizer = load_tokenizer(folder, lowercase)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder)
     pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
+    sentence, dense = sentence_transformers.read(folder, model.hidden_size) or (None, {})
     longest = model.max_position_embeddings
     phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
     return Pretrained(
         path=folder,
         config=dataclasses.replace(Config(), model=model, phases=phases, **pairs),
-        params=params,
+        params=params | ({"sentence_dense": dense} if dense else {}),
         tokenizer=tokenizer,
         tokenizer_files=pretrained.tokenizer_files(tokenizer),
         step=0,
         task=task,
-        sentence=sentence_transformers.read(folder),
+        sentence=sentence,
     )
 
 

@@ -9,6 +9,7 @@ from bertjax.errors import UserError
 
 # What transformers takes where a config says nothing.
 _EVERY, _WINDOW, _GLOBAL_THETA, _LOCAL_THETA = 3, 128, 160_000.0, 10_000.0
+_LARGEST = 2**31  # of numbers of layers and tokens; bases of rotary positions are far below
 _POOLING = ("ModernBertForSequenceClassification", "ModernBertForMultipleChoice")
 
 
@@ -21,7 +22,7 @@ def read(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     _check_heads(values, path)
     every = _every(values, path)
     theta = _theta(values, "full_attention", "global_rope_theta", _GLOBAL_THETA, path)
-    for place in (values, values.get("rope_parameters") or {}):  # transformers overlooks these
+    for place in (values, _mapping(values, "rope_parameters", path)):  # transformers overlooks these
         if place.get("rope_theta", theta) != theta:
             raise UserError(
                 f"{path} has rope_theta={place['rope_theta']!r}, which transformers does not read; say what is meant "
@@ -31,7 +32,7 @@ def read(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if every == 1:
         return fields | {"local_attention": 0, "local_rope_theta": 0.0}
     window = values.get("local_attention", _WINDOW)
-    if type(window) is not int or window < 2:
+    if type(window) is not int or not 2 <= window < _LARGEST:
         raise UserError(f"{path} has local_attention={window!r}; expected a number of tokens, at least 2")
     local = _theta(values, "sliding_attention", "local_rope_theta", _LOCAL_THETA, path)
     return fields | {"local_attention": window, "local_rope_theta": local}
@@ -86,28 +87,38 @@ def _layer_types(layers: int, every: int) -> list[str]:
 def _every(values: Mapping[str, Any], path: Path) -> int:
     """Every how many layers one sees all; 1 where all do."""
     every, types = values.get("global_attn_every_n_layers", _EVERY), values.get("layer_types")
-    if type(every) is not int or every < 1:
+    if type(every) is not int or not 1 <= every < _LARGEST:
         raise UserError(f"{path} has global_attn_every_n_layers={every!r}; expected a number of layers")
     if types is None:
         return every
-    # A model may be too shallow to tell: then what the old key says, or would say by default.
-    fitting = (n for n in (every, *range(1, len(types) + 1)) if types == _layer_types(len(types), n))
-    found = next(fitting, None)
-    if found is None or len(types) != values.get("num_hidden_layers"):
+    found = None
+    if isinstance(types, list) and len(types) == values.get("num_hidden_layers"):
+        full = [number for number, name in enumerate(types) if name == "full_attention"]
+        # A model may be too shallow to tell: then what the old key says, or would say by default.
+        candidates = (every, full[1] if len(full) > 1 else len(types))
+        found = next((n for n in candidates if n and types == _layer_types(len(types), n)), None)
+    if found is None:
         raise UserError(f"{path} has layer_types={types!r}; bertjax has full_attention in layers 0, n, 2n, … alone")
     return found
 
 
 def _theta(values: Mapping[str, Any], kind: str, old: str, default: float, path: Path) -> float:
     """The base of the rotary positions of a kind of layers."""
-    rope = values.get("rope_parameters") or {}
-    rope = (rope.get(kind) if isinstance(rope, Mapping) else None) or {}
+    rope = _mapping(_mapping(values, "rope_parameters", path), kind, path)
     scaling = values.get("rope_scaling")
     name = rope.get("rope_type", rope.get("type", "default"))
     if name != "default" or scaling:
         asked = f"rope_scaling={scaling!r}" if scaling else f"rope_type={name!r}"
         raise UserError(f"{path} has {asked}; bertjax's rotary positions have only 'default'")
     theta = rope.get("rope_theta", values.get(old, default))
-    if type(theta) not in (int, float) or not theta > 0:
+    if type(theta) not in (int, float) or not 0 < theta < _LARGEST:
         raise UserError(f"{path} has {old}={theta!r}; expected a number like {default!r}")
     return float(theta)
+
+
+def _mapping(values: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    """An object in a config; an empty one where there is none."""
+    found = values.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} has {key}={found!r}; expected an object")
+    return found

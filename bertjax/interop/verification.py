@@ -1,6 +1,6 @@
 """Compares a model with what `transformers` computes from a Hugging Face folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from bertjax.text.tokenizer import Tokenizer
 TOLERANCE = 1e-4
 # Tokens of the longest row, four of ModernBERT's windows: local attention is computed in blocks.
 _LENGTH = 512
+_VECTORS = 200  # lines whose vectors are compared
+
+Embed = Callable[[list[str]], np.ndarray]
 
 _SENTENCES = (
     "The old man went to the harbour every morning.",
@@ -31,16 +34,31 @@ _SENTENCES = (
 )
 
 
-def verify(model: Pretrained, folder: str | Path) -> str:
+def verify(model: Pretrained, folder: str | Path, embed: Embed) -> str:
     """Compares the ids of hard lines, and states and scores on a few padded texts; one line with what was found.
 
-    Of a model that is fine-tuned the scores of its task. Heads that the folder lacks are not compared. Needs
-    `transformers` and `torch`.
+    Of a model that is fine-tuned the scores of its task. Heads that the folder lacks are not compared. Where the folder
+    says how texts become vectors, those of hard lines are compared with what `embed` gives: texts → [texts, width].
+    Needs `transformers` and `torch`, and for vectors `sentence_transformers`.
 
     Raises:
       UserError: a line gets other ids, or a difference is above TOLERANCE.
     """
     lines = _compare_ids(model.tokenizer, Path(folder))
+    found = [f"ids of {lines:,} lines are equal"]
+    if gives_vectors(folder):
+        found.append(_compare_vectors(model.tokenizer, folder, embed))
+    if not (model.task and kind_named(model.task.kind).bi_encoder):
+        found.append(_compare_scores(model, folder))
+    return "; ".join(found)
+
+
+def gives_vectors(folder: str | Path) -> bool:
+    """Whether a Hugging Face folder says how texts become vectors."""
+    return (Path(folder) / "modules.json").is_file()
+
+
+def _compare_scores(model: Pretrained, folder: str | Path) -> str:
     batch = sample(model.config.model, model.tokenizer)
     ours = run_ours(model.config.model, model.params, batch, model.task)
     theirs = run_transformers(folder, batch, model.task)
@@ -56,7 +74,23 @@ def verify(model: Pretrained, folder: str | Path) -> str:
             f"the scores differ from transformers' by more than {TOLERANCE} of the largest: {text}; do not use the "
             "result"
         )
-    return f"ids of {lines:,} lines are equal; largest difference from transformers, relative: {text}"
+    return f"largest difference from transformers, relative: {text}"
+
+
+def _compare_vectors(tokenizer: Tokenizer, folder: str | Path, embed: Embed) -> str:
+    import sentence_transformers
+
+    names = [tokenizer.id_to_token(number) for number in tokenizer.special_ids]
+    # Where a text has the name of a special token, that is text here, and the token there.
+    lines = [line for line in hard_lines(_VECTORS) if line.strip() and not any(name in line for name in names)]
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(lines, show_progress_bar=False)
+    difference = float(np.max(np.abs(embed(lines) - theirs)) / max(1, np.max(np.abs(theirs))))
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the vectors differ from sentence-transformers' by {difference:.1e} of the largest number, more than "
+            f"{TOLERANCE}; do not use the result"
+        )
+    return f"largest difference of {len(lines)} vectors from sentence-transformers, relative: {difference:.1e}"
 
 
 def _compare_ids(tokenizer: Tokenizer, folder: Path) -> int:

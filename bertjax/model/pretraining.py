@@ -22,6 +22,14 @@ def pairs_of(params: Mapping[str, Any]) -> str:
     return next((task for task in PAIR_TASKS if f"{task}_head" in params), "")
 
 
+def encoder_shapes(config: ModelConfig) -> dict[str, Any]:
+    """The `jax.ShapeDtypeStruct` of every parameter of `embeddings` and `encoder`."""
+    one = jnp.zeros((1, 1), jnp.int32)
+    batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
+    shapes = jax.eval_shape(lambda: PretrainingModel(config, "").init(jax.random.key(0), batch)["params"])
+    return {name: shapes[name] for name in ("embeddings", "encoder")}
+
+
 class MaskedLMHead(nn.Module):
     """Dense, activation, LayerNorm, and scores by the word embeddings (tied) with a bias a word."""
 

@@ -6,11 +6,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bertjax.config.model import ModelConfig
+from bertjax.config.model import DenseLayer, ModelConfig
 from bertjax.model.attention import SharedInputs
 from bertjax.model.computation import Computation
 from bertjax.model.encoder import Embeddings, Encoder
 from bertjax.model.layers import Dense, head_init
+from bertjax.model.ops import activation
+
+_DENSE_ACTIVATIONS = {
+    "identity": lambda x: x,
+    "tanh": jnp.tanh,
+    "relu": activation("relu"),
+    "gelu": activation("gelu"),
+}
 
 
 def pooled(hidden: jax.Array, mask: jax.Array, pooling: str, begins: jax.Array | None = None) -> jax.Array:
@@ -40,8 +48,23 @@ def normalized(vectors: jax.Array) -> jax.Array:
     return vectors * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))
 
 
+class VectorLayers(nn.Module):
+    """The dense layers between pooled states and vectors, in f32."""
+
+    config: ModelConfig
+    layers: tuple[DenseLayer, ...]
+
+    @nn.compact
+    def __call__(self, vectors: jax.Array) -> jax.Array:
+        """f32 […, hidden] → f32 […, features of the last layer]."""
+        for number, layer in enumerate(self.layers):
+            dense = Dense(layer.features, self.config, jnp.float32, head_init, output=True, name=f"layer_{number}")
+            vectors = _DENSE_ACTIVATIONS[layer.activation](dense(vectors))
+        return vectors
+
+
 class SentenceModel(nn.Module):
-    """Encoder, pooling, and perhaps a `task_head`.
+    """Encoder, pooling, perhaps `layers` behind it, and perhaps a `task_head`.
 
     `outputs` is the size of the head over two vectors u and v, which reads (u, v, |u - v|); with 0 there is none, and
     their cosine is the score. `texts` neighbouring rows belong to one example.
@@ -52,12 +75,15 @@ class SentenceModel(nn.Module):
     texts: int = 2
     pooling: str = "mean"
     computation: Computation = Computation()
+    layers: tuple[DenseLayer, ...] = ()
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
         self.embeddings = Embeddings(config, self.computation.dtype)
         self.encoder = Encoder(config, self.computation)
+        if self.layers:
+            self.sentence_dense = VectorLayers(config, self.layers, name="sentence_dense")
         if self.outputs:
             self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
@@ -71,6 +97,7 @@ class SentenceModel(nn.Module):
         shared = SharedInputs.of(batch, dropout_keys)
         x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
         vectors = pooled(self.encoder(x, shared), shared.mask, self.pooling, batch.get("cls_positions"))
+        vectors = self.sentence_dense(vectors) if self.layers else vectors
         vectors = vectors.reshape(-1, self.texts, vectors.shape[-1])
         return {"vectors": vectors, "logits": jnp.repeat(self._logits(vectors), self.texts, axis=0)}
 

@@ -156,14 +156,15 @@ def load_initial_params(config: Config, state: TrainState, tokenizer: Tokenizer)
       UserError: that model is fine-tuned, has another tokenizer, or parameters of another shape.
     """
     source = distillation.open_source(config.init_from, config.init_from, config, tokenizer)
-    mine, theirs = _shapes(state.params), _shapes(source.params)
+    found = {part: tree for part, tree in source.params.items() if part != "sentence_dense"}  # of vectors, not of text
+    mine, theirs = _shapes(state.params), _shapes(found)
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
             raise UserError(
                 f"{config.init_from} does not fit config.model: {name} is {theirs.get(name, 'missing')} there and "
                 f"{mine.get(name, 'missing')} here; set config.model as in that model"
             )
-    params = jax.tree.map(lambda new, old: put(new, old.sharding), source.params, state.params)
+    params = jax.tree.map(lambda new, old: put(new, old.sharding), found, state.params)
     _LOG.info(f"starting from the parameters of {source.path}")
     return dataclasses.replace(state, params=params)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from bertjax.arrays.trees import size_of
 from bertjax.checkpoints import store
 from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.checkpoints.pretrained import Pretrained
@@ -27,7 +28,7 @@ from bertjax.parallel.hardware import peak_flops
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build, distillation
 from bertjax.pretraining.evaluation import HeldOut, describe_scores, open_held_out
-from bertjax.storage.files import claimed, write_text
+from bertjax.storage.files import check_room, claimed, write_text
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer import metrics, profiler
 from bertjax.trainer.loop import StopSignal, not_finite, training_steps
@@ -68,6 +69,7 @@ def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
         state, known = _restore_or_init(run)
         start = int(state.step)
         if first:
+            check_room(workdir, "--workdir", size_of([state.params, state.optimizer]), "a checkpoint")
             metrics.cut_back(workdir / "metrics.jsonl", known)
             _write_workdir(run)
         if start >= total:

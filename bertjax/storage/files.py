@@ -4,11 +4,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from bertjax.errors import UserError
+
+_PROBE = 2**20  # bytes that are written to see that a folder can be written to
 
 
 @contextlib.contextmanager
@@ -46,6 +50,49 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in files}
 
 
+def local_path(value: str | Path, name: str) -> Path:
+    """The path that a user gave as `name`, a flag for instance.
+
+    Raises:
+      UserError: it is the address of something on another machine.
+    """
+    if "://" in str(value):
+        raise UserError(
+            f"{name}={value}: this must be a path on this machine, other storage is not read or written yet; "
+            "copy it here, or mount it"
+        )
+    return Path(value)
+
+
+def check_room(folder: Path, flag: str, size: int = _PROBE, what: str = "what comes") -> None:
+    """Sees before hours of work that a folder can be written to and has room for `size` bytes.
+
+    Args:
+      folder: where it does not exist yet, the one that it will be made in is seen at.
+      flag: the flag that names it, for messages.
+      size: bytes.
+      what: needs this room, for messages.
+
+    Raises:
+      UserError: it cannot be written to, or is full.
+    """
+    folder = folder.absolute()
+    folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(min(size, _PROBE)))
+            probe.flush()
+            os.fsync(probe.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another {flag}") from error
+    if free < size:
+        raise UserError(
+            f"{folder}: {free / 1e6:,.0f} MB are free there, and {what} takes {size / 1e6:,.0f} MB; make room, or "
+            f"choose another {flag}"
+        )
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Makes the folder, and says in a line what goes wrong with writing into it.
@@ -55,6 +102,7 @@ def writing(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, "folder")
         yield
     except OSError as error:
         where = error.filename or folder
@@ -81,6 +129,7 @@ def claimed(directory: Path, others: str, flag: str) -> Iterator[None]:
         raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another {flag}") from error
     try:
         _lock(descriptor, f"{directory}: {others}; wait for its end, or choose another {flag}")
+        check_room(directory, flag)
         yield
     finally:
         os.close(descriptor)  # this, and the end of the process in any way, takes the lock away

@@ -14,6 +14,7 @@ from bertjax.data.batch import MODEL_INPUTS
 from bertjax.errors import UserError
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.metadata import TokenLimits
+from bertjax.text.text_counts import TextCounts
 from bertjax.text.tokenizer import Tokenizer
 
 # A longer text is a mistake in its file, such as a quotation mark that is never closed.
@@ -36,6 +37,7 @@ class EncodedExample:
     words: tuple[int, ...] = ()  # tagging: the number of the word at each token position
     char_spans: tuple[tuple[int, int], ...] = ()  # span: the characters of the passage at each token position
     answer_range: tuple[int, int] = (0, 0)  # span: [first, last + 1) token positions where an answer may begin
+    truncated: bool = False  # the texts lost tokens; other windows of the example do not have them either
     # Of a frozen encoder, f32 [layers, hidden] or [length, layers, hidden]; the head reads them instead of the ids.
     features: np.ndarray | None = field(default=None, compare=False)
 
@@ -60,18 +62,31 @@ class ExampleEncoder:
         tokenizer, length = self.tokenizer, self.limits.length
         if second is None:
             ids = [tokenizer.cls_id, *first[: length - 2], tokenizer.sep_id]
-            return EncodedExample(number, ids, len(ids), label)
+            return EncodedExample(number, ids, len(ids), label, truncated=len(first) > length - 2)
         between = [tokenizer.sep_id] * tokenizer.pair_separators
         room = length - 2 - len(between)
         keep_second = min(len(second), max(room - len(first), room // 2))
         keep_first = min(len(first), room - keep_second)
         ids = [tokenizer.cls_id, *first[:keep_first], *between, *second[:keep_second], tokenizer.sep_id]
-        return EncodedExample(number, ids, keep_first + 1 + len(between), label)
+        truncated = len(first) + len(second) > room
+        return EncodedExample(number, ids, keep_first + 1 + len(between), label, truncated=truncated)
 
     def join_texts(self, number: int, example: TextExample, label: Any) -> EncodedExample:
         """The row of an example of one text or two."""
         second = None if example.text_pair is None else self.tokenizer.encode(example.text_pair)
         return self.join(number, self.tokenizer.encode(example.text), second, label)
+
+
+def count_texts(rows: Sequence[EncodedExample], tokenizer: Tokenizer) -> TextCounts:
+    """The counts of rows; what several rows of an example share, as the question of all windows, counts in each."""
+    special = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
+    lists = [row.input_ids for row in rows]
+    return TextCounts(
+        tokens=sum(map(len, lists)) - sum(ids.count(index) for index in special for ids in lists),
+        unknown=sum(ids.count(tokenizer.unk_id) for ids in lists),
+        examples=len({row.example for row in rows}),
+        truncated=len({row.example for row in rows if row.truncated}),
+    )
 
 
 def check_lengths(examples: Sequence[Any]) -> None:

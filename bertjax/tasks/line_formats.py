@@ -4,6 +4,7 @@ A row comes with its place, as messages name it. Rows are numbered from 1, the h
 them: a cell with line ends does not count twice.
 """
 
+import collections
 import csv
 import itertools
 import re
@@ -46,18 +47,26 @@ def unquoted(path: Path, columns: Mapping[str, int] | None = None) -> Sheet:
 
     `columns` are the positions in a file without a header. Blank lines are left out.
     """
-    return _sheet(path, ((where, line.split("\t")) for where, line in filled(path)), columns)
+    rows = ((where, line.split("\t")) for where, line in filled(path))
+    if columns is None:
+        columns = {name: position for position, name in enumerate(_header(path, rows))}
+    return Sheet(path, columns, rows)
 
 
 def quoted(path: Path, delimiter: str) -> Sheet:
     """A CSV or TSV file with a header: cells in quotes may hold the delimiter, line ends and doubled quotes.
 
     Raises:
-      UserError: also while the rows are read: quotes that do not match, rows longer or shorter than the header, or of
-        more than `readers.MAX_LINE` characters.
+      UserError: two columns of a name; also while the rows are read: quotes that do not match, rows longer or shorter
+        than the header, or of more than `readers.MAX_LINE` characters.
     """
-    sheet = _sheet(path, _parsed(path, delimiter), None)
-    return Sheet(path, sheet.columns, _of_width(sheet, delimiter))
+    rows = _parsed(path, delimiter)
+    names = _header(path, rows)
+    for name, count in collections.Counter(names).items():
+        if name and count > 1:
+            raise UserError(f"{path}: {count} columns are called {shown(name)}; give them names of their own")
+    columns = {name: position for position, name in enumerate(names)}
+    return Sheet(path, columns, _of_width(rows, len(names), delimiter))
 
 
 def filled(path: Path) -> Iterator[tuple[str, str]]:
@@ -110,13 +119,11 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     return ((f"{name}, row {number}", line) for number, line in readers.lines(path))
 
 
-def _sheet(path: Path, rows: Iterator[tuple[str, list[str]]], columns: Mapping[str, int] | None) -> Sheet:
-    if columns is None:
-        first = next(rows, None)
-        if first is None:
-            raise UserError(f"{path}: the file is empty; put rows below a header into it")
-        columns = {name.strip(): position for position, name in enumerate(first[1])}
-    return Sheet(path, columns, rows)
+def _header(path: Path, rows: Iterator[tuple[str, list[str]]]) -> list[str]:
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{path}: the file is empty; put rows below a header into it")
+    return [name.strip() for name in first[1]]
 
 
 def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
@@ -145,9 +152,9 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
         ) from error
 
 
-def _of_width(sheet: Sheet, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    name, width = {",": "a comma", "\t": "a tab"}[delimiter], len(sheet.columns)
-    for where, cells in sheet.rows:
+def _of_width(rows: Iterator[tuple[str, list[str]]], width: int, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    name = {",": "a comma", "\t": "a tab"}[delimiter]
+    for where, cells in rows:
         if len(cells) != width:
             raise UserError(f"{where}: {len(cells)} cells where the header has {width}; put text with {name} in quotes")
         yield where, cells

@@ -98,7 +98,7 @@ def _example(place: str, passage: str, question: _Question) -> QuestionExample:
     answers = question.answers
     return QuestionExample(
         id=question.id,
-        where=f"{place}, question {question.id}",
+        where=f"{place}, question {' '.join(question.id.split())}",
         question=question.question,
         passage=passage,
         answers=None if answers is None else tuple(answer.text for answer in answers),

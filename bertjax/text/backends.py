@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import tokenizers as library
 
+from bertjax.errors import UserError
 from bertjax.text import word_cache
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_MAX_GAP = 100_000  # ids that a small vocabulary may leave out
 # Of tokenizer_config.json → of the library's BertNormalizer.
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
@@ -28,6 +30,12 @@ class LibraryBackend:
     """
 
     def __init__(self, tokenizer: library.Tokenizer):
+        """Raises UserError where most ids stand for nothing, which the library counts through."""
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        if max(vocabulary.values(), default=0) > 2 * len(vocabulary) + _MAX_GAP:
+            raise UserError(
+                f"the highest id is {max(vocabulary.values())} for {len(vocabulary)} pieces; get the tokenizer again"
+            )
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True

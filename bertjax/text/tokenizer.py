@@ -18,7 +18,9 @@ import numpy as np
 import tokenizers as library
 
 from bertjax import decoding
+from bertjax.decoding import ShortText
 from bertjax.errors import UserError
+from bertjax.storage.files import local_path
 from bertjax.text import backends
 
 _LOG = logging.getLogger(__name__)
@@ -35,17 +37,34 @@ _ROLES = {
 _OF_VOCABULARIES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # Folders of Google's checkpoints say by their names whether text is lower-cased; its own code goes by them, too.
 _GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chinese)_L-\d+_H-\d+_A-\d+")
+_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer_config.json")  # that are written
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
+_CURE = "get it again, or put it right"
+_PROBE = "a 𐎀"  # a word, and a letter that is in hardly any vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class _AddedToken:
+    """A special token, written out."""
+
+    content: ShortText
 
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
     """What tokenizer_config.json says of BERT's tokenizers."""
 
-    tokenizer_class: str | None = None
+    tokenizer_class: ShortText | None = None
     do_lower_case: bool = True
+    do_basic_tokenize: bool | None = None
+    keep_accents: bool | None = None
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True
+    pad_token: ShortText | _AddedToken | None = None
+    unk_token: ShortText | _AddedToken | None = None
+    cls_token: ShortText | _AddedToken | None = None
+    sep_token: ShortText | _AddedToken | None = None
+    mask_token: ShortText | _AddedToken | None = None
 
 
 class Tokenizer:
@@ -174,6 +193,8 @@ class Tokenizer:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:  # a link is replaced, and what it points to stays as it is
+            (directory / name).unlink(missing_ok=True)
         self._backend.save(directory)
         values = self._config | self._class_settings() | self._roles
         values |= {"model_max_length": length} if length else {}
@@ -238,7 +259,7 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
       UserError: there is no tokenizer, it cannot be read, it lacks a special token, or `lowercase` is given where a
         file says it.
     """
-    path = Path(path)
+    path = local_path(path, "the tokenizer")
     if not path.exists():
         raise UserError(f"{path}: no such tokenizer; {_HINT}")
     file = _tokenizer_file(path) if path.is_dir() else path
@@ -246,10 +267,12 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
         config = _read_config(file.parent)
         if lowercase is not None and (file.suffix != ".txt" or "do_lower_case" in config):
             raise UserError("its own files say whether text is lower-cased; leave --lowercase out")
-        return Tokenizer(_backend(file, config, lowercase), config)
+        backend = _backend(file, config, lowercase)
+        _parse("tokenizer for any text", backend.encode_batch, [_PROBE])
+        return Tokenizer(backend, config)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a tokenizer ({error}); {_HINT}") from error
 
 
@@ -342,14 +365,12 @@ def _parse(what: str, parser: Any, content: Any) -> Any:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     values = _read_json(folder / "tokenizer_config.json")
-    known = {field.name: values[field.name] for field in dataclasses.fields(_Settings) if field.name in values}
-    decoding.convert(known, _Settings, "tokenizer_config.json", "get it again, or put it right")
+    decoding.convert(values, _Settings, "tokenizer_config.json", _CURE, foreign=True)
     return values
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return decoding.convert(values, dict[str, Any], path.name, "get it again, or put it right")
+    return decoding.read(path, dict[str, Any], _CURE, foreign=True) if path.is_file() else {}
 
 
 def _guessed_lowercase(vocabulary: Mapping[str, int], file: Path) -> bool:

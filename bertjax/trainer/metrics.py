@@ -119,10 +119,10 @@ class _JsonLines:
 
     def __init__(self, path: Path, resume_step: int, chosen: Callable[[str], bool]) -> None:
         """Opens the file and cuts it back to what lies at or before `resume_step`."""
-        if path.exists():
-            kept = [line for line, record in _lines(path) if record["step"] <= resume_step] if resume_step else []
-            with written_whole(path) as temporary:
-                temporary.write_bytes(b"".join(kept))
+        known = resume_step and path.exists()
+        kept = [line for line, record in _lines(path) if record["step"] <= resume_step] if known else []
+        with written_whole(path) as temporary:  # in place of a link, too, whose file stays as it is
+            temporary.write_bytes(b"".join(kept))
         self.file, self._chosen = path.open("a"), chosen
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -239,5 +239,5 @@ def cut_back(path: Path, known: Written | None) -> None:
         content = decoding.read_bytes(path, _CURE, _MAX_BYTES)[:size]
     if hashlib.sha256(content).hexdigest() != digest:
         raise DecodingError(f"its first {size:,} bytes are not those of the checkpoint that is continued", path, _CURE)
-    if path.exists():
-        os.truncate(path, size)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)

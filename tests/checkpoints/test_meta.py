@@ -67,6 +67,10 @@ def test_any_edit_fails_the_seal():
         ({"tokenizer": {"hash": "hash"}}, "tokenizer: Object missing required field `files`"),
         ({"config": {"model": {"hidden": 8}}}, "unknown key config.model.hidden"),
         ({"config": {"short_seq_prob": 2.0}}, "config.short_seq_prob is 2.0; it must be"),
+        ({"tokenizer": {"hash": "", "files": {"vocab.txt": "W1BBRF0"}}}, r"tokenizer.files\[...\]: Not of the form"),
+        ({"tokenizer": {"hash": "", "files": {"../vocab.txt": ""}}}, "key in tokenizer.files: Not of the form"),
+        ({"sentence": {"pooling": "sum"}}, "sentence.pooling: Invalid enum value 'sum'"),
+        ({"sentence": {"lowest": float("nan")}}, "sentence.lowest: Expected `float` >= "),
     ],
 )
 def test_values_of_other_types_are_refused_though_the_seal_holds(changes, message):
@@ -92,3 +96,20 @@ def test_a_damaged_format_number_is_damage(trained, tmp_path):
     path = workdir / "checkpoints/8/meta/metadata"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": FORMAT + 1}))
     assert load_model(workdir).step == 4
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda meta: meta["config"]["model"].update(hidden_size=64), r"has shape \(32,\), by its config \(64,\)"),
+        (lambda meta: meta["config"]["model"].update(num_hidden_layers=3), "has shape .*, by its config"),
+        (lambda meta: meta["config"]["model"].update(vocab_size=5), "its tokenizer has 600 entries, its model 5"),
+        (lambda meta: meta["tokenizer"]["files"].clear(), "its tokenizer cannot be used .*no tokenizer in this folder"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused_though_the_seal_holds(edit, message, trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    edit_sealed(workdir / "checkpoints/8/meta/metadata", edit)
+    with pytest.raises(UserError, match=message) as error:
+        load_model(workdir)
+    assert str(error.value).startswith(f"{workdir}/checkpoints/8: ") and str(error.value).endswith("another checkpoint")

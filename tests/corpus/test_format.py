@@ -198,6 +198,14 @@ def test_an_edit_without_its_seal_is_refused(small):
     assert Corpus.open(small).documents and json.loads((small / "corpus.json").read_text())["statistics"]
 
 
+def test_a_file_without_documents_is_refused_though_its_hash_is_right(small):
+    schema = pa.schema([("sentences", pa.list_(pa.list_(pa.uint16())))])
+    with pa.ipc.new_file(small / "train-00001.arrow", schema):
+        pass
+    with pytest.raises(UserError, match=r"train-00001\.arrow: no Arrow file of documents"):
+        format.reseal(small)
+
+
 def test_resealing_counts_again(small, tmp_path):
     """A shard that was replaced on purpose is taken in; one of another vocabulary is not."""
     fingerprint = Corpus.open(small).fingerprint

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from bertjax.errors import UserError
-from bertjax.tasks.encoding import ExampleEncoder
+from bertjax.tasks.encoding import ExampleEncoder, count_texts
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample, WordsExample
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TokenLimits
 from bertjax.text import tokenizer_training
+from bertjax.text.text_counts import TextCounts
 from bertjax.text.tokenizer import load_tokenizer
 
 
@@ -78,6 +79,53 @@ def test_a_long_sentence_is_cut_between_words_and_rejoined(tokenizer):
         scores.append(score)
     (found,) = kind_named("tagging").predictions([None], made, scores, TokenLimits(length=24))
     assert found.value == labels
+
+
+def test_tokens_that_are_unknown_and_texts_that_lose_some_are_counted(tokenizer):
+    """Special tokens are no text, and text that looks like them is."""
+
+    def counts(kind, *examples, **limits):
+        return count_texts(rows(kind, examples, tokenizer, **limits), tokenizer)
+
+    def size(*texts):
+        return sum(len(tokenizer.encode(text)) for text in texts)
+
+    unread, pair, long = "the ☃ of a ☃☃ list [UNK]", ("a list", "the [PAD] value"), "a value " * 20
+    texts = [
+        TextExample("0", "", unread),
+        TextExample("1", "", *pair),
+        TextExample("2", "", long),
+    ]
+    read = size(unread, *pair)
+    assert tokenizer.encode(unread).count(tokenizer.unk_id) == 2
+    assert counts("classification", *texts) == TextCounts(read + size(long), 2, 3, 0)
+    assert counts("classification", *texts, length=24) == TextCounts(read + 22, 2, 3, 1)
+    fits = " ".join(["a"] * 22)
+    assert counts("classification", TextExample("0", "", fits), length=24).truncated == 0
+    assert counts("classification", TextExample("0", "", fits + " a"), length=24).truncated == 1
+    assert counts("classification", TextExample("0", "", fits, "a"), length=26).truncated == 0
+    assert counts("classification", TextExample("0", "", fits, "a a"), length=26).truncated == 1
+    # An example counts once, however many rows of it lose their end.
+    choices = ChoiceExample("0", "", "the list", (long, long, "is"), 0)
+    assert (found := counts("choice", choices, length=24)).truncated == found.examples == 1
+    assert counts("choice", choices).truncated == 0
+    assert counts("retrieval", choices, length=24) == TextCounts(2 * 22 + size("the list", "is"), 0, 1, 1)
+
+
+def test_what_is_read_in_windows_is_not_truncated(tokenizer):
+    """A question that is cut is, and so is a word that no window holds."""
+
+    def counts(kind, example):
+        encoded = rows(kind, [example], tokenizer, length=24, stride=4, question_length=8)
+        return len(encoded), count_texts(encoded, tokenizer)
+
+    passage = "the list of a value " * 20
+    windows, found = counts("span", QuestionExample("0", "", "a list?", passage))
+    assert windows > 5 and (found.examples, found.truncated) == (1, 0)
+    assert counts("span", QuestionExample("0", "", "a list " * 20, passage))[1].truncated == 1
+    windows, found = counts("tagging", WordsExample("0", "", (*passage.split(), "☃")))
+    assert windows > 3 and found == TextCounts(len(tokenizer.encode(passage)) + 1, 1, 1, 0)
+    assert counts("tagging", WordsExample("0", "", ("a", "x" * 60, "list")))[1].truncated == 1
 
 
 PASSAGE = "The method returns a list. " * 40 + "Its name is Ézéchiel."

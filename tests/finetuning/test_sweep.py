@@ -93,6 +93,8 @@ def test_the_kept_model_scores_again_what_it_scored(config, finished):
     result = run("evaluate", f"--checkpoint={workdir}", f"--data_dir={config.data_dir}", "--dev=dev.jsonl", "--batch=7")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["dev"] == pytest.approx(results["best"]["scores"]["dev"])
+    assert "dev: 0 of " in result.stderr and "0 of 100 examples (0.00%) truncated" in result.stderr
+    assert "warning" not in result.stderr
 
 
 def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
@@ -115,6 +117,27 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
     with pytest.raises(UserError, match=r"another config\.batch \(was 16, now 8\)"):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
+
+
+def test_it_says_how_much_of_the_examples_the_model_can_read(config, tmp_path, said):
+    """Once for all runs; above 1 % with the setting that changes it."""
+    unreadable = [{"text": "the ☃ list " * (1 + 9 * (i == 0)), "label": "good" if i % 2 else "bad"} for i in range(40)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, unreadable)))
+    shutil.copy(f"{config.data_dir}/dev.jsonl", tmp_path)
+    one_epoch = dataclasses.replace(config, epochs=(1,), length=24)
+    finetune(dataclasses.replace(one_epoch, data_dir=str(tmp_path)), tmp_path / "run")
+    counts = [line for line in said if "unknown ([UNK])" in line or "truncated" in line]
+    read = len(load_model(config.init_from).tokenizer.encode("the ☃ list"))
+    # Of the long text [CLS], [SEP] and 22 more are read.
+    share = f"{39 + -(-21 // read)} of {39 * read + 22} tokens ("
+    assert counts[0].startswith(f"train: {share}") and counts[0].endswith(", 1 of 40 examples (2.50%) truncated")
+    assert counts[1].startswith(f"train: {share}") and "check that the tokenizer is the model's own" in counts[1]
+    assert counts[2] == (
+        "train: 1 of 40 examples (2.50%) truncated: "
+        "raise config.length (24; the model reads up to 64 tokens), or shorten the texts"
+    )
+    assert counts[3].startswith("dev: 0 of ") and counts[3].endswith(", 0 of 100 examples (0.00%) truncated")
+    assert len(counts) == 4
 
 
 def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews, trained, tmp_path):

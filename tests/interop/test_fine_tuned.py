@@ -204,3 +204,16 @@ def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(exp
     config = dataclasses.replace(model.config, init_from=str(model.path))
     with pytest.raises(UserError, match="has no heads of pre-training"):
         build.load_initial_params(config, None, model.tokenizer)
+
+
+def test_num_labels_counts_before_an_id2label_of_another_size(export, said):
+    """As in `transformers`, which warns and names the labels by their numbers."""
+    folder = export("classification")
+    reconfigure(folder, num_labels=3, id2label={"0": "no", "1": "yes"})
+    said.clear()
+    assert import_model(folder)[2].labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert any("id2label has 2 names for num_labels=3" in line for line in said)
+    config = pytest.importorskip("transformers").AutoConfig.from_pretrained(folder)
+    assert config.id2label == dict(enumerate(import_model(folder)[2].labels))
+    reconfigure(folder, num_labels=3, id2label={"0": "a", "1": "b", "2": "c"})
+    assert import_model(folder)[2].labels == ("a", "b", "c")

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
+from bertjax.interop import export_seal, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import FAMILIES, SMALL, random_batch
@@ -249,6 +250,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
             lambda folder: reconfigure(folder, num_hidden_layers=10**12),
             "num_hidden_layers: Expected `int`",
         ),
+        (lambda folder: reconfigure(folder, num_hidden_layers=2**31 - 1), "num_hidden_layers: Expected `int` <= 10000"),
         (lambda folder: reconfigure(folder, vocab_size=10**9), "shape"),
         (lambda folder: reconfigure(folder, num_hidden_layers=4), "lacks bert.encoder.layer.3"),
         (lambda folder: reconfigure(folder, hidden_act="silu"), "hidden_act='silu'"),
@@ -273,6 +275,16 @@ def test_bad_folders_are_refused(folder, damage, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("files", [7, ["config.json"], {"../config.json": 1}, {"a\0b": 1}])
+def test_a_seal_that_names_no_files_is_not_made_anew(files, tmp_path):
+    export_model(from_parts(SMALL, random_params()), tmp_path / "model")
+    (tmp_path / "model" / export_seal.NAME).write_text(json.dumps({"files": files}))
+    with pytest.raises(
+        UserError, match=r"bertjax_manifest\.json: not valid \((key in )?files: .*export the model again"
+    ):
+        export_seal.reseal(tmp_path / "model")
+
+
 def test_nothing_is_overwritten(folder):
     before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
     with pytest.raises(UserError, match="there already"):
@@ -286,3 +298,31 @@ def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         export_model(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_without_model_type_is_recognised(folder):
+    """`transformers` loads such a folder by the class that it is told; here its names tell."""
+    expected = import_model(folder)
+    reconfigure(folder, model_type="absent")
+    assert_equal(import_model(folder)[1], expected[1])  # by its architectures
+    reconfigure(folder, architectures="absent")
+    assert_equal(import_model(folder)[1], expected[1])  # by its tensors
+    rewrite(folder, lambda tensors: {name.removeprefix("bert."): tensor for name, tensor in tensors.items()})
+    with pytest.raises(UserError, match=r'no model_type, .*; write "model_type": "bert" \(or bert, roberta, .*into it'):
+        import_model(folder)
+    reconfigure(folder, architectures=["BertModel"])
+    assert import_model(folder)[0] == expected[0]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new"), ("gelu_python", "gelu")]
+)
+def test_activations_of_other_names_are_those_of_transformers(folder, theirs, ours):
+    reconfigure(folder, hidden_act=theirs)
+    config, params, _ = import_model(folder)
+    assert config.hidden_act == ours
+    batch = random_batch(config, 3, 12, 4)
+    found = verification.run_ours(config, params, batch)["hidden"]
+    expected = verification.run_transformers(folder, batch)["hidden"]
+    real = batch["attention_mask"] != 0
+    np.testing.assert_allclose(found[real], expected[real], atol=1e-4)

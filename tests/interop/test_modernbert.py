@@ -137,6 +137,10 @@ def test_both_spellings_are_written(absent, tmp_path):
         ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers=0"),
         ({"layer_types": ["sliding_attention", "full_attention"] * 11}, "layer_types"),
         ({"layer_types": ["full_attention"] * 21}, "layer_types"),
+        ({"layer_types": 22}, "layer_types=22"),
+        ({"rope_parameters": 7}, "rope_parameters=7; expected an object"),
+        ({"rope_parameters": {"full_attention": "default"}}, "full_attention='default'; expected an object"),
+        ({"global_rope_theta": 10**400}, "global_rope_theta=1000"),
         ({"num_attention_heads": 256}, "even for rotary"),
     ],
 )

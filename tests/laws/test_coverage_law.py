@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.model import ModelConfig
+from bertjax.config.model import DenseLayer, ModelConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.interop import families
 from bertjax.model import partitioning
@@ -31,6 +31,7 @@ VARIANTS = {
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, 3, True),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, 3, False),
     "bi-encoder": SentenceModel(CONFIG.model, 3),
+    "bi-encoder with dense layers": SentenceModel(CONFIG.model, layers=(DenseLayer(6, "tanh"), DenseLayer(4, "relu"))),
     "features of all layers": FinetuningModel(CONFIG.model, 3, True, features="weighted_sum"),
     **{name: PretrainingModel(shape, families.FAMILIES[name].pairs) for name, shape in FAMILIES.items()},
     **{f"{name} on all tokens": FinetuningModel(shape, 3, False) for name, shape in FAMILIES.items()},

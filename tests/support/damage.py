@@ -1,6 +1,9 @@
-"""Changes to files: with their seal made new, as by hand, or bits and bytes as by a broken disk."""
+"""Changes to files: with their seal made new, as by hand, or bits, bytes and values as by a broken disk or program."""
 
+import copy
 import json
+import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,27 @@ from typing import Any
 from bertjax import decoding
 from bertjax.interop import export_seal
 
+_NUMBERS = (0, 1, -1, 2, 7, 2**31 - 1, 2**31, 2**53, 2**63, 2**64, 10**30, 0.5, -0.0, 1.5, 1e-320, 1e308)
+_NUMBERS += (float("nan"), float("inf"))
+_TEXTS = ("", " ", "a", "0", "1", "-1", "true", "null", "é漢😀", "a\nb", "\x00", "\x1b[2J", "x" * 5000, "0" * 64)
+_PATHS = ("../x", "..", ".", "/etc/passwd", "C:\\x", "a/../../x", "a\x00b", "~", "./a", "a/b", "n" * 300)
+_SURROGATES = ("\ud800", "a\udfffb")
+# What JSON texts may hold and Python's writer does not.
+_LITERALS = ("1e400", "-1e400", "NaN", "Infinity", "-Infinity", "9" * 4000, "9" * 5001, "-0", "1.0", "1E2", "0.1e-999")
+_DEPTHS = (10, 30, 31, 32, 33, 100, 990, 1000, 10_000, 100_000)
+_MARK = "\uf8ff{}\uf8ff"  # stands for a text that is put in once the JSON is written
+
 
 def edit_sealed(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     """Changes the values of a sealed JSON file and seals it again."""
     values = decoding.without_seal(json.loads(path.read_text(encoding="utf-8")))
     edit(values)
     path.write_text(json.dumps(decoding.sealed(values)), encoding="utf-8")
+
+
+def resealed(values: dict[str, Any]) -> dict[str, Any]:
+    """Values under a seal that holds, whatever theirs was."""
+    return decoding.sealed(decoding.without_seal(values))
 
 
 def unsealed(folder: Path) -> Path:
@@ -25,3 +43,150 @@ def unsealed(folder: Path) -> Path:
         del values[key]
     config.write_text(json.dumps(values), encoding="utf-8")
     return folder
+
+
+def damaged_bytes(data: bytes, draw: random.Random) -> bytes:
+    """Content in which one to three things are changed: bits, bytes, lines, or where it ends."""
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        data = draw.choice(_BYTE_DAMAGES)(data, draw)
+    return data
+
+
+def _flipped(data: bytes, draw: random.Random) -> bytes:
+    content = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 8))):
+        if content:
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    return bytes(content)
+
+
+def _truncated(data: bytes, draw: random.Random) -> bytes:
+    return data[: draw.choice((0, len(data) - 1, draw.randint(0, len(data))))]
+
+
+def _inserted(data: bytes, draw: random.Random) -> bytes:
+    at = draw.randint(0, len(data))
+    more = draw.choice(
+        (b"\n", b"\r\n", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\t", b'"', b",", b"0" * 5000, b"[" * 2000, bytes(4096))
+    )
+    return data[:at] + draw.choice((more, draw.randbytes(draw.randint(1, 9)))) + data[at:]
+
+
+def _cut_out(data: bytes, draw: random.Random) -> bytes:
+    begin = draw.randint(0, len(data))
+    return data[:begin] + data[begin + draw.choice((1, 2, 16, 512)) :]
+
+
+def _repeated(data: bytes, draw: random.Random) -> bytes:
+    begin = draw.randint(0, len(data))
+    end = begin + draw.choice((1, 8, 64, 4096))
+    return data[:end] + data[begin:end] + data[end:]
+
+
+def _zeroed(data: bytes, draw: random.Random) -> bytes:
+    """As of a page that a disk lost."""
+    begin = draw.randint(0, len(data))
+    size = min(draw.choice((1, 8, 512, 4096)), len(data) - begin)
+    return data[:begin] + bytes(size) + data[begin + size :]
+
+
+def _lines_changed(data: bytes, draw: random.Random) -> bytes:
+    lines = data.split(b"\n")
+    at, other = draw.randrange(len(lines)), draw.randrange(len(lines))
+    match draw.randrange(3):
+        case 0:
+            del lines[at]
+        case 1:
+            lines.insert(other, lines[at])
+        case 2:
+            lines[at], lines[other] = lines[other], lines[at]
+    return b"\n".join(lines)
+
+
+_BYTE_DAMAGES = (_flipped, _flipped, _truncated, _inserted, _cut_out, _repeated, _zeroed, _lines_changed)
+
+
+def damaged_json(values: Any, draw: random.Random, seal: Callable[..., Any] | None = None) -> bytes:
+    """The text of JSON values of which one to three are changed, as values or in how they are written.
+
+    `seal` makes their seal new, so that nothing but what they say speaks against them.
+    """
+    root, raw = [decoding.without_seal(copy.deepcopy(values)) if seal else copy.deepcopy(values)], {}
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        _change_value(root, draw, raw)
+    values = root[0]
+    if seal:
+        return json.dumps(seal(values) if isinstance(values, dict) else values).encode()
+    text = json.dumps(values, ensure_ascii=draw.random() < 0.5, indent=draw.choice((None, None, 1)))
+    if draw.random() < 0.1:
+        text = _with_a_key_twice(text, draw)
+    for mark, literal in raw.items():
+        text = text.replace(json.dumps(mark), literal).replace(f'"{mark}"', literal)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _change_value(root: list[Any], draw: random.Random, raw: dict[str, str]) -> None:
+    """Changes one value, key or item somewhere below `root[0]`."""
+    parent, key = _somewhere(root, draw)
+    old = parent[key]
+    match draw.randrange(8):
+        case 0 if isinstance(parent, dict) or len(parent) > 1:
+            del parent[key]
+        case 1 if isinstance(old, dict):
+            old[draw.choice((*_TEXTS, *_PATHS, *_SURROGATES, *old))] = _odd_value(draw, raw)
+        case 1 if isinstance(old, list):
+            old.insert(
+                draw.randint(0, len(old)), draw.choice(old) if old and draw.random() < 0.5 else draw.choice(_TEXTS)
+            )
+        case 2:
+            other, where = _somewhere(root, draw)
+            if other is not root and parent is not root:  # no value ends up within itself
+                parent[key], other[where] = copy.deepcopy(other[where]), copy.deepcopy(old)
+        case 3 if isinstance(parent, dict):
+            parent[draw.choice((*_TEXTS, *_PATHS, *_SURROGATES, *parent))] = parent.pop(key)
+        case 4 if isinstance(old, str) and old:
+            parent[key] = damaged_bytes(old.encode("utf-8", "replace"), draw).decode("utf-8", "replace")
+        case 4 | 5 if isinstance(old, int | float):
+            parent[key] = draw.choice((old + 1, old - 1, -old, old * 2, float(old), str(old), bool(old)))
+        case _:
+            parent[key] = _odd_value(draw, raw)
+
+
+def _somewhere(root: list[Any], draw: random.Random) -> tuple[Any, Any]:
+    """(container, key) of a value; those near the root are as likely as all that lie far below."""
+    parent, key = root, 0
+    while isinstance(parent[key], dict | list) and parent[key] and draw.random() < 0.8:
+        parent = parent[key]
+        key = draw.choice(list(parent)) if isinstance(parent, dict) else draw.randrange(len(parent))
+    return parent, key
+
+
+def _odd_value(draw: random.Random, raw: dict[str, str]) -> Any:
+    match draw.randrange(8):
+        case 0 | 1:
+            return draw.choice(_NUMBERS)
+        case 2:
+            return draw.choice((*_TEXTS, *_PATHS, *_SURROGATES))
+        case 3 | 4:
+            return draw.choice(([], {}, [1], ["a"], [[]], [{}], {"a": 1}, {"": None}, {"0": "a"}, [None], {"a": {}}))
+        case 5:
+            return draw.choice((None, True, False))
+        case 6:
+            return _raw(draw.choice(_LITERALS), raw)
+        case _:
+            depth, (opening, closing) = draw.choice(_DEPTHS), draw.choice((("[", "]"), ('{"a":', "}")))
+            return _raw(opening * depth + "1" * (opening != "[") + closing * depth, raw)
+
+
+def _raw(text: str, raw: dict[str, str]) -> str:
+    mark = _MARK.format(len(raw))
+    raw[mark] = text
+    return mark
+
+
+def _with_a_key_twice(text: str, draw: random.Random) -> str:
+    keys = list(re.finditer(r'"[^"\\]*":', text))
+    if not keys:
+        return text
+    key = draw.choice(keys)
+    return text[: key.start()] + key[0] + draw.choice(("null", "[]", "1", '"a"')) + "," + text[key.start() :]

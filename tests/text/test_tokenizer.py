@@ -249,6 +249,11 @@ def test_ragged_and_nested_ids_agree(tokenizers_of_each_kind):
     assert lengths[5] == 0
 
 
+def wordpiece_json(vocabulary: dict[str, int]) -> str:
+    model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "vocab": vocabulary}
+    return json.dumps({"added_tokens": [], "model": model | {"max_input_chars_per_word": 100}})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -259,6 +264,12 @@ def test_ragged_and_nested_ids_agree(tokenizers_of_each_kind):
         ("vocab.txt", b"\xff\xfe\x00", "cannot be read"),
         ("x.model", b"nonsense", "not a valid SentencePiece model"),
         ("x.bin", b"nonsense", "not a tokenizer file"),
+        (
+            "tokenizer.json",
+            wordpiece_json({"a": 0}),
+            "not a valid tokenizer for any text (WordPiece error: Missing [UNK]",
+        ),
+        ("tokenizer.json", wordpiece_json({"[UNK]": 0, "a": 2**31}), "the highest id is 2147483648 for 2 pieces"),
     ],
 )
 def test_broken_tokenizers_are_named(name, content, words, tmp_path):
@@ -267,6 +278,25 @@ def test_broken_tokenizers_are_named(name, content, words, tmp_path):
     with pytest.raises(UserError, match="(?s)" + name + ".*") as caught:
         load_tokenizer(path)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"mask_token": ["[MASK]"]}', "mask_token: Expected `str | object | null`, got `array`"),
+        ('{"mask_token": {"content": 3}}', "mask_token.content: Expected `str`, got `int`"),
+        ('{"a": ' + "[" * 100_000, "not JSON: maximum recursion depth"),
+        ('{"model_max_length": ' + "9" * 5000 + "}", "not JSON: Exceeds the limit"),
+        ('{"pad_token": "\\ud800"}', "surrogates not allowed"),
+        ("[]", "Expected `object`, got `array`"),
+    ],
+)
+def test_settings_of_odd_types_are_refused_in_one_line(content, words, tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\n")
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: not valid") as error:
+        load_tokenizer(tmp_path)
+    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_tokenizers_are_named(tmp_path):

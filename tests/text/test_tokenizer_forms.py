@@ -117,7 +117,7 @@ def test_a_bare_vocabulary_is_read_as_it_is_told_and_says_how(tokenizer_folders,
         ('{"strip_accents": 1}', "strip_accents: Expected `bool | null`, got `int`"),
         ('{"tokenizer_class": ["BertTokenizer"]}', "tokenizer_class: Expected `str | null`, got `array`"),
         ('["do_lower_case"]', "Expected `object`, got `array`"),
-        ('{"do_lower_case": tr', "cannot be read as a tokenizer"),
+        ('{"do_lower_case": tr', "not JSON: Expecting value"),
     ],
 )
 def test_a_config_that_is_none_is_refused(file, content, problem, tokenizer_folders, tmp_path):

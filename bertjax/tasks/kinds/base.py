@@ -53,6 +53,7 @@ class TaskKind:
 
     name: ClassVar[str]  # as checkpoints, `table/NAME` and messages have it
     predict_mode: ClassVar[str] = "classify"  # the mode of `predict` that serves it
+    length_limit: ClassVar[str] = "length"  # the field of TokenLimits beyond which a text is truncated
 
     # The model.
     pooled: ClassVar[bool] = False  # the head reads [CLS], through the pooler where there is one, else every token

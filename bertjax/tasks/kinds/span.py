@@ -35,6 +35,7 @@ class Span(TaskKind):
 
     name = "span"
     predict_mode = "answer"
+    length_limit = "question_length"  # a passage is read in windows
     dropout_before_head = False
     scores_per_label = 2  # of where an answer begins and of where it ends
     transformers_class = "ForQuestionAnswering"
@@ -46,7 +47,8 @@ class Span(TaskKind):
         What two windows share belongs half to each, by what stands around it.
         """
         tokenizer, limits = encoder.tokenizer, encoder.limits
-        question = tokenizer.encode(example.question)[: limits.question_length]
+        whole_question = tokenizer.encode(example.question)
+        question = whole_question[: limits.question_length]
         ids, offsets = tokenizer.encode_with_offsets(example.passage)
         head = [tokenizer.cls_id, *question, *[tokenizer.sep_id] * tokenizer.pair_separators]
         room = limits.length - len(head) - 1
@@ -72,6 +74,7 @@ class Span(TaskKind):
                     token_positions=tuple(range(begin + shift, end + shift)),
                     char_spans=tuple(offsets[begin:end]),
                     answer_range=(first - begin, last - begin),
+                    truncated=len(question) < len(whole_question),
                 )
             )
         return rows

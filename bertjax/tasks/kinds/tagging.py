@@ -38,14 +38,15 @@ class Tagging(TaskKind):
     own_table = True
     label_per_token = True
     table_text_type = str | list[str]
-    table_label_type = table_records.Label | list[table_records.Label]
+    table_label_type = str | list[table_records.Label]
     transformers_class = "ForTokenClassification"
 
     def encode(self, number: int, example: WordsExample, encoder: ExampleEncoder) -> list[EncodedExample]:
         """A sentence, cut between words into windows where it is too long."""
         tokenizer, room = encoder.tokenizer, encoder.limits.length - 2
+        words = tokenizer.encode_words(example.words)
         # A word of characters that the tokenizer drops still needs a token.
-        pieces = [ids[:room] or [tokenizer.unk_id] for ids in tokenizer.encode_words(example.words)]
+        pieces = [ids[:room] or [tokenizer.unk_id] for ids in words]
         rows = []
         for window in _windows(pieces, room):
             ids, positions = [tokenizer.cls_id], []
@@ -54,7 +55,10 @@ class Tagging(TaskKind):
                 ids += pieces[word]
             ids.append(tokenizer.sep_id)
             label = None if example.labels is None else tuple(example.labels[word] for word in window)
-            rows.append(EncodedExample(number, ids, len(ids), label, tuple(positions), tuple(window)))
+            truncated = any(len(words[word]) > room for word in window)
+            rows.append(
+                EncodedExample(number, ids, len(ids), label, tuple(positions), tuple(window), truncated=truncated)
+            )
         return rows
 
     def write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:

@@ -1,0 +1,135 @@
+"""Whether a change makes `prepare` or the start of any command slower: two trees of bertjax, in turn, by CPU seconds.
+
+    python benchmarks/compare_speed.py OLD NEW [--text=FILE] [--rounds=12] [--only=CASE,…] [--output=FILE]
+
+OLD and NEW are work trees, as `git worktree add` makes them. Each makes its own corpus, model and export first; then
+every case runs once in each tree, the order changing from round to round. A case is a whole process, its start
+included: `prepare` of a text by one process, and the first answer of every command on what is there. Printed is the
+ratio of CPU seconds, NEW to OLD: the geometric mean over the rounds, and its 95 % interval by bootstrap.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+MODEL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SETTINGS = {f"model.{name}": value for name, value in MODEL.items()} | {
+    "model.vocab_size": 0,
+    "model.max_position_embeddings": 64,
+    "phases": '({"steps":2,"length":32,"batch":8},)',
+}
+TRAIN = ("train", "--config=configs/tiny.py", *(f"--config.{name}={value}" for name, value in SETTINGS.items()))
+REVIEWS = "".join(f'{{"text": "{"good" if i % 2 else "bad"} number {i}", "label": "{i % 2}"}}\n' for i in range(32))
+
+
+def made(tree: Path, folder: Path) -> None:
+    """A corpus, a model and its export, by a tree."""
+    folder.mkdir()
+    prepare = ("prepare", "--source=pydoc:", "--tokenizer=new:wordpiece:1000", "--processes=1")
+    run(tree, *prepare, f"--output={folder}/corpus")
+    run(tree, *TRAIN, f"--config.corpus={folder}/corpus", f"--workdir={folder}/run")
+    run(tree, "convert", f"--from={folder}/run", f"--to={folder}/export")
+    for name in ("train.jsonl", "dev.jsonl"):
+        (folder / name).write_text(REVIEWS)
+
+
+def cases(folder: Path, text: Path) -> dict[str, Callable[[], tuple[str, ...]]]:
+    """Case → its command, with what it writes taken away before."""
+
+    def fresh(name: str) -> Path:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        return folder / name
+
+    prepare = ("prepare", f"--source=text:{text}", f"--tokenizer={folder}/corpus/tokenizer", "--processes=1")
+    table = ("--config.table.train=train.jsonl", "--config.table.dev=dev.jsonl", f"--config.data_dir={folder}")
+    tune = ("finetune", "--config=configs/classify.py", f"--config.init_from={folder}/run", "--config.epochs=(1,)")
+    helps = {f"{name} --help": lambda name=name: (name, "--help") for name in ("prepare", "train", "predict", "plan")}
+    return {
+        "prepare": lambda: (*prepare, f"--output={fresh('new')}"),
+        "train again": lambda: (*TRAIN, f"--config.corpus={folder}/corpus", f"--workdir={folder}/run"),
+        "predict": lambda: ("predict", "fill-mask", f"--checkpoint={folder}/run", "a [MASK]"),
+        "predict from export": lambda: ("predict", "fill-mask", f"--checkpoint={folder}/export", "a [MASK]"),
+        "predict embed": lambda: ("predict", "embed", f"--checkpoint={folder}/run", "a text"),
+        "evaluate": lambda: ("evaluate", f"--checkpoint={folder}/run", "--batch=8"),
+        "convert": lambda: ("convert", f"--from={folder}/export", f"--to={fresh('converted')}"),
+        "finetune": lambda: (*tune, *table, "--config.seeds=(0,)", "--config.length=32", f"--workdir={fresh('tuned')}"),
+        **helps,
+    }
+
+
+def run(tree: Path, command: str, *arguments: str) -> float:
+    """CPU seconds of a command of a tree."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", f"bertjax.{command}", *arguments],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{tree}: {command} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def interval(ratios: list[float]) -> tuple[float, float, float]:
+    """(geometric mean, lower and upper end of its 95 % interval)."""
+    logs, draw = [math.log(ratio) for ratio in ratios], random.Random(0)
+    means = sorted(statistics.fmean(draw.choices(logs, k=len(logs))) for _ in range(4000))
+    return tuple(math.exp(value) for value in (statistics.fmean(logs), means[99], means[3899]))
+
+
+def main() -> None:
+    """Prints a line a case as it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trees", nargs=2, type=Path, metavar="TREE")
+    parser.add_argument("--text", type=Path, help="for prepare; by default Python's documentation")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--only", default="", help="these cases")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    options = parser.parse_args()
+    trees, found = [tree.resolve() for tree in options.trees], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [Path(scratch) / name for name in ("old", "new")]
+        text = options.text or Path(scratch) / "text.txt"
+        if not options.text:
+            import pydoc_data.topics
+
+            topics = ["\n".join(filter(str.strip, topic.splitlines())) for topic in pydoc_data.topics.topics.values()]
+            text.write_text("\n\n".join(f"{number} {topic}" for number in range(60) for topic in topics))
+        for tree, folder in zip(trees, folders, strict=True):
+            made(tree, folder)
+        both = [cases(folder, text) for folder in folders]
+        for name in options.only.split(",") if options.only else both[0]:
+            ratios, seconds = [], []
+            for number in range(options.rounds + 1):
+                cpu = [0.0, 0.0]
+                for side in (0, 1) if number % 2 else (1, 0):
+                    cpu[side] = run(trees[side], *both[side][name]())
+                if number:  # the first one fills caches
+                    ratios.append(cpu[1] / cpu[0])
+                    seconds.append(cpu[0])
+            mean, low, high = interval(ratios)
+            found[name] = {"old_cpu_seconds": statistics.median(seconds), "ratio": mean, "low": low, "high": high}
+            print(
+                f"{name:28} {statistics.median(seconds):7.2f} s  ratio {mean:.3f} [{low:.3f}, {high:.3f}]", flush=True
+            )
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Folders of sentence-transformers: what the library itself writes gives the same vectors here, and the other way."""
+
+import json
+import logging
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from bertjax.checkpoints import pretrained
+from bertjax.errors import UserError
+from bertjax.inference import predictor
+from bertjax.interop.huggingface import export_model
+from bertjax.interop.loading import load_model
+from bertjax.interop.verification import TOLERANCE
+from tests.support.commands import run
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+sentence_transformers = pytest.importorskip("sentence_transformers")
+
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer  # noqa: E402
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{x}" for x in "aeinst")]
+TEXTS = ["a bat sits", "the east tests it in an instant " * 4, "s", "  x  ", "unten an den seen"]
+SHAPE = {"vocab_size": len(PIECES), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A folder of `transformers` with random weights that are not small."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SHAPE, intermediate_size=32, max_position_embeddings=64, initializer_range=0.3)
+    transformers.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def saved(encoder, folder, *modules, length=32, **options):
+    """What sentence-transformers writes of an encoder with modules behind it, and the library's own model of it."""
+    model = sentence_transformers.SentenceTransformer(
+        modules=[Transformer(str(encoder), max_seq_length=length), *modules], device="cpu", **options
+    )
+    model.save(str(folder))
+    return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+
+
+def assert_alike(ours, theirs):
+    assert np.max(np.abs(ours - theirs)) <= TOLERANCE * max(1, np.max(np.abs(theirs)))
+
+
+CASES = {
+    "mean": (Pooling(24, "mean"),),
+    "cls": (Pooling(24, "cls"), Normalize()),
+    "max": (Pooling(24, "max"),),
+    "dense": (Pooling(24, "mean"), Dense(24, 16), Normalize()),
+    "two dense layers": (
+        Pooling(24, "cls"),
+        Dense(24, 40, activation_function=torch.nn.GELU()),
+        Dense(40, 8, bias=False, activation_function=torch.nn.Identity()),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_library_writes_gives_its_vectors_before_and_after_export(encoder, case, tmp_path, caplog):
+    theirs = saved(encoder, tmp_path / "st", *CASES[case])
+    model = load_model(tmp_path / "st")
+    expected = theirs.encode(TEXTS)
+    assert_alike(predictor.make(model, "embed").array(TEXTS), expected)
+    assert model.sentence.length == 32  # longer texts lose their ends at the same place
+    pretrained.save(tmp_path / "run", model)
+    export_model(load_model(tmp_path / "run"), tmp_path / "out")
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        back = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+        vectors = back.encode(TEXTS)
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("sentence_tr")]
+    np.testing.assert_array_equal(vectors, expected)
+    assert load_model(tmp_path / "out").sentence == model.sentence
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("include", [True, False])
+def test_prompts_stand_before_texts_and_are_pooled_or_not(encoder, include, pooling, tmp_path):
+    prompts = {"query": "tests: ", "passage": "a seat in ", "nothing": ""}
+    theirs = saved(
+        encoder, tmp_path / "st", Pooling(24, pooling, include), prompts=prompts, default_prompt_name="query"
+    )
+    model, texts = load_model(tmp_path / "st"), TEXTS
+    assert_alike(predictor.make(model, "embed").array(texts), theirs.encode(texts))
+    for name in ("passage", "nothing"):
+        options = predictor.Options(prompt=name)
+        assert_alike(predictor.make(model, "embed", options).array(texts), theirs.encode(texts, prompt_name=name))
+    found = predictor.make(model, "search", predictor.Options(texts=texts, top=len(texts)))(["tin ants"])[0]["found"]
+    queries, documents = theirs.encode_query(["tin ants"]), theirs.encode_document(texts)
+    expected = sentence_transformers.util.cos_sim(queries, documents)[0].numpy()
+    assert [one["place"] for one in found] == np.argsort(-expected, kind="stable").tolist()
+    with pytest.raises(UserError, match="no prompt 'none'; it has document, nothing, passage, query"):
+        predictor.make(model, "embed", predictor.Options(prompt="none"))
+    export_model(model, tmp_path / "out")
+    back = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    np.testing.assert_array_equal(back.encode(texts), theirs.encode(texts))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "mode"),
+    [
+        ({"word_embedding_dimension": 24, "pooling_mode_max_tokens": True}, "max"),
+        ({"word_embedding_dimension": 24, "pooling_mode_mean_tokens": False}, "mean"),
+        ({"embedding_dimension": 24, "pooling_mode": ["cls"], "pooling_mode_max_tokens": True}, "cls"),
+        ({"embedding_dimension": 24}, "mean"),
+    ],
+)
+def test_older_spellings_are_read_as_the_library_reads_them(encoder, pooling, mode, tmp_path):
+    saved(encoder, tmp_path / "st", Pooling(24, "mean"))
+    (tmp_path / "st/1_Pooling/config.json").write_text(json.dumps(pooling))
+    (tmp_path / "st/sentence_bert_config.json").unlink()
+    (tmp_path / "st/sentence_roberta_config.json").write_text('{"max_seq_length": 12, "do_lower_case": false}')
+    model = load_model(tmp_path / "st")
+    assert (model.sentence.pooling, model.sentence.length) == (mode, 12)
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    assert_alike(predictor.make(model, "embed").array(TEXTS), theirs.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("modules.json", "{", r"modules\.json: not valid \(not JSON"),
+        ("modules.json", "{}", "Expected `array`, got `object`"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]', r"\[0\]\.path"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "makes vectors with"),
+        ("1_Pooling/config.json", '{"pooling_mode": "lasttoken"}', "pools by lasttoken; bertjax has mean, cls, max"),
+        ("1_Pooling/config.json", '{"pooling_mode": ["mean", "max"]}', "pools by mean, max"),
+        ("1_Pooling/config.json", '{"pooling_mode": 3}', "pooling_mode: Expected"),
+        ("2_Dense/config.json", '{"in_features": 24, "out_features": 9}', r"linear.weight is \(16, 24\)"),
+        ("2_Dense/config.json", '{"in_features": 24, "out_features": 16, "use_residual": true}', "use_residual"),
+        ("2_Dense/config.json", '{"in_features": 24, "out_features": 1e300}', "out_features: Expected `int`"),
+        ("2_Dense/config.json", '{"in_features": 24, "out_features": 16, "activation_function": "x.Y"}', "activation"),
+        ("sentence_bert_config.json", '{"max_seq_length": 0}', "max_seq_length: Expected `int` >= 1"),
+        ("config_sentence_transformers.json", '{"default_prompt_name": "x"}', "default prompt 'x', which is none of"),
+        ("config_sentence_transformers.json", '{"prompts": {"x": 3}}', r"prompts\[\.\.\.\]: Expected"),
+        ("config_sentence_transformers.json", '{"model_type": "CrossEncoder"}', "model_type"),
+    ],
+)
+def test_what_cannot_be_read_as_the_library_reads_it_is_refused(encoder, file, content, message, tmp_path):
+    saved(encoder, tmp_path / "st", Pooling(24, "mean"), Dense(24, 16))
+    (tmp_path / "st" / file).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        load_model(tmp_path / "st")
+    assert "\n" not in str(error.value)
+
+
+def test_convert_compares_the_vectors(encoder, tmp_path):
+    saved(encoder, tmp_path / "st", *CASES["dense"])
+    result = run("convert", f"--from={tmp_path / 'st'}", f"--to={tmp_path / 'run'}", "--verify")
+    assert result.returncode == 0, result.stderr
+    assert "vectors from sentence-transformers, relative" in result.stdout
+    # Another kernel on one side, as a wrong order of its axes would be.
+    shutil.copytree(tmp_path / "st", tmp_path / "other")
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "other/2_Dense/model.safetensors"
+    save_file({name: tensor * 1.01 for name, tensor in load_file(path).items()}, path)
+    from bertjax.interop import verification
+
+    ours = predictor.make(load_model(tmp_path / "st"), "embed").array
+    with pytest.raises(UserError, match="the vectors differ from sentence-transformers'"):
+        verification.verify(load_model(tmp_path / "st"), tmp_path / "other", ours)

@@ -1,0 +1,64 @@
+"""What cannot be written, or is not on this machine, is known before any work is done."""
+
+import subprocess
+
+import pytest
+
+from bertjax.errors import UserError
+from bertjax.storage.files import check_room
+from tests.support.commands import assert_refused, run
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "named"),
+    [
+        ("train", ["--config=configs/tiny.py", "--workdir=gs://bucket/run", "--config.corpus=nowhere"], "--workdir"),
+        ("train", ["--config=configs/tiny.py", "--workdir=run", "--config.init_from=s3://b/m"], "config.init_from"),
+        (
+            "finetune",
+            ["--config=configs/glue.py:sst2", "--workdir=gs://bucket/run", "--config.init_from=m"],
+            "--workdir",
+        ),
+        (
+            "finetune",
+            ["--config=configs/glue.py:sst2", "--workdir=run", "--config.init_from=m", "--config.data_dir=gs://b/d"],
+            "config.data_dir",
+        ),
+        ("prepare", ["--source=pydoc:", "--output=gs://bucket/corpus"], "--output"),
+        ("prepare", ["--source=pydoc:", "--output=corpus", "--tokenizer=gs://bucket/t"], "the tokenizer"),
+        ("predict", ["fill-mask", "--checkpoint=gs://bucket/run", "a [MASK]"], "the model"),
+        ("predict", ["embed", "--checkpoint=run", "--output=s3://bucket/x.npy", "a text"], "--output"),
+        ("evaluate", ["--checkpoint=gs://bucket/run"], "the model"),
+        ("convert", ["--from=run", "--to=gs://bucket/model"], "--to"),
+        ("adapt", ["--from=run", "--source=text:x", "--workdir=s3://bucket/run"], "--workdir"),
+    ],
+)
+def test_addresses_of_other_storage_are_refused_at_once(command, arguments, named, tmp_path):
+    refused = run(command, *arguments)
+    assert_refused(refused, "a path on this machine", named)
+
+
+def test_a_folder_that_is_none_cannot_be_written_to(tmp_path):
+    """Nor by root, whom permissions do not stop."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: cannot be written to \(Not a directory\); choose another --output"):
+        check_room(tmp_path / "file", "--output")
+    check_room(tmp_path / "not/there/yet", "--output")
+
+
+def test_room_for_a_checkpoint_is_asked_for_before_the_first_step(tmp_path):
+    """A real small file system."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        check_room(disk / "run", "--workdir", 3 * 2**20, "a checkpoint")
+        with pytest.raises(UserError, match=r"4 MB are free there, and a checkpoint takes 9 MB; make room, or choose"):
+            check_room(disk / "run", "--workdir", 9 * 10**6, "a checkpoint")
+        (disk / "full").write_bytes(bytes(4 * 2**20))
+        with pytest.raises(UserError, match=r"cannot be written to \(No space left on device\)"):
+            check_room(disk, "--workdir")
+        assert [path.name for path in disk.iterdir()] == ["full"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
