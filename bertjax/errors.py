@@ -43,7 +43,7 @@ def shown(value: object) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """The first names, as messages list what there is."""
-    first = list(itertools.islice(names, _MAX_NAMES + 1))
+    first = [name[:40] for name in itertools.islice(names, _MAX_NAMES + 1)]
     return ", ".join([*first[:_MAX_NAMES], *(["…"] if len(first) > _MAX_NAMES else [])])
 
 

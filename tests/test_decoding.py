@@ -1,12 +1,14 @@
 """Files are read as their types say, or refused with the place of what is wrong."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+import msgspec
 import pytest
 
-from bertjax.decoding import DecodingError, convert, parse
+from bertjax.decoding import DecodingError, columns_type, convert, decode, parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +30,13 @@ class Whole:
     best: Part | None = None
 
 
-def decode(text: str) -> Whole:
+def decoded(text: str) -> Whole:
     return convert(parse(text.encode(), "a.json", "write it again"), Whole, "a.json", "write it again")
 
 
 def test_dataclasses_are_read_with_their_defaults():
     text = '{"parts": {"first": [{"name": "a", "size": 1, "share": 2}]}, "notes": {"of": [{"any": null}, NaN]}}'
-    whole = decode(text)
+    whole = decoded(text)
     assert whole.parts == {"first": (Part("a", 1, 2.0),)} and whole.best is None
     assert isinstance(whole.parts["first"][0].share, float) and whole.notes["of"][0] == {"any": None}
 
@@ -57,7 +59,7 @@ def test_dataclasses_are_read_with_their_defaults():
 )
 def test_anything_else_is_refused_in_one_line_with_file_place_and_cure(text, problem):
     with pytest.raises(DecodingError) as error:
-        decode(text)
+        decoded(text)
     message = str(error.value)
     assert problem in error.value.problem and error.value.problem in message
     assert message.startswith("a.json: ") and message.endswith("; write it again") and "\n" not in message
@@ -66,3 +68,23 @@ def test_anything_else_is_refused_in_one_line_with_file_place_and_cure(text, pro
 def test_broken_utf8_is_refused():
     with pytest.raises(DecodingError, match="not JSON"):
         parse(b'{"a": "\xff"}', "a.json", "write it again")
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0", "-0", "-0.0", "1e400", "NaN", "Infinity", "1e22", "0.1", "5e-324", "1.0", "true", "9" * 19, "9" * 30],
+)
+def test_records_have_the_values_of_pythons_reader(number):
+    """However they are decoded; of a key that comes twice the last one."""
+    text = f'{{"a b": 1, "other": [[NaN]], "a b": {number}}}'
+    schema = columns_type({"value": ("a b", str | bool | int | float), "none": ("c", str)})
+    for data in (text, text.encode()):
+        record = decode(data, schema, "a.jsonl, line 1", "put it right")
+        assert repr(record.value) == repr(json.loads(text)["a b"]) and record.none is msgspec.UNSET
+
+
+def test_records_are_refused_with_line_and_column():
+    for text, problem in (('{"a b": [1]}', "a b: Expected `str`, got `array`"), ('{"a b": "x"', "not JSON: ")):
+        with pytest.raises(DecodingError, match=r"^a\.jsonl, line 1: not valid .* put it right$") as error:
+            decode(text, columns_type({"value": ("a b", str)}), "a.jsonl, line 1", "put it right")
+        assert error.value.problem.startswith(problem)

@@ -202,17 +202,19 @@ def _hear_others(cluster: Cluster, timeout: int) -> list[int]:
         server = opened.enter_context(_listen(cluster))
         while len(present) < cluster.processes - 1 and (left := deadline - time.monotonic()) > 0:
             server.settimeout(left)
-            try:
-                connection = opened.enter_context(server.accept()[0])
-                number, count = _receive(connection, min(left, 10), tuple[_Rank, Size])
-            except (OSError, decoding.DecodingError):
-                continue  # the time is over, or it was none of this run's
-            if count != cluster.processes:
-                _send(connection, _Reply(f"process 0 expects {cluster.processes} processes, not {count}"))
-            elif number == 0 or number in present:
-                _send(connection, _Reply(f"there is another process {number}"))
-            elif number < count:
-                present[number] = connection
+            with contextlib.ExitStack() as stray:
+                try:
+                    connection = stray.enter_context(server.accept()[0])
+                    number, count = _receive(connection, min(left, 10), tuple[_Rank, Size])
+                except (OSError, decoding.DecodingError):
+                    continue  # the time is over, or it was none of this run's
+                if count != cluster.processes:
+                    _send(connection, _Reply(f"process 0 expects {cluster.processes} processes, not {count}"))
+                elif number == 0 or number in present:
+                    _send(connection, _Reply(f"there is another process {number}"))
+                elif number < count:
+                    present[number] = connection
+                    opened.push(stray.pop_all())
         missing = [number for number in range(1, cluster.processes) if number not in present]
         for connection in present.values():
             _send(connection, _Reply(missing=tuple(missing)))

@@ -1,18 +1,17 @@
-"""Rows of files: tab-separated without quotes, CSV and TSV with quotes, JSON lines, columns of words.
+"""Rows of files: tab-separated without quotes, CSV and TSV with quotes, whole lines, columns of words.
 
 A row comes with its place, as messages name it. Rows are numbered from 1, the header included, as spreadsheets number
 them: a cell with line ends does not count twice.
 """
 
+import collections
 import csv
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bertjax import decoding
 from bertjax.errors import UserError, listed, shown
 from bertjax.text import readers
 
@@ -48,25 +47,31 @@ def unquoted(path: Path, columns: Mapping[str, int] | None = None) -> Sheet:
 
     `columns` are the positions in a file without a header. Blank lines are left out.
     """
-    return _sheet(path, ((where, line.split("\t")) for where, line in _lines(path) if line.strip()), columns)
+    rows = ((where, line.split("\t")) for where, line in filled(path))
+    if columns is None:
+        columns = {name: position for position, name in enumerate(_header(path, rows))}
+    return Sheet(path, columns, rows)
 
 
 def quoted(path: Path, delimiter: str) -> Sheet:
     """A CSV or TSV file with a header: cells in quotes may hold the delimiter, line ends and doubled quotes.
 
     Raises:
-      UserError: also while the rows are read: quotes that do not match, rows longer or shorter than the header, or of
-        more than `readers.MAX_LINE` characters.
+      UserError: two columns of a name; also while the rows are read: quotes that do not match, rows longer or shorter
+        than the header, or of more than `readers.MAX_LINE` characters.
     """
-    sheet = _sheet(path, _parsed(path, delimiter), None)
-    return Sheet(path, sheet.columns, _of_width(sheet, delimiter))
+    rows = _parsed(path, delimiter)
+    names = _header(path, rows)
+    for name, count in collections.Counter(names).items():
+        if name and count > 1:
+            raise UserError(f"{path}: {count} columns are called {shown(name)}; give them names of their own")
+    columns = {name: position for position, name in enumerate(names)}
+    return Sheet(path, columns, _of_width(rows, len(names), delimiter))
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, value) of each line that is not blank."""
-    for where, line in _lines(path):
-        if line.strip():
-            yield where, decoding.parse(line, where, "put the line right")
+def filled(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, line) of each line that is not blank."""
+    return ((where, line) for where, line in _lines(path) if line.strip())
 
 
 def blocks(path: Path) -> Iterator[list[tuple[str, str]]]:
@@ -109,26 +114,21 @@ def find(folders: Sequence[Path], names: Sequence[str], remedy: str = "give data
     raise MissingFileError(f"no {' or '.join(names)} in {where}; {remedy}")
 
 
-def _place(path: Path, number: int) -> str:
-    return f"{path}, row {number}"
-
-
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    return ((_place(path, number), line) for number, line in readers.lines(path))
+    name = str(path)
+    return ((f"{name}, row {number}", line) for number, line in readers.lines(path))
 
 
-def _sheet(path: Path, rows: Iterator[tuple[str, list[str]]], columns: Mapping[str, int] | None) -> Sheet:
-    if columns is None:
-        first = next(rows, None)
-        if first is None:
-            raise UserError(f"{path}: the file is empty; put rows below a header into it")
-        columns = {name.strip(): position for position, name in enumerate(first[1])}
-    return Sheet(path, columns, rows)
+def _header(path: Path, rows: Iterator[tuple[str, list[str]]]) -> list[str]:
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{path}: the file is empty; put rows below a header into it")
+    return [name.strip() for name in first[1]]
 
 
 def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     csv.field_size_limit(readers.MAX_LINE + 1)  # characters; unless told otherwise it refuses more than 131,072
-    number = size = 0
+    name, number, size = str(path), 0, 0
 
     def lines() -> Iterator[str]:
         nonlocal size
@@ -136,7 +136,7 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
             size += len(line) + 1
             if size > readers.MAX_LINE:
                 raise UserError(
-                    f"{_place(path, number + 1)}: it has more than {readers.MAX_LINE:,} characters; is a quotation "
+                    f"{name}, row {number + 1}: it has more than {readers.MAX_LINE:,} characters; is a quotation "
                     "mark not closed?"
                 )
             yield f"{line}\n"
@@ -145,16 +145,16 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
         for number, cells in enumerate(csv.reader(lines(), delimiter=delimiter, strict=True), 1):
             size = 0
             if any(cell.strip() for cell in cells):
-                yield _place(path, number), cells
+                yield f"{name}, row {number}", cells
     except csv.Error as error:
         raise UserError(
-            f"{_place(path, number + 1)}: quotes do not match ({error}); quote whole cells and double the quotes within"
+            f"{name}, row {number + 1}: quotes do not match ({error}); quote whole cells and double the quotes within"
         ) from error
 
 
-def _of_width(sheet: Sheet, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    name, width = {",": "a comma", "\t": "a tab"}[delimiter], len(sheet.columns)
-    for where, cells in sheet.rows:
+def _of_width(rows: Iterator[tuple[str, list[str]]], width: int, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    name = {",": "a comma", "\t": "a tab"}[delimiter]
+    for where, cells in rows:
         if len(cells) != width:
             raise UserError(f"{where}: {len(cells)} cells where the header has {width}; put text with {name} in quotes")
         yield where, cells

@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
+
+import msgspec
 
 from bertjax import decoding
 from bertjax.config.finetuning import Table
@@ -17,6 +19,7 @@ from bertjax.tasks.table_records import Record
 from bertjax.tasks.task_examples import TaskExamples
 
 COLUMNS = ("text", "second", "negative", "label")  # the fields of Table that name one
+_CURE = "put the row right"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".conll")
 
 
@@ -127,20 +130,25 @@ def _cells(path: Path, delimiter: str, table: Table, labelled: bool) -> Iterator
 
 
 def _objects(path: Path, table: Table, kind: TaskKind, labelled: bool) -> Iterator[Record]:
-    # One column may be several things; what must hold of a text comes last.
-    columns = {table.label: kind.table_label_type | None, table.second: str, table.text: kind.table_text_type}
-    schema = TypedDict("Row", {name: cell for name, cell in columns.items() if name}, total=False)
-    needed = [table.text, *([table.second] if table.second else []), *([table.label] if labelled else [])]
-    for where, values in line_formats.json_lines(path):
-        row = decoding.convert(values, schema, where, "put the row right", foreign=True)
-        for column in needed:
-            if column not in row:
-                found = listed(map(shown, values))
-                raise UserError(f"{where}: no field {column!r} (found: {found}); {_remedy(table, column)}")
-        label = row.get(table.label)
-        if labelled and label is None:  # null, which is none of the labels
+    types = {"text": kind.table_text_type, "second": str, "label": kind.table_label_type | None}
+    fields: dict[str, str] = {}  # column → what it is read as: a column may be both texts
+    for field in types:
+        fields.setdefault(getattr(table, field), field)
+    schema = decoding.columns_type({field: (column, types[field]) for column, field in fields.items() if column})
+    second_field, label_field = (column and fields[column] for column in (table.second, table.label))
+    for where, line in line_formats.filled(path):
+        row = decoding.decode(line, schema, where, _CURE)
+        second = getattr(row, second_field) if second_field else None
+        label = getattr(row, label_field) if label_field else None
+        if label is msgspec.UNSET and not labelled:
+            label = None
+        elif label is None and labelled:  # null, which is none of the labels
             label = ""
-        yield Record(where, row[table.text], row.get(table.second), label)
+        for column, cell in ((table.text, row.text), (table.second, second), (table.label, label)):
+            if cell is msgspec.UNSET:
+                found = listed(map(shown, decoding.parse(line, where, _CURE)))
+                raise UserError(f"{where}: no field {column!r} (found: {found}); {_remedy(table, column)}")
+        yield Record(where, row.text, second, label)
 
 
 def _columns(path: Path, labelled: bool) -> Iterator[Record]:

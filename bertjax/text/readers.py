@@ -11,10 +11,12 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, BinaryIO
+
+import msgspec
 
 from bertjax import decoding, host_tensorflow
-from bertjax.errors import UserError, listed, shown
+from bertjax.errors import UserError, listed
 
 # A longer document is cut at a line end or a space. A thick novel is longer; it bounds the memory of a reader.
 MAX_CHARACTERS = 1_000_000
@@ -114,17 +116,17 @@ def file(path: Path, argument: str = "") -> Iterator[str]:
 
 def jsonl(path: Path, field: str) -> Iterator[str]:
     """One JSON object a line; the text is the string under `field`."""
-    schema = TypedDict("Record", {field: str}, total=False)
+    cure = "put the line right, or give jsonl:PATH:FIELD"
+    name, schema = str(path), decoding.columns_type({"content": (field, str)})
     for number, line in lines(path):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
-        values = decoding.parse(line, where, "put the line right")
-        record = decoding.convert(values, schema, where, "put the line right, or give jsonl:PATH:FIELD", foreign=True)
-        if field not in record:
-            found = listed(map(shown, values))
+        where = f"{name}, line {number}"
+        record = decoding.decode(line, schema, where, cure)
+        if record.content is msgspec.UNSET:
+            found = listed(decoding.parse(line, where, cure))
             raise UserError(f"{where}: no text under {field!r} (found: {found}); give jsonl:PATH:FIELD")
-        yield from bounded(record[field])
+        yield from bounded(record.content)
 
 
 def parquet(path: Path, column: str) -> Iterator[str]:

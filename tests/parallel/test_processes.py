@@ -1,5 +1,6 @@
 """Several processes as one run: what they compute, how they stop together, and what is said of one that is missing."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -18,7 +20,7 @@ from bertjax.config.optimizer import OptimizerConfig
 from bertjax.config.pretraining import Phase
 from bertjax.errors import UserError
 from bertjax.parallel import output_filter
-from bertjax.parallel.processes import find_cluster
+from bertjax.parallel.processes import find_cluster, joined
 from bertjax.pretraining.run import train
 from bertjax.trainer import metrics
 from tests.support.commands import ROOT, TINY_MODEL, assert_refused, command, overrides
@@ -166,6 +168,44 @@ def test_a_missing_process_is_named_by_those_that_are_there(tmp_path):
         result = subprocess.CompletedProcess(arguments, process.returncode, stderr=errors)
         assert_refused(result, "of the 3 processes 1 did not come", "within 6 s", "--start_timeout")
     assert not (tmp_path / "run").exists()
+
+
+STRANGE = [b'"a"\n', b"[7, 3]\n", b"[1]\n", b'{"missing": ["a"]}\n', b"[1e9, 3]\n", b"\xff\n", b"[" * 99_999 + b"\n"]
+
+
+@pytest.mark.parametrize(("number", "missing"), [(0, "1, 2"), (1, "0")])
+def test_strangers_at_the_address_are_not_taken_for_processes(monkeypatch, number, missing):
+    """Neither by process 0, which listens there, nor by another one, which something else answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", f"127.0.0.1:{address[1]}")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "3")
+    monkeypatch.setenv("JAX_PROCESS_ID", str(number))
+    met = []
+
+    def knock() -> None:
+        time.sleep(0.5)
+        for message in [*STRANGE, b"x" * 2_000_000]:
+            with socket.create_connection(address) as connection, contextlib.suppress(ConnectionError):
+                connection.sendall(message)
+                connection.recv(1)
+            met.append(message)
+
+    def answer() -> None:
+        for message in STRANGE:
+            with contextlib.suppress(ConnectionError), listening.accept()[0] as connection:
+                connection.sendall(message)
+            met.append(message)
+
+    with contextlib.ExitStack() as stack:
+        if number:
+            listening = stack.enter_context(socket.create_server(address))
+        stranger = threading.Thread(target=answer if number else knock)
+        stranger.start()
+        stack.enter_context(pytest.raises(UserError, match=f"of the 3 processes {missing} did not come"))
+        stack.enter_context(joined(6, 9))
+    stranger.join()
+    assert len(met) >= len(STRANGE)
 
 
 @pytest.mark.parametrize(

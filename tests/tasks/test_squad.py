@@ -133,7 +133,10 @@ def test_questions_keep_passage_answers_and_starts(tmp_path, said):
     ("content", "message"),
     [
         ("{", "not JSON"),
-        ('{"data": [{"title": ""}]}', "not in SQuAD's format .*paragraphs"),
+        (
+            '{"data": [{"title": ""}]}',
+            r"data\[0\]: Object missing .*`paragraphs`.*is this SQuAD's own file",
+        ),
         (
             json.dumps(
                 {"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "7", "question": "?", "answers": []}]}]}]}

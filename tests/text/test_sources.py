@@ -162,10 +162,10 @@ def test_jsonl_takes_a_field(tmp_path):
     with pytest.raises(UserError, match=r"line 1: no text under 'title' .found: text, body."):
         texts(f"jsonl:{path}:title")
     path.write_text('{"text": "one"}\n{"text": \n')
-    with pytest.raises(UserError, match=r"a.jsonl, line 2: not JSON"):
+    with pytest.raises(UserError, match=r"a.jsonl, line 2: not valid .not JSON"):
         texts(f"jsonl:{path}")
     path.write_text(json.dumps({"text": "\ud800"}))
-    with pytest.raises(UserError, match=r"line 1: broken text"):
+    with pytest.raises(UserError, match=r"line 1: not valid .broken text"):
         texts(f"jsonl:{path}")
 
 

@@ -38,7 +38,7 @@ class Tagging(TaskKind):
     own_table = True
     label_per_token = True
     table_text_type = str | list[str]
-    table_label_type = table_records.Label | list[table_records.Label]
+    table_label_type = str | list[table_records.Label]
     transformers_class = "ForTokenClassification"
 
     def encode(self, number: int, example: WordsExample, encoder: ExampleEncoder) -> list[EncodedExample]:
