@@ -22,7 +22,7 @@ from bertjax.config.finetuning import FinetuneConfig, Run
 from bertjax.config.parse import build, to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
-from bertjax.decoding import Count
+from bertjax.decoding import Count, DecodingError, Finite
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, report
 from bertjax.finetuning.sweep import Result, Sweep
@@ -50,14 +50,14 @@ _CURE = "put it back as it was, or use a new --workdir"
 class _Record:
     """What runs.jsonl says of a finished run."""
 
-    learning_rate: float
+    learning_rate: Finite
     epochs: Count
     seed: Count
-    scores: Mapping[str, Mapping[str, float]]  # split → score
+    scores: Mapping[str, Mapping[str, Finite]]  # split → score
     epoch: Count
     steps: Count
-    seconds: float
-    examples_per_second: float
+    seconds: Finite
+    examples_per_second: Finite
 
 
 def finetune(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dic
     _write(workdir / "data.json", decoding.sealed(used))
 
     # -- the runs that are still to do
-    done, predictions = _read_records(workdir), {}
+    done, predictions = _read_records(workdir, [split.name for split in dev], task_model.task.metric), {}
     todo = [run for run in config.runs() if run.name not in done]
     with StopSignal() as stop:
         last = len(done) + len(todo)
@@ -238,8 +238,12 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
-    """The finished runs, by name."""
+def _read_records(workdir: Path, splits: Sequence[str], metric: str) -> dict[str, dict[str, Any]]:
+    """The finished runs, by name, which all have the same scores of these splits, this one among them.
+
+    Raises:
+      UserError: a line is not as it was written, or is of another sweep.
+    """
     path = workdir / "runs.jsonl"
     if not path.is_file():
         return {}
@@ -247,8 +251,12 @@ def _read_records(workdir: Path) -> dict[str, dict[str, Any]]:
     for number, line in enumerate(decoding.read_bytes(path, _CURE).split(b"\n")[:-1], 1):
         where, cure = f"{path}, line {number}", "delete the line, and its run is made again"
         values = decoding.unsealed(decoding.parse(line, where, cure), where, cure)
-        record = decoding.convert(values, _Record, where, cure)
-        records[_name(values)] = dataclasses.asdict(record)
+        record = dataclasses.asdict(decoding.convert(values, _Record, where, cure))
+        names = [record["scores"].get(split, {}).keys() for split in splits]
+        first = next(iter(records.values()), record)["scores"]
+        if any(metric not in found or found != first[split].keys() for split, found in zip(splits, names, strict=True)):
+            raise DecodingError("scores: not those of this sweep", where, cure)
+        records[_name(record)] = record
     return records
 
 

@@ -359,7 +359,11 @@ def _check_sentencepiece(config: Mapping[str, Any]) -> None:
 def _parse(what: str, parser: Any, content: Any) -> Any:
     try:
         return parser(content)
-    except Exception as error:  # both libraries raise bare Exception or RuntimeError for a file they cannot parse
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except (
+        BaseException
+    ) as error:  # both libraries raise bare Exception or RuntimeError, and panics in Rust are neither
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from bertjax import decoding
 from bertjax.arrays.trees import named_leaves
 from bertjax.config.finetuning import FinetuneConfig, Table, TaskDistillation, UpdateConfig, from_config_dict
 from bertjax.errors import UserError
@@ -115,6 +116,10 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")
     assert again["best"] == results["best"]
     assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
+    record = decoding.without_seal(json.loads(lines[1])) | {"scores": {"dev": {"mcc": 1.0}}}
+    (tmp_path / "run/runs.jsonl").write_text("\n".join([lines[0], json.dumps(decoding.sealed(record))]) + "\n")
+    with pytest.raises(UserError, match=r"runs\.jsonl, line 2: not valid \(scores: not those of this sweep\); delete"):
+        finetune(config, tmp_path / "run")
     with pytest.raises(UserError, match=r"another config\.batch \(was 16, now 8\)"):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
 

@@ -90,7 +90,7 @@ class Trial:
         path.write_bytes(content)
         try:
             with _limited():
-                value = self.kind.read(self.folder)
+                return self._judged(self.kind.read(self.folder))
         except (UserError, BrokenCheckpoint) as error:
             problem = message_problem(error, self.folder)
             return ("failed", problem) if problem else ("refused", "")
@@ -100,7 +100,6 @@ class Trial:
             return "failed", _describe(error)
         finally:
             path.write_bytes(self.files[name])
-        return self._judged(value)
 
     def _judged(self, value: Any) -> tuple[str, str]:
         if self.kind.trust == "foreign":

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bertjax.corpus.manifest import decode_manifest, read_manifest
 from bertjax.corpus.shard_worker import Job, Options
 from bertjax.data.epochs import Plans
 from bertjax.errors import UserError
+from bertjax.finetuning import report
 from bertjax.finetuning import run as sweep_run
 from bertjax.interop import configs, export_seal, huggingface, sentence_transformers, weights
 from bertjax.interop.loading import load_model
@@ -233,6 +235,12 @@ _SWEEP = FinetuneConfig(task="table/classification", init_from="model", table=Ta
 _USED = {"train": "0" * 64, "dev": "1" * 64, "init_from": "2" * 64}
 
 
+def _scored(records: dict[str, Any], whole: dict[str, Any]) -> bool:
+    """What the report of a sweep reads."""
+    task = types.SimpleNamespace(metric="accuracy")
+    return bool(report.table(task, "dev", report.summary(task, "dev", list(records.values()))))
+
+
 def _sweep(folder: Path) -> list[str]:
     records = []
     for run in _SWEEP.runs():
@@ -246,10 +254,10 @@ def _sweep(folder: Path) -> list[str]:
 
 
 def _resumed_sweep(folder: Path) -> Any:
-    """The names of the runs that count, whose records are compared one by one: a line that is gone is made again."""
+    """The records of the runs; one whose line is gone is made again, and counts as it was."""
     sweep_run._check_same_sweep(_SWEEP, folder)
     sweep_run._check_same_data(_USED, folder)
-    found = sweep_run._read_records(folder)
+    found = sweep_run._read_records(folder, ["dev"], "accuracy")
     whole = getattr(_resumed_sweep, "whole", found)
     _resumed_sweep.whole = whole
     return whole | found
@@ -451,7 +459,7 @@ def kinds() -> list[Kind]:
         Kind("metrics", _metrics, _continued_metrics),
         Kind("metrics without checkpoint", _metrics, _read_metrics, foreign),
         Kind("sweep", _sweep, _resumed_sweep),
-        Kind("sweep, sealed again", _sweep, _resumed_sweep, again),
+        Kind("sweep, sealed again", _sweep, _resumed_sweep, again, _scored),
         Kind("export", _export, _check_export),
         Kind("export manifest", _export_manifest, _check_export),
         Kind("export manifest, sealed again", _export_manifest, _check_export, again, share=2),
