@@ -26,7 +26,7 @@ from bertjax.decoding import DecodingError
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
 from bertjax.storage.files import write_text, written_whole
-from bertjax.trainer.metrics import Written
+from bertjax.trainer.metrics import written_until
 
 _LOG = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def write_params(checkpoint: Path, params: Any, meta: CheckpointMeta) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(checkpoint / "params", params)
         meta = dataclasses.replace(meta, step=int(checkpoint.name), checksums=sums)
-        (checkpoint / "meta" / "metadata").write_text(json.dumps(encode_meta(meta)))
+        write_text(checkpoint / "meta" / "metadata", json.dumps(encode_meta(meta)))
     except Exception as error:
         raise UserError(
             f"cannot write {checkpoint}: {_reason(error)}; put that right or choose another folder"
@@ -214,10 +214,10 @@ def read_meta(checkpoint: Path) -> CheckpointMeta:
         raise BrokenCheckpoint(f"its meta is damaged: {error.problem}") from error
 
 
-def reseal(checkpoint: Path, metrics: Written | None) -> None:
+def reseal(checkpoint: Path, metrics_file: Path) -> None:
     """Seals a checkpoint whose meta or parameters were edited on purpose; the optimizer's arrays stay under their sums.
 
-    `metrics`: what it is to say of metrics.jsonl.
+    `metrics_file`: the run's metrics.jsonl, of which it says what lies before its step.
 
     Raises:
       BrokenCheckpoint: its parameters cannot be read.
@@ -225,9 +225,10 @@ def reseal(checkpoint: Path, metrics: Written | None) -> None:
     """
     path = Path(checkpoint).absolute() / "meta" / "metadata"
     meta = decode_meta(decoding.read_bytes(path, CURE), path, resealing=True)
-    sums = checksums({"params": _read_item(path.parents[1], "params", None)})
-    meta = dataclasses.replace(meta, checksums={**meta.checksums, **sums}, metrics=metrics)
-    write_text(path, json.dumps(encode_meta(meta)))
+    sums = {name: value for name, value in meta.checksums.items() if not name.startswith("params/")}
+    sums |= checksums({"params": _read_item(path.parents[1], "params", None)})
+    known = written_until(metrics_file, meta.step) if meta.metrics or metrics_file.is_file() else None
+    write_text(path, json.dumps(encode_meta(dataclasses.replace(meta, checksums=sums, metrics=known))))
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:

@@ -149,7 +149,8 @@ def _begin(job: Job, plan: Plan, progress: Progress) -> Selection:
     if (records / _PLAN).is_file():
         begun = decoding.read_sealed(records / _PLAN, Begun, _ANEW)
         _check_plan(directory, begun.plan, plan)
-        check_files(records, file_digests(records) | {_COPIES: begun.copies}, _ANEW)
+        if file_sha256(records / _COPIES) != begun.copies:
+            raise UserError(f"{records / _COPIES}: changed; {_ANEW}")
         selection = _load_selection(records)
     else:
         strangers = sorted(path.name for path in directory.iterdir() if path.name != _TEMPORARY)

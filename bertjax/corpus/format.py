@@ -262,6 +262,8 @@ def _check_size(directory: Path, info: ShardInfo) -> None:
         size = path.stat().st_size
     except FileNotFoundError as error:
         raise UserError(f"{path}: this shard of the corpus is missing; {_repair(directory, info)}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_repair(directory, info)}") from error
     if size != info.bytes:
         raise UserError(
             f"{path}: truncated or changed, {size:,} bytes instead of {info.bytes:,}; {_repair(directory, info)}"
@@ -312,6 +314,8 @@ def _check_shard(directory: Path, info: ShardInfo, vocab_size: int) -> None:
     """That a shard whose hash is right holds documents of sentences of ids, and no others than the vocabulary's."""
     shard = _map_shard(directory, info)
     try:
+        if not len(shard.tokens):
+            raise ValueError("it is empty")
         _check_offsets("document_offsets", shard.document_offsets, len(shard.sentence_offsets) - 1)
         _check_offsets("sentence_offsets", shard.sentence_offsets, len(shard.tokens))
     except ValueError as error:

@@ -131,7 +131,7 @@ def read_manifest(directory: Path) -> CorpusManifest:
             f"{directory}: not a corpus, or one whose preparation has not ended ({MANIFEST} is missing); "
             f"run python -m bertjax.prepare --output={directory}"
         )
-    return decode_manifest(path.read_bytes(), path)
+    return decode_manifest(decoding.read_bytes(path, f"{_CURE}{directory}"), path)
 
 
 def decode_manifest(data: bytes, where: str | Path, *, resealing: bool = False) -> CorpusManifest:

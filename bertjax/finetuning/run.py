@@ -248,7 +248,7 @@ def _read_records(workdir: Path, splits: Sequence[str], metric: str) -> dict[str
     if not path.is_file():
         return {}
     records = {}
-    for number, line in enumerate(decoding.read_bytes(path, _CURE).split(b"\n")[:-1], 1):
+    for number, line in enumerate(decoding.read_bytes(path, _CURE).removesuffix(b"\n").split(b"\n"), 1):
         where, cure = f"{path}, line {number}", "delete the line, and its run is made again"
         values = decoding.unsealed(decoding.parse(line, where, cure), where, cure)
         record = dataclasses.asdict(decoding.convert(values, _Record, where, cure))
@@ -256,6 +256,8 @@ def _read_records(workdir: Path, splits: Sequence[str], metric: str) -> dict[str
         first = next(iter(records.values()), record)["scores"]
         if any(metric not in found or found != first[split].keys() for split, found in zip(splits, names, strict=True)):
             raise DecodingError("scores: not those of this sweep", where, cure)
+        if _name(record) in records:
+            raise DecodingError("a run that is there already", where, cure)
         records[_name(record)] = record
     return records
 

@@ -32,7 +32,9 @@ class Searcher:
         prompts = source.sentence.prompts if source.sentence else {}
         options = dataclasses.replace(options, normalize=True)
         of_texts, of_queries = (
-            dataclasses.replace(options, prompt=next((name for name in names if name in prompts), options.prompt))
+            dataclasses.replace(options, prompt=next((name for name in names if name in prompts), None))
+            if options.prompt is None
+            else options
             for names in (_OF_TEXTS, _OF_QUERIES)
         )
         self._embed = Embedder(source, of_queries)

@@ -7,43 +7,55 @@ from typing import Any
 from bertjax import decoding
 from bertjax.checkpoints import store
 from bertjax.corpus import format
+from bertjax.corpus.format import Corpus
 from bertjax.corpus.manifest import MANIFEST
 from bertjax.errors import UserError
 from bertjax.interop import export_seal
-from bertjax.storage.files import write_text
-from bertjax.trainer import metrics
+from bertjax.storage.files import claimed, write_text
 
 _SWEEP = ("config.json", "data.json")  # sealed files of a fine-tuning
 _CURE = "put it right, or use a new folder"
 
 
 def reseal(folder: Path) -> str:
-    """Seals what lies in a folder; returns what that is, in a few words.
+    """Seals what lies in a folder; returns what that is, in a few words. The result is read back.
 
     Raises:
-      UserError: it holds nothing that bertjax seals, or nothing that can be read.
+      UserError: it holds nothing that bertjax seals, nothing that can be read, or is in use.
     """
     if (folder / MANIFEST).is_file():
-        format.reseal(folder)
-        return "the corpus"
-    if (folder / export_seal.NAME).is_file():
-        export_seal.reseal(folder)
-        return "the export"
-    if not (steps := store.steps(folder / "checkpoints")):
+        what, act = "the corpus", _reseal_corpus
+    elif (folder / export_seal.NAME).is_file():
+        what, act = "the export", export_seal.reseal
+    elif store.steps(folder / "checkpoints"):
+        what, act = "the workdir", _reseal_workdir
+    else:
         raise UserError(f"{folder}: no corpus, export or workdir of bertjax; give one of these as --from")
-    for step in steps:
-        _reseal_checkpoint(folder, step)
-    for path in (folder / name for name in _SWEEP if (folder / "runs.jsonl").is_file()):
-        if path.is_file():
-            values = decoding.without_seal(decoding.read(path, dict[str, Any], _CURE))
-            write_text(path, json.dumps(decoding.sealed(values), indent=2) + "\n")
-    return f"the workdir's checkpoints {', '.join(map(str, steps))}"
+    with claimed(folder, "another process is writing here", "--from"):
+        act(folder)
+    return what
 
 
-def _reseal_checkpoint(workdir: Path, step: int) -> None:
-    path = workdir / "metrics.jsonl"
-    known = metrics.written_until(path, step) if path.is_file() else None
-    try:
-        store.reseal(workdir / "checkpoints" / str(step), known)
-    except store.BrokenCheckpoint as error:
-        raise UserError(f"checkpoint {step} of {workdir} cannot be read ({error}); delete it") from error
+def _reseal_corpus(folder: Path) -> None:
+    format.reseal(folder)
+    Corpus.open(folder).load_tokenizer()
+
+
+def _reseal_workdir(workdir: Path) -> None:
+    for step in store.steps(workdir / "checkpoints"):
+        checkpoint = workdir / "checkpoints" / str(step)
+        try:
+            store.reseal(checkpoint, workdir / "metrics.jsonl")
+            store.read_params(checkpoint)
+        except store.BrokenCheckpoint as error:
+            raise UserError(f"checkpoint {step} of {workdir} cannot be read ({error}); delete it") from error
+    if (workdir / "data.json").is_file():
+        for path in (workdir / name for name in _SWEEP):
+            values = decoding.read(path, dict[str, Any], _CURE)
+            write_text(path, json.dumps(decoding.sealed(decoding.without_seal(values)), indent=2) + "\n")
+    runs = workdir / "runs.jsonl"
+    if runs.is_file():
+        lines = decoding.read_bytes(runs, _CURE).splitlines()
+        records = [decoding.convert(decoding.parse(line, runs, _CURE), dict[str, Any], runs, _CURE) for line in lines]
+        sealed = (json.dumps(decoding.sealed(decoding.without_seal(record))) + "\n" for record in records)
+        write_text(runs, "".join(sealed))

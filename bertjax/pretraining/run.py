@@ -69,8 +69,10 @@ def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
         state, known = _restore_or_init(run)
         start = int(state.step)
         if first:
-            check_room(workdir, "--workdir", size_of([state.params, state.optimizer]), "a checkpoint")
-            metrics.cut_back(workdir / "metrics.jsonl", known)
+            if start < total:
+                check_room(workdir, "--workdir", size_of([state.params, state.optimizer]), "a checkpoint")
+            if known:
+                metrics.cut_back(workdir / "metrics.jsonl", known)
             _write_workdir(run)
         if start >= total:
             _LOG.info(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
@@ -165,13 +167,19 @@ def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> int:
                     log(pending.all())
                     with clock.paused():
                         writer.sync()
-                        meta = dataclasses.replace(run.meta, metrics=metrics.written(run.workdir / "metrics.jsonl"))
-                        checkpoints.save(step, state.params, state.optimizer, meta)
+                        checkpoints.save(step, state.params, state.optimizer, _meta(run))
                 if stopping:
                     break
         checkpoints.close()  # here, so that no signal ends the process before the last save is whole
         writer.close()
     return step
+
+
+def _meta(run: _Run) -> CheckpointMeta:
+    """The meta of a checkpoint that is saved now; only that of the first process is written."""
+    if not processes.is_first():
+        return run.meta
+    return dataclasses.replace(run.meta, metrics=metrics.written(run.workdir / "metrics.jsonl"))
 
 
 def _compile_step(run: _Run, start: int) -> TrainStep:

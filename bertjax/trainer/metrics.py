@@ -71,7 +71,7 @@ class MetricsWriter:
           UserError: they cannot be written.
         """
         self._workdir = workdir
-        with self._errors_explained():
+        with errors_explained(workdir):
             self._trackers = open_trackers(workdir, resume_step) if processes.is_first() else []
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -99,19 +99,9 @@ class MetricsWriter:
         self._each(lambda tracker: tracker.close())
 
     def _each(self, act: Callable[[Tracker], None]) -> None:
-        with self._errors_explained():
+        with errors_explained(self._workdir):
             for tracker in self._trackers:
                 act(tracker)
-
-    @contextlib.contextmanager
-    def _errors_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"cannot write the metrics in {self._workdir}: {error.strerror}; "
-                "put that right and run the same command again, it continues from the last checkpoint"
-            ) from error
 
 
 class _JsonLines:
@@ -186,6 +176,18 @@ class _TensorBoard:
             raise OSError(errno.EIO, error.message) from error
 
 
+@contextlib.contextmanager
+def errors_explained(workdir: Path) -> Iterator[None]:
+    """Turns an OSError about the metrics of a workdir into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write the metrics in {workdir}: {error.strerror}; "
+            "put that right and run the same command again, it continues from the last checkpoint"
+        ) from error
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics file, ascending by step; a tail that is damaged, or was cut off, is left out.
 
@@ -197,15 +199,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """(line, record) of a metrics file; see `read`."""
-    last, broken = 0, None
-    for number, line in enumerate(decoding.read_bytes(path, _CURE, _MAX_BYTES).split(b"\n")[:-1], 1):
+    last, broken, cure = 0, None, "delete the line"
+    for number, line in enumerate(decoding.read_bytes(path, cure, _MAX_BYTES).split(b"\n")[:-1], 1):
         where = f"{path}, line {number}"
         try:
-            record = decoding.parse(line, where, _CURE)
-            step = decoding.convert(record, _Head, where, _CURE, foreign=True).step
-            decoding.convert(record, dict[ShortText, float], where, _CURE)
+            record = decoding.parse(line, where, cure)
+            step = decoding.convert(record, _Head, where, cure, foreign=True).step
+            decoding.convert(record, dict[ShortText, float], where, cure)
             if step < last:
-                raise DecodingError(f"step: {step} behind {last}", where, _CURE)
+                raise DecodingError(f"step: {step} behind {last}", where, cure)
         except DecodingError as error:
             broken = broken or error
             continue
@@ -227,17 +229,15 @@ def written_until(path: Path, step: int) -> Written:
     return Written(len(kept), hashlib.sha256(kept).hexdigest())
 
 
-def cut_back(path: Path, known: Written | None) -> None:
-    """Cuts a metrics file back to what the checkpoint knows that is continued; None: there is none.
+def cut_back(path: Path, known: Written) -> None:
+    """Cuts a metrics file back to what the checkpoint knows that is continued.
 
     Raises:
-      UserError: the file is not as it was then.
+      UserError: the file is not as it was then, or cannot be written.
     """
-    size, digest = (known.bytes, known.sha256) if known else (0, _NOTHING)
-    content = b""
-    if size:
-        content = decoding.read_bytes(path, _CURE, _MAX_BYTES)[:size]
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise DecodingError(f"its first {size:,} bytes are not those of the checkpoint that is continued", path, _CURE)
-    with written_whole(path) as temporary:
+    content = decoding.read_bytes(path, _CURE, _MAX_BYTES)[: known.bytes] if known.bytes else b""
+    if hashlib.sha256(content).hexdigest() != known.sha256:
+        problem = f"its first {known.bytes:,} bytes are not those of the checkpoint that is continued"
+        raise DecodingError(problem, path, _CURE)
+    with errors_explained(path.parent), written_whole(path) as temporary:
         temporary.write_bytes(content)
