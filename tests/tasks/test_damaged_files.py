@@ -103,7 +103,7 @@ def test_squad_names_the_place_of_what_is_wrong(tmp_path, content, problem):
 
 def test_squad_has_more_than_is_needed_and_answers_whose_place_is_not_known(tmp_path):
     """As the official scripts, which do not look at `answer_start`; those to learn from must stand where they say."""
-    more = json.loads(changed((*ANSWER, "answer_start"), -1)) | {"version": "2.0", "extra": {"a": [[[1]]]}}
+    more = json.loads(changed(ANSWER, {"text": "e", "answer_start": -1})) | {"version": "2.0", "extra": {"a": [[[1]]]}}
     content = b"\xef\xbb\xbf" + json.dumps(more).encode()
     assert [question.id for question in read_squad(tmp_path, content, "dev")] == ["a", "b"]
     assert [question.id for question in read_squad(tmp_path, content)] == ["a"]
