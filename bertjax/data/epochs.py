@@ -92,7 +92,7 @@ class Plans:
         try:
             if entry and file_sha256(path) == entry.sha256:
                 return np.load(path, mmap_mode="r")
-        except (OSError, ValueError):
+        except (OSError, ValueError, UserError):
             pass  # none, no array, or another process has just taken it away
         return None
 

@@ -102,7 +102,13 @@ def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
     workdir, results = finished
     shutil.copytree(workdir, tmp_path / "run")
     lines = (workdir / "runs.jsonl").read_text().splitlines()
-    (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    for damaged in ([*lines[:3], lines[3][:20]], [*lines, lines[0]], [lines[0].replace("1", "2"), *lines[1:]]):
+        (tmp_path / "run/runs.jsonl").write_text("\n".join(damaged) + "\n")
+        with pytest.raises(
+            UserError, match=r"runs\.jsonl, line \d: not valid .*; delete the line, and its run is made"
+        ):
+            finetune(config, tmp_path / "run")
+    (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n")
     again = finetune(config, tmp_path / "run")
     assert "run 4 of 4" in " ".join(said)
     # Without the run that is best: it is kept when it comes.

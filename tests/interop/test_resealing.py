@@ -137,6 +137,27 @@ def test_a_workdir_that_was_edited_is_sealed_again(trained, tiny_config, tmp_pat
     assert load_model(workdir).config.log_every == 2
 
 
+def test_what_cannot_be_true_is_not_sealed(trained, tiny_config, corpus, tmp_path):
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    vocabulary = (folder / "tokenizer/vocab.txt").read_text().split("\n")
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer/vocab.txt").write_text("\n".join([*vocabulary[:5], *reversed(vocabulary[5:-1])]) + "\n")
+    assert_refused(run("convert", "--reseal", f"--from={folder}"), "not the tokenizer that", "was made with")
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "checkpoints/8/meta/metadata").write_text("[]")
+    assert_refused(run("convert", "--reseal", f"--from={workdir}"), "metadata: not valid", "Expected `object`")
+
+
+def test_metrics_that_were_not_there_are_not_lost_when_they_are_back(trained, tiny_config, tmp_path):
+    """A checkpoint that says nothing of metrics takes nothing away."""
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    whole = (workdir / "metrics.jsonl").read_bytes()
+    edit_sealed(workdir / "checkpoints/8/meta/metadata", lambda values: values.update(metrics=None))
+    train(tiny_config, workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == whole
+
+
 def test_nothing_is_sealed_where_nothing_of_bertjax_is(tmp_path):
     assert_refused(run("convert", "--reseal", f"--from={tmp_path}"), "no corpus, export or workdir of bertjax")
 

@@ -100,6 +100,12 @@ def test_prompts_stand_before_texts_and_are_pooled_or_not(encoder, include, pool
     queries, documents = theirs.encode_query(["tin ants"]), theirs.encode_document(texts)
     expected = sentence_transformers.util.cos_sim(queries, documents)[0].numpy()
     assert [one["place"] for one in found] == np.argsort(-expected, kind="stable").tolist()
+    options = predictor.Options(texts=texts, top=1, prompt="nothing")
+    nearest = predictor.make(model, "search", options)(["tin ants"])[0]["found"][0]
+    plain = sentence_transformers.util.cos_sim(
+        *(theirs.encode(one, prompt_name="nothing") for one in (["tin ants"], texts))
+    )
+    assert nearest["place"] == int(plain[0].argmax())
     with pytest.raises(UserError, match="no prompt 'none'; it has document, nothing, passage, query"):
         predictor.make(model, "embed", predictor.Options(prompt="none"))
     export_model(model, tmp_path / "out")
