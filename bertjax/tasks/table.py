@@ -43,7 +43,7 @@ def open_table(kind: TaskKind, data_dir: str, table: Table | None, labels: Seque
         labelled = split != "test" if kind.has_labels else bool(table.label)
         return _records(Path(data_dir) / file, table, kind, labelled)
 
-    order = tuple(labels or _collect(kind, records("train"))) if kind.has_classes else ()
+    order = tuple(labels or _collect(kind, records("train"), Path(data_dir) / table.train)) if kind.has_classes else ()
     numbers = {label: number for number, label in enumerate(order)}
 
     # A test file may have a column for labels and nothing in it.
@@ -81,7 +81,7 @@ def _labelled(kind: TaskKind, record: Record) -> Record:
     return record
 
 
-def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
+def _collect(kind: TaskKind, records: Iterator[Record], file: Path) -> list[str]:
     found: set[str] = set()
     for record in records:
         for label in kind.table_classes(record):
@@ -89,8 +89,7 @@ def _collect(kind: TaskKind, records: Iterator[Record]) -> list[str]:
                 found.add(decoding.convert(label, ShortText, f"{record.where}, the label", "give it a shorter name"))
     if len(found) < (2 if kind.exclusive else 1):
         raise UserError(
-            f"table/{kind.name}: the training file has {len(found)} different labels, too few to learn; "
-            "check table.label"
+            f"{file}: the training file has {len(found)} different labels, too few to learn; check table.label"
         )
     with contextlib.suppress(ValueError):
         numbers = {label: float(label) for label in found}

@@ -14,12 +14,7 @@ INPUTS = 300  # per kind; benchmarks/fuzz_files.py tries many more
 KINDS = {kind.name: kind for kind in kinds() if kind.name not in ("TensorFlow checkpoint", "pickled weights")}
 
 
-def case(name: str):
-    typed = not name.startswith(("sentence-transformers", "SQuAD", "table", "words"))
-    return pytest.param(name, marks=[] if typed else pytest.mark.xfail(reason="not read by typed schemas yet"))
-
-
-@pytest.mark.parametrize("name", map(case, KINDS))
+@pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_are_refused_or_read_as_they_were(name):
     kind = KINDS[name]
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
