@@ -356,6 +356,10 @@ def _index(folder: Path) -> list[str]:
     return ["model.safetensors.index.json"]
 
 
+def _read_sentences(folder: Path) -> Any:
+    return sentence_transformers.read(folder, 8)
+
+
 def _sentence_transformers(folder: Path) -> list[str]:
     _model(folder)
     unsealed(folder)
