@@ -34,11 +34,12 @@ _SENTENCES = (
 )
 
 
-def verify(model: Pretrained, folder: str | Path, embed: Embed) -> str:
+def verify(model: Pretrained, folder: str | Path, embed: Embed | None = None) -> str:
     """Compares the ids of hard lines, and states and scores on a few padded texts; one line with what was found.
 
     Of a model that is fine-tuned the scores of its task. Heads that the folder lacks are not compared. Where the folder
-    says how texts become vectors, those of hard lines are compared with what `embed` gives: texts → [texts, width].
+    says how texts become vectors, those of hard lines are compared with what `embed` gives, if it is given: texts →
+    [texts, width].
     Needs `transformers` and `torch`, and for vectors `sentence_transformers`.
 
     Raises:
@@ -46,7 +47,7 @@ def verify(model: Pretrained, folder: str | Path, embed: Embed) -> str:
     """
     lines = _compare_ids(model.tokenizer, Path(folder))
     found = [f"ids of {lines:,} lines are equal"]
-    if gives_vectors(folder):
+    if embed and gives_vectors(folder):
         found.append(_compare_vectors(model.tokenizer, folder, embed))
     if not (model.task and kind_named(model.task.kind).bi_encoder):
         found.append(_compare_scores(model, folder))

@@ -280,7 +280,7 @@ def test_a_seal_that_names_no_files_is_not_made_anew(files, tmp_path):
     export_model(from_parts(SMALL, random_params()), tmp_path / "model")
     (tmp_path / "model" / export_seal.NAME).write_text(json.dumps({"files": files}))
     with pytest.raises(
-        UserError, match=r"bertjax_manifest\.json: not valid \((key in )?files: .*export the model again"
+        UserError, match=r"bertjax_manifest\.json: not valid \((a key of )?files: .*export the model again"
     ):
         export_seal.reseal(tmp_path / "model")
 
