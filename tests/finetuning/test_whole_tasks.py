@@ -254,7 +254,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_computed(table, tmp_p
     finetune(table, tmp_path / "run")
     (tmp_path / "file").write_text("")
     flags = [f"--checkpoint={tmp_path}/run", f"--data_dir={tmp_path}", "--dev=dev.csv"]
-    assert_refused(run("evaluate", *flags, f"--output={tmp_path}/file/out"), "cannot write")
+    assert_refused(run("evaluate", *flags, f"--output={tmp_path}/file/out"), "cannot be written to", "--output")
     found = run("evaluate", *flags, f"--output={tmp_path}/out", "--length=40", "--task=table/classification")
     assert found.returncode == 0, found.stderr
     records = [json.loads(line) for line in (tmp_path / "out/predictions/dev.jsonl").open()]
