@@ -68,7 +68,7 @@ def main(args: list[str]) -> None:
         raise UserError("--verify has no Hugging Face folder to compare with; leave it out or add --format=huggingface")
     model = load_model(source, _LOWERCASE.value)
     if _TOKENIZER.value:
-        model = _with_tokenizer(model, Path(_TOKENIZER.value))
+        model = _with_tokenizer(model, _TOKENIZER.value)
     if to_bertjax:
         written = pretrained.save(target, model)
     else:
@@ -84,7 +84,7 @@ def main(args: list[str]) -> None:
     _LOG.info(f"next: {_next(target, to_bertjax, model)}")
 
 
-def _with_tokenizer(model: Any, folder: Path) -> Any:
+def _with_tokenizer(model: Any, folder: str) -> Any:
     from bertjax.checkpoints import embedding_transfer
     from bertjax.text.tokenizer import load_tokenizer
 

@@ -4,6 +4,7 @@ Files of bertjax's own are *sealed*: they carry a digest over all their other va
 written, or is refused. What other programs write may say more than its type asks for; ours may not.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -25,10 +26,19 @@ Size = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256, hex
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
-# A name that cannot leave its folder, whatever system reads it.
-FileName = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.{1,2}\Z)[^/\\\x00-\x1f]{1,255}\Z")]
+# A name that cannot leave its folder, whatever system reads it; the pattern of one part of a path.
+PATH_PART = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f]{1,255}"
+FileName = Annotated[str, msgspec.Meta(pattern=rf"\A{PATH_PART}\Z")]
 
 _SEAL = "sha256"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What is written down of a file: its size and its SHA-256."""
+
+    bytes: Count
+    sha256: Digest
 
 
 class DecodingError(UserError):

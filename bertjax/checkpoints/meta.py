@@ -13,10 +13,9 @@ from typing import Any
 from bertjax import decoding
 from bertjax.config.pretraining import Config
 from bertjax.config.validation import validate
-from bertjax.decoding import Count, DecodingError, FileName, ShortText
+from bertjax.decoding import Count, DecodingError, FileName, ShortText, Written
 from bertjax.errors import UserError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
-from bertjax.trainer.metrics import Written
 
 FORMAT = 1
 CURE = "take another checkpoint"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from bertjax.config.fields import AT_LEAST_ONE, DROPOUT, NON_NEGATIVE, POSITIVE, Range, setting
 from bertjax.config.validation import require
@@ -19,7 +20,7 @@ class DenseLayer:
     """A layer between a text's pooled states and its vector."""
 
     features: int
-    activation: str  # of DENSE_ACTIVATIONS
+    activation: Literal[DENSE_ACTIVATIONS]
 
 
 @dataclasses.dataclass(frozen=True)

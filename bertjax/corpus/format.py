@@ -47,6 +47,11 @@ class Shard:
     sentence_offsets: np.ndarray
     tokens: np.ndarray
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Its documents, sentences and tokens."""
+        return len(self.document_offsets) - 1, len(self.sentence_offsets) - 1, len(self.tokens)
+
 
 def shard_name(split: str, index: int) -> str:
     """File name of a shard, `train-00000.arrow`."""
@@ -252,8 +257,7 @@ def reseal(directory: str | Path) -> None:
 def _described(path: Path) -> ShardInfo:
     """What a manifest has to say of the shard in a file."""
     sha256, shard = file_sha256(path), _mapped(path, "prepare the corpus again")
-    counts = (len(shard.document_offsets) - 1, len(shard.sentence_offsets) - 1, len(shard.tokens))
-    return ShardInfo(path.name, path.stat().st_size, sha256, *counts)
+    return ShardInfo(path.name, path.stat().st_size, sha256, *shard.counts)
 
 
 def _check_size(directory: Path, info: ShardInfo) -> None:
@@ -334,8 +338,7 @@ def _repair(directory: Path, info: ShardInfo) -> str:
 def _map_shard(directory: Path, info: ShardInfo) -> Shard:
     path = directory / info.name
     shard = _mapped(path, _repair(directory, info))
-    counts = (len(shard.document_offsets) - 1, len(shard.sentence_offsets) - 1, len(shard.tokens))
-    if counts != (info.documents, info.sentences, info.tokens):
+    if shard.counts != (info.documents, info.sentences, info.tokens):
         raise UserError(f"{path}: its counts are not those of {MANIFEST}; {_repair(directory, info)}")
     return shard
 
@@ -347,12 +350,8 @@ def _mapped(path: Path, cure: str) -> Shard:
         batch.validate()
         documents = batch.column(0)
         kind = str(documents.type)
-    except (
-        pa.ArrowException,
-        OSError,
-        IndexError,
-        ValueError,
-    ) as error:  # ValueError: no batch, names that are no text
+    # ValueError: no batch, names that are no text
+    except (pa.ArrowException, OSError, IndexError, ValueError) as error:
         raise UserError(f"{path}: no Arrow file of documents ({first_line(error)}); {cure}") from error
     if documents.type not in _SHARD_TYPES:
         raise UserError(f"{path}: holds {kind}, not sentences of ids; {cure}")

@@ -36,21 +36,17 @@ class Embedder:
         pooling = options.pooling or sentence.pooling
         normalize = sentence.normalize if options.normalize is None else options.normalize
         self._prompt = _prompt(sentence, options.prompt, source)
-        # [CLS] and the prompt, which need not be pooled.
-        hidden_by = 1 + len(source.tokenizer.encode(self._prompt)) if self._prompt else 0
-        skipped = 0 if sentence.include_prompt else hidden_by
+        leaves_out = self._prompt and not sentence.include_prompt
+        skipped = 1 + len(source.tokenizer.encode(self._prompt)) if leaves_out else 0  # tokens: [CLS] and the prompt
         model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
         layers = VectorLayers(source.config.model, sentence.dense)
 
         def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
             """f32 [rows, width]."""
             mask = batch["attention_mask"].at[:, :skipped].set(0)
-            if pooling == "cls":  # the first token that is pooled; of a row that ends before it the very first
-                first = jnp.argmax(mask, axis=1)[:, None]
-                vectors = model.apply({"params": params}, batch, None, first, method="encode")[:, 0]
-                vectors = vectors.astype(jnp.float32)
-            else:
-                vectors = pooled(model.apply({"params": params}, batch, method="encode"), mask, pooling)
+            # The first token that is pooled; of a row that ends before it the very first.
+            first = jnp.argmax(mask, axis=1)[:, None] if pooling == "cls" else None
+            vectors = pooled(model.apply({"params": params}, batch, None, first, method="encode"), mask, pooling)
             if sentence.dense:
                 vectors = layers.apply({"params": params["sentence_dense"]}, vectors)
             return normalized(vectors) if normalize else vectors

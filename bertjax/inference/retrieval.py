@@ -29,14 +29,8 @@ class Searcher:
         """
         if not options.texts:
             raise UserError("there is nothing to search in; give --texts=FILE, or texts=[…]")
-        prompts = source.sentence.prompts if source.sentence else {}
         options = dataclasses.replace(options, normalize=True)
-        of_texts, of_queries = (
-            dataclasses.replace(options, prompt=next((name for name in names if name in prompts), None))
-            if options.prompt is None
-            else options
-            for names in (_OF_TEXTS, _OF_QUERIES)
-        )
+        of_texts, of_queries = (_prompted(source, options, names) for names in (_OF_TEXTS, _OF_QUERIES))
         self._embed = Embedder(source, of_queries)
         embed_texts = self._embed if of_texts == of_queries else Embedder(source, of_texts)
         self.counts = embed_texts.counts = self._embed.counts  # of the texts and the queries
@@ -52,3 +46,10 @@ class Searcher:
         scores = self._vectors @ query
         best = np.argsort(-scores, kind="stable")[: self._top]
         return [{"text": self._texts[i], "place": int(i), "score": rounded(scores[i])} for i in best]
+
+
+def _prompted(source: Pretrained, options: Options, names: Sequence[str]) -> Options:
+    """With the first of the prompts of these names that the model has, where the options choose none."""
+    prompts = source.sentence.prompts if source.sentence else {}
+    found = next((name for name in names if name in prompts), None)
+    return dataclasses.replace(options, prompt=found if options.prompt is None else options.prompt)

@@ -13,26 +13,19 @@ from typing import Annotated, Any
 import msgspec
 
 from bertjax import decoding
-from bertjax.decoding import Count, DecodingError, Digest
+from bertjax.decoding import PATH_PART, DecodingError, Written
 from bertjax.errors import UserError
 from bertjax.storage.files import file_sha256, write_text
 
 NAME = "bertjax_manifest.json"
 KEYS = {"bertjax_manifest": NAME}  # of config.json
 
-_PART = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f]{1,255}"
-_Path = Annotated[str, msgspec.Meta(pattern=rf"\A{_PART}(?:/{_PART}){{0,3}}\Z")]  # within the folder
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    bytes: Count
-    sha256: Digest
+_Path = Annotated[str, msgspec.Meta(pattern=rf"\A{PATH_PART}(?:/{PATH_PART}){{0,3}}\Z")]  # within the folder
 
 
 @dataclasses.dataclass(frozen=True)
 class _Manifest:
-    files: Mapping[_Path, _File]
+    files: Mapping[_Path, Written]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +38,7 @@ class _Names:
 def write(folder: Path) -> None:
     """Seals all that lies in a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
-    files = {path.relative_to(folder).as_posix(): _File(path.stat().st_size, file_sha256(path)) for path in paths}
+    files = {path.relative_to(folder).as_posix(): Written(path.stat().st_size, file_sha256(path)) for path in paths}
     values = decoding.sealed(dataclasses.asdict(_Manifest(files)))
     write_text(folder / NAME, json.dumps(values, indent=1) + "\n")
 

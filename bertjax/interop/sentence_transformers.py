@@ -14,7 +14,7 @@ import numpy as np
 
 from bertjax import decoding
 from bertjax.config.model import POOLINGS, DenseLayer
-from bertjax.decoding import ShortText, Size
+from bertjax.decoding import PATH_PART, ShortText, Size
 from bertjax.errors import UserError
 from bertjax.interop import weights
 from bertjax.tasks.metadata import SentenceMetadata
@@ -34,7 +34,7 @@ _TEXT_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-_Part = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.{1,2}\Z)[^/\\\x00-\x1f]{0,255}\Z")]  # "": the folder itself
+_Part = Annotated[str, msgspec.Meta(pattern=rf"\A(?:{PATH_PART})?\Z")]  # "": the folder itself
 _VECTOR = Literal["sentence_embedding"]
 
 
@@ -74,12 +74,7 @@ class _Dense:
     in_features: Size
     out_features: Size
     bias: bool = True
-    activation_function: Literal[
-        "torch.nn.modules.linear.Identity",
-        "torch.nn.modules.activation.Tanh",
-        "torch.nn.modules.activation.ReLU",
-        "torch.nn.modules.activation.GELU",
-    ] = "torch.nn.modules.activation.Tanh"
+    activation_function: Literal[tuple(_ACTIVATIONS.values())] = _ACTIVATIONS["tanh"]
     module_input_name: _VECTOR = "sentence_embedding"
     module_output_name: _VECTOR | None = None
     use_residual: Literal[False] = False

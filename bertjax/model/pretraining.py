@@ -24,10 +24,9 @@ def pairs_of(params: Mapping[str, Any]) -> str:
 
 def encoder_shapes(config: ModelConfig) -> dict[str, Any]:
     """The `jax.ShapeDtypeStruct` of every parameter of `embeddings` and `encoder`."""
-    one = jnp.zeros((1, 1), jnp.int32)
-    batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
-    shapes = jax.eval_shape(lambda: PretrainingModel(config, "").init(jax.random.key(0), batch)["params"])
-    return {name: shapes[name] for name in ("embeddings", "encoder")}
+    batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), jnp.zeros((1, 1), jnp.int32))
+    model = PretrainingModel(config, "")
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch, method="encode")["params"])
 
 
 class MaskedLMHead(nn.Module):

@@ -64,7 +64,7 @@ class VectorLayers(nn.Module):
 
 
 class SentenceModel(nn.Module):
-    """Encoder, pooling, perhaps `layers` behind it, and perhaps a `task_head`.
+    """Encoder, pooling, and perhaps a `task_head`.
 
     `outputs` is the size of the head over two vectors u and v, which reads (u, v, |u - v|); with 0 there is none, and
     their cosine is the score. `texts` neighbouring rows belong to one example.
@@ -75,15 +75,12 @@ class SentenceModel(nn.Module):
     texts: int = 2
     pooling: str = "mean"
     computation: Computation = Computation()
-    layers: tuple[DenseLayer, ...] = ()
 
     def setup(self) -> None:
         """Makes encoder and head."""
         config = self.config
         self.embeddings = Embeddings(config, self.computation.dtype)
         self.encoder = Encoder(config, self.computation)
-        if self.layers:
-            self.sentence_dense = VectorLayers(config, self.layers, name="sentence_dense")
         if self.outputs:
             self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
@@ -97,7 +94,6 @@ class SentenceModel(nn.Module):
         shared = SharedInputs.of(batch, dropout_keys)
         x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
         vectors = pooled(self.encoder(x, shared), shared.mask, self.pooling, batch.get("cls_positions"))
-        vectors = self.sentence_dense(vectors) if self.layers else vectors
         vectors = vectors.reshape(-1, self.texts, vectors.shape[-1])
         return {"vectors": vectors, "logits": jnp.repeat(self._logits(vectors), self.texts, axis=0)}
 

@@ -22,6 +22,7 @@ from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary
+from bertjax.decoding import Written
 from bertjax.errors import UserError
 from bertjax.parallel import processes
 from bertjax.parallel.hardware import peak_flops
@@ -103,7 +104,7 @@ def _open_run(config: Config, workdir: Path) -> _Run:
     return _Run(config, workdir, corpus, tokenizer, source, mesh, held_out, teacher, meta)
 
 
-def _restore_or_init(run: _Run) -> tuple[TrainState, metrics.Written | None]:
+def _restore_or_init(run: _Run) -> tuple[TrainState, Written | None]:
     """The state of the last checkpoint, and what it knows of metrics.jsonl; or the state of a new run."""
     config, objective = run.config, build.make_objective(run.config)
     optimizer, _ = build.make_optimizer(config)

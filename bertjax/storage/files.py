@@ -111,7 +111,6 @@ def writing(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        check_room(folder, "folder")
         yield
     except OSError as error:
         where = error.filename or folder

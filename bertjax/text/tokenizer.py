@@ -361,9 +361,8 @@ def _parse(what: str, parser: Any, content: Any) -> Any:
         return parser(content)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except (
-        BaseException
-    ) as error:  # both libraries raise bare Exception or RuntimeError, and panics in Rust are neither
+    # Both libraries raise bare Exception or RuntimeError for a file they cannot parse; panics in Rust are neither.
+    except BaseException as error:
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
 
 

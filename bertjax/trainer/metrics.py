@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bertjax import decoding, host_tensorflow
-from bertjax.decoding import Count, DecodingError, Digest, ShortText
+from bertjax.decoding import Count, DecodingError, ShortText, Written
 from bertjax.errors import UserError
 from bertjax.parallel import processes
 from bertjax.storage.files import file_sha256, written_whole
@@ -24,14 +24,6 @@ from bertjax.storage.files import file_sha256, written_whole
 _MAX_BYTES = 2**31
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _CURE = "put it back as it was, or, if you edited it, run python -m bertjax.convert --reseal --from=WORKDIR"
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """What a checkpoint says of a metrics file: how long it was then, and its SHA-256."""
-
-    bytes: Count
-    sha256: Digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bertjax.model import partitioning
 from bertjax.model.finetuning import FinetuningModel
 from bertjax.model.partitioning import PARAMETER_RULES, Rule, decay_mask, layers_above, parameter_rule
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.model.sentence import SentenceModel
+from bertjax.model.sentence import SentenceModel, VectorLayers
 from bertjax.optimizers.muon import kinds
 from bertjax.parallel.sharding import MESH_AXES
 from bertjax.pretraining import build
@@ -25,13 +25,26 @@ CONFIG = Config(
     model=ModelConfig(vocab_size=50, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16),
     phases=(Phase(1, 16, 2),),
 )
+
+
+class WithDenseLayers(SentenceModel):
+    """A sentence model with layers behind its pooling."""
+
+    def setup(self):
+        super().setup()
+        self.sentence_dense = VectorLayers(self.config, (DenseLayer(6, "tanh"), DenseLayer(4, "relu")))
+
+    def __call__(self, batch, dropout_keys=None):
+        return self.sentence_dense(super().__call__(batch, dropout_keys)["vectors"])
+
+
 VARIANTS = {
     "pre-training": build.make_objective(CONFIG).model,
     "pre-training without next_sentence": build.make_objective(dataclasses.replace(CONFIG, next_sentence=False)).model,
     "fine-tuning on [CLS]": FinetuningModel(CONFIG.model, 3, True),
     "fine-tuning on all tokens": FinetuningModel(CONFIG.model, 3, False),
     "bi-encoder": SentenceModel(CONFIG.model, 3),
-    "bi-encoder with dense layers": SentenceModel(CONFIG.model, layers=(DenseLayer(6, "tanh"), DenseLayer(4, "relu"))),
+    "bi-encoder with dense layers": WithDenseLayers(CONFIG.model),
     "features of all layers": FinetuningModel(CONFIG.model, 3, True, features="weighted_sum"),
     **{name: PretrainingModel(shape, families.FAMILIES[name].pairs) for name, shape in FAMILIES.items()},
     **{f"{name} on all tokens": FinetuningModel(shape, 3, False) for name, shape in FAMILIES.items()},

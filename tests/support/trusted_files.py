@@ -477,12 +477,7 @@ def kinds() -> list[Kind]:
         Kind("pickled weights", _pickled, _tensors, foreign, share=20),
         Kind("TensorFlow checkpoint", _tensorflow, _tensors, foreign, share=20),
         Kind("safetensors", _safetensors, _tensors, foreign),
-        Kind(
-            "sentence-transformers",
-            _sentence_transformers,
-            lambda folder: sentence_transformers.read(folder, 8),
-            foreign,
-        ),
+        Kind("sentence-transformers", _sentence_transformers, _read_sentences, foreign),
         Kind(
             "tokenizer.json, WordPiece", lambda folder: _tokenizer_folder(folder, "tokenizer.json"), _tokenized, foreign
         ),

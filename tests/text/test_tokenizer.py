@@ -287,7 +287,7 @@ def test_broken_tokenizers_are_named(name, content, words, tmp_path):
         ('{"mask_token": {"content": 3}}', "mask_token.content: Expected `str`, got `int`"),
         ('{"a": ' + "[" * 100_000, "not JSON: maximum recursion depth"),
         ('{"model_max_length": ' + "9" * 5000 + "}", "not JSON: Exceeds the limit"),
-        ('{"pad_token": "\\ud800"}', "surrogates not allowed"),
+        ('{"pad_token": "\\ud800"}', "half of a surrogate pair"),
         ("[]", "Expected `object`, got `array`"),
     ],
 )
