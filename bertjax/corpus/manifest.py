@@ -94,12 +94,12 @@ def check_files(folder: Path, digests: Mapping[str, str], remedy: str) -> None:
     """Compares the files of a folder with what was written down of them.
 
     Raises:
-      UserError: names one that is missing, changed or too many; ends with `remedy`.
+      UserError: a file is missing, changed or unexpected; the message names it and ends with `remedy`.
     """
     found = file_digests(folder)
     for name in sorted(found.keys() | digests):
         if found.get(name) != digests.get(name):
-            problem = "missing" if name not in found else "changed" if name in digests else "too many"
+            problem = "missing" if name not in found else "changed" if name in digests else "unexpected"
             raise UserError(f"{folder / name}: {problem}; {remedy}")
 
 

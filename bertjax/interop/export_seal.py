@@ -1,7 +1,7 @@
 """The seal of an export: a file with the size and SHA-256 of every other one, which `config.json` names.
 
-A folder that `transformers` saved again is no export any more: it keeps the name in the config, but not the file, and
-writes its own version beside it.
+A folder that `transformers` has saved again is no longer an export: its config still names the file, which is gone, and
+also holds the version of `transformers`.
 """
 
 import dataclasses

@@ -18,10 +18,10 @@ _CURE = "put it right, or use a new folder"
 
 
 def reseal(folder: Path) -> str:
-    """Seals what lies in a folder; returns what that is, in a few words. The result is read back.
+    """Seals the contents of a folder as they are now, reads them back, and returns what they are in a few words.
 
     Raises:
-      UserError: it holds nothing that bertjax seals, nothing that can be read, or is in use.
+      UserError: the folder holds nothing that bertjax seals, cannot be read, or is in use.
     """
     if (folder / MANIFEST).is_file():
         what, act = "the corpus", _reseal_corpus

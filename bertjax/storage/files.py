@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bertjax.errors import UserError
 
-_PROBE = 2**20  # bytes that are written to see that a folder can be written to
+_PROBE = 2**20  # bytes written to check that a folder can be written to
 
 
 @contextlib.contextmanager
@@ -74,13 +74,13 @@ def local_path(value: str | Path, name: str) -> Path:
 
 
 def check_room(folder: Path, flag: str, size: int = _PROBE, what: str = "what comes") -> None:
-    """Sees before hours of work that a folder can be written to and has room for `size` bytes.
+    """Checks, before hours of work, that a folder can be written to and has room for `size` bytes.
 
     Args:
-      folder: where it does not exist yet, the one that it will be made in is seen at.
+      folder: if it does not exist yet, its nearest parent that does is checked.
       flag: the flag that names it, for messages.
-      size: bytes.
-      what: needs this room, for messages.
+      size: in bytes.
+      what: what needs the room, for messages.
 
     Raises:
       UserError: it cannot be written to, or is full.

@@ -210,19 +210,23 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def written(path: Path) -> Written:
-    """What a checkpoint says of a metrics file that is on disk now."""
+    """What a checkpoint records of a metrics file as it is on disk now."""
     return Written(path.stat().st_size, file_sha256(path)) if path.exists() else Written(0, _NOTHING)
 
 
 def written_until(path: Path, step: int) -> Written:
-    """What the checkpoint of a step has to say of a metrics file that was edited on purpose; see `read` for errors."""
+    """What the checkpoint of a step must record of a metrics file that was edited on purpose.
+
+    Raises:
+      UserError: as `read`.
+    """
     lines = list(_lines(path)) if path.exists() else []
     kept = b"".join(line for line, record in lines if record["step"] <= step)
     return Written(len(kept), hashlib.sha256(kept).hexdigest())
 
 
 def cut_back(path: Path, known: Written) -> None:
-    """Cuts a metrics file back to what the checkpoint knows that is continued.
+    """Cuts a metrics file back to what it held at the checkpoint that the run continues from.
 
     Raises:
       UserError: the file is not as it was then, or cannot be written.
