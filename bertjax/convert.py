@@ -11,8 +11,8 @@ vocab.txt is to be read that lies alone, without tokenizer_config.json; by defau
 the vocabulary. --tokenizer moves the model to another vocabulary: pieces that it knows keep their embeddings, new ones
 start as the mean of the pieces that their text had before.
 
-What bertjax writes is sealed: a corpus, workdir or exported folder of which a bit has changed is refused. --reseal
-takes one that you edited on purpose as it is now; nothing is converted.
+bertjax seals what it writes: a corpus, workdir or export with a changed bit is refused. After a deliberate edit,
+--reseal computes the seal again; it converts nothing.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold any
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "A folder with another tokenizer, to change the vocabulary to.")
 _LOWERCASE = flags.DEFINE_bool("lowercase", None, "Whether text is lower-cased, of a vocab.txt without a config.")
-_RESEAL = flags.DEFINE_bool("reseal", False, "Seal --from again, which was edited on purpose; nothing is converted.")
+_RESEAL = flags.DEFINE_bool("reseal", False, "Recompute the seal of --from after a deliberate edit; converts nothing.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those of transformers.")
 
 

@@ -44,7 +44,7 @@ _POOLING = flags.DEFINE_string(
 )
 _NORMALIZE = flags.DEFINE_bool("normalize", None, "embed: vectors of length 1; by default as the model was trained.")
 _PROMPT = flags.DEFINE_string(
-    "prompt", None, "embed, search: name of what each text begins with; by default the model's own."
+    "prompt", None, "embed, search: name of the prompt prepended to each text; by default the model's own."
 )
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Of the computation: float32 or bfloat16.")
 _WEIGHTS = flags.DEFINE_string("weights", "float", "int8 keeps weights in a quarter of the memory.")

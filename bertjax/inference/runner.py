@@ -43,7 +43,7 @@ class Options:
     pooling: str = ""  # embed: of all tokens' last states, [CLS] and [SEP] too: mean, cls, max; "": the model's own
     normalize: bool | None = None  # embed: to length 1; None: as the model was trained
     texts: Sequence[str] = ()  # search: in which the nearest are found
-    prompt: str | None = None  # embed: the name of what each text begins with; "": nothing; None: the model's own
+    prompt: str | None = None  # embed, search: name of the prompt prepended to texts; "": none; None: the model's own
 
     def __post_init__(self) -> None:
         """Checks the values."""
