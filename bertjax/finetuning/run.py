@@ -214,7 +214,10 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
             raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
         return
     try:
-        before = build(FinetuneConfig, decoding.read_sealed(path, dict[str, Any], _CURE), "config")
+        values = decoding.read(path, dict[str, Any], _CURE)
+        # First whether it is a sweep's at all: the config.json of a pre-training run has no seal.
+        before = build(FinetuneConfig, decoding.without_seal(values), "config")
+        decoding.unsealed(values, path, _CURE)
     except UserError as error:
         raise UserError(f"{path} cannot be read as a sweep's ({error}); use a new --workdir") from error
     conflict = resume_conflict(before, config)
