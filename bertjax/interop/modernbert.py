@@ -1,41 +1,80 @@
 """What ModernBERT's `config.json` says in ways of its own: windows, rotary positions, and what its heads read."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from bertjax import decoding
 from bertjax.config.model import ModelConfig
+from bertjax.decoding import ShortText, Size
 from bertjax.errors import UserError
 
-# What transformers takes where a config says nothing.
-_EVERY, _WINDOW, _GLOBAL_THETA, _LOCAL_THETA = 3, 128, 160_000.0, 10_000.0
-_LARGEST = 2**31  # of numbers of layers and tokens; bases of rotary positions are far below
+_CURE = "put it right as the model was trained"
 _POOLING = ("ModernBertForSequenceClassification", "ModernBertForMultipleChoice")
+_Theta = Annotated[float, msgspec.Meta(gt=0, lt=2**31)]  # a base of rotary positions
+_Window = Annotated[int, msgspec.Meta(ge=2, lt=2**31)]  # tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rope:
+    """The rotary positions of a kind of layers, in today's spelling."""
+
+    rope_type: ShortText | None = None
+    type: ShortText | None = None
+    rope_theta: _Theta | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _RopeParameters:
+    full_attention: _Rope | None = None
+    sliding_attention: _Rope | None = None
+    rope_theta: _Theta | None = None  # which transformers overlooks
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What a config says, in today's spelling or an older one; the defaults are those of transformers."""
+
+    num_hidden_layers: Size
+    global_attn_every_n_layers: Size = 3
+    layer_types: list[ShortText] | None = None
+    local_attention: _Window = 128
+    global_rope_theta: _Theta = 160_000.0
+    local_rope_theta: _Theta = 10_000.0
+    rope_theta: _Theta | None = None  # which transformers overlooks
+    rope_parameters: _RopeParameters | None = None
+    rope_scaling: dict[str, Any] | None = None
+    hidden_activation: ShortText = "gelu"
+    classifier_activation: ShortText = "gelu"
+    classifier_pooling: ShortText = "cls"
+    architectures: list[ShortText] | None = None
 
 
 def read(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The fields of ModelConfig that a config spells otherwise, in today's spelling or an older one.
 
     Raises:
-      UserError: it asks for mathematics that bertjax does not have.
+      UserError: it is damaged, or asks for mathematics that bertjax does not have.
     """
-    _check_heads(values, path)
-    every = _every(values, path)
-    theta = _theta(values, "full_attention", "global_rope_theta", _GLOBAL_THETA, path)
-    for place in (values, _mapping(values, "rope_parameters", path)):  # transformers overlooks these
-        if place.get("rope_theta", theta) != theta:
+    said = decoding.convert(values, _Said, path, _CURE, foreign=True)
+    rope = said.rope_parameters or _RopeParameters()
+    _check_heads(said, path)
+    every = _every(said, path)
+    theta = _theta(rope.full_attention, said.global_rope_theta, said, path)
+    for other in (said.rope_theta, rope.rope_theta):
+        if other not in (None, theta):
             raise UserError(
-                f"{path} has rope_theta={place['rope_theta']!r}, which transformers does not read; say what is meant "
+                f"{path} has rope_theta={other!r}, which transformers does not read; say what is meant "
                 "as global_rope_theta and local_rope_theta"
             )
     fields = {"global_rope_theta": theta, "global_attn_every_n_layers": every}
     if every == 1:
         return fields | {"local_attention": 0, "local_rope_theta": 0.0}
-    window = values.get("local_attention", _WINDOW)
-    if type(window) is not int or not 2 <= window < _LARGEST:
-        raise UserError(f"{path} has local_attention={window!r}; expected a number of tokens, at least 2")
-    local = _theta(values, "sliding_attention", "local_rope_theta", _LOCAL_THETA, path)
-    return fields | {"local_attention": window, "local_rope_theta": local}
+    local = _theta(rope.sliding_attention, said.local_rope_theta, said, path)
+    return fields | {"local_attention": said.local_attention, "local_rope_theta": local}
 
 
 def written(config: ModelConfig) -> dict[str, Any]:
@@ -64,19 +103,16 @@ def written(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _check_heads(values: Mapping[str, Any], path: Path) -> None:
-    act, head_act = (values.get(f"{part}_activation", "gelu") for part in ("hidden", "classifier"))
-    if head_act != act:
+def _check_heads(said: _Said, path: Path) -> None:
+    if said.classifier_activation != said.hidden_activation:
         raise UserError(
-            f"{path} has classifier_activation={head_act!r}; bertjax's heads have "
-            f"the activation of the layers, hidden_activation={act!r}"
+            f"{path} has classifier_activation={said.classifier_activation!r}; bertjax's heads have "
+            f"the activation of the layers, hidden_activation={said.hidden_activation!r}"
         )
-    architectures = values.get("architectures") or [None]
-    pooling = values.get("classifier_pooling", "cls")
-    if architectures[0] in _POOLING and pooling != "cls":
+    if next(iter(said.architectures or ()), "") in _POOLING and said.classifier_pooling != "cls":
         raise UserError(
-            f"{path} has classifier_pooling={pooling!r}; bertjax's heads read the first token: fine-tune the "
-            "pre-trained model again, with classifier_pooling='cls' or with bertjax"
+            f"{path} has classifier_pooling={said.classifier_pooling!r}; bertjax's heads read the first token: "
+            "fine-tune the pre-trained model again, with classifier_pooling='cls' or with bertjax"
         )
 
 
@@ -84,41 +120,26 @@ def _layer_types(layers: int, every: int) -> list[str]:
     return ["sliding_attention" if number % every else "full_attention" for number in range(layers)]
 
 
-def _every(values: Mapping[str, Any], path: Path) -> int:
+def _every(said: _Said, path: Path) -> int:
     """Every how many layers one sees all; 1 where all do."""
-    every, types = values.get("global_attn_every_n_layers", _EVERY), values.get("layer_types")
-    if type(every) is not int or not 1 <= every < _LARGEST:
-        raise UserError(f"{path} has global_attn_every_n_layers={every!r}; expected a number of layers")
+    every, types = said.global_attn_every_n_layers, said.layer_types
     if types is None:
         return every
     found = None
-    if isinstance(types, list) and len(types) == values.get("num_hidden_layers"):
+    if len(types) == said.num_hidden_layers:
         full = [number for number, name in enumerate(types) if name == "full_attention"]
         # A model may be too shallow to tell: then what the old key says, or would say by default.
         candidates = (every, full[1] if len(full) > 1 else len(types))
-        found = next((n for n in candidates if n and types == _layer_types(len(types), n)), None)
+        found = next((n for n in candidates if types == _layer_types(len(types), n)), None)
     if found is None:
         raise UserError(f"{path} has layer_types={types!r}; bertjax has full_attention in layers 0, n, 2n, … alone")
     return found
 
 
-def _theta(values: Mapping[str, Any], kind: str, old: str, default: float, path: Path) -> float:
-    """The base of the rotary positions of a kind of layers."""
-    rope = _mapping(_mapping(values, "rope_parameters", path), kind, path)
-    scaling = values.get("rope_scaling")
-    name = rope.get("rope_type", rope.get("type", "default"))
-    if name != "default" or scaling:
-        asked = f"rope_scaling={scaling!r}" if scaling else f"rope_type={name!r}"
+def _theta(rope: _Rope | None, old: float, said: _Said, path: Path) -> float:
+    """The base of the rotary positions of a kind of layers; `old` is what the older spelling says."""
+    name = rope and (rope.rope_type or rope.type)
+    if said.rope_scaling or name not in (None, "default"):
+        asked = f"rope_scaling={said.rope_scaling!r}" if said.rope_scaling else f"rope_type={name!r}"
         raise UserError(f"{path} has {asked}; bertjax's rotary positions have only 'default'")
-    theta = rope.get("rope_theta", values.get(old, default))
-    if type(theta) not in (int, float) or not 0 < theta < _LARGEST:
-        raise UserError(f"{path} has {old}={theta!r}; expected a number like {default!r}")
-    return float(theta)
-
-
-def _mapping(values: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    """An object in a config; an empty one where there is none."""
-    found = values.get(key) or {}
-    if not isinstance(found, Mapping):
-        raise UserError(f"{path} has {key}={found!r}; expected an object")
-    return found
+    return old if rope is None or rope.rope_theta is None else rope.rope_theta
