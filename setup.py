@@ -24,6 +24,7 @@ REQUIRED = [
     "numpy>=2.0,<3",
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
+    "protobuf>=5,<8",
     "pyarrow>=20,<27",
     "rich>=13,<16",
     "safetensors>=0.5,<0.9",

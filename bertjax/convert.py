@@ -6,10 +6,10 @@ python -m bertjax.convert --reseal --from=DIR
 --from is a workdir of bertjax.train or bertjax.finetune, one of its checkpoints, a Hugging Face folder, or the folder
 of a TensorFlow checkpoint with its bert_config.json and vocab.txt. Without --format, what is not bertjax's becomes a
 bertjax workdir and a bertjax model a Hugging Face folder. --verify runs the Hugging Face side in `transformers` (which
-must be installed) and compares the ids of thousands of hard lines, and the scores, with ours. --lowercase says how a
-vocab.txt is to be read that lies alone, without tokenizer_config.json; by default it is seen by the folder's name or by
-the vocabulary. --tokenizer moves the model to another vocabulary: pieces that it knows keep their embeddings, new ones
-start as the mean of the pieces that their text had before.
+must be installed) and compares the ids of thousands of hard lines, and the scores, with ours. --lowercase says
+whether text is lower-cased for a vocab.txt or .model that lies alone, without tokenizer_config.json; by default the
+folder's name or the vocabulary decides. --tokenizer moves the model to another vocabulary: pieces that it knows keep
+their embeddings, new ones start as the mean of the pieces that their text had before.
 
 bertjax seals what it writes: a corpus, workdir or export with a changed bit is refused. After a deliberate edit,
 --reseal computes the seal again; it converts nothing.
@@ -31,7 +31,7 @@ _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, o
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "A folder with another tokenizer, to change the vocabulary to.")
-_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Whether text is lower-cased, of a vocab.txt without a config.")
+_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case the text, of a vocab.txt or .model without a config.")
 _RESEAL = flags.DEFINE_bool("reseal", False, "Recompute the seal of --from after a deliberate edit; converts nothing.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those of transformers.")
 

@@ -16,7 +16,7 @@ from bertjax.checkpoints.checksums import checksums
 from bertjax.checkpoints.meta import CURE, CheckpointMeta, StoredTokenizer
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
-from bertjax.model.pretraining import encoder_shapes
+from bertjax.model.shapes import encoder_shapes
 from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
@@ -163,10 +163,12 @@ def _contradiction(params: Any, meta: CheckpointMeta, tokenizer: Tokenizer) -> s
         outputs = params["task_head"]["bias"].shape[-1] if "task_head" in params else len(task.labels)
         if outputs != len(task.labels):
             return f"its head has {outputs} outputs for {len(task.labels)} labels"
-    found = {name: leaf.shape for name, leaf in named_leaves(params).items()}
-    for name, leaf in named_leaves(encoder_shapes(model)).items():
-        if found.get(name) != leaf.shape:
-            return f"{name} has shape {found.get(name)}, by its config {leaf.shape}"
+    encoder = {name: params[name] for name in ("embeddings", "encoder") if name in params}
+    found = {name: leaf.shape for name, leaf in named_leaves(encoder).items()}
+    expected = encoder_shapes(model)
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            return f"{name} has shape {found.get(name)}, by its config {expected.get(name)}"
     return ""
 
 

@@ -22,13 +22,6 @@ def pairs_of(params: Mapping[str, Any]) -> str:
     return next((task for task in PAIR_TASKS if f"{task}_head" in params), "")
 
 
-def encoder_shapes(config: ModelConfig) -> dict[str, Any]:
-    """The `jax.ShapeDtypeStruct` of every parameter of `embeddings` and `encoder`."""
-    batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), jnp.zeros((1, 1), jnp.int32))
-    model = PretrainingModel(config, "")
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), batch, method="encode")["params"])
-
-
 class MaskedLMHead(nn.Module):
     """Dense, activation, LayerNorm, and scores by the word embeddings (tied) with a bias a word."""
 

@@ -1,7 +1,7 @@
-"""One tokenizer class over the libraries `tokenizers` (WordPiece, byte-level BPE, …) and `sentencepiece`.
+"""Text to ids and back, by the library `tokenizers`: WordPiece, unigram, byte-level BPE.
 
-A folder holds what the ecosystem reads: `tokenizer.json`, for WordPiece `vocab.txt` too, or a SentencePiece `.model`;
-beside them `tokenizer_config.json`. `transformers` loads the folder as it is.
+A folder holds what the ecosystem reads: `tokenizer.json`, for WordPiece `vocab.txt` too, and `tokenizer_config.json`;
+`transformers` loads it as it is. Read are also a `vocab.txt` and a SentencePiece `.model` alone.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from bertjax import decoding
 from bertjax.decoding import ShortText
 from bertjax.errors import UserError
 from bertjax.storage.files import local_path
-from bertjax.text import backends
+from bertjax.text import unigram
+from bertjax.text.backend import Backend, wordpiece
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ _ROLES = {
 _OF_VOCABULARIES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # Folders of Google's checkpoints say by their names whether text is lower-cased; its own code goes by them, too.
 _GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chinese)_L-\d+_H-\d+_A-\d+")
-_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer_config.json")  # that are written
+_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")  # that are written
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 _CURE = "get it again, or put it right"
 _PROBE = "a 𐎀"  # a word, and a letter that is in hardly any vocabulary
@@ -81,7 +82,7 @@ class Tokenizer:
       pair_separators: how many [SEP] stand between two texts: one in BERT, two in RoBERTa.
     """
 
-    def __init__(self, backend: backends.Backend, config: dict[str, Any]):
+    def __init__(self, backend: Backend, config: dict[str, Any]):
         """Use `load_tokenizer` or `bertjax.text.tokenizer_training.train`."""
         self._backend = backend
         self._config = config
@@ -204,17 +205,16 @@ class Tokenizer:
     def _class_settings(self) -> dict[str, Any]:
         """The class of `transformers` that gives the same ids, and its settings.
 
-        Version 5 takes no more than the vocabulary from a tokenizer.json where the class is one of BERT's, and makes
-        the rest from these settings, whose defaults are those of an uncased model.
+        Version 5 takes no more than the vocabulary from a tokenizer.json where the class is BERT's or ALBERT's, and
+        makes the rest from these settings, whose defaults are those of an uncased model.
         """
         name = self._config.get("tokenizer_class")
         if settings := self._backend.bert_settings():
             return {"tokenizer_class": name if name and _reads_as_bert(name) else _OF_VOCABULARIES[0]} | settings
-        if self._backend.kind == "SentencePiece":
-            return {"tokenizer_class": name or "AlbertTokenizer", "do_lower_case": False, "keep_accents": True}
-        return {"tokenizer_class": "PreTrainedTokenizerFast" if _reads_as_bert(name) else name}
+        rebuilt = _reads_as_bert(name) or _reads_as_albert(name)
+        return {"tokenizer_class": "PreTrainedTokenizerFast" if rebuilt else name}
 
-    def _wordpiece_backend(self) -> backends.LibraryBackend:
+    def _wordpiece_backend(self) -> Backend:
         kind = self._backend.kind
         if kind != "WordPiece":
             raise UserError(f"words can be added to a WordPiece vocabulary, not to {kind}; keep it, or make a new one")
@@ -252,8 +252,8 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
     Args:
       path: a folder, or the file itself: tokenizer.json, vocab.txt or a SentencePiece .model. In a folder with several
         of them the first of this list is taken. What tokenizer_config.json says of BERT's tokenizers counts.
-      lowercase: whether text is lower-cased, of a vocab.txt where no file says it; by default as the name of Google's
-        folder says, else as the vocabulary looks, which is logged.
+      lowercase: whether text is lower-cased, of a vocab.txt or .model where no file says it; by default as the name
+        of Google's folder says, else as the vocabulary looks, which is logged.
 
     Raises:
       UserError: there is no tokenizer, it cannot be read, it lacks a special token, or `lowercase` is given where a
@@ -265,7 +265,7 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
     file = _tokenizer_file(path) if path.is_dir() else path
     try:
         config = _read_config(file.parent)
-        if lowercase is not None and (file.suffix != ".txt" or "do_lower_case" in config):
+        if lowercase is not None and (file.suffix == ".json" or "do_lower_case" in config):
             raise UserError("its own files say whether text is lower-cased; leave --lowercase out")
         backend = _backend(file, config, lowercase)
         _parse("tokenizer for any text", backend.encode_batch, [_PROBE])
@@ -287,10 +287,10 @@ def _tokenizer_file(directory: Path) -> Path:
     raise UserError(f"{directory}: no tokenizer in this folder; {_HINT}")
 
 
-def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> backends.Backend:
+def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> Backend:
     if file.suffix == ".json":
         parsed = _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
-        return _as_configured(backends.LibraryBackend(parsed), config)
+        return _as_configured(Backend(parsed), config)
     if file.suffix == ".txt":
         pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
@@ -310,15 +310,19 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> b
                 'if it is one, write {"tokenizer_class": "BertTokenizer", "do_lower_case": false} into '
                 "tokenizer_config.json beside it"
             )
-        return backends.LibraryBackend(_wordpiece(vocabulary, config, file, lowercase))
+        return Backend(_wordpiece(vocabulary, config, file, lowercase))
     if file.suffix == ".model":
-        _check_sentencepiece(config)
-        return _parse("SentencePiece model", backends.SentencePieceBackend, file.read_bytes())
+        model = unigram.parse(file.read_bytes())
+        rules = _albert_rules([piece for piece, _ in model.pieces], config, file, lowercase)
+        return _parse("SentencePiece model", lambda model: Backend(unigram.tokenizer(model, rules)), model)
     raise UserError("not a tokenizer file; " + _HINT)
 
 
-def _as_configured(backend: backends.LibraryBackend, config: Mapping[str, Any]) -> backends.LibraryBackend:
-    """With the settings of tokenizer_config.json, which `transformers` heeds for BERT's classes before the file's."""
+def _as_configured(backend: Backend, config: Mapping[str, Any]) -> Backend:
+    """With the settings of tokenizer_config.json, which `transformers` heeds before the file's for some classes."""
+    if backend.kind == "Unigram" and _reads_as_albert(config.get("tokenizer_class")):
+        rules = unigram.Rules(config.get("do_lower_case", True), config.get("keep_accents", False), quotes=True)
+        return Backend(unigram.tokenizer(backend.unigram_model(), rules))
     settings = backend.bert_settings() if _reads_as_bert(config.get("tokenizer_class")) else None
     asked = settings and {key: config.get(key, value) for key, value in settings.items()}
     return backend if asked == settings else backend.with_bert_settings(asked)
@@ -341,19 +345,28 @@ def _wordpiece(
         )
     if lowercase is None:
         lowercase = config["do_lower_case"] if "do_lower_case" in config else _guessed_lowercase(vocabulary, file)
-    return backends.wordpiece(
-        vocabulary, lowercase, config.get("tokenize_chinese_chars", True), config.get("strip_accents")
-    )
+    return wordpiece(vocabulary, lowercase, config.get("tokenize_chinese_chars", True), config.get("strip_accents"))
 
 
-def _check_sentencepiece(config: Mapping[str, Any]) -> None:
-    """Refuses a model of ALBERT that counts on text that is changed before it is cut, as it does unless told not to."""
-    is_albert = (config.get("tokenizer_class") or "").startswith("Albert")
-    if is_albert and (config.get("do_lower_case", True) or not config.get("keep_accents", False)):
+def _reads_as_albert(name: str | None) -> bool:
+    return (name or "").removesuffix("Fast") == "AlbertTokenizer"
+
+
+def _albert_rules(
+    pieces: Sequence[str], config: Mapping[str, Any], file: Path, lowercase: bool | None
+) -> unigram.Rules:
+    """How ALBERT changes text before the SentencePiece model in a file, as tokenizer_config.json says."""
+    name = config.get("tokenizer_class")
+    if name and not _reads_as_albert(name):
         raise UserError(
-            "tokenizer_config.json asks for lower case or for letters without accents, which a SentencePiece .model "
-            "alone does not give; save it as tokenizer.json first (save_pretrained of transformers)"
+            f"tokenizer_config.json asks for {name}, which gives other ids than a SentencePiece .model alone; save it "
+            "as tokenizer.json first (save_pretrained of transformers)"
         )
+    said = config.get("do_lower_case", True if name else None)
+    if lowercase is None:
+        lowercase = _guessed_lowercase(pieces, file) if said is None else said
+    keep_accents = said is None and not lowercase  # unless the file says it
+    return unigram.Rules(lowercase, config.get("keep_accents", keep_accents), quotes=True)
 
 
 def _parse(what: str, parser: Any, content: Any) -> Any:
@@ -376,7 +389,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return decoding.read(path, dict[str, Any], _CURE, foreign=True) if path.is_file() else {}
 
 
-def _guessed_lowercase(vocabulary: Mapping[str, int], file: Path) -> bool:
+def _guessed_lowercase(vocabulary: Iterable[str], file: Path) -> bool:
     """Whether text is lower-cased before the vocabulary in a file cuts it, where no other file says so."""
     if google := _GOOGLE_FOLDER.fullmatch(file.resolve().parent.name):
         lowercase, reason = google["name"] != "cased", "by the folder's name"

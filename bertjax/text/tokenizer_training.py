@@ -12,7 +12,8 @@ from pathlib import Path
 import tokenizers as library
 
 from bertjax.errors import UserError
-from bertjax.text import backends
+from bertjax.text import unigram
+from bertjax.text.backend import BERT_SPECIAL, Backend, wordpiece
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
 # In BERT's vocabularies about 1,000 characters begin words; ideographs beyond them become [UNK].
@@ -116,12 +117,12 @@ def _extended(base: Tokenizer, sentences: Iterable[str], size: int) -> Tokenizer
 
 
 def _wordpiece(sentences: Iterable[str], size: int, lowercase: bool) -> Tokenizer:
-    special = backends.BERT_SPECIAL
+    special = BERT_SPECIAL
     pieces = [*special, *_wordpieces(_count_words(sentences, lowercase), size - len(special))]
     pieces += [f"[unused{index}]" for index in range(size - len(pieces))]
-    tokenizer = backends.wordpiece({piece: index for index, piece in enumerate(pieces)}, lowercase)
+    tokenizer = wordpiece({piece: index for index, piece in enumerate(pieces)}, lowercase)
     return Tokenizer(
-        backends.LibraryBackend(tokenizer),
+        Backend(tokenizer),
         {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "model_max_length": 512},
     )
 
@@ -191,9 +192,7 @@ def _byte_level_bpe(sentences: Iterable[str], size: int) -> Tokenizer:
     tokenizer.add_special_tokens([library.AddedToken("<mask>", lstrip=True, special=True)])
     ids = [(token, tokenizer.token_to_id(token)) for token in ("</s>", "<s>")]
     tokenizer.post_processor = library.processors.RobertaProcessing(*ids, add_prefix_space=False)
-    return Tokenizer(
-        backends.LibraryBackend(tokenizer), {"tokenizer_class": "RobertaTokenizer", "model_max_length": 512}
-    )
+    return Tokenizer(Backend(tokenizer), {"tokenizer_class": "RobertaTokenizer", "model_max_length": 512})
 
 
 def _unigram(sentences: Iterable[str], size: int) -> Tokenizer:
@@ -219,11 +218,8 @@ def _unigram(sentences: Iterable[str], size: int) -> Tokenizer:
         )
     except RuntimeError as error:
         raise UserError(f"sentencepiece cannot make a vocabulary of {size} from this text ({error})") from error
-    backend = backends.SentencePieceBackend(model.getvalue())
-    return Tokenizer(
-        backend,
-        {"tokenizer_class": "AlbertTokenizer", "do_lower_case": False, "keep_accents": True, "model_max_length": 512},
-    )
+    tokenizer = unigram.tokenizer(unigram.with_exact_sums(unigram.parse(model.getvalue())))
+    return Tokenizer(Backend(tokenizer), {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512})
 
 
 _TRAINERS: dict[str, Callable[[Iterable[str], int], Tokenizer]] = {

@@ -11,10 +11,12 @@ It is right only where the ids of a text are the ids of its words, one after the
   leaves these characters alone, which are bases; the pre-tokenizer cuts at the former and sets the latter apart;
 - byte-level BPE with its own pattern, with words cut before every space beside which, on one side or both, there is no
   white space: its pieces never go on from something else to white space, and the last space of several goes with what
-  follows them.
+  follows them;
+- unigram models that cut at white space before all else (`bertjax.text.unigram`), with words cut before every space
+  that follows something else: no normaliser that is allowed here looks beyond a space, but for a table of
+  SentencePiece's, which is given whole clusters of characters; those in which a space is not the first character are
+  tried.
 
-It does not hold for SentencePiece: its unigram search adds up float32 scores along the whole text, so that the
-rounding, and with it the choice between two almost equal segmentations, depends on what stands before.
 `word_rule` decides, and knows only the cases above.
 """
 
@@ -40,37 +42,72 @@ _MAY_END_WHITE = np.isin(np.arange(256), [character.encode()[-1] for character i
 
 BERT = "bert"
 BYTE_LEVEL = "byte-level"
+UNIGRAM = "unigram"
+
+_LOCAL_NORMALIZERS = ("Replace", "NFKD", "StripAccents", "Lowercase", "Precompiled")
+# What forms a cluster with the space behind it (Unicode's Grapheme_Cluster_Break=Prepend).
+_PREPENDED = "".join(
+    chr(code)
+    for first, last in (
+        *((0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2), (0xD4E, 0xD4E)),
+        *((0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x111C2, 0x111C3), (0x113D1, 0x113D1), (0x1193F, 0x1193F)),
+        *((0x11941, 0x11941), (0x11A3A, 0x11A3A), (0x11A84, 0x11A89), (0x11D46, 0x11D46), (0x11F02, 0x11F02)),
+    )
+    for code in range(first, last + 1)
+)
 
 
-def word_rule(content: dict[str, Any]) -> str | None:
+def word_rule(content: dict[str, Any], normalizer: Any) -> str | None:
     """How a tokenizer's texts fall into words that can be encoded apart, or None where they do not.
 
     Args:
       content: its tokenizer.json.
+      normalizer: the library's object for it, or None.
 
     Returns:
-      "bert", "byte-level" (see above) or None.
+      "bert", "byte-level", "unigram" (see above) or None.
     """
     model = content["model"]
-    normalizer = (content["normalizer"] or {}).get("type")
+    normalizes = (content["normalizer"] or {}).get("type")
     pre_tokenizer = content["pre_tokenizer"] or {}
     # An added token that is no special one is looked for in the whole text, spaces included.
     if any(not token["special"] for token in content["added_tokens"]) or model.get("dropout"):
         return None
-    if model["type"] == "WordPiece" and (normalizer, pre_tokenizer.get("type")) == (
+    if model["type"] == "WordPiece" and (normalizes, pre_tokenizer.get("type")) == (
         "BertNormalizer",
         "BertPreTokenizer",
     ):
         return BERT
     if (
         model["type"] == "BPE"
-        and normalizer in (None, "NFC")
+        and normalizes in (None, "NFC")
         and pre_tokenizer.get("type") == "ByteLevel"
         and pre_tokenizer.get("use_regex")
         and not pre_tokenizer.get("add_prefix_space")
     ):
         return BYTE_LEVEL
+    if model["type"] == "Unigram" and _cuts_at_white_space(pre_tokenizer) and _is_local(content["normalizer"]):
+        apart = normalizer is None or all(normalizer.normalize_str(f"{c} ").endswith(" ") for c in _PREPENDED)
+        return UNIGRAM if apart else None
     return None
+
+
+def _cuts_at_white_space(pre_tokenizer: dict[str, Any]) -> bool:
+    """Whether each word begins after white space, with a mark of its own, whatever is cut within it."""
+    parts = pre_tokenizer.get("pretokenizers", [])
+    kinds = [part["type"] for part in parts]
+    return (
+        kinds in (["WhitespaceSplit", "Metaspace"], ["WhitespaceSplit", "Metaspace", "Split"])
+        and parts[1]["prepend_scheme"] == "always"
+    )
+
+
+def _is_local(normalizer: dict[str, Any] | None) -> bool:
+    """Whether it changes a text's words each by itself."""
+    parts = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
+    # A pattern may look at anything.
+    texts = [part["pattern"].get("String", " ") for part in parts if part["type"] == "Replace"]
+    return all(part["type"] in _LOCAL_NORMALIZERS for part in parts) and not any(" " in text for text in texts)
 
 
 class WordCache:
@@ -91,7 +128,7 @@ class WordCache:
         max_words: int = MAX_WORDS,
     ):
         self._encode_words = encode_words
-        self._begins = {BERT: _begins_bert_word, BYTE_LEVEL: _begins_byte_level_word}[rule]
+        self._begins = _BEGINS[rule]
         self._dtype, self._end = np.dtype(dtype), np.iinfo(dtype).max
         self._max_words = max_words
         self._always = {_END: self._bytes([self._end])}
@@ -147,6 +184,18 @@ def _begins_byte_level_word(text: np.ndarray) -> np.ndarray:
     spaces = np.flatnonzero(text[1:] == _SPACE) + 1
     begins[spaces] |= ~(_MAY_END_WHITE[text[spaces - 1]] & _MAY_BEGIN_WHITE[text[spaces + 1]])
     return begins
+
+
+def _begins_unigram_word(text: np.ndarray) -> np.ndarray:
+    """The same: around ends, and with the spaces before it."""
+    space, end = text == _SPACE, text == _END[0]
+    begins = end.copy()
+    begins[0] = True
+    begins[1:] |= end[:-1] | (space[1:] & ~space[:-1])
+    return begins
+
+
+_BEGINS = {BERT: _begins_bert_word, BYTE_LEVEL: _begins_byte_level_word, UNIGRAM: _begins_unigram_word}
 
 
 def _different(text: np.ndarray, starts: np.ndarray) -> tuple[list[bytes], np.ndarray]:

@@ -1,3 +1,30 @@
-"""The kinds of tokenizers that are trained."""
+"""The kinds of tokenizers that are trained, and SentencePiece's own files."""
+
+import io
+from collections.abc import Iterable
+from typing import Any
 
 KINDS = ("wordpiece", "wordpiece-cased", "unigram", "bpe")
+
+
+def sentencepiece_model(texts: Iterable[str], size: int, **changes: Any) -> bytes:
+    """A `.model` with ALBERT's special tokens, as its trainer writes it."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        **{
+            "vocab_size": size,
+            "hard_vocab_limit": False,
+            "pad_id": 0,
+            "unk_id": 1,
+            "bos_id": -1,
+            "eos_id": -1,
+            "control_symbols": ["[CLS]", "[SEP]", "[MASK]"],
+            "minloglevel": 2,
+        }
+        | changes,
+    )
+    return model.getvalue()

@@ -42,6 +42,7 @@ from tests.support.batches import FAMILIES, SMALL
 from tests.support.damage import resealed, unsealed
 from tests.support.models import from_parts
 from tests.support.parity import random_params
+from tests.support.tokenizers import sentencepiece_model
 from tests.support.trust import Kind, canonical
 
 _PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop", *(f"##{one}" for one in "abcdefghij")]
@@ -368,7 +369,9 @@ def _sentence_transformers(folder: Path) -> list[str]:
 
 
 def _tokenizer_folder(folder: Path, *names: str, kind: str = "") -> list[str]:
-    if kind:
+    if names == ("spiece.model",):
+        (folder / names[0]).write_bytes(sentencepiece_model(_WORDS * 5, 300))
+    elif kind:
         tokenizer_training.train(f"new:{kind}:300", _WORDS * 5, folder)
     else:
         _vocabulary(folder)
@@ -481,12 +484,15 @@ def kinds() -> list[Kind]:
         Kind(
             "tokenizer.json, WordPiece", lambda folder: _tokenizer_folder(folder, "tokenizer.json"), _tokenized, foreign
         ),
-        Kind(
-            "tokenizer.json, BPE",
-            lambda folder: _tokenizer_folder(folder, "tokenizer.json", kind="bpe"),
-            _tokenized,
-            foreign,
-            share=4,
+        *(
+            Kind(
+                f"tokenizer.json, {name}",
+                lambda folder, kind=kind: _tokenizer_folder(folder, "tokenizer.json", kind=kind),
+                _tokenized,
+                foreign,
+                share=share,
+            )
+            for name, kind, share in (("BPE", "bpe", 4), ("unigram", "unigram", 10))
         ),
         Kind(
             "vocab.txt",
@@ -496,7 +502,7 @@ def kinds() -> list[Kind]:
         ),
         Kind(
             "SentencePiece model",
-            lambda folder: _tokenizer_folder(folder, "spiece.model", kind="unigram"),
+            lambda folder: _tokenizer_folder(folder, "spiece.model"),
             _tokenized,
             foreign,
             share=2,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertjax.errors import UserError
-from bertjax.text import backends, sentences, word_cache
+from bertjax.text import sentences, word_cache
+from bertjax.text.backend import Backend
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 from tests.support.tokenizers import KINDS
 
@@ -77,10 +78,10 @@ def test_word_cache_knows_all_white_space(tokenizer_folders):
     texts = [text for c in white for text in (f"a{c} {c}b", f"a{c}  b", f"a {c}b", f" {c} ", f"a {c}", f"{c} é {c}é")]
     tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
     # One that has learned them as pieces of their own, so that every cut between them shows.
-    special = sorted(backends.LibraryBackend(tokenizer).special_pieces())
+    special = sorted(Backend(tokenizer).special_pieces())
     trainer = library.trainers.BpeTrainer(vocab_size=5000, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts * 2, trainer)
-    learned = Tokenizer(backends.LibraryBackend(tokenizer), {})
+    learned = Tokenizer(Backend(tokenizer), {})
     assert learned._cache is not None
     assert learned.encode_batch(texts) == learned.encode_batch(texts, word_cache=False)
 
@@ -88,7 +89,7 @@ def test_word_cache_knows_all_white_space(tokenizer_folders):
 def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
     tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
     tokenizer.normalizer = library.normalizers.NFC()
-    composed = Tokenizer(backends.LibraryBackend(tokenizer), {})
+    composed = Tokenizer(Backend(tokenizer), {})
     texts = ["e\u0301 \u0301e a \u0308 \u1112\u1161\u11ab", "A\u030a\u0327 x", " \u0345 ", "\u212b ngstrom"]
     assert composed._cache is not None
     assert composed.encode_batch(texts) == composed.encode_batch(texts, word_cache=False)
@@ -115,9 +116,33 @@ def test_word_cache_stays_within_its_bounds_and_right(tokenizers_of_each_kind, r
     ],
 )
 def test_tokenizers_that_the_proof_does_not_cover_go_without_a_cache(change, tokenizer_folders):
-    tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
+    assert_without_cache("bpe", change, tokenizer_folders)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: setattr(t, "normalizer", library.normalizers.NFKC()),  # which composes, also behind a space
+        lambda t: setattr(t, "normalizer", library.normalizers.Replace(" a", "b")),
+        lambda t: setattr(t, "normalizer", library.normalizers.Replace(library.Regex("a$"), "b")),
+        lambda t: setattr(t, "pre_tokenizer", library.pre_tokenizers.Metaspace()),
+        lambda t: setattr(t, "pre_tokenizer", with_spaces("first")),
+    ],
+)
+def test_unigram_models_that_the_proof_does_not_cover_go_without_a_cache(change, tokenizer_folders):
+    assert_without_cache("unigram", change, tokenizer_folders)
+
+
+def with_spaces(scheme: str) -> library.pre_tokenizers.PreTokenizer:
+    white = library.pre_tokenizers.WhitespaceSplit()
+    return library.pre_tokenizers.Sequence([white, library.pre_tokenizers.Metaspace(prepend_scheme=scheme)])
+
+
+def assert_without_cache(kind, change, folders) -> None:
+    tokenizer = library.Tokenizer.from_file(str(folders[kind] / "tokenizer.json"))
+    assert Backend(tokenizer).make_word_cache(np.dtype(np.uint16))
     change(tokenizer)
-    assert word_cache.word_rule(json.loads(tokenizer.to_str())) is None
+    assert Backend(tokenizer).make_word_cache(np.dtype(np.uint16)) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,17 +177,12 @@ def test_settings_of_a_vocab_txt_are_heeded(settings, tokenizer_folders, tmp_pat
 
 
 def test_what_a_bare_file_cannot_do_is_refused(tokenizer_folders, tmp_path):
-    """ALBERT's tokenizer changes text before it is cut, unless it is told not to; added tokens are not in vocab.txt."""
-    for kind, file in (("unigram", "spiece.model"), ("wordpiece", "vocab.txt")):
-        (tmp_path / kind).mkdir()
-        (tmp_path / kind / file).write_bytes((tokenizer_folders[kind] / file).read_bytes())
-    assert load_tokenizer(tmp_path / "unigram") and load_tokenizer(tmp_path / "wordpiece")
-    (tmp_path / "unigram/tokenizer_config.json").write_text('{"tokenizer_class": "AlbertTokenizer"}')
-    with pytest.raises(UserError, match=r"asks for lower case .* save it as tokenizer\.json first"):
-        load_tokenizer(tmp_path / "unigram")
-    (tmp_path / "wordpiece/added_tokens.json").write_text('{"<entity>": 700}')
+    """Added tokens are not in vocab.txt."""
+    (tmp_path / "vocab.txt").write_bytes((tokenizer_folders["wordpiece"] / "vocab.txt").read_bytes())
+    assert load_tokenizer(tmp_path)
+    (tmp_path / "added_tokens.json").write_text('{"<entity>": 700}')
     with pytest.raises(UserError, match=r"added_tokens\.json has '<entity>', which vocab\.txt has not"):
-        load_tokenizer(tmp_path / "wordpiece")
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,10 +199,10 @@ def test_hash_tells_tokenizers_apart(tokenizers_of_each_kind):
     assert len({tokenizer.hash() for tokenizer in tokenizers_of_each_kind.values()}) == len(KINDS)
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased", "bpe"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_transformers_reads_the_folder_and_gives_the_same_ids(kind, tokenizer_folders, real_sentences):
     transformers = pytest.importorskip("transformers")
-    loaders = [transformers.AutoTokenizer, *([transformers.BertTokenizerFast] if kind != "bpe" else [])]
+    loaders = [transformers.AutoTokenizer, *([transformers.BertTokenizerFast] if "wordpiece" in kind else [])]
     texts = [*real_sentences[:500], *(text for text in PROBES if "[MASK]" not in text)]
     ours = load_tokenizer(tokenizer_folders[kind])
     for loader in loaders:
@@ -194,12 +214,6 @@ def test_transformers_reads_the_folder_and_gives_the_same_ids(kind, tokenizer_fo
         assert theirs.mask_token_id == ours.mask_id
         prompt = f"The {theirs.mask_token} sat."
         assert theirs(prompt, add_special_tokens=False)["input_ids"] == ours.encode(prompt, special_tokens=True)
-
-
-def test_sentencepiece_reads_the_model(tokenizer_folders, real_sentences):
-    sentencepiece = pytest.importorskip("sentencepiece")
-    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_folders["unigram"] / "spiece.model"))
-    assert theirs.encode(real_sentences) == load_tokenizer(tokenizer_folders["unigram"]).encode_batch(real_sentences)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
-"""The two tokenizer libraries behind one interface, for `bertjax.text.tokenizer`."""
+"""The library `tokenizers` as `bertjax.text.tokenizer` needs it."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import tokenizers as library
 
 from bertjax.errors import UserError
 from bertjax.text import word_cache
+from bertjax.text.unigram import UnigramModel
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_GAP = 100_000  # ids that a small vocabulary may leave out
@@ -20,8 +22,8 @@ _BERT_SETTINGS = {
 }
 
 
-class LibraryBackend:
-    """`tokenizers`: WordPiece, byte-level BPE, and whatever else a tokenizer.json describes.
+class Backend:
+    """A tokenizer of the library: WordPiece, unigram, byte-level BPE, and whatever else a tokenizer.json describes.
 
     Attributes:
       kind: of the model, "WordPiece", "BPE", …
@@ -42,6 +44,7 @@ class LibraryBackend:
         self._tokenizer = tokenizer
         self._content = json.loads(tokenizer.to_str())
         self.kind = self._content["model"]["type"]
+        self._word_rule = word_cache.word_rule(self._content, tokenizer.normalizer)
         rule = self._content["pre_tokenizer"] or {}
         self.is_byte_level = "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
         self.pair_separators = max(1, tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
@@ -56,11 +59,11 @@ class LibraryBackend:
             return None
         return {ours: normalizer[theirs] for ours, theirs in _BERT_SETTINGS.items()}
 
-    def with_bert_settings(self, settings: Mapping[str, bool | None]) -> "LibraryBackend":
+    def with_bert_settings(self, settings: Mapping[str, bool | None]) -> "Backend":
         """BERT's tokenizer with other settings."""
         content = json.loads(self._tokenizer.to_str())
         content["normalizer"] |= {theirs: settings[ours] for ours, theirs in _BERT_SETTINGS.items()}
-        return LibraryBackend(library.Tokenizer.from_str(json.dumps(content)))
+        return Backend(library.Tokenizer.from_str(json.dumps(content)))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
@@ -78,7 +81,7 @@ class LibraryBackend:
         BERT's normaliser does nothing to them but lower them, and its pre-tokenizer leaves them whole and drops the
         spaces before them, so they can go to the model at once. Most words that the cache does not know are such ones.
         """
-        if word_cache.word_rule(self._content) != word_cache.BERT:
+        if self._word_rule != word_cache.BERT:
             return self.encode_batch(words)
         lowercase, model = self._content["normalizer"]["lowercase"], self._tokenizer.model
         words = [word.strip(" ") for word in words]
@@ -101,6 +104,14 @@ class LibraryBackend:
         for piece, index in vocabulary.items():
             pieces[index] = piece
         return pieces
+
+    def unigram_model(self) -> UnigramModel:
+        """What a unigram tokenizer is made of, but for its rules for text."""
+        model, normalizer = self._content["model"], self._content["normalizer"] or {}
+        rules = [rule for rule in normalizer.get("normalizers", [normalizer]) if rule.get("type") == "Precompiled"]
+        charsmap = base64.b64decode(rules[0]["precompiled_charsmap"] or "") if rules else b""
+        pieces = [(piece, score) for piece, score in model["vocab"]]
+        return UnigramModel(pieces, model["unk_id"] or 0, sorted(self.special_pieces()), charsmap)
 
     def word_starts(self, pieces: Sequence[str]) -> list[bool]:
         """For each piece whether it begins a word."""
@@ -125,8 +136,7 @@ class LibraryBackend:
 
     def make_word_cache(self, dtype: np.dtype) -> word_cache.WordCache | None:
         """A cache that gives the library's ids, where there can be one."""
-        rule = word_cache.word_rule(self._content)
-        return word_cache.WordCache(self.encode_words, rule, dtype) if rule else None
+        return word_cache.WordCache(self.encode_words, self._word_rule, dtype) if self._word_rule else None
 
     def words(self, text: str) -> list[str]:
         """A text's words, before a WordPiece model cuts them into pieces."""
@@ -134,12 +144,12 @@ class LibraryBackend:
         text = normalizer.normalize_str(text) if normalizer else text
         return [word for word, _ in rule.pre_tokenize_str(text)]
 
-    def extended(self, words: Sequence[str]) -> "LibraryBackend":
+    def extended(self, words: Sequence[str]) -> "Backend":
         """With more pieces, which begin words, in a WordPiece vocabulary."""
         size = len(self.pieces())
         content = json.loads(self._tokenizer.to_str())
         content["model"]["vocab"] |= {word: size + number for number, word in enumerate(words)}
-        return LibraryBackend(library.Tokenizer.from_str(json.dumps(content)))
+        return Backend(library.Tokenizer.from_str(json.dumps(content)))
 
     def save(self, directory: Path) -> None:
         """Writes the files of the format into a directory."""
@@ -147,81 +157,6 @@ class LibraryBackend:
         if self.kind == "WordPiece":
             vocabulary = "".join(f"{piece}\n" for piece in self.pieces())
             (directory / "vocab.txt").write_text(vocabulary, encoding="utf-8")
-
-
-class SentencePieceBackend:
-    """`sentencepiece`: unigram and BPE models."""
-
-    kind = "SentencePiece"
-    is_byte_level = False  # a word's mark is put before it in any case
-    pair_separators = 1  # ALBERT's, as BERT's
-
-    def __init__(self, model: bytes):
-        import sentencepiece
-
-        self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without special tokens."""
-        # One thread: prepare runs a process a core.
-        return self._processor.encode(list(texts), num_threads=1)
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a text, and the characters that each stands for."""
-        found = self._processor.encode_as_offset_mapping(text)
-        return found["ids"], found["offsets"]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The library leaves control tokens out of text; here they keep their names and their places."""
-        parts, run = [], []
-        for index in ids:
-            if self._processor.is_control(index):
-                parts += [self._processor.decode(run), self._processor.id_to_piece(index)]
-                run = []
-            else:
-                run.append(index)
-        return " ".join(part for part in [*parts, self._processor.decode(run)] if part)
-
-    def pieces(self) -> list[str]:
-        """The piece of each id."""
-        return [self._processor.id_to_piece(index) for index in range(len(self._processor))]
-
-    def word_starts(self, pieces: Sequence[str]) -> list[bool]:
-        """For each piece whether it begins a word."""
-        return [piece.startswith("▁") for piece in pieces]
-
-    def fingerprint(self) -> bytes:
-        """Everything that decides ids."""
-        return self._model
-
-    def special_pieces(self) -> set[str]:
-        """The pieces that stand for no text."""
-        processor = self._processor
-        return {
-            processor.id_to_piece(index)
-            for index in range(len(processor))
-            if processor.is_control(index) or processor.is_unknown(index) or processor.is_unused(index)
-        }
-
-    def pieces_with_space(self) -> set[str]:
-        """The special pieces that stand for the space before them too."""
-        return set()
-
-    def bert_settings(self) -> None:
-        """None: it is not BERT's tokenizer."""
-        return None
-
-    def make_word_cache(self, dtype: np.dtype) -> None:
-        """None: see bertjax/text/word_cache.py."""
-        return None
-
-    def save(self, directory: Path) -> None:
-        """Writes the files of the format into a directory."""
-        (directory / "spiece.model").write_bytes(self._model)
-
-
-Backend = LibraryBackend | SentencePieceBackend
 
 
 def wordpiece(
