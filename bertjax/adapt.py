@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from bertjax import cli, decoding
+from bertjax import cli
 from bertjax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ def main(args: list[str]) -> None:
 
 def _claim(model: "Pretrained", workdir: Path) -> None:
     """Refuses a workdir in which another model was adapted."""
+    from bertjax import decoding
     from bertjax.pretraining import distillation
     from bertjax.storage.files import write_text
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from absl import flags
 
-from bertjax import cli, decoding
+from bertjax import cli
 from bertjax.errors import UserError
 from bertjax.inference.modes import MODES
 
@@ -162,6 +162,8 @@ def _lines(name: str, file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _read(name: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[str, Any]]:
+    from bertjax import decoding
+
     for number, line in lines:
         if text := line.strip():
             place = f"{name} {number}"

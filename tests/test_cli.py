@@ -28,6 +28,20 @@ def compiled(caches) -> str:
     return result.stdout.strip()
 
 
+COMMANDS = ("adapt", "convert", "evaluate", "finetune", "plan", "predict", "prepare", "train")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loads_nothing_but_flags(name):
+    """It answers at once, as nothing of weight is imported for it."""
+    arguments = [sys.executable, "-X", "importtime", "-m", f"bertjax.{name}", "--help"]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
+    heavy = {"flax", "fsspec", "jax", "msgspec", "numpy", "orbax", "pyarrow", "rich", "tensorflow", "tokenizers"}
+    assert "absl" in loaded and f"python -m bertjax.{name} " in result.stdout
+    assert not loaded & heavy
+
+
 def test_programs_are_compiled_once_and_again_where_they_cannot_be_used(tmp_path):
     assert compiled(tmp_path) == "cache_misses"
     assert compiled(tmp_path) == "cache_hits"
