@@ -12,6 +12,8 @@ from bertjax.config.pretraining import Config
 from bertjax.config.validation import validate
 from bertjax.errors import UserError
 
+_LARGEST = 2**1023  # integers below it are floats too
+
 T = TypeVar("T")
 
 
@@ -70,7 +72,9 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return tuple(_convert(item, one, f"{path}[{index}]") for index, one in enumerate(value))
     if dataclasses.is_dataclass(kind):
         return build(kind, value, path)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int:
+        if abs(value) >= _LARGEST:
+            raise UserError(f"{path} is larger than any float; give a smaller number")
         return float(value)
     if type(value) is not kind:
         raise UserError(f"{path} is {value!r}; it must be of type {kind.__name__}")
