@@ -34,7 +34,7 @@ from bertjax.text import python_docs, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_CACHE = (
-    "from bertjax.text import word_cache; word_cache.word_rule = lambda *_: None; "
+    "from bertjax.text import word_cache; word_cache.word_rule = lambda content: None; "
     "from bertjax import cli, prepare; cli.run(prepare.main)"
 )
 

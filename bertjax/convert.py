@@ -31,7 +31,7 @@ _FROM = flags.DEFINE_string("from", None, "The model: a workdir, a checkpoint, o
 _TO = flags.DEFINE_string("to", None, "The folder to write; it must not hold anything yet.")
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "What to write; by default the other format.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "A folder with another tokenizer, to change the vocabulary to.")
-_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case the text, of a vocab.txt or .model without a config.")
+_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case text, for a vocab.txt or .model without a config.")
 _RESEAL = flags.DEFINE_bool("reseal", False, "Recompute the seal of --from after a deliberate edit; converts nothing.")
 _VERIFY = flags.DEFINE_bool("verify", False, "Compare ids and scores with those of transformers.")
 

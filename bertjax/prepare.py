@@ -31,7 +31,7 @@ _TOKENIZER = flags.DEFINE_string(
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
     "unigram or bpe, trained on a sample of the sources; or extend:WORDS:FOLDER, which adds words of the sample.",
 )
-_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case the text, of a vocab.txt or .model without a config.")
+_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case text, for a vocab.txt or .model without a config.")
 _HELDOUT = flags.DEFINE_float(
     "heldout", 0.005, "Share of the documents held out; training needs some to evaluate on; 0 for none.", 0.0, 0.5
 )

@@ -168,7 +168,8 @@ def _contradiction(params: Any, meta: CheckpointMeta, tokenizer: Tokenizer) -> s
     expected = encoder_shapes(model)
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
-            return f"{name} has shape {found.get(name)}, by its config {expected.get(name)}"
+            shapes = [shape or "no such parameter" for shape in (found.get(name), expected.get(name))]
+            return f"{name}: {shapes[0]} in the checkpoint, {shapes[1]} by its config"
     return ""
 
 

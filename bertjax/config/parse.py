@@ -5,6 +5,7 @@ Inside bertjax nothing sees a ConfigDict: commands call `from_config_dict` once,
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -73,9 +74,9 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return build(kind, value, path)
     if kind is float and type(value) is int:
-        if abs(value) >= _LARGEST:
-            raise UserError(f"{path} is larger than any float; give a smaller number")
-        return float(value)
+        value = float(value) if abs(value) < _LARGEST else math.inf
+    if kind is float and type(value) is float and not math.isfinite(value):
+        raise UserError(f"{path} is not a finite number; give one")
     if type(value) is not kind:
         raise UserError(f"{path} is {value!r}; it must be of type {kind.__name__}")
     return value

@@ -22,9 +22,9 @@ _Window = Annotated[int, msgspec.Meta(ge=2, lt=2**31)]  # tokens
 class _Rope:
     """The rotary positions of a kind of layers, in today's spelling."""
 
-    rope_type: ShortText | None = None
-    type: ShortText | None = None
-    rope_theta: _Theta | None = None
+    rope_type: ShortText | msgspec.UnsetType = msgspec.UNSET
+    type: ShortText | msgspec.UnsetType = msgspec.UNSET
+    rope_theta: _Theta | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +36,15 @@ class _RopeParameters:
 
 @dataclasses.dataclass(frozen=True)
 class _Said:
-    """What a config says, in today's spelling or an older one; the defaults are those of transformers."""
+    """The keys of a config in today's spelling and in an older one; defaults are those of transformers.
+
+    The last two count for local attention alone, if there is any.
+    """
 
     num_hidden_layers: Size
     global_attn_every_n_layers: Size = 3
     layer_types: list[ShortText] | None = None
-    local_attention: _Window = 128
     global_rope_theta: _Theta = 160_000.0
-    local_rope_theta: _Theta = 10_000.0
     rope_theta: _Theta | None = None  # which transformers overlooks
     rope_parameters: _RopeParameters | None = None
     rope_scaling: dict[str, Any] | None = None
@@ -51,6 +52,16 @@ class _Said:
     classifier_activation: ShortText = "gelu"
     classifier_pooling: ShortText = "cls"
     architectures: list[ShortText] | None = None
+    local_attention: Any = 128
+    local_rope_theta: Any = 10_000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Local:
+    """What counts for local attention."""
+
+    local_attention: _Window
+    local_rope_theta: _Theta
 
 
 def read(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -73,8 +84,9 @@ def read(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     fields = {"global_rope_theta": theta, "global_attn_every_n_layers": every}
     if every == 1:
         return fields | {"local_attention": 0, "local_rope_theta": 0.0}
-    local = _theta(rope.sliding_attention, said.local_rope_theta, said, path)
-    return fields | {"local_attention": said.local_attention, "local_rope_theta": local}
+    theta = _theta(rope.sliding_attention, said.local_rope_theta, said, path)
+    settings = {"local_attention": said.local_attention, "local_rope_theta": theta}
+    return fields | vars(decoding.convert(settings, _Local, path, _CURE))
 
 
 def written(config: ModelConfig) -> dict[str, Any]:
@@ -136,10 +148,11 @@ def _every(said: _Said, path: Path) -> int:
     return found
 
 
-def _theta(rope: _Rope | None, old: float, said: _Said, path: Path) -> float:
+def _theta(rope: _Rope | None, old: Any, said: _Said, path: Path) -> Any:
     """The base of the rotary positions of a kind of layers; `old` is what the older spelling says."""
-    name = rope and (rope.rope_type or rope.type)
-    if said.rope_scaling or name not in (None, "default"):
+    rope = rope or _Rope()
+    name = next((name for name in (rope.rope_type, rope.type) if name is not msgspec.UNSET), "default")
+    if said.rope_scaling or name != "default":
         asked = f"rope_scaling={said.rope_scaling!r}" if said.rope_scaling else f"rope_type={name!r}"
         raise UserError(f"{path} has {asked}; bertjax's rotary positions have only 'default'")
-    return old if rope is None or rope.rope_theta is None else rope.rope_theta
+    return old if rope.rope_theta is msgspec.UNSET else rope.rope_theta

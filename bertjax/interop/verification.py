@@ -23,6 +23,7 @@ from bertjax.text.tokenizer import Tokenizer
 TOLERANCE = 1e-4
 # Tokens of the longest row, four of ModernBERT's windows: local attention is computed in blocks.
 _LENGTH = 512
+_LINES = 3000  # whose ids are compared
 _VECTORS = 200  # lines whose vectors are compared
 
 Embed = Callable[[list[str]], np.ndarray]
@@ -81,9 +82,7 @@ def _compare_scores(model: Pretrained, folder: str | Path) -> str:
 def _compare_vectors(tokenizer: Tokenizer, folder: str | Path, embed: Embed) -> str:
     import sentence_transformers
 
-    names = [tokenizer.id_to_token(number) for number in tokenizer.special_ids]
-    # Where a text has the name of a special token, that is text here, and the token there.
-    lines = [line for line in hard_lines(_VECTORS) if line.strip() and not any(name in line for name in names)]
+    lines = [line for line in _plain_lines(tokenizer, _VECTORS) if line.strip()]
     theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(lines, show_progress_bar=False)
     difference = float(np.max(np.abs(embed(lines) - theirs)) / max(1, np.max(np.abs(theirs))))
     if not difference <= TOLERANCE:
@@ -94,6 +93,12 @@ def _compare_vectors(tokenizer: Tokenizer, folder: str | Path, embed: Embed) -> 
     return f"largest difference of {len(lines)} vectors from sentence-transformers, relative: {difference:.1e}"
 
 
+def _plain_lines(tokenizer: Tokenizer, count: int = _LINES) -> list[str]:
+    """Hard lines without names of special tokens, which are text in bertjax and the tokens in `transformers`."""
+    names = [tokenizer.id_to_token(number) for number in tokenizer.special_ids]
+    return [line for line in hard_lines(count) if not any(name in line for name in names)]
+
+
 def _compare_ids(tokenizer: Tokenizer, folder: Path) -> int:
     """Compares the ids of `hard_lines`; returns how many lines they are.
 
@@ -101,9 +106,8 @@ def _compare_ids(tokenizer: Tokenizer, folder: Path) -> int:
       UserError: a line gets other ids.
     """
     theirs = _quiet_transformers().AutoTokenizer.from_pretrained(folder)
-    lines = list(hard_lines())
-    # In text the names of special tokens are text; transformers takes them for the tokens unless told so.
-    found = theirs(lines, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    lines = _plain_lines(tokenizer)
+    found = theirs(lines, add_special_tokens=False)["input_ids"]
     differing = [
         line for line, ours, other in zip(lines, tokenizer.encode_batch(lines), found, strict=True) if ours != other
     ]

@@ -1,16 +1,15 @@
 """The library `tokenizers` as `bertjax.text.tokenizer` needs it."""
 
-import base64
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers as library
 
-from bertjax.errors import UserError
+from bertjax.errors import UserError, first_line
 from bertjax.text import word_cache
-from bertjax.text.unigram import UnigramModel
 
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_GAP = 100_000  # ids that a small vocabulary may leave out
@@ -44,7 +43,7 @@ class Backend:
         self._tokenizer = tokenizer
         self._content = json.loads(tokenizer.to_str())
         self.kind = self._content["model"]["type"]
-        self._word_rule = word_cache.word_rule(self._content, tokenizer.normalizer)
+        self._word_rule = word_cache.word_rule(self._content)
         rule = self._content["pre_tokenizer"] or {}
         self.is_byte_level = "ByteLevel" in [part["type"] for part in rule.get("pretokenizers", [rule]) if part]
         self.pair_separators = max(1, tokenizer.num_special_tokens_to_add(True) - 2)  # [CLS] and the last [SEP]
@@ -67,12 +66,14 @@ class Backend:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with _panics_explained():
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text, and the characters that each stands for."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        with _panics_explained():
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
@@ -105,13 +106,13 @@ class Backend:
             pieces[index] = piece
         return pieces
 
-    def unigram_model(self) -> UnigramModel:
-        """What a unigram tokenizer is made of, but for its rules for text."""
-        model, normalizer = self._content["model"], self._content["normalizer"] or {}
-        rules = [rule for rule in normalizer.get("normalizers", [normalizer]) if rule.get("type") == "Precompiled"]
-        charsmap = base64.b64decode(rules[0]["precompiled_charsmap"] or "") if rules else b""
-        pieces = [(piece, score) for piece, score in model["vocab"]]
-        return UnigramModel(pieces, model["unk_id"] or 0, sorted(self.special_pieces()), charsmap)
+    def albert_settings(self) -> dict[str, bool] | None:
+        """What the normaliser does, by ALBERT's names of tokenizer_config.json; None for another kind of model."""
+        if self.kind != "Unigram":
+            return None
+        normalizer = self._content["normalizer"] or {}
+        kinds = {part.get("type") for part in normalizer.get("normalizers", [normalizer])}
+        return {"do_lower_case": "Lowercase" in kinds, "keep_accents": "StripAccents" not in kinds}
 
     def word_starts(self, pieces: Sequence[str]) -> list[bool]:
         """For each piece whether it begins a word."""
@@ -157,6 +158,17 @@ class Backend:
         if self.kind == "WordPiece":
             vocabulary = "".join(f"{piece}\n" for piece in self.pieces())
             (directory / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _panics_explained() -> Iterator[None]:
+    """Raises UserError where the library breaks off on a text, as it does with a damaged table of its normaliser."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which has no public name, and is no Exception
+            raise
+        raise UserError(f"the tokenizer is damaged ({first_line(error)}); get its files again") from error
 
 
 def wordpiece(

@@ -1,7 +1,7 @@
 """Text to ids and back, by the library `tokenizers`: WordPiece, unigram, byte-level BPE.
 
 A folder holds what the ecosystem reads: `tokenizer.json`, for WordPiece `vocab.txt` too, and `tokenizer_config.json`;
-`transformers` loads it as it is. Read are also a `vocab.txt` and a SentencePiece `.model` alone.
+`transformers` loads it as it is. A `vocab.txt` or a SentencePiece `.model` alone is read, too.
 """
 
 import dataclasses
@@ -41,6 +41,8 @@ _GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chine
 _FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")  # that are written
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 _CURE = "get it again, or put it right"
+_AS_JSON = "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
+_ALBERT = {"do_lower_case": True, "keep_accents": False}  # the defaults of its tokenizer in transformers
 _PROBE = "a 𐎀"  # a word, and a letter that is in hardly any vocabulary
 
 
@@ -53,12 +55,13 @@ class _AddedToken:
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """What tokenizer_config.json says of BERT's tokenizers."""
+    """The settings in tokenizer_config.json of BERT's and ALBERT's tokenizers."""
 
     tokenizer_class: ShortText | None = None
     do_lower_case: bool = True
     do_basic_tokenize: bool | None = None
     keep_accents: bool | None = None
+    add_prefix_space: bool = True
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool = True
     pad_token: ShortText | _AddedToken | None = None
@@ -251,7 +254,8 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
 
     Args:
       path: a folder, or the file itself: tokenizer.json, vocab.txt or a SentencePiece .model. In a folder with several
-        of them the first of this list is taken. What tokenizer_config.json says of BERT's tokenizers counts.
+        of them the first of this list is taken. The settings of BERT's and ALBERT's tokenizers in
+        tokenizer_config.json are applied.
       lowercase: whether text is lower-cased, of a vocab.txt or .model where no file says it; by default as the name
         of Google's folder says, else as the vocabulary looks, which is logged.
 
@@ -290,7 +294,7 @@ def _tokenizer_file(directory: Path) -> Path:
 def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> Backend:
     if file.suffix == ".json":
         parsed = _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
-        return _as_configured(Backend(parsed), config)
+        return _as_configured(_parse("tokenizer.json", Backend, parsed), config)
     if file.suffix == ".txt":
         pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
@@ -300,10 +304,7 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> B
             raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
         added = _read_json(file.parent / "added_tokens.json")
         if unknown := sorted(added.keys() - vocabulary.keys()):
-            raise UserError(
-                f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; save it as tokenizer.json first "
-                "(save_pretrained of a fast tokenizer of transformers)"
-            )
+            raise UserError(f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; {_AS_JSON}")
         if not any(piece.startswith("##") for piece in vocabulary) and "tokenizer_class" not in config:
             raise UserError(
                 "no piece begins with ##, so this may be no WordPiece vocabulary (of molecules or proteins, perhaps); "
@@ -319,10 +320,18 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> B
 
 
 def _as_configured(backend: Backend, config: Mapping[str, Any]) -> Backend:
-    """With the settings of tokenizer_config.json, which `transformers` heeds before the file's for some classes."""
-    if backend.kind == "Unigram" and _reads_as_albert(config.get("tokenizer_class")):
-        rules = unigram.Rules(config.get("do_lower_case", True), config.get("keep_accents", False), quotes=True)
-        return Backend(unigram.tokenizer(backend.unigram_model(), rules))
+    """With the settings of tokenizer_config.json, which `transformers` prefers to the file's for BERT's classes.
+
+    Raises:
+      UserError: it prefers them for ALBERT's, too, and they differ.
+    """
+    found = backend.albert_settings() if _reads_as_albert(config.get("tokenizer_class")) else None
+    for key, value in (found or {}).items():
+        if config.get(key, _ALBERT[key]) != value:
+            raise UserError(
+                f"tokenizer_config.json has {key}={config.get(key, _ALBERT[key])} (the default, if it does not say), "
+                f"tokenizer.json has {key}={value}; correct the one that is wrong"
+            )
     settings = backend.bert_settings() if _reads_as_bert(config.get("tokenizer_class")) else None
     asked = settings and {key: config.get(key, value) for key, value in settings.items()}
     return backend if asked == settings else backend.with_bert_settings(asked)
@@ -341,7 +350,7 @@ def _wordpiece(
     if not _reads_as_bert(name) or config.get("do_basic_tokenize") is False:
         raise UserError(
             f"tokenizer_config.json asks for {name}, which cuts words in another way than BERT's basic tokenizer; "
-            "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
+            f"{_AS_JSON}"
         )
     if lowercase is None:
         lowercase = config["do_lower_case"] if "do_lower_case" in config else _guessed_lowercase(vocabulary, file)
@@ -359,10 +368,11 @@ def _albert_rules(
     name = config.get("tokenizer_class")
     if name and not _reads_as_albert(name):
         raise UserError(
-            f"tokenizer_config.json asks for {name}, which gives other ids than a SentencePiece .model alone; save it "
-            "as tokenizer.json first (save_pretrained of transformers)"
+            f"tokenizer_config.json asks for {name}, which gives other ids than ALBERT's tokenizer; {_AS_JSON}"
         )
-    said = config.get("do_lower_case", True if name else None)
+    if not config.get("add_prefix_space", True):
+        raise UserError("tokenizer_config.json has add_prefix_space=false; " + _AS_JSON)
+    said = config.get("do_lower_case", _ALBERT["do_lower_case"] if name else None)
     if lowercase is None:
         lowercase = _guessed_lowercase(pieces, file) if said is None else said
     keep_accents = said is None and not lowercase  # unless the file says it
@@ -374,7 +384,9 @@ def _parse(what: str, parser: Any, content: Any) -> Any:
         return parser(content)
     except (KeyboardInterrupt, SystemExit):
         raise
-    # Both libraries raise bare Exception or RuntimeError for a file they cannot parse; panics in Rust are neither.
+    except UserError:
+        raise
+    # The library raises bare Exception for a file that it cannot parse; a panic in Rust is not even that.
     except BaseException as error:
         raise UserError(f"not a valid {what} ({error}); {_HINT}") from error
 

@@ -218,7 +218,7 @@ def _unigram(sentences: Iterable[str], size: int) -> Tokenizer:
         )
     except RuntimeError as error:
         raise UserError(f"sentencepiece cannot make a vocabulary of {size} from this text ({error})") from error
-    tokenizer = unigram.tokenizer(unigram.with_exact_sums(unigram.parse(model.getvalue())))
+    tokenizer = unigram.tokenizer(unigram.parse(model.getvalue()))
     return Tokenizer(Backend(tokenizer), {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512})
 
 

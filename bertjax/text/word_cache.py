@@ -12,10 +12,10 @@ It is right only where the ids of a text are the ids of its words, one after the
 - byte-level BPE with its own pattern, with words cut before every space beside which, on one side or both, there is no
   white space: its pieces never go on from something else to white space, and the last space of several goes with what
   follows them;
-- unigram models that cut at white space before all else (`bertjax.text.unigram`), with words cut before every space
-  that follows something else: no normaliser that is allowed here looks beyond a space, but for a table of
-  SentencePiece's, which is given whole clusters of characters; those in which a space is not the first character are
-  tried.
+- unigram models that cut at white space before all else (`bertjax.text.unigram`), with words cut before the first of
+  several spaces: of the normalisers that are allowed here only SentencePiece's table sees more than one character, a
+  grapheme cluster, and a space is the first character of its cluster except after one of `_PREPENDED`, where no cut
+  is made.
 
 `word_rule` decides, and knows only the cases above.
 """
@@ -45,9 +45,9 @@ BYTE_LEVEL = "byte-level"
 UNIGRAM = "unigram"
 
 _LOCAL_NORMALIZERS = ("Replace", "NFKD", "StripAccents", "Lowercase", "Precompiled")
-# What forms a cluster with the space behind it (Unicode's Grapheme_Cluster_Break=Prepend).
-_PREPENDED = "".join(
-    chr(code)
+# Characters that form a cluster with the space behind them (Unicode's Grapheme_Cluster_Break=Prepend), as bytes.
+_PREPENDED = tuple(
+    chr(code).encode()
     for first, last in (
         *((0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2), (0xD4E, 0xD4E)),
         *((0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x111C2, 0x111C3), (0x113D1, 0x113D1), (0x1193F, 0x1193F)),
@@ -55,14 +55,14 @@ _PREPENDED = "".join(
     )
     for code in range(first, last + 1)
 )
+_MAY_END_PREPENDED = np.isin(np.arange(256), [character[-1] for character in _PREPENDED])
 
 
-def word_rule(content: dict[str, Any], normalizer: Any) -> str | None:
+def word_rule(content: dict[str, Any]) -> str | None:
     """How a tokenizer's texts fall into words that can be encoded apart, or None where they do not.
 
     Args:
       content: its tokenizer.json.
-      normalizer: the library's object for it, or None.
 
     Returns:
       "bert", "byte-level", "unigram" (see above) or None.
@@ -87,8 +87,7 @@ def word_rule(content: dict[str, Any], normalizer: Any) -> str | None:
     ):
         return BYTE_LEVEL
     if model["type"] == "Unigram" and _cuts_at_white_space(pre_tokenizer) and _is_local(content["normalizer"]):
-        apart = normalizer is None or all(normalizer.normalize_str(f"{c} ").endswith(" ") for c in _PREPENDED)
-        return UNIGRAM if apart else None
+        return UNIGRAM
     return None
 
 
@@ -105,9 +104,9 @@ def _cuts_at_white_space(pre_tokenizer: dict[str, Any]) -> bool:
 def _is_local(normalizer: dict[str, Any] | None) -> bool:
     """Whether it changes a text's words each by itself."""
     parts = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
-    # A pattern may look at anything.
-    texts = [part["pattern"].get("String", " ") for part in parts if part["type"] == "Replace"]
-    return all(part["type"] in _LOCAL_NORMALIZERS for part in parts) and not any(" " in text for text in texts)
+    # A regular expression may look at anything; an empty text is found everywhere.
+    texts = [part["pattern"].get("String", "") for part in parts if part["type"] == "Replace"]
+    return all(part["type"] in _LOCAL_NORMALIZERS for part in parts) and all(text and " " not in text for text in texts)
 
 
 class WordCache:
@@ -187,11 +186,13 @@ def _begins_byte_level_word(text: np.ndarray) -> np.ndarray:
 
 
 def _begins_unigram_word(text: np.ndarray) -> np.ndarray:
-    """The same: around ends, and with the spaces before it."""
+    """The same: around ends, and at the first of several spaces."""
     space, end = text == _SPACE, text == _END[0]
     begins = end.copy()
     begins[0] = True
     begins[1:] |= end[:-1] | (space[1:] & ~space[:-1])
+    doubtful = np.flatnonzero(begins[1:] & space[1:] & _MAY_END_PREPENDED[text[:-1]]) + 1
+    begins[[number for number in doubtful if text[max(0, number - 4) : number].tobytes().endswith(_PREPENDED)]] = False
     return begins
 
 

@@ -101,9 +101,12 @@ def test_a_damaged_format_number_is_damage(trained, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda meta: meta["config"]["model"].update(hidden_size=64), r"has shape \(32,\), by its config \(64,\)"),
-        (lambda meta: meta["config"]["model"].update(num_hidden_layers=3), "has shape .*, by its config"),
-        (lambda meta: meta["config"]["model"].update(use_bias=False), r"bias has shape \(32,\), by its config None"),
+        (lambda meta: meta["config"]["model"].update(hidden_size=64), r"\(32,\) in the checkpoint, \(64,\) by its"),
+        (lambda meta: meta["config"]["model"].update(num_hidden_layers=3), r"\(2, 32\) in .*, \(3, 32\) by its config"),
+        (
+            lambda meta: meta["config"]["model"].update(use_bias=False),
+            r"\(32,\) in .*, no such parameter by its config",
+        ),
         (lambda meta: meta["config"]["model"].update(vocab_size=5), "its tokenizer has 600 entries, its model 5"),
         (lambda meta: meta["tokenizer"]["files"].clear(), "its tokenizer cannot be used .*no tokenizer in this folder"),
     ],

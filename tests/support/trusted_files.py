@@ -492,7 +492,7 @@ def kinds() -> list[Kind]:
                 foreign,
                 share=share,
             )
-            for name, kind, share in (("BPE", "bpe", 4), ("unigram", "unigram", 10))
+            for name, kind, share in (("BPE", "bpe", 4), ("unigram", "unigram", 4))
         ),
         Kind(
             "vocab.txt",

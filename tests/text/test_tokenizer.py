@@ -44,6 +44,8 @@ ADVERSARIAL = st.lists(
                 "\u200b",
                 "\u200d",
                 "\ufeff",
+                "\u0600 ",
+                "\U000110bd  ",
             ]
         ),
         st.sampled_from(["\u0301", "\u0308", "\u0338", "\u0345", "\u3099", "\u1161", "\u11a8", "\u0f71\u0f72"]),
@@ -64,7 +66,7 @@ def test_word_cache_gives_the_librarys_ids_on_real_text(kind, tokenizers_of_each
     assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased", "bpe"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(texts=st.lists(ADVERSARIAL, min_size=1, max_size=8))
 @settings(max_examples=400, deadline=None)
 def test_word_cache_gives_the_librarys_ids_on_adversarial_text(kind, tokenizers_of_each_kind, texts):

@@ -1,5 +1,6 @@
 """SentencePiece models are read as ALBERT's tokenizer in `transformers` reads them, or refused."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from bertjax.text.backend import Backend
 from bertjax.text.tokenizer import load_tokenizer
 from tests.support.tokenizers import sentencepiece_model
 
-LINES = [*hard_lines(1500)]
+LINES = [*hard_lines(1500), *(mark * count for mark in "=*-.x" for count in range(2, 60))]
 
 
 @pytest.fixture(scope="module")
@@ -21,31 +22,58 @@ def model(real_sentences) -> bytes:
     return sentencepiece_model([*real_sentences[:2000], *["Éclair über ``naïve'' façade"] * 50], 600)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"do_lower_case": False}, {"keep_accents": True}, {"do_lower_case": False, "keep_accents": True}]
-)
-@pytest.mark.parametrize("form", ["spiece.model", "tokenizer.json"])
-def test_alberts_settings_are_heeded_as_by_transformers(form, settings, model, tmp_path):
+SETTINGS = [{}, {"do_lower_case": False}, {"keep_accents": True}, {"do_lower_case": False, "keep_accents": True}]
+
+
+def folder_of(model: bytes, settings: dict, path) -> None:
+    path.mkdir()
+    (path / "spiece.model").write_bytes(model)
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer"} | settings))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_alberts_models_give_the_ids_of_transformers(settings, model, tmp_path):
     transformers = pytest.importorskip("transformers")
-    folder = tmp_path / "albert"
-    folder.mkdir()
-    if form == "spiece.model":
-        (folder / form).write_bytes(model)
-    else:
-        unigram.tokenizer(unigram.parse(model)).save(str(folder / form))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "AlbertTokenizer"} | settings))
-    tokenizer = load_tokenizer(folder)
-    expected = transformers.AlbertTokenizer.from_pretrained(folder)(
-        LINES, add_special_tokens=False, split_special_tokens=True
-    )["input_ids"]
+    folder_of(model, settings, tmp_path / "albert")
+    tokenizer = load_tokenizer(tmp_path / "albert")
+    theirs = transformers.AlbertTokenizer.from_pretrained(tmp_path / "albert")
+    # There the names of special tokens are read out of text.
     names = [tokenizer.id_to_token(index) for index in tokenizer.special_ids]
-    kept = [number for number, line in enumerate(LINES) if not any(name in line for name in names)]
-    found = tokenizer.encode_batch(LINES)
-    assert [found[number] for number in kept] == [expected[number] for number in kept] and len(kept) > 1000
+    lines = [line for line in LINES if not any(name in line for name in names)]
+    found = tokenizer.encode_batch(lines)
+    assert theirs(lines, add_special_tokens=False)["input_ids"] == found and len(lines) > 1000
     tokenizer.save(tmp_path / "saved")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
-    assert theirs(LINES, add_special_tokens=False, split_special_tokens=True)["input_ids"] == found
+    assert theirs(lines, add_special_tokens=False)["input_ids"] == found
+    assert theirs("a")["input_ids"] == [tokenizer.cls_id, *tokenizer.encode("a"), tokenizer.sep_id]
     assert load_tokenizer(tmp_path / "saved").hash() == tokenizer.hash()
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_what_transformers_saves_of_albert_gives_its_ids(settings, model, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder_of(model, settings, tmp_path / "albert")
+    theirs = transformers.AlbertTokenizer.from_pretrained(tmp_path / "albert")
+    theirs.add_tokens(["the", "zz"])
+    theirs.add_special_tokens({"additional_special_tokens": ["<zz>", "<aa>"]})
+    theirs.save_pretrained(tmp_path / "saved")
+    tokenizer = load_tokenizer(tmp_path / "saved")
+    assert theirs(LINES, add_special_tokens=False, split_special_tokens=True)["input_ids"] == tokenizer.encode_batch(
+        LINES
+    )
+    assert [tokenizer.token_to_id(name) for name in ("<zz>", "<aa>")] == theirs.convert_tokens_to_ids(["<zz>", "<aa>"])
+
+
+@pytest.mark.parametrize("settings", [{"do_lower_case": False}, {"keep_accents": True}], ids=str)
+def test_settings_that_differ_from_the_file_are_refused(settings, model, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder_of(model, {}, tmp_path / "albert")
+    transformers.AlbertTokenizer.from_pretrained(tmp_path / "albert").save_pretrained(tmp_path / "saved")
+    config = tmp_path / "saved/tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    ((key, value),) = settings.items()
+    with pytest.raises(UserError, match=rf"{key}={value} .*tokenizer\.json has {key}={not value}; correct"):
+        load_tokenizer(tmp_path / "saved")
 
 
 def test_a_vocabulary_of_ours_gives_the_ids_of_transformers_on_hard_lines(tokenizer_folders):
@@ -75,24 +103,35 @@ def test_a_bare_model_is_read_as_its_letters_are_and_says_how(model, real_senten
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"model_type": "bpe"}, "only where it is a unigram model"),
-        ({"byte_fallback": True, "vocab_size": 800}, "without bytes for unknown characters"),
-        ({"treat_whitespace_as_suffix": True}, "with spaces before their words"),
-        ({"add_dummy_prefix": False}, "with spaces before their words"),
-        ({"remove_extra_whitespaces": False}, "with spaces as a character"),
+        ({"model_type": "bpe"}, "is not a unigram model"),
+        ({"byte_fallback": True, "vocab_size": 800}, "has bytes for unknown characters"),
+        ({"user_defined_symbols": ["(", "–"]}, r"has user-defined symbols such as '\('"),
+        ({"treat_whitespace_as_suffix": True}, "does not put a space before the first word"),
+        ({"add_dummy_prefix": False}, "does not put a space before the first word"),
+        ({"remove_extra_whitespaces": False}, "keeps runs of spaces"),
+        ({"unk_id": 0, "pad_id": 1}, "has its unknown token at another id than 1"),
+        ({"control_symbols": ["[CLS]", "[SEP]", "☃"]}, "has a special token of one character"),
+        ({"control_symbols": ["[SEP]", "[MASK]"]}, r"has no \[CLS\]"),
     ],
 )
-def test_models_that_cut_otherwise_are_refused(changes, problem, real_sentences, tmp_path):
+def test_models_unlike_alberts_are_refused(changes, problem, real_sentences, tmp_path):
     size = changes.get("vocab_size", 300)
     (tmp_path / "m.model").write_bytes(sentencepiece_model(real_sentences[:500], size, **changes))
-    with pytest.raises(UserError, match=f"m.model: .*{problem}.*tokenizer.json"):
+    with pytest.raises(UserError, match=rf"m\.model: this SentencePiece model {problem}; save it as tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
-def test_a_model_for_another_class_is_refused(model, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"tokenizer_class": "XLMRobertaTokenizer"}, "asks for XLMRobertaTokenizer, which gives other ids"),
+        ({"tokenizer_class": "AlbertTokenizer", "add_prefix_space": False}, "has add_prefix_space=false"),
+    ],
+)
+def test_settings_that_are_not_alberts_are_refused(settings, problem, model, tmp_path):
     (tmp_path / "m.model").write_bytes(model)
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
-    with pytest.raises(UserError, match="asks for XLMRobertaTokenizer, which gives other ids"):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=problem):
         load_tokenizer(tmp_path)
 
 
@@ -102,7 +141,6 @@ def test_a_model_for_another_class_is_refused(model, tmp_path):
         lambda content: content.pieces[7].ClearField("piece"),
         lambda content: setattr(content.pieces[7], "piece", content.pieces[8].piece),
         lambda content: setattr(content.pieces[7], "score", float("nan")),
-        lambda content: setattr(content.pieces[1], "type", 1),
         lambda content: setattr(content.normalizer_spec, "precompiled_charsmap", b"nonsense"),
     ],
 )
@@ -114,12 +152,29 @@ def test_damaged_models_are_refused(damage, model, tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_a_table_that_takes_the_space_with_it_is_not_cut_before_that_space(real_sentences, tmp_path):
-    """The library gives whole clusters to the table and then forgets what the table did not look at."""
-    (tmp_path / "rules.tsv").write_text("0600\t0078\n")
+def test_pieces_that_are_no_text_are_damage(model, tmp_path):
+    content = model.replace("▁the".encode(), b"\xe2\x96\xffthe", 1)
+    assert content != model
+    (tmp_path / "m.model").write_bytes(content)
+    with pytest.raises(UserError, match=r"m\.model: not a valid SentencePiece model"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("rule", ["0600\t0078", "0600 0601\t0078", "0600 0020 0301\t0078"])
+def test_a_table_that_takes_the_space_with_it_is_not_cut_before_that_space(rule, real_sentences, tmp_path):
+    """The library gives a table whole clusters of characters, of which a space may be the last."""
+    (tmp_path / "rules.tsv").write_text(rule + "\n")
     rules = {"normalization_rule_tsv": str(tmp_path / "rules.tsv")}
     (tmp_path / "m.model").write_bytes(sentencepiece_model(real_sentences[:500], 300, **rules))
     tokenizer = load_tokenizer(tmp_path)
-    texts = ["a \u0600 b", "a b"]
+    texts = ["a \u0600 b", "a b", "a \u0600\u0601 b", "a \u0600 \u0301b", "\u0600  b"]
     assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
-    assert tokenizer.encode("\u0600 b") == tokenizer.encode("xb") != tokenizer.encode("x b")
+
+
+def test_a_damaged_table_is_told_of_at_the_text_that_shows_it(model, tmp_path):
+    content = unigram.parse(model)
+    cut = bytearray(content.charsmap)
+    del cut[-200_000:-100_000:500]
+    damaged = dataclasses.replace(content, charsmap=bytes(cut))
+    with pytest.raises(UserError, match=r"the tokenizer is damaged .*; get its files again"):
+        Backend(unigram.tokenizer(damaged)).encode_batch(LINES)
