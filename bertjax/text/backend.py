@@ -30,8 +30,11 @@ class Backend:
       pair_separators: how many [SEP] stand between two texts of a row: two in RoBERTa.
     """
 
-    def __init__(self, tokenizer: library.Tokenizer):
-        """Raises UserError where most ids stand for nothing, which the library counts through."""
+    def __init__(self, tokenizer: library.Tokenizer, where: str | Path = "the tokenizer"):
+        """Raises UserError where most ids stand for nothing, which the library counts through.
+
+        `where`: its file, for messages.
+        """
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         if max(vocabulary.values(), default=0) > 2 * len(vocabulary) + _MAX_GAP:
             raise UserError(
@@ -40,7 +43,7 @@ class Backend:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
+        self._tokenizer, self._where = tokenizer, where
         self._content = json.loads(tokenizer.to_str())
         self.kind = self._content["model"]["type"]
         self._word_rule = word_cache.word_rule(self._content)
@@ -62,17 +65,17 @@ class Backend:
         """BERT's tokenizer with other settings."""
         content = json.loads(self._tokenizer.to_str())
         content["normalizer"] |= {theirs: settings[ours] for ours, theirs in _BERT_SETTINGS.items()}
-        return Backend(library.Tokenizer.from_str(json.dumps(content)))
+        return Backend(library.Tokenizer.from_str(json.dumps(content)), self._where)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens."""
-        with _panics_explained():
+        with _panics_explained(self._where):
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text, and the characters that each stands for."""
-        with _panics_explained():
+        with _panics_explained(self._where):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
@@ -150,7 +153,7 @@ class Backend:
         size = len(self.pieces())
         content = json.loads(self._tokenizer.to_str())
         content["model"]["vocab"] |= {word: size + number for number, word in enumerate(words)}
-        return Backend(library.Tokenizer.from_str(json.dumps(content)))
+        return Backend(library.Tokenizer.from_str(json.dumps(content)), self._where)
 
     def save(self, directory: Path) -> None:
         """Writes the files of the format into a directory."""
@@ -161,14 +164,14 @@ class Backend:
 
 
 @contextlib.contextmanager
-def _panics_explained() -> Iterator[None]:
+def _panics_explained(where: str | Path) -> Iterator[None]:
     """Raises UserError where the library breaks off on a text, as it does with a damaged table of its normaliser."""
     try:
         yield
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # which has no public name, and is no Exception
             raise
-        raise UserError(f"the tokenizer is damaged ({first_line(error)}); get its files again") from error
+        raise UserError(f"{where}: damaged ({first_line(error)}); get the tokenizer's files again") from error
 
 
 def wordpiece(

@@ -275,7 +275,7 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
         _parse("tokenizer for any text", backend.encode_batch, [_PROBE])
         return Tokenizer(backend, config)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as a tokenizer ({error}); {_HINT}") from error
 
@@ -294,7 +294,7 @@ def _tokenizer_file(directory: Path) -> Path:
 def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> Backend:
     if file.suffix == ".json":
         parsed = _parse("tokenizer.json", library.Tokenizer.from_str, file.read_text(encoding="utf-8"))
-        return _as_configured(_parse("tokenizer.json", Backend, parsed), config)
+        return _as_configured(_parse("tokenizer.json", lambda parsed: Backend(parsed, file), parsed), config)
     if file.suffix == ".txt":
         pieces = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
@@ -315,7 +315,7 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> B
     if file.suffix == ".model":
         model = unigram.parse(file.read_bytes())
         rules = _albert_rules([piece for piece, _ in model.pieces], config, file, lowercase)
-        return _parse("SentencePiece model", lambda model: Backend(unigram.tokenizer(model, rules)), model)
+        return _parse("SentencePiece model", lambda model: Backend(unigram.tokenizer(model, rules), file), model)
     raise UserError("not a tokenizer file; " + _HINT)
 
 

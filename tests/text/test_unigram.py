@@ -176,5 +176,5 @@ def test_a_damaged_table_is_told_of_at_the_text_that_shows_it(model, tmp_path):
     cut = bytearray(content.charsmap)
     del cut[-200_000:-100_000:500]
     damaged = dataclasses.replace(content, charsmap=bytes(cut))
-    with pytest.raises(UserError, match=r"the tokenizer is damaged .*; get its files again"):
+    with pytest.raises(UserError, match=r"the tokenizer: damaged .*; get the tokenizer's files again"):
         Backend(unigram.tokenizer(damaged)).encode_batch(LINES)
