@@ -70,6 +70,7 @@ def cases(folder: Path, text: Path) -> dict[str, Callable[[], tuple[str, ...]]]:
 def run(tree: Path, command: str, *arguments: str) -> float:
     """CPU seconds of a command of a tree."""
     environment = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles all that it imports
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", f"bertjax.{command}", *arguments],
