@@ -3,17 +3,18 @@
     python benchmarks/compare_speed.py OLD NEW [--text=FILE] [--rounds=12] [--only=CASE,…] [--output=FILE]
 
 OLD and NEW are work trees, as `git worktree add` makes them. Each makes its own corpus, model and export first; then
-every case runs once in each tree, the order changing from round to round. A case is a whole process, its start
-included: `prepare` of a text by one process, and the first answer of every command on what is there. Printed is the
-ratio of CPU seconds, NEW to OLD: the geometric mean over the rounds, and its 95 % interval by bootstrap.
+every case runs in both trees at the same time, each on one core, and the cores are exchanged from round to round. A
+case is a whole process, its start included: `prepare` of a text by one process, and the first answer of every command.
+Printed is the ratio of CPU seconds, NEW to OLD: the geometric mean over the rounds, and its 95 % interval by bootstrap.
+Needs two idle cores and Linux.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 MODEL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 SETTINGS = {f"model.{name}": value for name, value in MODEL.items()} | {
@@ -36,9 +38,9 @@ def made(tree: Path, folder: Path) -> None:
     """A corpus, a model and its export, by a tree."""
     folder.mkdir()
     prepare = ("prepare", "--source=pydoc:", "--tokenizer=new:wordpiece:1000", "--processes=1")
-    run(tree, *prepare, f"--output={folder}/corpus")
-    run(tree, *TRAIN, f"--config.corpus={folder}/corpus", f"--workdir={folder}/run")
-    run(tree, "convert", f"--from={folder}/run", f"--to={folder}/export")
+    run(tree, *prepare, f"--output={folder}/corpus").cpu_seconds()
+    run(tree, *TRAIN, f"--config.corpus={folder}/corpus", f"--workdir={folder}/run").cpu_seconds()
+    run(tree, "convert", f"--from={folder}/run", f"--to={folder}/export").cpu_seconds()
     for name in ("train.jsonl", "dev.jsonl"):
         (folder / name).write_text(REVIEWS)
 
@@ -67,23 +69,35 @@ def cases(folder: Path, text: Path) -> dict[str, Callable[[], tuple[str, ...]]]:
     }
 
 
-def run(tree: Path, command: str, *arguments: str) -> float:
-    """CPU seconds of a command of a tree."""
+def run(tree: Path, *words: str, core: int | None = None) -> "Running":
+    """Starts a command of a tree, on this core alone if one is given."""
     environment = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles all that it imports
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", f"bertjax.{command}", *arguments],
-        cwd=tree,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{tree}: {command} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    arguments = [sys.executable, "-m", f"bertjax.{words[0]}", *words[1:]]
+    if core is not None:
+        arguments = ["taskset", "--cpu-list", str(core), *arguments]
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+    process = subprocess.Popen(arguments, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+    return Running(f"{tree}: {' '.join(words)}", process, errors)
+
+
+@dataclasses.dataclass
+class Running:
+    """A command that runs."""
+
+    name: str
+    process: subprocess.Popen
+    errors: IO[str]
+
+    def cpu_seconds(self) -> float:
+        """Of the process and its children, once it has ended."""
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        with self.errors:
+            if status:
+                self.errors.seek(0)
+                raise SystemExit(f"{self.name} failed:\n{self.errors.read()[-2000:]}")
+        return usage.ru_utime + usage.ru_stime
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
@@ -116,13 +130,13 @@ def main() -> None:
         both = [cases(folder, text) for folder in folders]
         for name in options.only.split(",") if options.only else both[0]:
             ratios, seconds = [], []
-            for number in range(options.rounds + 1):
-                cpu = [0.0, 0.0]
-                for side in (0, 1) if number % 2 else (1, 0):
-                    cpu[side] = run(trees[side], *both[side][name]())
-                if number:  # the first one fills caches
-                    ratios.append(cpu[1] / cpu[0])
-                    seconds.append(cpu[0])
+            for number in range(options.rounds + 2):
+                # Both at a time, each on a core of its own, so that a machine that slows down slows both.
+                running = [run(trees[side], *both[side][name](), core=(side + number) % 2) for side in (0, 1)]
+                old, new = [process.cpu_seconds() for process in running]
+                if number >= 2:  # the first two, one on each core, fill caches
+                    ratios.append(new / old)
+                    seconds.append(old)
             mean, low, high = interval(ratios)
             found[name] = {"old_cpu_seconds": statistics.median(seconds), "ratio": mean, "low": low, "high": high}
             print(
