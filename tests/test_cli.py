@@ -33,7 +33,7 @@ COMMANDS = ("adapt", "convert", "evaluate", "finetune", "plan", "predict", "prep
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_loads_nothing_but_flags(name):
-    """It answers at once, as nothing of weight is imported for it."""
+    """`--help` answers at once because it imports no heavy library."""
     arguments = [sys.executable, "-X", "importtime", "-m", f"bertjax.{name}", "--help"]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}

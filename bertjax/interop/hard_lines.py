@@ -29,7 +29,7 @@ _RANGES = (
 )
 
 
-def hard_lines(count: int = 3000) -> Iterator[str]:
+def hard_lines(count: int) -> Iterator[str]:
     """`count` lines, always the same."""
     yield from _FIXED
     draw = random.Random(0)

@@ -38,7 +38,7 @@ class _RopeParameters:
 class _Said:
     """The keys of a config in today's spelling and in an older one; defaults are those of transformers.
 
-    The last two count for local attention alone, if there is any.
+    The last two are settings of local attention: `_Local` validates them, if the model has any.
     """
 
     num_hidden_layers: Size
@@ -58,7 +58,7 @@ class _Said:
 
 @dataclasses.dataclass(frozen=True)
 class _Local:
-    """What counts for local attention."""
+    """The settings of local attention."""
 
     local_attention: _Window
     local_rope_theta: _Theta

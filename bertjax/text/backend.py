@@ -11,6 +11,7 @@ import tokenizers as library
 from bertjax.errors import UserError, first_line
 from bertjax.text import word_cache
 
+AS_JSON = "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_GAP = 100_000  # ids that a small vocabulary may leave out
 # Of tokenizer_config.json → of the library's BertNormalizer.
@@ -189,9 +190,14 @@ def wordpiece(
     tokenizer.decoder = library.decoders.WordPiece()
     tokenizer.add_special_tokens([token for token in BERT_SPECIAL if token in vocabulary])
     if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
-        tokenizer.post_processor = library.processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-        )
+        tokenizer.post_processor = bert_template(vocabulary)
     return tokenizer
+
+
+def bert_template(vocabulary: Mapping[str, int]) -> library.processors.PostProcessor:
+    """Puts [CLS] before a text or a pair of texts and [SEP] behind each, by their ids in the vocabulary."""
+    return library.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )

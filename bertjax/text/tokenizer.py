@@ -22,7 +22,7 @@ from bertjax.decoding import ShortText
 from bertjax.errors import UserError
 from bertjax.storage.files import local_path
 from bertjax.text import unigram
-from bertjax.text.backend import Backend, wordpiece
+from bertjax.text.backend import AS_JSON, Backend, wordpiece
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ _GOOGLE_FOLDER = re.compile(r"(?:\w+_)?(?P<name>uncased|cased|multilingual|chine
 _FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")  # that are written
 _HINT = "give a folder with tokenizer.json, vocab.txt or a SentencePiece .model"
 _CURE = "get it again, or put it right"
-_AS_JSON = "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
 _ALBERT = {"do_lower_case": True, "keep_accents": False}  # the defaults of its tokenizer in transformers
 _PROBE = "a 𐎀"  # a word, and a letter that is in hardly any vocabulary
 
@@ -304,7 +303,7 @@ def _backend(file: Path, config: Mapping[str, Any], lowercase: bool | None) -> B
             raise UserError("not a WordPiece vocabulary ([UNK] is missing); " + _HINT)
         added = _read_json(file.parent / "added_tokens.json")
         if unknown := sorted(added.keys() - vocabulary.keys()):
-            raise UserError(f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; {_AS_JSON}")
+            raise UserError(f"added_tokens.json has {unknown[0]!r}, which vocab.txt has not; {AS_JSON}")
         if not any(piece.startswith("##") for piece in vocabulary) and "tokenizer_class" not in config:
             raise UserError(
                 "no piece begins with ##, so this may be no WordPiece vocabulary (of molecules or proteins, perhaps); "
@@ -350,7 +349,7 @@ def _wordpiece(
     if not _reads_as_bert(name) or config.get("do_basic_tokenize") is False:
         raise UserError(
             f"tokenizer_config.json asks for {name}, which cuts words in another way than BERT's basic tokenizer; "
-            f"{_AS_JSON}"
+            f"{AS_JSON}"
         )
     if lowercase is None:
         lowercase = config["do_lower_case"] if "do_lower_case" in config else _guessed_lowercase(vocabulary, file)
@@ -368,10 +367,10 @@ def _albert_rules(
     name = config.get("tokenizer_class")
     if name and not _reads_as_albert(name):
         raise UserError(
-            f"tokenizer_config.json asks for {name}, which gives other ids than ALBERT's tokenizer; {_AS_JSON}"
+            f"tokenizer_config.json asks for {name}, which gives other ids than ALBERT's tokenizer; {AS_JSON}"
         )
     if not config.get("add_prefix_space", True):
-        raise UserError("tokenizer_config.json has add_prefix_space=false; " + _AS_JSON)
+        raise UserError("tokenizer_config.json has add_prefix_space=false; " + AS_JSON)
     said = config.get("do_lower_case", _ALBERT["do_lower_case"] if name else None)
     if lowercase is None:
         lowercase = _guessed_lowercase(pieces, file) if said is None else said

@@ -13,13 +13,13 @@ from typing import Any
 import tokenizers as library
 
 from bertjax.errors import UserError
+from bertjax.text.backend import AS_JSON, bert_template
 
 _UNIGRAM = 1  # TrainerSpec.model_type
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(2, 7)  # SentencePiece.type
 _UNK_ID = 1  # which transformers takes whatever the model says
 _SPACE = "▁"
 _GRID = 2**13  # see `_rounded`
-_AS_JSON = "save it as tokenizer.json first (save_pretrained of a fast tokenizer of transformers)"
 _DAMAGED = "not a valid SentencePiece model; get it again"
 
 
@@ -75,7 +75,7 @@ def parse(data: bytes) -> UnigramModel:
         raise UserError(_DAMAGED)
     kinds = [piece.type for piece in model.pieces]
     if problem := _unlike_albert(model, kinds, names):
-        raise UserError(f"this SentencePiece model {problem}; {_AS_JSON}")
+        raise UserError(f"this SentencePiece model {problem}; {AS_JSON}")
     special = [name for name, kind in zip(names, kinds, strict=True) if kind in (_UNKNOWN, _CONTROL, _UNUSED)]
     rounded = [(name, _rounded(score)) for name, score in pieces]
     return UnigramModel(rounded, special, model.normalizer_spec.precompiled_charsmap)
@@ -135,12 +135,7 @@ def tokenizer(model: UnigramModel, rules: Rules = Rules()) -> library.Tokenizer:
     )
     made.decoder = library.decoders.Metaspace(_SPACE, prepend_scheme="always")
     made.add_special_tokens(list(model.special))
-    ids = {piece: index for index, (piece, _) in enumerate(model.pieces)}
-    made.post_processor = library.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
-    )
+    made.post_processor = bert_template({piece: index for index, (piece, _) in enumerate(model.pieces)})
     return made
 
 

@@ -68,19 +68,19 @@ def word_rule(content: dict[str, Any]) -> str | None:
       "bert", "byte-level", "unigram" (see above) or None.
     """
     model = content["model"]
-    normalizes = (content["normalizer"] or {}).get("type")
+    normalizer = (content["normalizer"] or {}).get("type")
     pre_tokenizer = content["pre_tokenizer"] or {}
     # An added token that is no special one is looked for in the whole text, spaces included.
     if any(not token["special"] for token in content["added_tokens"]) or model.get("dropout"):
         return None
-    if model["type"] == "WordPiece" and (normalizes, pre_tokenizer.get("type")) == (
+    if model["type"] == "WordPiece" and (normalizer, pre_tokenizer.get("type")) == (
         "BertNormalizer",
         "BertPreTokenizer",
     ):
         return BERT
     if (
         model["type"] == "BPE"
-        and normalizes in (None, "NFC")
+        and normalizer in (None, "NFC")
         and pre_tokenizer.get("type") == "ByteLevel"
         and pre_tokenizer.get("use_regex")
         and not pre_tokenizer.get("add_prefix_space")
@@ -94,11 +94,10 @@ def word_rule(content: dict[str, Any]) -> str | None:
 def _cuts_at_white_space(pre_tokenizer: dict[str, Any]) -> bool:
     """Whether each word begins after white space, with a mark of its own, whatever is cut within it."""
     parts = pre_tokenizer.get("pretokenizers", [])
-    kinds = [part["type"] for part in parts]
-    return (
-        kinds in (["WhitespaceSplit", "Metaspace"], ["WhitespaceSplit", "Metaspace", "Split"])
-        and parts[1]["prepend_scheme"] == "always"
-    )
+    first, rest = [part["type"] for part in parts[:2]], [part["type"] for part in parts[2:]]
+    if first != ["WhitespaceSplit", "Metaspace"] or rest not in ([], ["Split"]):
+        return False
+    return parts[1]["prepend_scheme"] == "always"
 
 
 def _is_local(normalizer: dict[str, Any] | None) -> bool:
