@@ -53,8 +53,7 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         _need("torch", "transformers")
     from bertjax.checkpoints import pretrained
-    from bertjax.inference import predictor
-    from bertjax.interop import huggingface, verification
+    from bertjax.interop import huggingface
     from bertjax.interop.loading import is_imported, load_model
 
     source, target = local_path(_FROM.value, "--from"), local_path(_TO.value, "--to")
@@ -76,6 +75,9 @@ def main(args: list[str]) -> None:
         huggingface.export_model(model, target)
     _LOG.info(f"wrote {written}")
     if _VERIFY.value:
+        from bertjax.inference import predictor
+        from bertjax.interop import verification
+
         # What bertjax reads against what transformers reads, of which one lies at --from, the other at --to.
         ours, theirs = (load_model(target), source) if is_same else (model, target)
         if verification.gives_vectors(theirs):
