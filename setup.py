@@ -17,6 +17,7 @@ REQUIRED = [
     "flax>=0.12,<0.13",
     "fsspec>=2025.3",
     "jax>=0.10,<0.12",
+    "jaxtyping>=0.3.5,<0.4",
     "matplotlib>=3.9,<4",
     "ml-collections>=1.0,<2",
     "msgspec>=0.19,<0.23",
@@ -38,14 +39,19 @@ REQUIRED = [
     "tensorflow-datasets>=4.9,<5",
     "tokenizers>=0.22,<0.24",
 ]
+DOCS = ["furo>=2024.8", "myst-parser>=4,<6", "sphinx>=8,<10"]
 EXTRAS = {
+    "docs": DOCS,
     "gpu": ["jax[cuda12]"],
     "tpu": ["jax[tpu]", "gcsfs>=2025.3"],
     "test": [
+        *DOCS,  # tests/docs builds the site
+        "beartype>=0.21,<0.24",
         "hypothesis>=6,<7",
         "import-linter>=2.5,<3",
         "jax[tpu]",  # its compiler, for tests/test_plan.py
         "psutil>=5,<8",
+        "pyright[nodejs]>=1.1.400,<2",
         "pytest>=8,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.9,<0.18",

@@ -1,7 +1,6 @@
-"""The cases that compare_commits.sh runs at two commits: command lines, and which comparison goes with each.
+"""The cases of compare_commits.sh: command lines, and the function that compares the results.
 
-Where a flag, a key or a file of configs/ gets another name, the line here holds both, `old|new`, and each tree is asked
-which one it knows.
+For a renamed flag, key or file of configs/ a case contains both names, `old|new`; each tree uses the one it has.
 """
 
 import dataclasses
@@ -12,20 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compare_results import of_corpus, of_finetuning, of_muon, of_predictions, of_training
+from compare_results import (
+    compare_corpora,
+    compare_finetuning,
+    compare_muon_training,
+    compare_predictions,
+    compare_training,
+)
 
-PLACE = re.compile(r"{([\w-]+)}")
+PLACEHOLDER = re.compile(r"{([\w-]+)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """`python -m bertjax.MODULE WORDS --FLAG=VALUE --config.KEY=VALUE`, and how what it leaves is compared.
+    """`python -m bertjax.MODULE WORDS --FLAG=VALUE --config.KEY=VALUE`, and the comparison of its results.
 
-    In texts, {here} is the folder that the command writes, {CASE} that of another case, {data} that of --data,
-    {weights} that of a model of another framework, {questions} that of a few questions in SQuAD's format.
+    Placeholders stand for folders: {here} is the output of the command, {CASE} that of another case, {data} is --data,
+    {weights} a model of another framework, {questions} a few questions in SQuAD's format.
     """
 
-    difference: Callable[[Path, Path], str | None]
+    compare: Callable[[Path, Path], str | None]
     module: str
     flags: dict[str, str]
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -33,11 +38,11 @@ class Case:
 
     @property
     def needs(self) -> set[str]:
-        """What it reads: names of other cases, and data, weights, questions."""
-        return set(PLACE.findall(f"{self.flags} {self.settings} {self.words}")) - {"here"}
+        """The placeholders of its inputs: names of other cases, and data, weights, questions."""
+        return set(PLACEHOLDER.findall(f"{self.flags} {self.settings} {self.words}")) - {"here"}
 
 
-# -- the cases, in an order in which each comes after those that it starts from
+# -- the cases; each comes after those it depends on
 
 TINY = {
     "corpus": "{prepare-pydoc}",
@@ -55,9 +60,9 @@ TINY = {
     "eval_sequences": 64,
     "checkpoint_every": 20,
 }
-FEW = {"phases": ({"steps": 10, "length": 64, "batch": 16},)}
+SHORT = {"phases": ({"steps": 10, "length": 64, "batch": 16},)}
 MODERN = {
-    "model.num_hidden_layers": 4,  # the first one and a pattern of three
+    "model.num_hidden_layers": 4,  # the first layer and a pattern of three
     "model.intermediate_size": 96,
     "model.local_attention": 16,
     "packing": 4,
@@ -69,11 +74,11 @@ MODERN = {
 }
 STUDENT = {"distillation.teacher": "{train-bert}", "model.num_hidden_layers": 1}
 TREEBANK = {
-    "table.train": "en_ewt-ud-dev.conllu",  # compare_commits.sh asks for no training part
+    "table.train": "en_ewt-ud-dev.conllu",  # --data contains no training part
     "table.dev": "en_ewt-ud-test.conllu",
     "train_examples": 300,
     "batch": 8,
-    "learning_rates": (1e-2,),  # learns some tags from a model that knows next to nothing
+    "learning_rates": (1e-2,),  # high enough to learn some tags from a nearly untrained model
 }
 WINDOWS = {"length": 64, "stride": 16, "question_length": 16, "batch": 8}
 TEXTS = ("The value of a list is returned.", "Is raised if does the file not exists.", "Ada lives in London .")
@@ -83,20 +88,20 @@ QUESTION = ("Who made the lamp?", "Grace saw the ship. Ada made the lamp in 1843
 
 def prepare(source: str, tokenizer: str) -> Case:
     flags = {"source": source, "tokenizer": f"new:{tokenizer}:2000", "heldout": "0.05", "shard_megabytes": "1"}
-    return Case(of_corpus, "prepare", flags | {"output": "{here}"})
+    return Case(compare_corpora, "prepare", flags | {"output": "{here}"})
 
 
-def train(config: str, settings: dict[str, Any], difference: Any = of_training) -> Case:
-    return Case(difference, "train", {"config": f"configs/{config}.py", "workdir": "{here}"}, TINY | settings)
+def train(config: str, settings: dict[str, Any], compare: Any = compare_training) -> Case:
+    return Case(compare, "train", {"config": f"configs/{config}.py", "workdir": "{here}"}, TINY | settings)
 
 
 def finetune(config: str, init_from: str, data: str, settings: dict[str, Any]) -> Case:
     short = {"init_from": init_from, "data_dir": data, "learning_rates": (5e-4,), "epochs": (1,), "log_every": 1}
-    return Case(of_finetuning, "finetune", {"config": f"configs/{config}", "workdir": "{here}"}, short | settings)
+    return Case(compare_finetuning, "finetune", {"config": f"configs/{config}", "workdir": "{here}"}, short | settings)
 
 
 def predict(mode: str, checkpoint: str, texts: tuple[str, ...]) -> Case:
-    return Case(of_predictions, "predict", {"checkpoint": checkpoint}, words=(mode, *texts))
+    return Case(compare_predictions, "predict", {"checkpoint": checkpoint}, words=(mode, *texts))
 
 
 CASES = {
@@ -105,8 +110,8 @@ CASES = {
     "train-bert": train("base", {}),
     "train-modern": train("modern_base", MODERN),
     "train-distilled": train("distilbert_base", STUDENT),
-    "train-muon": train("base", FEW | {"optimizer.name": "muon"}, of_muon),
-    "train-lamb": train("base", FEW | {"optimizer.name": "lamb"}),
+    "train-muon": train("base", SHORT | {"optimizer.name": "muon"}, compare_muon_training),
+    "train-lamb": train("base", SHORT | {"optimizer.name": "lamb"}),
     "finetune-cola": finetune("glue.py:cola", "{weights}", "{data}/glue", {"train_examples": 500}),
     "finetune-pos": finetune("tagging.py:conllu/upos", "{train-bert}", "{data}/ud_ewt", TREEBANK),
     "finetune-squad": finetune("squad.py:v1.1", "{weights}", "{questions}", WINDOWS),
@@ -119,7 +124,7 @@ CASES = {
 
 
 def write_questions(folder: Path) -> Path:
-    """Writes questions on passages of three sentences, in SQuAD's format."""
+    """Writes questions about passages of three sentences in SQuAD's format, and returns the folder."""
     folder.mkdir(exist_ok=True)
     makers, things = (
         ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald"),

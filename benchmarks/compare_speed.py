@@ -1,12 +1,12 @@
-"""Whether a change makes `prepare` or the start of any command slower: two trees of bertjax, in turn, by CPU seconds.
+"""Compares the speed of `prepare`, and of the start of every command, between two trees of bertjax, in CPU seconds.
 
     python benchmarks/compare_speed.py OLD NEW [--text=FILE] [--rounds=12] [--only=CASE,…] [--output=FILE]
 
-OLD and NEW are work trees, as `git worktree add` makes them. Each makes its own corpus, model and export first; then
-every case runs in both trees at the same time, each on one core, and the cores are exchanged from round to round. A
-case is a whole process, its start included: `prepare` of a text by one process, and the first answer of every command.
-Printed is the ratio of CPU seconds, NEW to OLD: the geometric mean over the rounds, and its 95 % interval by bootstrap.
-Needs two idle cores and Linux.
+OLD and NEW are work trees, as created by `git worktree add`. Each first creates its own corpus, model and export. Then
+every case runs in both trees simultaneously, each pinned to one core; the cores alternate between rounds. A case is a
+whole process with its start: `prepare` of a text by one process, or one short call of another command. Prints the ratio
+of CPU seconds, NEW to OLD, as the geometric mean over the rounds with its 95 % bootstrap interval. Needs two idle cores
+and Linux.
 """
 
 import argparse
@@ -34,8 +34,8 @@ TRAIN = ("train", "--config=configs/tiny.py", *(f"--config.{name}={value}" for n
 REVIEWS = "".join(f'{{"text": "{"good" if i % 2 else "bad"} number {i}", "label": "{i % 2}"}}\n' for i in range(32))
 
 
-def made(tree: Path, folder: Path) -> None:
-    """A corpus, a model and its export, by a tree."""
+def create_inputs(tree: Path, folder: Path) -> None:
+    """Creates a corpus, a model and its export with the code of a tree."""
     folder.mkdir()
     prepare = ("prepare", "--source=pydoc:", "--tokenizer=new:wordpiece:1000", "--processes=1")
     run(tree, *prepare, f"--output={folder}/corpus").cpu_seconds()
@@ -46,7 +46,7 @@ def made(tree: Path, folder: Path) -> None:
 
 
 def cases(folder: Path, text: Path) -> dict[str, Callable[[], tuple[str, ...]]]:
-    """Case → its command, with what it writes taken away before."""
+    """Case → function that removes its old output and returns its command."""
 
     def fresh(name: str) -> Path:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -70,9 +70,9 @@ def cases(folder: Path, text: Path) -> dict[str, Callable[[], tuple[str, ...]]]:
 
 
 def run(tree: Path, *words: str, core: int | None = None) -> "Running":
-    """Starts a command of a tree, on this core alone if one is given."""
+    """Starts a command of a tree, pinned to `core` if given."""
     environment = os.environ | {"PYTHONPATH": str(tree), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles all that it imports
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles its imports
     arguments = [sys.executable, "-m", f"bertjax.{words[0]}", *words[1:]]
     if core is not None:
         arguments = ["taskset", "--cpu-list", str(core), *arguments]
@@ -83,14 +83,14 @@ def run(tree: Path, *words: str, core: int | None = None) -> "Running":
 
 @dataclasses.dataclass
 class Running:
-    """A command that runs."""
+    """A running command."""
 
     name: str
     process: subprocess.Popen
     errors: IO[str]
 
     def cpu_seconds(self) -> float:
-        """Of the process and its children, once it has ended."""
+        """Waits for the process, and returns the CPU seconds of it and its children."""
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
         with self.errors:
@@ -101,22 +101,22 @@ class Running:
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """(geometric mean, lower and upper end of its 95 % interval)."""
-    logs, draw = [math.log(ratio) for ratio in ratios], random.Random(0)
-    means = sorted(statistics.fmean(draw.choices(logs, k=len(logs))) for _ in range(4000))
+    """Returns the geometric mean, and the lower and upper end of its 95 % interval."""
+    logs, rng = [math.log(ratio) for ratio in ratios], random.Random(0)
+    means = sorted(statistics.fmean(rng.choices(logs, k=len(logs))) for _ in range(4000))
     return tuple(math.exp(value) for value in (statistics.fmean(logs), means[99], means[3899]))
 
 
 def main() -> None:
-    """Prints a line a case as it ends."""
+    """Prints one line per case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trees", nargs=2, type=Path, metavar="TREE")
-    parser.add_argument("--text", type=Path, help="for prepare; by default Python's documentation")
+    parser.add_argument("--text", type=Path, help="Text for prepare; default: the documentation bundled with Python.")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--only", default="", help="these cases")
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--only", default="", help="Names of cases, separated by commas; default: all.")
+    parser.add_argument("--output", type=Path, help="JSON file for the results.")
     options = parser.parse_args()
-    trees, found = [tree.resolve() for tree in options.trees], {}
+    trees, results = [tree.resolve() for tree in options.trees], {}
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / name for name in ("old", "new")]
         text = options.text or Path(scratch) / "text.txt"
@@ -126,24 +126,24 @@ def main() -> None:
             topics = ["\n".join(filter(str.strip, topic.splitlines())) for topic in pydoc_data.topics.topics.values()]
             text.write_text("\n\n".join(f"{number} {topic}" for number in range(60) for topic in topics))
         for tree, folder in zip(trees, folders, strict=True):
-            made(tree, folder)
+            create_inputs(tree, folder)
         both = [cases(folder, text) for folder in folders]
         for name in options.only.split(",") if options.only else both[0]:
             ratios, seconds = [], []
             for number in range(options.rounds + 2):
-                # Both at a time, each on a core of its own, so that a machine that slows down slows both.
+                # Both run simultaneously on different cores, so that changes of the machine's speed affect both.
                 running = [run(trees[side], *both[side][name](), core=(side + number) % 2) for side in (0, 1)]
                 old, new = [process.cpu_seconds() for process in running]
-                if number >= 2:  # the first two, one on each core, fill caches
+                if number >= 2:  # the first two, one per core, fill caches
                     ratios.append(new / old)
                     seconds.append(old)
             mean, low, high = interval(ratios)
-            found[name] = {"old_cpu_seconds": statistics.median(seconds), "ratio": mean, "low": low, "high": high}
+            results[name] = {"old_cpu_seconds": statistics.median(seconds), "ratio": mean, "low": low, "high": high}
             print(
                 f"{name:28} {statistics.median(seconds):7.2f} s  ratio {mean:.3f} [{low:.3f}, {high:.3f}]", flush=True
             )
     if options.output:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

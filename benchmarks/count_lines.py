@@ -1,6 +1,6 @@
-"""Counts lines of code: without blank lines, comments and docstrings, of which more is only better.
+"""Counts lines of code, without blank lines, comments and docstrings.
 
-python benchmarks/count_lines.py [FOLDER …]     (by default bertjax)
+python benchmarks/count_lines.py [FOLDER …]     (default: bertjax)
 """
 
 import ast
@@ -14,7 +14,7 @@ _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tok
 
 
 def code_lines(source: str) -> int:
-    """The lines of a module that hold code."""
+    """Returns the number of code lines of a module."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     lines = {line for token in tokens if token.type not in _LAYOUT for line in range(token.start[0], token.end[0] + 1)}
     for node in ast.walk(ast.parse(source)):
@@ -30,7 +30,7 @@ def code_lines(source: str) -> int:
 
 
 def main(folders: list[str]) -> None:
-    """Prints the lines of each package and of all."""
+    """Prints the counts per package and in total."""
     counts = Counter()
     for folder in map(Path, folders or ["bertjax"]):
         for path in sorted(folder.rglob("*.py")):
@@ -38,7 +38,7 @@ def main(folders: list[str]) -> None:
             counts[f"{folder}/{package}"] += code_lines(path.read_text())
     for package, count in sorted(counts.items()):
         print(f"{count:7,} {package}")
-    print(f"{counts.total():7,} in all")
+    print(f"{counts.total():7,} total")
 
 
 if __name__ == "__main__":

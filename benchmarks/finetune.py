@@ -1,14 +1,14 @@
-"""Fine-tunes the same model by the same recipe in bertjax and in PyTorch `transformers`, seed by seed in turn.
+"""Fine-tunes the same model with the same recipe in bertjax and in PyTorch `transformers`, alternating per seed.
 
 python benchmarks/finetune.py --model=DIR --data=DIR [--tasks=cola,sst2,rte,pos,entailment,relatedness] [--seeds=5]
     [--results=FILE]
 
-Prints a row a task: dev scores of both (mean ± standard error over the seeds), their difference beside twice its
-standard error, and examples a second of both, medians over the seeds but for those in which bertjax compiles, and those
-that had fewer cores than others. A seed takes minutes, a table hours: every seed is added to the file of --results, and
-what is in it is not run again.
-PyTorch gets the same batches in the same order, padded to the longest row as its Trainer does; bertjax packs them.
-PyTorch runs in a process of its own; each side waits while the other one runs.
+Prints one line per task: dev scores of both (mean ± standard error over the seeds), their difference and twice its
+standard error, and examples per second of both, as medians over the seeds without those in which bertjax compiles or
+which had fewer cores. A seed takes minutes, a table hours: finished seeds are appended to the file of --results and
+reused.
+PyTorch gets the same batches in the same order, padded to the longest row as by its Trainer; bertjax packs them.
+PyTorch runs in a separate process; each side waits while the other one runs.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-EXAMPLES = 3000  # to learn from, at most
-SPECS = {  # task, data folder, and what is scored where it is not the task's dev
+EXAMPLES = 3000  # maximum for training
+SPECS = {  # task, data folder, and the scored split if it is not the task's dev
     "cola": {"task": "glue/cola", "data_dir": "glue"},
     "sst2": {"task": "glue/sst2", "data_dir": "glue"},
     "rte": {"task": "glue/rte", "data_dir": "glue"},
-    # The treebank at hand has no training part: learn from dev, score on test.
+    # Without the training part of the treebank: trains on dev, scores on test.
     "pos": {
         "task": "conllu/upos",
         "data_dir": "ud_ewt",
@@ -44,8 +44,8 @@ SPECS = {  # task, data folder, and what is scored where it is not the task's de
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a Hugging Face BERT folder")
-    parser.add_argument("--data", required=True, help="the folder with glue/, sick/ and ud_ewt/")
+    parser.add_argument("--model", required=True, help="Hugging Face folder of a BERT.")
+    parser.add_argument("--data", required=True, help="Folder with glue/, sick/ and ud_ewt/.")
     parser.add_argument("--tasks", default=",".join(SPECS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3)
@@ -54,34 +54,34 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("finetune.jsonl"))
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from bertjax.cli import keep_memory
+    from bertjax.cli import tune_cpu_malloc
 
-    keep_memory()  # as the command does
+    tune_cpu_malloc()  # as in the commands
     print("| task | score | bertjax | transformers | difference / 2 SE | examples/s | ratio |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.tasks.split(","):
-        recipe = recipe_of(name, arguments).items()
+        recipe = recipe_values(name, arguments).items()
         done = {record["seed"]: record for record in read(arguments.results) if recipe <= record.items()}
         missing = [seed for seed in range(arguments.seeds) if seed not in done]
         if missing:
             done |= compare(name, missing, arguments)
-        print(row(name, [done[seed] for seed in range(arguments.seeds)]), flush=True)
+        print(table_line(name, [done[seed] for seed in range(arguments.seeds)]), flush=True)
 
 
-def recipe_of(name: str, arguments: Any) -> dict[str, Any]:
-    """What seeds must have in common to stand in one row."""
+def recipe_values(name: str, arguments: Any) -> dict[str, Any]:
+    """The settings that all seeds of a line share."""
     model = "/".join(Path(arguments.model).parts[-2:])
     return {"task": name, "model": model} | {key: getattr(arguments, key) for key in ("rate", "epochs", "examples")}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The seeds that were run before."""
+    """The records of finished seeds."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, Any]]:
-    """Runs seeds of a task on both sides; what was found, each as soon as it is there also in the results' file."""
-    from bertjax.config.finetuning import FinetuneConfig, Table
+    """Runs seeds of a task on both sides; returns their records, and appends each to the results file."""
+    from bertjax.config.finetuning import FinetuneConfig, TableConfig
     from bertjax.finetuning.sweep import Sweep
     from bertjax.finetuning.task_model import open_task_model
     from bertjax.trainer.loop import StopSignal
@@ -90,7 +90,7 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     config = FinetuneConfig(
         task=spec["task"],
         data_dir=str(Path(arguments.data) / spec["data_dir"]),
-        table=Table(**spec.get("files", {})),
+        table=TableConfig(**spec.get("files", {})),
         init_from=arguments.model,
         learning_rates=(arguments.rate,),
         epochs=(arguments.epochs,),
@@ -104,28 +104,28 @@ def compare(name: str, seeds: list[int], arguments: Any) -> dict[int, dict[str, 
     job = Job(config, task.kind.name, len(task.labels), train.batches, dev.batches)
     records = {}
     spawn = multiprocessing.get_context("spawn")
-    with StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as other:
+    with StopSignal() as stop, concurrent.futures.ProcessPoolExecutor(1, spawn) as pytorch:
         for run in config.runs():
             result = sweep.train(run, stop, lambda step, values: None, show_progress=False)
-            ours = result.scores[dev.name][task.metric], result.examples_per_second
-            scores, speed = other.submit(train_in_pytorch, job, run.seed).result()
-            found = task.kind.predictions(dev.examples, dev.batches.rows, scores, task_model.limits)
-            theirs = task_model.scores(dev, found)[task.metric], speed
-            records[run.seed] = recipe_of(name, arguments) | {
+            bertjax_result = result.scores[dev.name][task.metric], result.examples_per_second
+            scores, speed = pytorch.submit(train_in_pytorch, job, run.seed).result()
+            predictions = task.kind.predictions(dev.examples, dev.batches.rows, scores, task_model.limits)
+            pytorch_result = task_model.scores(dev, predictions)[task.metric], speed
+            records[run.seed] = recipe_values(name, arguments) | {
                 "metric": task.metric,
                 "seed": run.seed,
                 "cores": len(os.sched_getaffinity(0)),
                 "compiles": not records,
-                "scores": [ours[0], theirs[0]],
-                "examples_per_second": [ours[1], theirs[1]],
+                "scores": [bertjax_result[0], pytorch_result[0]],
+                "examples_per_second": [bertjax_result[1], pytorch_result[1]],
             }
             with arguments.results.open("a") as file:
                 print(json.dumps(records[run.seed]), file=file)
     return records
 
 
-def row(name: str, records: list[dict[str, Any]]) -> str:
-    """A row of the table."""
+def table_line(name: str, records: list[dict[str, Any]]) -> str:
+    """A line of the table."""
     scores = list(zip(*(record["scores"] for record in records), strict=True))
     means = [statistics.fmean(side) for side in scores]
     errors = [statistics.stdev(side) / math.sqrt(len(side)) if len(side) > 1 else math.nan for side in scores]
@@ -142,7 +142,7 @@ def row(name: str, records: list[dict[str, Any]]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the process with PyTorch needs to know."""
+    """The input of the PyTorch process."""
 
     config: Any  # FinetuneConfig with one learning rate and number of epochs
     kind: str
@@ -152,17 +152,17 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Of a run."""
+        """Optimizer updates per run."""
         return self.config.epochs[0] * self.train.steps
 
     def batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
-        """All batches of a run, in bertjax's order."""
+        """Yields all batches of a run in bertjax's order."""
         for epoch in range(1, self.config.epochs[0] + 1):
             yield from map(self.train.padded_batch, self.train.order(seed, epoch))
 
 
 def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:
-    """(logits of each row of dev, examples a second) of one run."""
+    """Trains one run; returns the logits of each row of dev, and examples per second."""
     import torch
 
     torch.manual_seed(seed)
@@ -185,13 +185,13 @@ def train_in_pytorch(job: Job, seed: int) -> tuple[list[np.ndarray], float]:
         size = job.dev.layout.batch
         for units in (order[at : at + size] for at in range(0, len(order), size)):
             logits = model(**trimmed(job.dev.padded_batch(units))).logits.numpy()
-            for place, unit in enumerate(units):
-                scores[unit] = logits[place]
+            for row, unit in enumerate(units):
+                scores[unit] = logits[row]
     return scores, speed
 
 
 def torch_model(job: Job) -> Any:
-    """The model with a new head, in PyTorch."""
+    """The PyTorch model with a new head."""
     import torch
     import transformers
     from transformers.utils import logging
@@ -199,8 +199,8 @@ def torch_model(job: Job) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tags = job.kind == "tagging"
-    make = transformers.BertForTokenClassification if tags else transformers.BertForSequenceClassification
-    return make.from_pretrained(
+    model_class = transformers.BertForTokenClassification if tags else transformers.BertForSequenceClassification
+    return model_class.from_pretrained(
         job.config.init_from,
         num_labels=1 if job.kind == "regression" else job.labels,
         dtype=torch.float32,
@@ -210,7 +210,7 @@ def torch_model(job: Job) -> Any:
 
 
 def trimmed(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The model's inputs up to the longest row, without the rows that fill the batch up."""
+    """The model inputs up to the longest row, without padding rows."""
     import torch
 
     real = batch["attention_mask"].sum(axis=1) > 1
@@ -235,11 +235,11 @@ def loss_of(kind: str, logits: Any, batch: dict[str, np.ndarray]) -> Any:
 
 
 def recipe(job: Job, model: Any) -> tuple[Any, Any]:
-    """AdamW without decay of biases and LayerNorm, and the same schedule."""
+    """AdamW without decay of biases and LayerNorms, and bertjax's schedule."""
     import torch
 
     from bertjax.config.finetuning import optimizer_config
-    from bertjax.optimizers.schedules import stretch
+    from bertjax.optimizers.schedules import make_schedule
 
     update, total = job.config.optimizer, job.steps
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
@@ -248,7 +248,7 @@ def recipe(job: Job, model: Any) -> tuple[Any, Any]:
     optimizer = torch.optim.AdamW(
         groups, lr=job.config.learning_rates[0], betas=(update.beta1, update.beta2), eps=update.eps
     )
-    rates = stretch(optimizer_config(update), 1.0, round(update.warmup * total), total)
+    rates = make_schedule(optimizer_config(update), 1.0, round(update.warmup * total), total)
     values = [float(rates(step)) for step in range(total + 1)]
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: values[step])
 

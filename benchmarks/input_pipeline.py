@@ -1,10 +1,10 @@
-"""How fast the input pipeline is, and how soon a large corpus yields its first batch.
+"""Measures the throughput of the input pipeline, and the time to the first batch of a large corpus.
 
     python benchmarks/input_pipeline.py [--tokens=50_000_000] [--large=1_000_000_000] [--threads=1,2]
 
-Makes synthetic corpora (random ids, sentences of 5 to 39 tokens, documents of 400 on average) in a temporary folder
-that it takes away again; the large one takes 2.2 GB of disk, `--large=0` leaves it out. Speeds are medians over windows
-of half a second. Each start is a process of its own; memory is what the kernel counts, mapped file pages included.
+Creates synthetic corpora (random ids, sentences of 5 to 39 tokens, documents of 400 tokens on average) in a temporary
+folder; the large one takes 2.2 GB of disk, `--large=0` skips it. Speeds are medians over windows of half a second. Each
+start is a new process; memory is as counted by the kernel, including mapped file pages.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from bertjax.data.token_info import Vocabulary
 
 VOCAB_SIZE = 30_522
 BATCH = 256
-SHARD_TOKENS = 900_000  # about what `prepare` puts in one
+SHARD_TOKENS = 900_000  # about as many as in shards of `prepare`
 BATCHES_AFTER = 2000
-BAR = "bar: 150,000 on 2 cores"
+TARGET = "target: 150,000 on 2 cores"
 
 
 def write_corpus(directory: Path, tokens: int) -> None:
@@ -70,7 +70,7 @@ def sequences_per_second(batches: Iterator, windows: int = 9, seconds: float = 0
 
 def print_speeds(directory: Path, threads: list[int]) -> None:
     tokens = Corpus.open(directory).tokens
-    print(f"sequences/s from {tokens / 1e6:.0f}M tokens, batch {BATCH} ({BAR})")
+    print(f"sequences/s from {tokens / 1e6:.0f}M tokens, batch {BATCH} ({TARGET})")
     print("length  masking  " + "".join(f"{count:>2} thread{'s' if count > 1 else ' '}  " for count in threads))
     for length, unit in [(128, "token"), (512, "token"), (128, "word"), (128, "span")]:
         source = make_source(directory, length, unit)
@@ -79,7 +79,7 @@ def print_speeds(directory: Path, threads: list[int]) -> None:
 
 
 def start(directory: Path) -> None:
-    """Runs in a process of its own: opens a corpus, takes batches, prints a JSON line."""
+    """Opens a corpus, reads batches and prints a JSON line; runs in a separate process."""
     begin = time.perf_counter()
     batches = make_source(directory).iterate(0, 10**9)
     next(batches)
@@ -95,7 +95,7 @@ def start(directory: Path) -> None:
 
 
 def memory(when: str) -> dict[str, float]:
-    """GiB of resident memory, anonymous and mapped files, and the peak of their sum."""
+    """GiB of anonymous memory, of mapped files, and of the peak of their sum."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     names = {"anonymous": "RssAnon", "file": "RssFile", "peak": "VmHWM"}
     return {f"{when} {name}": int(fields[field].split()[0]) / 2**20 for name, field in names.items()}
@@ -103,7 +103,7 @@ def memory(when: str) -> dict[str, float]:
 
 def print_starts(directory: Path) -> None:
     tokens = Corpus.open(directory).tokens
-    print(f"\nstart on {tokens / 1e6:,.0f}M tokens (bars: 60 s at first, 5 s again, 4 GiB)")
+    print(f"\nstart on {tokens / 1e6:,.0f}M tokens (targets: 60 s at first, 5 s again, 4 GiB)")
     print("       first batch  second (TensorFlow starts)  peak of memory then", end="  ")
     print(f"after {BATCHES_AFTER} more: anonymous     files      peak  sequences/s")
     for name in ("first", "again", "again"):

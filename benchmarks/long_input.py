@@ -1,9 +1,9 @@
-"""What long input costs: a layer of attention that sees a window of 128 tokens, and one that sees all, by length.
+"""Measures the time of a local (window of 128 tokens) and a global attention layer by sequence length.
 
 python benchmarks/long_input.py [--lengths=1024,2048,4096,8192] [--rounds=3]
 
-One row of each length, forward and backward, f32, 256 wide, four heads. Medians of rounds; the last columns are the
-time over that of the shortest length.
+One row per batch, forward and backward pass, f32, width 256, four heads. Medians of the rounds; the last columns are
+the times relative to the shortest length.
 """
 
 import argparse
@@ -21,20 +21,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from bertjax.cli import keep_memory
+    from bertjax.cli import tune_cpu_malloc
 
-    keep_memory()
-    print("| length | local, s | global, s | local, over the shortest | global |\n|---|---|---|---|---|")
+    tune_cpu_malloc()
+    print("| length | local, s | global, s | local, relative | global, relative |\n|---|---|---|---|---|")
     first: list[float] = []
     for length in map(int, arguments.lengths.split(",")):
-        found = [median(length, local, arguments.rounds) for local in (True, False)]
-        first = first or found
-        ratios = [one / base for one, base in zip(found, first, strict=True)]
-        print(f"| {length} | {found[0]:.3f} | {found[1]:.3f} | {ratios[0]:.1f} | {ratios[1]:.1f} |", flush=True)
+        seconds = [median_seconds(length, local, arguments.rounds) for local in (True, False)]
+        first = first or seconds
+        ratios = [value / base for value, base in zip(seconds, first, strict=True)]
+        print(f"| {length} | {seconds[0]:.3f} | {seconds[1]:.3f} | {ratios[0]:.1f} | {ratios[1]:.1f} |", flush=True)
 
 
-def median(length: int, local: bool, rounds: int) -> float:
-    """Seconds of a gradient."""
+def median_seconds(length: int, local: bool, rounds: int) -> float:
+    """The median time of a forward and backward pass."""
     import jax
     import jax.numpy as jnp
 
@@ -47,9 +47,9 @@ def median(length: int, local: bool, rounds: int) -> float:
     )
     layer = SelfAttention(config, Computation(), local=local)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, length, 256)), jnp.float32)
-    some, every = (SharedInputs(jnp.ones((1, size), jnp.int32)) for size in (8, length))
-    params = layer.init(jax.random.key(0), x[:, :8], x[:, :8], some, 0)
-    gradient = jax.jit(jax.grad(lambda params, x: jnp.mean(layer.apply(params, x, x, every, 0) ** 2), (0, 1)))
+    short_inputs, inputs = (SharedInputs(jnp.ones((1, size), jnp.int32)) for size in (8, length))
+    params = layer.init(jax.random.key(0), x[:, :8], x[:, :8], short_inputs, 0)
+    gradient = jax.jit(jax.grad(lambda params, x: jnp.mean(layer.apply(params, x, x, inputs, 0) ** 2), (0, 1)))
     jax.block_until_ready(gradient(params, x))
     times = []
     for _ in range(rounds):

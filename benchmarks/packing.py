@@ -1,9 +1,10 @@
-"""Several sequences a row: how much is padding, and what a step is worth, packed and padded.
+"""Measures the share of padding, and the speed of a train step, with packed and with padded rows.
 
 python benchmarks/packing.py --corpus=DIR [--lengths=128,512,8192] [--step_length=512] [--rounds=3]
 
-DIR is a prepared corpus. The first table is the share of padding, of BERT's pairs and of single segments; the second
-the tokens of text a second of the train step of a small BERT (4 layers, 256 wide), medians of rounds in turn.
+DIR is a prepared corpus. The first table shows the share of padding for BERT's sentence pairs and for single segments,
+the second the text tokens per second in the train step of a small BERT (4 layers, width 256), as medians of alternating
+rounds.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-LAYOUTS = {"padded": 0, "packed": None}  # None: as many sequences a row as make sense at a length
+LAYOUTS = {"padded": 0, "packed": None}  # None: sequences per row chosen by length
 _ROWS = 2000
 
 
@@ -29,27 +30,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from bertjax.cli import keep_memory
+    from bertjax.cli import tune_cpu_malloc
 
-    keep_memory()
+    tune_cpu_malloc()
     print("| length | rows | padded | packed |\n|---|---|---|---|")
     for length in map(int, arguments.lengths.split(",")):
         for pairs in ("next_sentence", ""):
-            shares = [share(arguments.corpus, pairs, length, layout) for layout in LAYOUTS]
+            shares = [padding_share(arguments.corpus, pairs, length, layout) for layout in LAYOUTS]
             print(f"| {length} | {pairs or 'segments'} | {shares[0]:.2%} | {shares[1]:.2%} |", flush=True)
-    print("\n| length | layout | tokens of text a second | over padded |\n|---|---|---|---|")
+    print("\n| length | layout | text tokens/s | relative to padded |\n|---|---|---|---|")
     runs = {layout: Step(arguments.corpus, arguments.step_length, layout) for layout in LAYOUTS}
     speeds: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
     for _ in range(arguments.rounds):
         for layout, run in runs.items():
             speeds[layout].append(run.tokens_per_second())
-    medians = {layout: statistics.median(found) for layout, found in speeds.items()}
+    medians = {layout: statistics.median(values) for layout, values in speeds.items()}
     for layout, speed in medians.items():
         print(f"| {arguments.step_length} | {layout} | {speed:,.0f} | {speed / medians['padded']:.2f} |")
 
 
 def stream(corpus: str, pairs: str, length: int, layout: str) -> Any:
-    """The rows of a layout, short sequences as in BERT."""
+    """The rows of a layout, with BERT's share of short sequences."""
     from bertjax.config.data import MaskingConfig, Sequencing
     from bertjax.corpus.format import Corpus
     from bertjax.data.stream import RowFormat, Stream
@@ -62,14 +63,14 @@ def stream(corpus: str, pairs: str, length: int, layout: str) -> Any:
     return Stream(Corpus.open(corpus), vocabulary, row_format, 0, "phase 0")
 
 
-def share(corpus: str, pairs: str, length: int, layout: str) -> float:
-    """Of padding."""
+def padding_share(corpus: str, pairs: str, length: int, layout: str) -> float:
+    """The share of padding in the rows of a layout."""
     rows = stream(corpus, pairs, length, layout)
-    return rows.padding_share(np.arange(min(_ROWS, rows.plans.count(0))))
+    return rows.padding_share(np.arange(min(_ROWS, rows.epochs.count(0))))
 
 
 class Step:
-    """A compiled train step and some of its batches."""
+    """A compiled train step and some batches."""
 
     def __init__(self, corpus: str, length: int, layout: str) -> None:
         from bertjax.config.layout import MeshConfig
@@ -99,7 +100,7 @@ class Step:
         self.tokens_per_second()  # compiles
 
     def tokens_per_second(self) -> float:
-        """Over all batches once."""
+        """Runs all batches once and returns the speed."""
         import jax
 
         from bertjax.parallel.mesh import put_batch

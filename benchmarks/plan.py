@@ -1,8 +1,8 @@
-"""What `plan` says of BERT-Large on TPU slices, and how long it takes: nothing here has a TPU.
+"""Plans BERT-Large on TPU slices with `bertjax.plan`, and measures the time of the command; needs no TPU.
 
 python benchmarks/plan.py [--only=v5e:16x16]
 
-Every case is the command line that the table shows, in a process of its own, one after the other. Memory is GiB a chip.
+Runs one process per case, in sequence. Memory is in GiB per chip.
 """
 
 import argparse
@@ -22,10 +22,12 @@ CASES += [("large", "v5e:1x1", ONE_CHIP), ("large_lamb", "v5e:16x16", LARGE_BATC
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="a topology, or a config")
+    parser.add_argument("--only", default="", help="Topology or config to run; default: all.")
     only = parser.parse_args().only
-    print(f"{os.cpu_count()} cores; the time is that of the whole command\n")
-    print("| config | slice | phase | memory, free | compute, HBM, links ms | bound by | computed again | time |")
+    print(f"{os.cpu_count()} cores; time of the whole command\n")
+    print(
+        "| config | slice | phase | memory, free | compute, HBM, links ms | bound by | program / model FLOPs | time |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for config, topology, flags in CASES:
         if only in ("", config, topology):
@@ -34,9 +36,9 @@ def main() -> None:
 
 
 def show(config: str, topology: str, flags: tuple[str, ...], phase: int) -> None:
-    """Plans one phase and prints its row."""
+    """Plans one phase and prints its line of the table."""
     command = [sys.executable, "-m", "bertjax.plan", f"--config=configs/{config}.py", f"--topology={topology}", *flags]
-    # Programs that were kept would make the time look better.
+    # Without cached programs.
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}
     begin = time.perf_counter()
     result = subprocess.run(
@@ -52,10 +54,10 @@ def show(config: str, topology: str, flags: tuple[str, ...], phase: int) -> None
     shape = "{batch} × {length}".format(**plan["shape"])
     free = 1 - plan["total"] / plan["limit"]
     times = ", ".join(f"{1e3 * value:.1f}" for value in plan["seconds"].values())
-    again = plan["program_flops"] / plan["model_flops"]
+    ratio = plan["program_flops"] / plan["model_flops"]
     memory = f"{plan['total'] / 2**30:.2f}, {free:.0%}"
     print(
-        f"| {name} | {topology} | {shape} | {memory} | {times} | {plan['bound']} | {again:.2f} | {seconds:.0f} s |",
+        f"| {name} | {topology} | {shape} | {memory} | {times} | {plan['bound']} | {ratio:.2f} | {seconds:.0f} s |",
         flush=True,
     )
 

@@ -1,14 +1,14 @@
-"""Predictions for 1,000 sentences of mixed length on the CPU, beside the pipelines of `transformers`.
+"""Measures predictions for 1,000 sentences of mixed length on the CPU, against the pipelines of `transformers`.
 
 python benchmarks/predict.py --model=DIR --text=FILE [--modes=classify,tag,embed] [--rounds=3] [--sentences=1000]
     [--tuned=DIR --data=DIR]
 
---model is an encoder (a Hugging Face folder or a workdir), which gets heads of fixed random numbers; both sides load
-the same exports. Sentences are drawn at random from --text, as WikiExtractor writes it or plain. bertjax runs in f32,
-in bf16 and with int8 weights. The pipelines, f32 and sdpa as users get them, run with batch_size 1, 8 and 32;
-feature-extraction may keep its tensors. All are processes of their own with every core, which run in turn; programs
-are compiled before the first round. The table gives the median of all rounds, and how far the answers are apart.
---tuned is a fine-tuned classifier and --data the folder with its task's files: the table then has its accuracy on dev.
+--model is an encoder (a Hugging Face folder or a workdir), to which heads with fixed random weights are added; both
+sides load the same exports. Sentences are sampled from --text, WikiExtractor's output or plain text. bertjax runs in
+f32, in bf16 and with int8 weights. The pipelines use their defaults (f32, sdpa) with batch_size 1, 8 and 32;
+feature-extraction returns tensors. All are separate processes with all cores, which alternate; programs are compiled
+before the first round. The table shows the median of all rounds and the largest difference of the predictions.
+--tuned is a fine-tuned classifier, --data the folder with the files of its task: prints its accuracy on dev as well.
 """
 
 import argparse
@@ -28,19 +28,19 @@ import numpy as np
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-OURS = {"f32": {}, "bf16": {"dtype": "bfloat16"}, "int8": {"weights": "int8"}}
+SETTINGS = {"f32": {}, "bf16": {"dtype": "bfloat16"}, "int8": {"weight_dtype": "int8"}}
 BATCHES = (1, 8, 32)
-# The kind of the random head, its labels, and the pipeline.
+# Mode → kind and labels of the random head, and the pipeline.
 MODES = {
     "classify": ("classification", ("no", "yes"), "text-classification"),
     "tag": ("tagging", ("O", "A", "B", "C", "D"), "token-classification"),
     "embed": ("classification", ("no", "yes"), "feature-extraction"),
 }
-RUNNERS = (*(f"bertjax {name}" for name in OURS), *(f"pipeline {size}" for size in BATCHES))
+RUNNERS = (*(f"bertjax {name}" for name in SETTINGS), *(f"pipeline {size}" for size in BATCHES))
 
 
 def main() -> None:
-    """Prints a table a mode, or with --child serves one competitor."""
+    """Prints one table per mode, or with --child serves one competitor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--text")
@@ -55,7 +55,7 @@ def main() -> None:
         serve(*arguments.child)
         return
     with tempfile.TemporaryDirectory() as folder:
-        sentences = drawn(Path(arguments.text), arguments.sentences)
+        sentences = sample_sentences(Path(arguments.text), arguments.sentences)
         (Path(folder) / "sentences.json").write_text(json.dumps(sentences))
         words = [len(sentence.split()) for sentence in sentences]
         print(f"{os.cpu_count()} cores, {len(sentences)} sentences of {min(words)} to {max(words)} words", end=", ")
@@ -67,17 +67,19 @@ def main() -> None:
         accuracies(arguments.tuned, arguments.data)
 
 
-def drawn(path: Path, count: int) -> list[str]:
-    """Sentences of at least three words, in a fixed random order."""
+def sample_sentences(path: Path, count: int) -> list[str]:
+    """Returns sentences of at least three words, in a fixed random order."""
     from bertjax.text import sentences
 
     text = re.sub(r"<[^>]*>", "", path.read_text(encoding="utf-8"))
-    found = [sentence for line in text.splitlines() for sentence in sentences.split(line) if len(sentence.split()) > 2]
-    return [found[place] for place in np.random.default_rng(0).permutation(len(found))[:count]]
+    candidates = [
+        sentence for line in text.splitlines() for sentence in sentences.split(line) if len(sentence.split()) > 2
+    ]
+    return [candidates[index] for index in np.random.default_rng(0).permutation(len(candidates))[:count]]
 
 
 def export(model: str, mode: str, folder: Path) -> None:
-    """Writes the encoder with a random head as `transformers` and bertjax load it."""
+    """Exports the encoder with a random head."""
     from bertjax.interop.huggingface import export_model
     from bertjax.interop.loading import load_model
     from bertjax.tasks.metadata import TaskMetadata
@@ -94,7 +96,7 @@ def export(model: str, mode: str, folder: Path) -> None:
 
 
 def compare(mode: str, folder: str, rounds: int) -> None:
-    """Times all competitors in turn and prints their rows."""
+    """Times all competitors alternately and prints their lines."""
     children = {runner: Child(runner, mode, folder) for runner in RUNNERS}
     times: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
     for _ in range(rounds):
@@ -105,20 +107,20 @@ def compare(mode: str, folder: str, rounds: int) -> None:
     medians = {runner: float(np.median(values)) for runner, values in times.items()}
     best = min((runner for runner in RUNNERS if runner.startswith("pipeline")), key=medians.__getitem__)
     for runner, child in children.items():
-        mine, reference = answers[runner], answers["pipeline 1"]
-        apart = np.abs(mine - reference).max()
-        same = "" if mode == "embed" else f", {np.mean(mine.argmax(-1) == reference.argmax(-1)):.2%} same labels"
+        numbers, reference = answers[runner], answers["pipeline 1"]
+        difference = np.abs(numbers - reference).max()
+        same = "" if mode == "embed" else f", {np.mean(numbers.argmax(-1) == reference.argmax(-1)):.2%} same labels"
         print(
             f"{mode:8} {runner:12} {medians[runner]:7.2f} s ({min(times[runner]):6.2f}) "
             f"{medians[best] / medians[runner]:5.2f} x the best pipeline ({best.split()[1]}); "
-            f"{child.ask('megabytes'):5.1f} MB, apart {apart:.1e}{same}",
+            f"{child.ask('megabytes'):5.1f} MB, difference {difference:.1e}{same}",
             flush=True,
         )
         child.close()
 
 
 class Child:
-    """A competitor in its own process, which waits between its rounds."""
+    """A competitor in a separate process, idle between its rounds."""
 
     def __init__(self, runner: str, mode: str, folder: str) -> None:
         command = [sys.executable, __file__, "--child", runner, mode, folder]
@@ -126,9 +128,9 @@ class Child:
         self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._process.stdout.readline()  # ready
 
-    def ask(self, what: str) -> Any:
-        """Seconds of a round, the answers, or the size of the weights."""
-        self._process.stdin.write(f"{what}\n")
+    def ask(self, request: str) -> Any:
+        """Requests the seconds of a round ("time"), the predictions ("answers") or the weights' size ("megabytes")."""
+        self._process.stdin.write(f"{request}\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
@@ -139,11 +141,13 @@ class Child:
 
 
 def serve(runner: str, mode: str, folder: str) -> None:
-    """Answers each line of stdin with what it asks for."""
+    """Answers the requests on stdin, one per line."""
     sentences = json.loads((Path(folder) / "sentences.json").read_text())
     side, setting = runner.split()
-    predict, readable, size = (ours if side == "bertjax" else theirs)(mode, f"{folder}/{mode}", setting)
-    # Every program is compiled; the pipelines compile nothing.
+    predict, readable, size = (bertjax_competitor if side == "bertjax" else pipeline_competitor)(
+        mode, f"{folder}/{mode}", setting
+    )
+    # Compiles all programs of bertjax; the pipelines compile nothing.
     predict(sentences if side == "bertjax" else sentences[:32])
     print("ready", flush=True)
     for line in sys.stdin:
@@ -151,43 +155,43 @@ def serve(runner: str, mode: str, folder: str) -> None:
         if line.strip() == "megabytes":
             print(json.dumps(size), flush=True)
             continue
-        found = predict(sentences)
+        predictions = predict(sentences)
         seconds = time.perf_counter() - before
-        print(json.dumps(seconds if line.strip() == "time" else readable(found, sentences)), flush=True)
+        print(json.dumps(seconds if line.strip() == "time" else readable(predictions, sentences)), flush=True)
 
 
 Competitor = tuple[Callable[[list[str]], Any], Callable[[Any, list[str]], list[Any]], float]
 
 
-def ours(mode: str, folder: str, setting: str) -> Competitor:
-    """(sentences → answers, answers → numbers to compare, MB of weights) of bertjax."""
-    from bertjax.cli import keep_memory
+def bertjax_competitor(mode: str, folder: str, setting: str) -> Competitor:
+    """Returns sentences → predictions, predictions → comparable numbers, and MB of weights of bertjax."""
+    from bertjax.cli import tune_cpu_malloc
 
-    keep_memory()  # as the command does
+    tune_cpu_malloc()  # as in the command
     import jax
 
-    from bertjax.inference.predictor import load
+    from bertjax.inference.predictor import load_predictor
 
-    predict = load(folder, mode, **OURS[setting])
+    predict = load_predictor(folder, mode, **SETTINGS[setting])
     labels = MODES[mode][1]
     size = sum(array.nbytes for array in jax.live_arrays()) / 1e6
     if mode == "embed":
-        return predict.array, lambda found, sentences: found.tolist(), size
+        return predict.array, lambda vectors, sentences: vectors.tolist(), size
     if mode == "classify":
-        return predict, lambda found, sentences: [list(one["probabilities"].values()) for one in found], size
+        return predict, lambda records, sentences: [list(record["probabilities"].values()) for record in records], size
 
-    def of_words(found: list[Any], sentences: list[str]) -> list[list[float]]:
+    def word_numbers(records: list[Any], sentences: list[str]) -> list[list[float]]:
         return [
             _spread(labels, label, probability)
-            for one in found
-            for label, probability in zip(one["labels"], one["probabilities"], strict=True)
+            for record in records
+            for label, probability in zip(record["labels"], record["probabilities"], strict=True)
         ]
 
-    return predict, of_words, size
+    return predict, word_numbers, size
 
 
-def theirs(mode: str, folder: str, setting: str) -> Competitor:
-    """The same of `transformers`."""
+def pipeline_competitor(mode: str, folder: str, setting: str) -> Competitor:
+    """Returns the same for a pipeline of `transformers`."""
     import torch
     import transformers
 
@@ -197,53 +201,57 @@ def theirs(mode: str, folder: str, setting: str) -> Competitor:
     _, labels, name = MODES[mode]
     options = {"text-classification": {"top_k": None}, "token-classification": {"ignore_labels": []}}.get(name, {})
     pipe = transformers.pipeline(name, model=folder, tokenizer=folder, device="cpu", **options)
-    more = {"return_tensors": True} if mode == "embed" else {}
+    call_options = {"return_tensors": True} if mode == "embed" else {}
     size = sum(tensor.nbytes for tensor in pipe.model.parameters()) / 1e6
 
     def predict(sentences: list[str]) -> Any:
-        found = pipe(sentences, batch_size=int(setting), **more)
+        outputs = pipe(sentences, batch_size=int(setting), **call_options)
         if mode != "embed":
-            return found
-        # What stands at the padding of a batch is left out; how many tokens there are must be asked for once more.
+            return outputs
+        # Without the padding of the batch; the pipeline does not return the lengths.
         lengths = pipe.tokenizer(sentences, return_length=True)["length"]
-        return torch.stack([one[0, :length].mean(0) for one, length in zip(found, lengths, strict=True)]).numpy()
+        return torch.stack(
+            [states[0, :length].mean(0) for states, length in zip(outputs, lengths, strict=True)]
+        ).numpy()
 
-    def of_words(found: list[Any], sentences: list[str]) -> list[list[float]]:
-        """Of the first piece of each word, as bertjax tags it."""
+    def word_numbers(outputs: list[Any], sentences: list[str]) -> list[list[float]]:
+        """Those of the first piece of each word, as in bertjax."""
         numbers = []
-        for pieces, sentence in zip(found, sentences, strict=True):
+        for pieces, sentence in zip(outputs, sentences, strict=True):
             by_start = {piece["start"]: piece for piece in reversed(pieces)}
             for word in re.finditer(r"\S+", sentence):
                 piece = by_start[word.start()]
                 numbers.append(_spread(labels, piece["entity"], float(piece["score"])))
         return numbers
 
-    def of_classes(found: list[Any], sentences: list[str]) -> list[list[float]]:
-        return [[{one["label"]: one["score"] for one in scores}[label] for label in labels] for scores in found]
+    def class_numbers(outputs: list[Any], sentences: list[str]) -> list[list[float]]:
+        return [[{score["label"]: score["score"] for score in scores}[label] for label in labels] for scores in outputs]
 
-    readable = {"classify": of_classes, "tag": of_words, "embed": lambda found, sentences: found.tolist()}
+    readable = {"classify": class_numbers, "tag": word_numbers, "embed": lambda vectors, sentences: vectors.tolist()}
     return predict, readable[mode], size
 
 
 def _spread(labels: tuple[str, ...], label: str, probability: float) -> list[float]:
-    """The probability at the label's place."""
-    return [probability if one == label else 0.0 for one in labels]
+    """A vector of zeros with the probability at the index of the label."""
+    return [probability if other == label else 0.0 for other in labels]
 
 
 def accuracies(model: str, data_dir: str) -> None:
-    """Prints the accuracy of a fine-tuned classifier in each of our settings, on the dev data of its task."""
-    from bertjax.inference.predictor import Options, make
+    """Prints the accuracy of a fine-tuned classifier on dev, for each setting of bertjax."""
+    from bertjax.inference.predictor import PredictOptions, make_predictor
     from bertjax.interop.loading import load_model
     from bertjax.tasks.registry import open_task
 
     source = load_model(model)
     task = open_task(source.task.name, data_dir, labels=source.task.labels)
     examples = task.read(task.dev[0])
-    asked = [one.text if one.text_pair is None else (one.text, one.text_pair) for one in examples]
-    for name, options in OURS.items():
-        found = make(source, "classify", Options(**options))(asked)
-        right = [one["label"] == task.labels[example.label] for one, example in zip(found, examples, strict=True)]
-        print(f"accuracy {name:5} {np.mean(right):.2%} of {len(examples)}", flush=True)
+    texts = [example.text if example.text_pair is None else (example.text, example.text_pair) for example in examples]
+    for name, options in SETTINGS.items():
+        records = make_predictor(source, "classify", PredictOptions(**options))(texts)
+        correct = [
+            record["label"] == task.labels[example.label] for record, example in zip(records, examples, strict=True)
+        ]
+        print(f"accuracy {name:5} {np.mean(correct):.2%} of {len(examples)}", flush=True)
 
 
 if __name__ == "__main__":

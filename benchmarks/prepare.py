@@ -1,15 +1,15 @@
-"""How fast `prepare` is, what the word cache gives, and how much memory it takes.
+"""Measures the speed of `prepare`, with and without the word cache, and its memory.
 
     python benchmarks/prepare.py [--source=SPEC …] [--megabytes=60] [--no-memory]
 
-Without --source the text is what this Python and its packages document: docstrings (gathering them takes two minutes),
-real and varied English of a technical kind, without repetitions. A vocabulary is trained first, and timed; the other
-runs load it. MB/s a core is text over CPU seconds of all processes; beside it, text over wall-clock seconds. The
-reading of the sources, twice, counts everywhere. "Library alone" is the same program with the word cache off.
+Without --source the text consists of the docstrings of this Python and its packages: varied technical English without
+repetitions (collecting them takes two minutes). The first run trains a vocabulary, which the others load. MB/s per core
+is text by CPU seconds of all processes, MB/s is text by wall-clock seconds; both include reading the sources twice.
+"Library alone" is the same program without the word cache.
 
-Memory is the resident set of all processes together, the highest of samples taken every 20 ms, at 50 and at 500 MB (and
-every second while speed is measured, as looking takes time of its own). For that the text is written again and again,
-with a number in each document and one word in ten altered.
+Memory is the resident set of all processes, sampled every 20 ms, for 50 and for 500 MB of text (every second during
+measurements of speed, to reduce the overhead). The text is repeated to reach these sizes, with a number in each
+document and one in ten words changed.
 """
 
 import argparse
@@ -40,10 +40,10 @@ WITHOUT_CACHE = (
 
 
 def write_text(path: Path, specs: list[str], megabytes: float) -> float:
-    """Writes documents as a text: source of about a size; gives the size in MB."""
+    """Writes documents of about this size for a text: source; returns the size in MB."""
     size = 0
     with path.open("w", encoding="utf-8") as file:
-        for source in sources.parse(specs) if specs else [None]:
+        for source in sources.parse_sources(specs) if specs else [None]:
             documents = source.documents() if source else installed_docstrings()
             for document in documents:
                 text = re.sub(r"\n\s*\n", "\n", source.clean(document) if source else document).strip() + "\n\n"
@@ -54,41 +54,41 @@ def write_text(path: Path, specs: list[str], megabytes: float) -> float:
 
 
 def installed_docstrings():
-    """Of the standard library, then of every module that is installed beside bertjax."""
+    """Yields the docstrings of the standard library, then of all installed modules."""
     yield from python_docs.documents()
     for folder in site.getsitepackages():
         for path in sorted(Path(folder).rglob("*.py")):
             try:
                 text = python_docs.docstrings(path)
             except RecursionError:
-                continue  # a generated module, deeper than the parser
-            if "\0" not in text:  # which prepare would take for binary data
+                continue  # a generated module, nested too deeply for the parser
+            if "\0" not in text:  # prepare treats it as binary data
                 yield text
 
 
 def write_varied(path: Path, text: str, megabytes: int) -> None:
-    """The documents of a text, again and again, none twice the same."""
+    """Repeats the documents of a text with changes, so that no two are equal."""
     documents = text.split("\n\n")
-    words = random.Random(0)
+    rng = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         size = number = 0
         while size < megabytes * 1e6:
             document = documents[number % len(documents)]
             if number >= len(documents):
-                document = re.sub(r"\w+", lambda m: m[0][::-1] if words.random() < 0.1 else m[0], document)
+                document = re.sub(r"\w+", lambda m: m[0][::-1] if rng.random() < 0.1 else m[0], document)
             size += file.write(f"{number}\n{document}\n\n")
             number += 1
 
 
-def run(arguments: list[str], word_cache: bool = True, look_every: float = 0.02) -> tuple[float, float, float]:
-    """Runs prepare; gives wall-clock seconds, CPU seconds and the highest memory in MB, looked at every so often."""
+def run(arguments: list[str], word_cache: bool = True, sampling_interval: float = 0.02) -> tuple[float, float, float]:
+    """Runs prepare; returns wall-clock seconds, CPU seconds and peak memory in MB."""
     program = ["-m", "bertjax.prepare"] if word_cache else ["-c", WITHOUT_CACHE]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = psutil.Popen([sys.executable, *program, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
         peak = max(peak, memory(process))
-        time.sleep(look_every)
+        time.sleep(sampling_interval)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise SystemExit(f"prepare failed with exit code {process.returncode}")
@@ -101,7 +101,7 @@ def memory(process: psutil.Process) -> int:
         for member in [process, *process.children(recursive=True)]:
             total += member.memory_info().rss
     except psutil.NoSuchProcess:
-        pass  # it ended between two looks
+        pass  # it has ended
     return total
 
 
@@ -109,7 +109,7 @@ def measure_speed(text: Path, size: float, folder: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     common = [f"--source=text:{text}"]
     trained = [*common, f"--tokenizer={folder / 'new' / 'tokenizer'}"]
-    table = Table(f"{size:.0f} MB of text", "processes", "MB/s a core", "MB/s", "memory MB")
+    table = Table(f"{size:.0f} MB of text", "processes", "MB/s per core", "MB/s", "memory MB")
     for name, arguments, processes, word_cache in (
         ("new:wordpiece:30522, training included", [*common, "--tokenizer=new:wordpiece:30522"], cores, True),
         ("word cache", trained, 1, True),
@@ -118,7 +118,7 @@ def measure_speed(text: Path, size: float, folder: Path) -> None:
     ):
         output = folder / ("new" if "new" in name else "again")
         wall, cpu, peak = run(
-            [*arguments, f"--output={output}", f"--processes={processes}"], word_cache, look_every=1.0
+            [*arguments, f"--output={output}", f"--processes={processes}"], word_cache, sampling_interval=1.0
         )
         table.add_row(name, str(processes), f"{size / cpu:.1f}", f"{size / wall:.1f}", f"{peak:.0f}")
         if output.name == "again":
@@ -127,10 +127,10 @@ def measure_speed(text: Path, size: float, folder: Path) -> None:
     Console(width=100).print(table)
 
 
-def check_equal(one: Path, other: Path) -> None:
-    """The word cache, and the number of processes, must not change a bit."""
-    if format.Corpus.open(one).fingerprint != format.Corpus.open(other).fingerprint:
-        raise SystemExit("the corpora differ")
+def check_equal(corpus: Path, other: Path) -> None:
+    """Checks that neither the word cache nor the number of processes changes the corpus."""
+    if format.Corpus.open(corpus).fingerprint != format.Corpus.open(other).fingerprint:
+        raise SystemExit(f"{other}: differs from {corpus}")
 
 
 def measure_memory(text: Path, folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""Which library finds the ends of sentences best, and which fastest.
+"""Compares the quality and speed of libraries for sentence splitting.
 
     pip install blingfire pysbd
     python benchmarks/sentences.py [--conllu=en_ewt-ud-dev.conllu …] [--text=FILE …]
 
-Quality: a list of hard cases (abbreviations, initials, quotes, decimals), and the gold sentences of CoNLL-U files
-where some are given (Universal Dependencies): each document is joined with spaces, and a boundary counts as right when
-it lies where a gold sentence ends. Speed: one process, paragraph by paragraph; the default text is the embedded corpus.
+Quality: a list of hard cases (abbreviations, initials, quotes, decimals), and the gold sentences of the given CoNLL-U
+files (Universal Dependencies): each document is joined with spaces, and a boundary is correct if a gold sentence ends
+there. Speed: one process, paragraph by paragraph; the default text is the documentation bundled with Python.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from bertjax.text import python_docs
 
 Splitter = Callable[[str], list[str]]
 
-# One sentence each, to be told apart when they are joined.
+# The sentences of each case are joined with spaces and must be separated again.
 CASES = [
     ["Dr. Smith paid Mr. Jones on Jan. 3.", "He was glad."],
     ["He was born c. 1950 in St. Louis.", "She was not."],
@@ -47,29 +47,29 @@ CASES = [
 
 
 def load_splitters() -> dict[str, Splitter]:
-    """Those that are installed."""
+    """Returns the splitters that are installed."""
     import sentencex
 
-    found = {"sentencex": lambda text: sentencex.segment("en", text)}
+    splitters = {"sentencex": lambda text: sentencex.segment("en", text)}
     try:
         import blingfire
 
-        found["blingfire"] = lambda text: blingfire.text_to_sentences(text).split("\n")
+        splitters["blingfire"] = lambda text: blingfire.text_to_sentences(text).split("\n")
     except ImportError:
         print("blingfire is not installed")
     try:
         import pysbd
 
         segmenter = pysbd.Segmenter(language="en", clean=False)
-        found["pysbd"] = segmenter.segment
+        splitters["pysbd"] = segmenter.segment
     except ImportError:
         print("pysbd is not installed")
-    found["regular expression"] = re.compile(r"(?<=[.!?])\s+").split
-    return found
+    splitters["regular expression"] = re.compile(r"(?<=[.!?])\s+").split
+    return splitters
 
 
 def ends(sentences: list[str]) -> set[int]:
-    """Where sentences end, counted in characters that are no white space; the end of the text is given."""
+    """The ends of all sentences but the last, counted in characters other than white space."""
     positions, position = set(), 0
     for sentence in sentences:
         position += len("".join(sentence.split()))
@@ -89,16 +89,17 @@ def gold_documents(path: Path) -> list[list[str]]:
 
 def score(splitter: Splitter, documents: list[list[str]]) -> tuple[float, float, float]:
     """Precision, recall and F1 of boundaries inside documents."""
-    right = given = wanted = 0
+    correct = predicted_count = gold_count = 0
     for document in documents:
-        gold, found = ends(document), ends(splitter(" ".join(document)))
-        right, given, wanted = right + len(gold & found), given + len(found), wanted + len(gold)
-    precision, recall = right / max(given, 1), right / max(wanted, 1)
+        gold, predicted = ends(document), ends(splitter(" ".join(document)))
+        correct += len(gold & predicted)
+        predicted_count, gold_count = predicted_count + len(predicted), gold_count + len(gold)
+    precision, recall = correct / max(predicted_count, 1), correct / max(gold_count, 1)
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
 
 
 def speed(splitter: Splitter, paragraphs: list[str], seconds: float = 3.0) -> float:
-    """MB/s of CPU time."""
+    """MB per CPU second."""
     size, start = 0, time.process_time()
     for paragraph in paragraphs:
         splitter(paragraph)
@@ -116,11 +117,11 @@ def main() -> None:
     texts = [path.read_text(encoding="utf-8") for path in arguments.text] or list(python_docs.documents())
     paragraphs = [" ".join(part.split()) for text in texts for part in re.split(r"\n\s*\n", text) if part.strip()]
     gold = [document for path in arguments.conllu for document in gold_documents(path)]
-    table = Table("library", f"right of {len(CASES)} cases", "precision", "recall", "F1", "MB/s")
+    table = Table("library", f"correct of {len(CASES)} cases", "precision", "recall", "F1", "MB/s")
     for name, splitter in load_splitters().items():
-        right = sum(ends(splitter(" ".join(case))) == ends(case) for case in CASES)
+        correct = sum(ends(splitter(" ".join(case))) == ends(case) for case in CASES)
         scores = [f"{value:.3f}" for value in score(splitter, gold)] if gold else ["", "", ""]
-        table.add_row(name, str(right), *scores, f"{speed(splitter, paragraphs):.1f}")
+        table.add_row(name, str(correct), *scores, f"{speed(splitter, paragraphs):.1f}")
     Console(width=100).print(table)
 
 

@@ -1,11 +1,11 @@
-"""Sentence vectors on SICK: those of given weights, in bertjax and in PyTorch, and after fine-tuning in bertjax.
+"""Scores sentence vectors on SICK: with given weights in bertjax and PyTorch, and after fine-tuning in bertjax.
 
 python benchmarks/similarity.py --model=DIR --data=DIR --workdir=DIR [--seeds=3] [--epochs=3] [--rate=5e-5]
 
---model is a Hugging Face BERT folder, --data the folder with sick/. Vectors are means of the last states, made of
-length 1; what is compared is the cosine of two, and the score Spearman's coefficient with the relatedness of SICK's
-test part, times 100. Fine-tuning runs through the command that users type, on SICK's train part; of seeds the mean ±
-standard error.
+--model is a Hugging Face folder of a BERT, --data the folder with sick/. A vector is the mean of the last hidden
+states, normalised to length 1. The score is Spearman's correlation of cosine similarities with the relatedness in
+SICK's test part, times 100. Fine-tuning runs bertjax.finetune on SICK's train part; its score is the mean ± standard
+error over the seeds.
 """
 
 import argparse
@@ -41,26 +41,26 @@ def main() -> None:
     texts = [row[name] for name in ("sentence_A", "sentence_B") for row in rows]
     labels = [float(row["relatedness_score"]) for row in rows]
 
-    theirs, ours = pytorch_vectors(arguments.model, texts), bertjax_vectors(arguments.model, texts)
-    print(f"{len(texts)} texts; the vectors differ by {np.abs(ours - theirs).max():.1e} at most")
+    reference, vectors = pytorch_vectors(arguments.model, texts), bertjax_vectors(arguments.model, texts)
+    print(f"{len(texts)} texts; largest difference of the vectors: {np.abs(vectors - reference).max():.1e}")
     print("\n| weights | vectors of | Spearman |\n|---|---|---|")
-    print(f"| as they are | PyTorch | {spearman(theirs, labels):.2f} |")
-    print(f"| as they are | bertjax | {spearman(ours, labels):.2f} |", flush=True)
-    scores = finetuned(arguments)
+    print(f"| given | PyTorch | {spearman(reference, labels):.2f} |")
+    print(f"| given | bertjax | {spearman(vectors, labels):.2f} |", flush=True)
+    scores = finetuned_scores(arguments)
     error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
     print(f"| fine-tuned | bertjax | {statistics.fmean(scores):.2f} ± {error:.2f} |")
 
 
 def spearman(vectors: np.ndarray, labels: list[float]) -> float:
-    """Of the cosines of the first half of the vectors with the second."""
+    """The correlation of the labels with the cosines between the first and the second half of the vectors."""
     first, second = np.split(vectors, 2)
     return 100 * spearmanr((first * second).sum(axis=1), labels).statistic
 
 
 def bertjax_vectors(model: str, texts: list[str]) -> np.ndarray:
-    from bertjax.inference.predictor import load
+    from bertjax.inference.predictor import load_predictor
 
-    return normalized(load(model, "embed", dtype="float32").array(texts))
+    return normalized(load_predictor(model, "embed", dtype="float32").array(texts))
 
 
 def pytorch_vectors(model: str, texts: list[str]) -> np.ndarray:
@@ -69,21 +69,21 @@ def pytorch_vectors(model: str, texts: list[str]) -> np.ndarray:
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     encoder = transformers.AutoModel.from_pretrained(model, dtype=torch.float32).eval()
-    found = []
+    vectors = []
     with torch.no_grad():
         for start in range(0, len(texts), _BATCH):
             batch = tokenizer(texts[start : start + _BATCH], padding=True, return_tensors="pt")
-            states, real = encoder(**batch).last_hidden_state, batch["attention_mask"][..., None]
-            found.append(((states * real).sum(1) / real.sum(1)).numpy())
-    return normalized(np.concatenate(found))
+            states, mask = encoder(**batch).last_hidden_state, batch["attention_mask"][..., None]
+            vectors.append(((states * mask).sum(1) / mask.sum(1)).numpy())
+    return normalized(np.concatenate(vectors))
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def finetuned(arguments: Any) -> list[float]:
-    """The score of each seed."""
+def finetuned_scores(arguments: Any) -> list[float]:
+    """Fine-tunes, and returns the score of each seed."""
     flags = [
         "--config=configs/similarity.py:sick/relatedness",
         f"--workdir={arguments.workdir}",

@@ -1,12 +1,12 @@
-"""One training step of bertjax beside PyTorch's, on the CPU: f32, dropout everywhere, the optimizer included.
+"""Measures one training step of bertjax and of PyTorch on the CPU: f32, with dropout and optimizer.
 
 python benchmarks/train_step.py [--sizes=tiny,base] [--rounds=5] [--seconds=6]
 
-The competitors are `transformers`' BertForPreTraining, eager and sdpa, as users get it (its masked-LM head scores
-every position), with torch.optim.AdamW and gradient clipping. bertjax runs the step of bertjax/trainer/step.py,
-which scores the masked positions alone. All take the same batch and every core. Each is a process of its own; they run
-in turn, and in every round each is timed for as long; the table gives the median step of all rounds. All get their
-memory in huge pages, as the scripts in launch/ do; GLIBC_TUNABLES= (empty) leaves that out.
+The competitors are the unmodified BertForPreTraining of `transformers`, eager and sdpa (its masked-LM head scores every
+position), with torch.optim.AdamW and gradient clipping. bertjax runs the step of bertjax/trainer/step.py, which scores
+only the masked positions. All use the same batch and all cores, in separate processes that alternate, with equal time
+per round; the table shows the median step of all rounds. All use huge pages, as the scripts in launch/ do;
+GLIBC_TUNABLES= (empty) disables them.
 """
 
 import argparse
@@ -18,18 +18,18 @@ import time
 
 import numpy as np
 
-# Layers, width, heads, inner width; rows of 128 tokens.
+# Layers, hidden size, heads, intermediate size, rows of 128 tokens.
 SIZES = {"tiny": (2, 128, 2, 512, 32), "base": (12, 768, 12, 3072, 8)}
 LENGTH, PREDICTIONS, VOCABULARY = 128, 20, 30522
 RUNNERS = ("bertjax", "eager", "sdpa")
 
 
 def main() -> None:
-    """Prints a table, or with --child serves one competitor."""
+    """Prints the table, or with --child serves one competitor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="tiny,base")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of timing, a competitor and round")
+    parser.add_argument("--seconds", type=float, default=6.0, help="Seconds of timing per competitor and round.")
     parser.add_argument("--child", nargs=2, metavar=("RUNNER", "SIZE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def compare(size: str, rounds: int, seconds: float) -> None:
-    """Times all competitors in turn and prints their rows."""
+    """Times all competitors alternately and prints their lines."""
     children = {runner: Child(runner, size, seconds) for runner in RUNNERS}
     times: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
     for _ in range(rounds):
@@ -63,7 +63,7 @@ def compare(size: str, rounds: int, seconds: float) -> None:
 
 
 class Child:
-    """A competitor in its own process, which waits between its rounds."""
+    """A competitor in a separate process, idle between its rounds."""
 
     def __init__(self, runner: str, size: str, seconds: float) -> None:
         command = [sys.executable, __file__, f"--seconds={seconds}", "--child", runner, size]
@@ -72,7 +72,7 @@ class Child:
         self._process.stdout.readline()  # ready
 
     def round(self) -> list[float]:
-        """Seconds of each step of one round."""
+        """Runs one round and returns the seconds of each step."""
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
@@ -84,13 +84,13 @@ class Child:
 
 
 def serve(runner: str, size: str, seconds: float) -> None:
-    """Answers each line of stdin with the times of a round's steps."""
+    """Runs a round for each line of stdin and prints the times of its steps."""
     step = (bertjax_step if runner == "bertjax" else lambda size: torch_step(size, runner))(size)
     for _ in range(2):
         step()
     print("ready", flush=True)
     for _ in sys.stdin:
-        step()  # not timed: it finds caches and clock as the others left them
+        step()  # not timed: warms up caches and clock
         times = []
         while sum(times) < seconds or len(times) < 2:
             before = time.perf_counter()
@@ -100,7 +100,7 @@ def serve(runner: str, size: str, seconds: float) -> None:
 
 
 def make_batch(rows: int) -> dict[str, np.ndarray]:
-    """A batch as the input pipeline makes it, a quarter of the rows padded."""
+    """A batch like those of the input pipeline, with padding in a quarter of the rows."""
     rng = np.random.default_rng(0)
     mask = np.ones((rows, LENGTH), np.int32)
     mask[::4, 100:] = 0
@@ -118,11 +118,11 @@ def make_batch(rows: int) -> dict[str, np.ndarray]:
 
 
 def bertjax_step(size: str):
-    """A function that does one step and waits for its loss."""
+    """Returns a function that runs one step and waits for its loss."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from bertjax.cli import keep_memory
+    from bertjax.cli import tune_cpu_malloc
 
-    keep_memory()  # as the command does
+    tune_cpu_malloc()  # as in the command
     from bertjax.config.layout import LayoutConfig, MeshConfig
     from bertjax.config.model import ModelConfig
     from bertjax.config.pretraining import Config
@@ -149,7 +149,7 @@ def bertjax_step(size: str):
 
 
 def torch_step(size: str, attention: str):
-    """The same of `transformers`."""
+    """Returns the same function for `transformers`."""
     import torch
     from transformers import BertConfig, BertForPreTraining
 

@@ -1,17 +1,17 @@
-"""One training step of bertjax on a GPU beside PyTorch's: tokens/s, MFU, and what bounds bertjax's step.
+"""Measures one training step of bertjax and of PyTorch on a GPU: tokens/s, MFU, and the bound of bertjax's step.
 
 python benchmarks/train_step_gpu.py [--sizes=base,large] [--lengths=128,512] [--tokens=16384]
   [--attention_dropout=0.1,0]
 
-The competitor is `transformers`' BertForPreTraining, compiled, with sdpa attention, bfloat16 by autocast, the fused
-torch.optim.AdamW and gradient clipping, as users get it: its masked-LM head scores every position. bertjax runs its own
-step, that of bertjax/trainer/step.py, which scores the masked positions alone. MFU counts for both what the mathematics
-needs (bertjax/model/flops.py). Parameters are float32, dropout outside attention is 0.1, batches are random and lie on
-the device. Each runs in a process of its own, one after the other.
+The competitor is the unmodified BertForPreTraining of `transformers` (its masked-LM head scores every position), with
+torch.compile, sdpa attention, bfloat16 by autocast, the fused torch.optim.AdamW and gradient clipping. bertjax runs the
+step of bertjax/trainer/step.py, which scores only the masked positions. MFU is based on the model's FLOPs for both
+(bertjax/model/flops.py). Parameters are float32, dropout outside attention is 0.1, batches are random and already on
+the device. Each case is a separate process; they run in sequence.
 
-The bound is what the device cannot do faster: the program's matrix products at its peak, or the bytes that its
-instructions move at the bandwidth of its memory, whichever takes longer. Where no GPU is, the script runs a tiny model
-on the CPU in float32, without torch.compile and without peaks.
+The bound is the longer of two times: the program's matrix products at the peak of the device, or the bytes that its
+instructions move at the bandwidth of the memory. Without a GPU the script runs a tiny model on the CPU in float32,
+without torch.compile and without peaks.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-SIZES = {  # layers, width, heads, inner width
+SIZES = {  # layers, hidden size, heads, intermediate size
     "tiny": (2, 128, 2, 512),
     "base": (12, 768, 12, 3072),
     "large": (24, 1024, 16, 4096),
 }
 VOCABULARY = 30522
-# Bytes/s of memory, from the maker's data sheets.
+# Memory bandwidth in bytes/s, from the data sheets.
 BANDWIDTH = {
     "NVIDIA A100-SXM4-40GB": 1.555e12,
     "NVIDIA A100-SXM4-80GB": 2.039e12,
@@ -43,29 +43,30 @@ BANDWIDTH = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of the table."""
+    """A case: one line per competitor."""
 
     size: str
     length: int
     rows: int
-    dropout: float  # on attention's probabilities
+    dropout: float  # of attention probabilities
     gpu: bool
     seconds: float  # of timing
-    layout: dict[str, Any]  # bertjax's
+    layout: dict[str, Any]  # fields of bertjax's LayoutConfig
 
 
 def main() -> None:
-    """Prints a table, or with --child measures one of its rows."""
+    """Prints the table, or with --child measures one of its lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", help="of tiny, base, large; base,large on a GPU, tiny on a CPU")
-    parser.add_argument("--lengths", help="128,512 on a GPU, 128 on a CPU")
-    parser.add_argument("--tokens", type=int, help="a step; 16384 on a GPU, 1024 on a CPU")
+    parser.add_argument("--sizes", help="Sizes out of tiny, base, large; default: base,large on a GPU, tiny on a CPU.")
+    parser.add_argument("--lengths", help="Sequence lengths; default: 128,512 on a GPU, 128 on a CPU.")
+    parser.add_argument("--tokens", type=int, help="Tokens per step; default: 16384 on a GPU, 1024 on a CPU.")
     parser.add_argument(
-        "--attention_dropout", help="with it bertjax has only its plain path; 0.1,0 on a GPU, 0.1 on a CPU"
+        "--attention_dropout",
+        help="Dropout of attention probabilities, which fused attention lacks; default: 0.1,0 on a GPU, 0.1 on a CPU.",
     )
-    parser.add_argument("--seconds", type=float, help="of timing, a row; 10 on a GPU, 3 on a CPU")
-    parser.add_argument("--remat", default="none", help="bertjax's layout.remat")
-    parser.add_argument("--unroll", type=int, default=1, help="bertjax's layout.unroll")
+    parser.add_argument("--seconds", type=float, help="Seconds of timing per line; default: 10 on a GPU, 3 on a CPU.")
+    parser.add_argument("--remat", default="none", help="layout.remat of bertjax.")
+    parser.add_argument("--unroll", type=int, default=1, help="layout.unroll of bertjax.")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -84,57 +85,57 @@ def main() -> None:
 
 
 def has_gpu() -> bool:
-    """Asked in a process of its own, which takes none of its memory."""
+    """Whether JAX has a GPU, by a separate process, which then releases its memory."""
     code = "import jax; print(jax.default_backend())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "gpu"
 
 
 def compare(case: Case) -> None:
-    """Measures and prints bertjax and its competitor."""
+    """Measures bertjax and its competitor, and prints their lines."""
     for runner in ("bertjax", "torch"):
         child = json.dumps({"runner": runner, "case": dataclasses.asdict(case)})
         result = subprocess.run([sys.executable, __file__, "--child", child], stdout=subprocess.PIPE, text=True)
         name = f"{case.size:5} {case.length:3} attention dropout {case.dropout:<4g}{runner:8}"
-        if result.returncode:  # its own words stand above
+        if result.returncode:  # its error is printed above
             print(f"{name} failed", flush=True)
             continue
-        found = json.loads(result.stdout.splitlines()[-1])
-        step = found["step"]
-        mfu = f" MFU {found['model_flops'] / step / found['peak']:6.1%}" if found["peak"] else ""
+        measured = json.loads(result.stdout.splitlines()[-1])
+        step = measured["step"]
+        mfu = f" MFU {measured['model_flops'] / step / measured['peak']:6.1%}" if measured["peak"] else ""
         speed = f"{step * 1e3:9.2f} ms {case.rows * case.length / step:11,.0f} tokens/s{mfu}"
-        print(f"{name} {speed}  {found['attention']}{bound(found)}", flush=True)
+        print(f"{name} {speed}  {measured['attention']}{bound(measured)}", flush=True)
 
 
-def bound(found: dict[str, Any]) -> str:
-    """What bounds a step, as far as it is known."""
-    if "program_flops" not in found:
+def bound(measured: dict[str, Any]) -> str:
+    """The bound of a step, as text; "" if unknown."""
+    if "program_flops" not in measured:
         return ""
-    flops, moved = found["program_flops"], found["moved"]
+    flops, moved = measured["program_flops"], measured["moved"]
     text = f"; {flops / 1e12:.3g} TFLOP, {moved / 1e9:.3g} GB"
-    if not (found["peak"] and found["bandwidth"]):
+    if not (measured["peak"] and measured["bandwidth"]):
         return text
-    times = {"compute": flops / found["peak"], "memory": moved / found["bandwidth"]}
+    times = {"compute": flops / measured["peak"], "memory": moved / measured["bandwidth"]}
     slowest = max(times, key=times.get)
     parts = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in times.items())
-    return f"{text}: at least {parts}; bound by {slowest}, of which it reaches {times[slowest] / found['step']:.0%}"
+    return f"{text}: at least {parts}; bound by {slowest}, {times[slowest] / measured['step']:.0%} of it reached"
 
 
 def measure(runner: str, case: Case) -> dict[str, Any]:
-    """The median time of a step and what is known about it."""
-    step, found = (bertjax_step if runner == "bertjax" else torch_step)(case)
+    """The median time of a step and further properties."""
+    step, properties = (bertjax_step if runner == "bertjax" else torch_step)(case)
     for _ in range(3):
         float(step())
     before = time.perf_counter()
     float(step())
-    together = max(1, round(0.5 / (time.perf_counter() - before)))  # so many at once, then one waits
+    group = max(1, round(0.5 / (time.perf_counter() - before)))  # steps between two synchronisations
     times: list[float] = []
-    while sum(times) * together < case.seconds or len(times) < 3:
+    while sum(times) * group < case.seconds or len(times) < 3:
         before = time.perf_counter()
-        for _ in range(together):
+        for _ in range(group):
             loss = step()
         float(loss)
-        times.append((time.perf_counter() - before) / together)
-    return found | costs(case) | {"step": float(np.median(times))}
+        times.append((time.perf_counter() - before) / group)
+    return properties | costs(case) | {"step": float(np.median(times))}
 
 
 def model_config(size: str, dropout: float) -> Any:
@@ -151,7 +152,7 @@ def model_config(size: str, dropout: float) -> Any:
 
 
 def costs(case: Case) -> dict[str, Any]:
-    """What the mathematics needs, and what the device can do."""
+    """The model's FLOPs, and the peaks of the device."""
     import jax
 
     from bertjax.config.data import MaskingConfig
@@ -168,7 +169,7 @@ def costs(case: Case) -> dict[str, Any]:
 
 
 def make_batch(rows: int, length: int) -> dict[str, np.ndarray]:
-    """A batch as the input pipeline makes it, a quarter of the rows padded."""
+    """A batch like those of the input pipeline, with padding in a quarter of the rows."""
     from bertjax.config.data import MaskingConfig
 
     rng = np.random.default_rng(0)
@@ -191,7 +192,7 @@ def make_batch(rows: int, length: int) -> dict[str, np.ndarray]:
 
 
 def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """A function that starts one step and returns its loss, and what the program says about itself."""
+    """Returns a function that starts one step and returns its loss, and properties of the program."""
     import jax
 
     from bertjax.config.layout import LayoutConfig, MeshConfig
@@ -227,8 +228,8 @@ def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
 
 
 def torch_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """The same of `transformers`."""
-    # JAX is asked for the device's name later, and must not take its memory.
+    """Returns the same for `transformers`."""
+    # JAX, which later names the device, must not allocate its memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     import torch
     from transformers import BertConfig, BertForPreTraining

@@ -1,10 +1,10 @@
-"""What pre-training is worth: a small model pre-trained here, fine-tuned, beside the same model from random numbers.
+"""Measures the benefit of pre-training: fine-tunes a small model after pre-training and from random weights.
 
 python benchmarks/transfer.py --data=DIR --workdir=DIR [--steps=16000] [--seeds=5] [--tasks=sst2,pos]
 
-DIR of --data holds wiki/ (WikiExtractor's files), glue/ and ud_ewt/. Everything runs through the commands that users
-type; what is done already in --workdir is not done again. Both ways get the same learning rates, and the best one of
-each is shown: dev scores as mean ± standard error over the seeds.
+The folder of --data contains wiki/ (WikiExtractor's files), glue/ and ud_ewt/. Runs the commands of bertjax; reuses
+finished results in --workdir. Both variants try the same learning rates; the table shows the best one of each: dev
+scores as mean ± standard error over the seeds.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 RATES = (5e-4, 1e-3, 2e-3)
 TASKS = {
     "sst2": ["--config.task=glue/sst2", "--config.data_dir={data}/glue"],
-    # The treebank at hand has no training part: learn from dev, score on test.
+    # Without the training part of the treebank: trains on dev, scores on test.
     "pos": [
         "--config.task=conllu/upos",
         "--config.data_dir={data}/ud_ewt",
@@ -30,7 +30,7 @@ TASKS = {
 
 
 def main() -> None:
-    """Prepares, pre-trains, fine-tunes and prints."""
+    """Runs all steps and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workdir", type=Path, required=True)
@@ -42,12 +42,12 @@ def main() -> None:
     print("| task | score | pre-trained | from random | difference / 2 SE |")
     print("|---|---|---|---|---|", flush=True)
     for name in arguments.tasks.split(","):
-        ways = [finetune(name, arguments, way, f"{way}{pretrained}") for way in ("", "random:")]
-        print(row(name, *ways), flush=True)
+        variants = [finetune(name, arguments, prefix, f"{prefix}{pretrained}") for prefix in ("", "random:")]
+        print(table_line(name, *variants), flush=True)
 
 
 def pretrain(arguments: Any) -> Path:
-    """The workdir of the pre-training: the quickstart's model, with longer rows and more of them."""
+    """Pre-trains the model of the quickstart, with longer and more rows per batch; returns the workdir."""
     corpus, workdir = arguments.workdir / "corpus", arguments.workdir / "pretrained"
     sources = [f"--source=wiki:{arguments.data}/wiki", "--source=pydoc:"]
     run("prepare", *sources, "--tokenizer=new:wordpiece:8192", f"--output={corpus}")
@@ -63,9 +63,9 @@ def pretrain(arguments: Any) -> Path:
     return workdir
 
 
-def finetune(name: str, arguments: Any, way: str, init_from: str) -> dict[str, Any]:
-    """results.json of a task's sweep."""
-    workdir = arguments.workdir / f"{name}-{'random' if way else 'pretrained'}"
+def finetune(name: str, arguments: Any, prefix: str, init_from: str) -> dict[str, Any]:
+    """Fine-tunes, and returns the content of results.json."""
+    workdir = arguments.workdir / f"{name}-{'random' if prefix else 'pretrained'}"
     if not (workdir / "results.json").is_file():
         run(
             "finetune",
@@ -81,30 +81,29 @@ def finetune(name: str, arguments: Any, way: str, init_from: str) -> dict[str, A
     return json.loads((workdir / "results.json").read_bytes())
 
 
-def row(name: str, *ways: dict[str, Any]) -> str:
-    """A row of the table."""
-    found = [best_rate(results) for results in ways]
-    (mean, error, rate), (other_mean, other_error, other_rate) = found
+def table_line(name: str, *variants: dict[str, Any]) -> str:
+    """A line of the table."""
+    (mean, error, rate), (other_mean, other_error, other_rate) = [best_rate(results) for results in variants]
     return (
-        f"| {name} | {ways[0]['metric']} | {mean:.2f} ± {error:.2f} (rate {rate:g}) | "
+        f"| {name} | {variants[0]['metric']} | {mean:.2f} ± {error:.2f} (rate {rate:g}) | "
         f"{other_mean:.2f} ± {other_error:.2f} (rate {other_rate:g}) | "
         f"{mean - other_mean:+.2f} / {2 * math.hypot(error, other_error):.2f} |"
     )
 
 
 def best_rate(results: dict[str, Any]) -> tuple[float, float, float]:
-    """(mean, standard error, learning rate) of the rate with the best mean."""
-    found = []
+    """Returns mean, standard error and learning rate of the best rate."""
+    candidates = []
     for rate in RATES:
         split = next(iter(results["summary"]))
         runs = [record for record in results["runs"] if record["learning_rate"] == rate]
         scores = [record["scores"][split][results["metric"]] for record in runs]
-        found.append((statistics.fmean(scores), statistics.stdev(scores) / math.sqrt(len(scores)), rate))
-    return max(found)
+        candidates.append((statistics.fmean(scores), statistics.stdev(scores) / math.sqrt(len(scores)), rate))
+    return max(candidates)
 
 
 def run(command: str, *flags: str) -> None:
-    """A command of bertjax, its own lines on stderr."""
+    """Runs a command of bertjax, with all output on stderr."""
     print(f"python -m bertjax.{command} {' '.join(flags)}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", f"bertjax.{command}", *flags], check=True, stdout=sys.stderr)
 

@@ -1,50 +1,62 @@
-"""What every command shares: flags in, one readable main, errors as one line and exit code 2."""
+"""What all commands share: flag parsing, logging to stderr, errors as one line with exit code 2.
 
-import ctypes
-import importlib.util
+Only this module configures logging, warnings and environment for a whole process; the packages below it do not.
+"""
+
 import logging
 import os
+import re
 import select
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags
 
+from bertjax.environment import quiet_libraries, tune_cpu_malloc
 from bertjax.errors import UserError, print_error
 
-_CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks and the messages of third-party libraries.")
+_IMPORT = flags.DEFINE_multi_string(
+    "import", [], "Module or .py file to import first, which registers an extension; may be repeated."
+)
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
-    """Parses the flags and runs `main(args)`; `args` are the words that are not flags, without the program's name.
+def run(main: Callable[[list[str]], object], keep_freed_memory: bool = False) -> None:
+    """Parses the flags and runs `main(args)`; `args` are the positional arguments without the program name.
 
-    A UserError, and flags that cannot be parsed, end in one line on stderr and exit code 2; Ctrl-C in one and 130.
+    A UserError or an invalid flag ends the process with one line on stderr and exit code 2, Ctrl-C with one line and
+    exit code 130. `keep_freed_memory`: see `tune_cpu_malloc`; for commands that compute on the CPU.
     """
+    # Before the flags are parsed: that executes the config file, which may import JAX.
+    if not any(word.startswith("--debug") for word in sys.argv):
+        _silence_libraries()
+    _cache_compiled_programs()
+    if keep_freed_memory:
+        tune_cpu_malloc()
     try:
-        app.run(lambda argv: _guarded(main, argv[1:]), flags_parser=_parse)
+        app.run(lambda argv: _run_main(main, argv[1:]), flags_parser=_parse_flags)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         if not _stdout_is_closed():
             raise
-        _discard(sys.stdout.fileno())
+        _redirect_to_null(sys.stdout.fileno())
         sys.exit(141)
 
 
-def define_config_flag() -> Any:
-    """The flag `--config=FILE` with its `--config.KEY=VALUE` overrides; its value is a ConfigDict."""
+def define_config_flag() -> flags.FlagHolder:
+    """Defines `--config=FILE` with its `--config.KEY=VALUE` overrides; the flag's value is a ConfigDict."""
     from ml_collections import config_flags
 
-    return config_flags.DEFINE_config_file("config", None, "A config file, e.g. configs/base.py.")
+    return config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/base.py.")
 
 
-def config_value(flag: Any) -> dict[str, Any] | None:
-    """The values of a config flag as a plain dict, None where the flag was not given.
+def config_value(flag: flags.FlagHolder) -> dict[str, object] | None:
+    """Returns the values of a config flag as a plain dict; None if the flag was not given.
 
     Raises:
       UserError: the file cannot be loaded.
@@ -52,85 +64,115 @@ def config_value(flag: Any) -> dict[str, Any] | None:
     try:
         return flag.value and flag.value.to_dict()
     except OSError as error:  # ml_collections raises it when a value is first asked for
-        raise UserError(
-            f"the file of --config cannot be loaded: {error.__cause__ or error}; is its path right?"
-        ) from error
+        raise UserError(f"--config: cannot be loaded ({error.__cause__ or error}); check the path") from error
 
 
 def debug() -> bool:
-    """Whether tracebacks and third parties' messages are shown."""
+    """Whether to show tracebacks and the messages of third-party libraries."""
     return _DEBUG.value
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Returns the number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show_progress() -> bool:
-    """Whether to draw bars (a terminal) or now and then a line (a file or a pipe)."""
+    """Whether to draw progress bars (on a terminal) instead of logging lines (to a file or pipe)."""
     return sys.stderr.isatty()
 
 
 def silence_native() -> None:
-    """From now on only Python writes to stderr, not the C++ libraries, unless --debug is given."""
+    """Discards what C++ libraries write to stderr from here on; Python still writes to it. Not with --debug."""
     if not _DEBUG.value:
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-        _discard(2)
+        _redirect_to_null(2)
 
 
-def _discard(descriptor: int) -> None:
-    """What is written there goes nowhere from now on."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _redirect_to_null(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _stdout_is_closed() -> bool:
-    """Whether nobody reads stdout any more, as after `| head`; other pipes may break for other reasons."""
+    """Whether the reader of stdout has gone, as after `| head`; other pipes may break for other reasons."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def keep_memory() -> None:
-    """Has this process keep the memory that it frees, where its programs run on the CPU (Linux with glibc).
-
-    A step frees hundreds of megabytes and needs them again at once; given back to the system they come again page by
-    page, which takes a sixth to a third of a step. Works only before there are threads and before JAX is imported.
-    """
-    platforms = os.environ.get("JAX_PLATFORMS")
-    accelerated = _installed("libtpu", *_CUDA) if platforms is None else platforms != "cpu"
-    mallopt = None if accelerated or sys.platform != "linux" else getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # the numbers are those of malloc.h
-        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
-        mallopt(-4, 0)  # M_MMAP_MAX: no request gets pages of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's end is not given back
+def log_errors_only() -> None:
+    """Drops log messages below errors from now on, for the processes of a run other than the first."""
+    for handler in logging.getLogger("bertjax").handlers:
+        handler.addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse_flags(argv: list[str]) -> list[str]:
+    _check_config_file(argv)
     try:
         return flags.FLAGS(argv)
-    except SystemExit:  # absl has shown what --help asks for, and would end with 1
+    except SystemExit:  # absl has printed --help, and would exit with 1
         sys.exit(0)
+    except BrokenPipeError:
+        raise
     except flags.Error as error:
         _fail(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # ml_collections raises these for --config.KEY of an unknown key or of another type.
+    except UserError as error:  # from the code of a config file
+        _fail(str(error))
+    except Exception as error:  # whatever ml_collections, or the code of a config file, raises
         if "--debug" in argv:
             raise
-        inner = error.args[0] if error.args else ""
-        if isinstance(inner, KeyError):  # 'KEY', and the nearest one where one is near
-            _fail(f"the config has no key {inner.args[0]}".replace("\n", "; "))
-        _fail(f"the --config flags cannot be read: {error}")
+        _fail(_config_problem(argv, error))
 
 
-def _guarded(main: Callable[[list[str]], Any], args: list[str]) -> None:
-    _show_log()
-    if not _DEBUG.value:
-        _quiet()
-    _keep_compiled_programs()
+def _config_path(argv: list[str]) -> str:
+    """Returns the value of --config; "" if it is not given."""
+    if "config" not in flags.FLAGS:
+        return ""
+    values = [word.partition("=")[2] for word in argv if re.match("--?config=", word)]
+    values += [argv[i + 1] for i, word in enumerate(argv[:-1]) if word in ("--config", "-config")]
+    return values[-1] if values else ""
+
+
+def _check_config_file(argv: list[str]) -> None:
+    """Fails if the config file cannot be loaded; ml_collections would report that at the first override."""
+    from bertjax.config import config_file
+
+    path = _config_path(argv)
+    if path and (problem := config_file.problem(path)):
+        _fail(problem)
+
+
+def _config_problem(argv: list[str], error: Exception) -> str:
+    """Returns the message for an error of a config file or of a `--config.KEY=VALUE` override."""
+    from bertjax.config import config_file, equivalents
+
+    file = _config_path(argv).partition(":")[0]
+    if problem := config_file.raised_in(file, error):
+        return problem
+    cause = error.args[0] if error.args else ""
+    if not isinstance(cause, KeyError):
+        return f"--config: cannot be read ({error}); correct the flags that begin with --config"
+    key = str(cause.args[0]).partition("\n")[0].strip("'\"")
+    words = [
+        word.lstrip("-").partition("=")[0] for word in argv if re.match(rf"--?config\.(.*\.)?{re.escape(key)}\b", word)
+    ]
+    name = words[0] if words else f"config.{key}"
+    if ours := equivalents.suggestion(key, finetuning=Path(argv[0]).stem == "finetune"):
+        return f"unknown key {name}; {ours}"
+    nearest = re.search(r'Did you mean "(\w+)"', str(cause.args[0]))
+    path = name.removesuffix(key)
+    return f"unknown key {name}; " + (f"did you mean {path}{nearest[1]}?" if nearest else "correct or remove it")
+
+
+def _run_main(main: Callable[[list[str]], object], args: list[str]) -> None:
+    from bertjax.config.registry import load_extension
+
+    _log_to_stderr()
     try:
+        for source in _IMPORT.value:
+            load_extension(source)
         main(args)
     except UserError as error:
         if _DEBUG.value:
@@ -144,15 +186,15 @@ def _fail(message: str) -> NoReturn:
 
 
 class _StderrHandler(logging.Handler):
-    """Prints messages to whatever stderr is at the time: a progress bar takes its place while it is shown."""
+    """Prints messages to the current stderr, which a progress bar replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         print(prefix + record.getMessage(), file=sys.stderr, flush=True)
 
 
-def _show_log() -> None:
-    """Prints bertjax's own messages to stderr, where they cannot mix with results."""
+def _log_to_stderr() -> None:
+    """Logs the messages of bertjax to stderr, where they cannot mix with results."""
     handler = _StderrHandler()
     for name in ("bertjax", "__main__"):  # the command itself is __main__
         log = logging.getLogger(name)
@@ -161,52 +203,36 @@ def _show_log() -> None:
         log.propagate = False
 
 
-def _quiet() -> None:
-    """Keeps third-party noise off the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+def _silence_libraries() -> None:
+    """Keeps the messages of third-party libraries off the terminal."""
+    quiet_libraries()
     warnings.filterwarnings("ignore")
     logging.getLogger().setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisablehook
-    # libtpu, installed to plan with, complains at length where there is no TPU; JAX would then take the CPU anyway.
-    if _installed("libtpu") and not _installed(*_CUDA) and not _tpu_is_here():
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
     absl_logging.set_stderrthreshold("fatal")
 
 
-def _installed(*modules: str) -> bool:
-    return any(importlib.util.find_spec(module) for module in modules)
+def _cache_compiled_programs() -> None:
+    """Has JAX cache compiled programs on disk for the next start; call it before JAX is imported.
 
-
-def _tpu_is_here() -> bool:
-    """Whether anything at all speaks for a TPU: a device, a PCI card of its maker, a setting."""
-    vendors = (path.read_text().strip() for path in Path("/sys/bus/pci/devices").glob("*/vendor"))
-    devices = (*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*"))
-    return bool(devices) or "0x1ae0" in vendors or any(name.startswith("TPU_") for name in os.environ)
-
-
-def _keep_compiled_programs() -> None:
-    """Has JAX keep compiled programs on disk for the next start; to be called before JAX is imported.
-
-    Where the user has set JAX's own variable, that counts; set to nothing, it keeps none.
+    A variable of JAX that the user has set takes precedence; set to nothing, it disables the cache.
     """
-    # XLA lays a CPU's program out for its number of cores, which JAX leaves out of the name that it keeps it under.
+    # XLA compiles a CPU program for the number of cores, which JAX's cache key does not include.
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # there is no home directory
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / "bertjax" / "xla" / f"{cores()}-cores"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-def _unraisablehook(unraisable: Any) -> None:
-    """Shows errors that nobody can catch, except what TensorStore's threads say after a write has failed.
+def _unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Reports exceptions that nothing can catch, except those of TensorStore's threads after a failed write.
 
-    That failure itself is reported by bertjax/checkpoints/store.py.
+    The failed write itself is reported by bertjax/checkpoints/store.py.
     """
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

@@ -1,16 +1,17 @@
-"""Typed reading of files: JSON to dataclasses, or one line that names the file, the place in it and the cure.
+"""Typed reading of JSON files into dataclasses; errors name the file, the place in it and the remedy.
 
-Files of bertjax's own are *sealed*: they carry a digest over all their other values, so that what is read is what was
-written, or is refused. What other programs write may say more than its type asks for; ours may not.
+bertjax's own files are *sealed*: they contain a digest of all their other values, which reveals any change. Files of
+other programs may have keys unknown to their type; bertjax's own may not.
 """
 
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -18,15 +19,15 @@ from bertjax.errors import UserError, first_line
 
 T = TypeVar("T")
 
-MAX_BYTES = 2**26  # of a file of metadata; a corpus of 100,000 shards has 25 MB of it
-MAX_DEPTH = 32  # of lists and objects within each other
+MAX_BYTES = 2**26  # size of a metadata file; that of a corpus of 100,000 shards is 25 MB
+MAX_DEPTH = 32  # nesting of lists and objects
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Size = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256, hex
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
-# A name that cannot leave its folder, whatever system reads it; the pattern of one part of a path.
+# One part of a path, which cannot point outside its folder on any operating system.
 PATH_PART = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f]{1,255}"
 FileName = Annotated[str, msgspec.Meta(pattern=rf"\A{PATH_PART}\Z")]
 
@@ -34,186 +35,187 @@ _SEAL = "sha256"
 
 
 @dataclasses.dataclass(frozen=True)
-class Written:
-    """What is written down of a file: its size and its SHA-256."""
+class FilePrefix:
+    """Recorded size in bytes and SHA-256 of a file, or of its beginning."""
 
     bytes: Count
     sha256: Digest
 
 
 class DecodingError(UserError):
-    """Content that is not what its type says.
+    """Content that does not match its type.
 
     Attributes:
-      problem: what is wrong and at which place, without the file and the cure.
+      problem: the problem and its place, without the file and the remedy.
     """
 
-    def __init__(self, problem: str, where: str | Path, cure: str) -> None:
-        super().__init__(f"{where}: not valid ({problem}); {cure}")
+    def __init__(self, problem: str, where: str | Path, remedy: str) -> None:
+        super().__init__(f"{where}: not valid ({problem}); {remedy}")
         self.problem = problem
 
 
-def read(path: Path, cls: type[T], cure: str, *, foreign: bool = False, limit: int = MAX_BYTES) -> T:
-    """The content of a JSON file as a `cls`; `foreign` as in `convert`.
+def read(path: Path, cls: type[T], remedy: str, *, foreign: bool = False, limit: int = MAX_BYTES) -> T:
+    """Returns the content of a JSON file as a `cls`; `foreign` as in `convert`.
 
     Raises:
-      UserError: it is missing, cannot be read, or is larger than `limit` bytes.
-      DecodingError: it is no JSON, or not what `cls` says.
+      UserError: the file is missing or cannot be read.
+      DecodingError: the file is larger than `limit` bytes, not JSON, or does not match `cls`.
     """
-    return convert(parse(read_bytes(path, cure, limit), path, cure), cls, path, cure, foreign=foreign)
+    return convert(parse(read_bytes(path, remedy, limit), path, remedy), cls, path, remedy, foreign=foreign)
 
 
-def read_bytes(path: Path, cure: str, limit: int = MAX_BYTES) -> bytes:
-    """The content of a file.
+def read_bytes(path: Path, remedy: str, limit: int = MAX_BYTES) -> bytes:
+    """Returns the content of a file.
 
     Raises:
-      UserError: it is missing, no file, cannot be read, or is larger than `limit` bytes.
+      UserError: the file is missing or cannot be read.
+      DecodingError: the path is not a file, or the file is larger than `limit` bytes.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device may never end
-            raise DecodingError("not a file", path, cure)
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise DecodingError("not a file", path, remedy)
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {cure}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
     if len(data) > limit:
-        raise DecodingError(f"larger than {limit:,} bytes", path, cure)
+        raise DecodingError(f"larger than {limit:,} bytes", path, remedy)
     return data
 
 
-def parse(data: bytes | str, where: str | Path, cure: str) -> Any:
-    """The values of a JSON text, as Python's own reader has them, which other libraries read such files with.
+def parse(data: bytes | str, where: str | Path, remedy: str) -> object:
+    """Returns the values of a JSON text, as the `json` module reads them.
 
     Args:
       data: the text; bytes are UTF-8.
-      where: the file, and perhaps the line, for messages.
-      cure: what to do about a damaged file, for messages.
+      where: the file, optionally with the line, for messages.
+      remedy: the remedy for a damaged file, for messages.
 
     Raises:
-      DecodingError: it is not JSON, nested deeper than MAX_DEPTH, or holds halves of characters.
+      DecodingError: the text is not JSON, nested deeper than MAX_DEPTH, or contains unpaired surrogates.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         values = json.loads(text)
-        if "\\ud" in text or "\\uD" in text:  # half of a character cannot be written anywhere
+        if "\\ud" in text or "\\uD" in text:  # an unpaired surrogate cannot be encoded
             json.dumps(values, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DecodingError("broken text: half of a surrogate pair", where, cure) from error
+        raise DecodingError("invalid text: unpaired surrogate", where, remedy) from error
     except (ValueError, RecursionError) as error:
-        raise DecodingError(f"not JSON: {first_line(error)}", where, cure) from error
+        raise DecodingError(f"not JSON: {first_line(error)}", where, remedy) from error
     level, depth = [values], 0
-    while level := [child for one in level if isinstance(one, dict | list) for child in _children(one)]:
+    while level := [child for node in level if isinstance(node, dict | list) for child in _children(node)]:
         depth += 1
         if depth > MAX_DEPTH:
-            raise DecodingError(f"nested more than {MAX_DEPTH} deep", where, cure)
+            raise DecodingError(f"nested more than {MAX_DEPTH} levels deep", where, remedy)
     return values
 
 
-def decode(data: bytes | str, cls: type[T], where: str | Path, cure: str) -> T:
-    """`convert(parse(…), foreign=True)`, several times as fast where `data` is a `cls`: for files with many records.
+def decode(data: bytes | str, cls: type[T], where: str | Path, remedy: str) -> T:
+    """Returns `convert(parse(…), foreign=True)`, several times as fast for valid `data`: for files with many records.
 
-    Values without a place in `cls` are not kept, and so may be nested deeper.
+    Values of keys unknown to `cls` are skipped and may be nested deeper.
     """
     try:
         return msgspec.json.decode(data, type=cls)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):  # Python's reader knows more numbers, and names places
-        return convert(parse(data, where, cure), cls, where, cure, foreign=True)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # `json` accepts more numbers and locates errors
+        return convert(parse(data, where, remedy), cls, where, remedy, foreign=True)
 
 
-def convert(values: Any, cls: type[T], where: str | Path, cure: str, *, foreign: bool = False) -> T:
-    """`values`, as `parse` returns them, as a `cls`: a dataclass, or anything else that msgspec knows.
+def convert(values: object, cls: type[T], where: str | Path, remedy: str, *, foreign: bool = False) -> T:
+    """Returns `values`, the result of `parse`, as a `cls`: a dataclass or another type supported by msgspec.
 
-    Keys that `cls` has not are left out where the file is `foreign`, another program's.
+    In a `foreign` file, one of another program, keys unknown to `cls` are ignored.
 
     Raises:
-      DecodingError: a value of another type, a missing key, or an unknown one where it is not foreign.
+      DecodingError: a value has the wrong type, a key is missing, or a key is unknown and the file not foreign.
     """
     try:
         result = msgspec.convert(values, cls)
         unknown = None if foreign else next(_unknown_keys(values, msgspec.to_builtins(result)), None)
     except (msgspec.ValidationError, UnicodeEncodeError, RecursionError) as error:
-        raise DecodingError(_problem(str(error)), where, cure) from error
+        raise DecodingError(_problem(str(error)), where, remedy) from error
     if unknown is not None:
-        raise DecodingError(f"unknown key {unknown}", where, cure)
+        raise DecodingError(f"unknown key {unknown}", where, remedy)
     return result
 
 
-def columns_type(columns: Mapping[str, tuple[str, Any]]) -> type:
-    """A type for `decode`: objects that may have some columns, whatever these are called.
+def columns_type(columns: Mapping[str, tuple[str, type | UnionType]]) -> type:
+    """Returns a type for `decode`: objects with optional columns of arbitrary names.
 
-    `columns`: attribute of the result → (column, its type); `msgspec.UNSET` stands for a column that is missing.
+    `columns`: attribute of the result → (column, its type); the attribute of a missing column is `msgspec.UNSET`.
     """
     fields = [(name, cls | msgspec.UnsetType, msgspec.UNSET) for name, (_, cls) in columns.items()]
     names = {name: column for name, (column, _) in columns.items()}
     return msgspec.defstruct("Columns", fields, rename=names, gc=False)
 
 
-def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` as JSON has them, and their seal."""
+def sealed(values: Mapping[str, object]) -> dict[str, object]:
+    """Returns `values` as JSON values, with their seal."""
     plain = json.loads(json.dumps(values))
     return plain | {_SEAL: digest(plain)}
 
 
-def without_seal(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` that are to be sealed again, whatever their seal says."""
+def without_seal(values: Mapping[str, object]) -> dict[str, object]:
+    """Returns `values` without their seal, which is not checked."""
     return {key: value for key, value in values.items() if key != _SEAL}
 
 
-def unsealed(values: Any, where: str | Path, cure: str) -> dict[str, Any]:
-    """The values that were sealed.
+def unsealed(values: object, where: str | Path, remedy: str) -> dict[str, object]:
+    """Returns `values` without their seal after checking it.
 
     Raises:
-      DecodingError: they are not those, or there is no seal.
+      DecodingError: the values do not match the seal, or there is no seal.
     """
     if not isinstance(values, dict) or _SEAL not in values:
-        raise DecodingError(f"without its seal, {_SEAL}", where, cure)
+        raise DecodingError(f"missing seal {_SEAL}", where, remedy)
     content = without_seal(values)
     if values[_SEAL] != digest(content):
-        raise DecodingError("checksum mismatch", where, cure)
+        raise DecodingError("checksum mismatch", where, remedy)
     return content
 
 
-def read_sealed(path: Path, cls: type[T], cure: str) -> T:
-    """The content of a sealed JSON file as a `cls`.
+def read_sealed(path: Path, cls: type[T], remedy: str) -> T:
+    """Returns the content of a sealed JSON file as a `cls`.
 
     Raises:
-      UserError: it is missing or cannot be read.
-      DecodingError: it is not as it was written.
+      UserError: the file is missing or cannot be read.
+      DecodingError: the file does not match its seal or `cls`.
     """
-    values = parse(read_bytes(path, cure), path, cure)
-    return convert(unsealed(values, path, cure), cls, path, cure)
+    values = parse(read_bytes(path, remedy), path, remedy)
+    return convert(unsealed(values, path, remedy), cls, path, remedy)
 
 
-def digest(values: Any) -> str:
-    """The SHA-256 of the canonical form of JSON values."""
+def digest(values: object) -> str:
+    """Returns the SHA-256 of the canonical form of JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _problem(message: str) -> str:
-    """A library's message with the place first, as in `shards.train[1].bytes: Expected `int`, got `str``."""
-    message = re.sub("matching regex .*?(?= - at |$)", "of another form", (message.splitlines() or [""])[0])
-    wrong, _, place = message.rpartition(" - at ")
-    if not wrong:
+    """Returns a message of msgspec with the place first: "shards.train[1].bytes: Expected `int`, got `str`"."""
+    message = re.sub("matching regex .*?(?= - at |$)", "in a different format", (message.splitlines() or [""])[0])
+    problem, _, place = message.rpartition(" - at ")
+    if not problem:
         return message
-    of_key = place.startswith("`key` in ")
+    is_key = place.startswith("`key` in ")
     place = place.removeprefix("`key` in ").strip("`").removeprefix("$").removeprefix(".")
-    place = f"a key{f' of {place}' if place else ''}" if of_key else place
-    return f"{place}: {wrong}"
+    place = f"a key{f' of {place}' if place else ''}" if is_key else place
+    return f"{place}: {problem}"
 
 
-def _children(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value
+def _children(node: dict[str, object] | list[object]) -> Iterable[object]:
+    return node.values() if isinstance(node, dict) else node
 
 
-def _unknown_keys(values: Any, known: Any, path: str = "") -> Iterator[str]:
-    """The paths of the keys of `values` that `known`, which is equal elsewhere, lacks."""
-    if isinstance(values, dict):
+def _unknown_keys(values: object, known: object, path: str = "") -> Iterator[str]:
+    """Yields the paths of the keys of `values` that are missing from `known`, which is otherwise equal."""
+    if isinstance(values, dict) and isinstance(known, dict):
         for key, value in values.items():
             place = f"{path}.{key}" if path else key
             if key in known:
                 yield from _unknown_keys(value, known[key], place)
             else:
                 yield place
-    elif isinstance(values, list):
-        for index, (value, other) in enumerate(zip(values, known, strict=True)):
-            yield from _unknown_keys(value, other, f"{path}[{index}]")
+    elif isinstance(values, list) and isinstance(known, list | tuple):
+        for index, (value, known_value) in enumerate(zip(values, known, strict=True)):
+            yield from _unknown_keys(value, known_value, f"{path}[{index}]")

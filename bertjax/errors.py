@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in, and how errors end a process."""
+"""UserError, the exception for mistakes of the user; formatting of messages; exit of a process on errors."""
 
 import itertools
 import os
@@ -8,54 +8,54 @@ import traceback
 from collections.abc import Iterable
 from typing import NoReturn
 
-_LONGEST = 1000  # characters of a message; lists of a tokenizer's or a task's names may be longer
+_MAX_MESSAGE = 1000  # characters; lists of names of tokenizers or tasks may be longer
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80  # characters
 _MAX_NAMES = 20
 
 
 class UserError(Exception):
-    """Something the user can put right.
+    """An error that the user can fix.
 
-    The message is one line that says what is wrong, where, and what to do. Commands print it and exit with
-    code 2; the traceback appears only with `--debug`.
+    The message is one line with the location, the problem and the remedy. Commands print it and exit with code 2; the
+    traceback appears only with `--debug`.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says first, at most 160 characters; its type where it says nothing."""
+    """Returns the first line of a library's error, at most 160 characters; its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def one_line(message: str) -> str:
-    """A message as one line that can be shown: white space is one space, a long one lacks its middle.
+    """Returns a message as one printable line: white space collapsed, the middle of a long message elided.
 
-    What a damaged file says may be part of it, in any length and with characters that steer a terminal.
+    Messages may quote damaged files, with text of any length and control characters.
     """
     line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(message.split()))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    return line if len(line) <= _MAX_MESSAGE else f"{line[: _MAX_MESSAGE // 2]} … {line[-_MAX_MESSAGE // 2 :]}"
 
 
-def shown(value: object) -> str:
-    """A value as messages show it: its `repr`, without the middle where that is long."""
+def short_repr(value: object) -> str:
+    """Returns the `repr` of a value for messages, with the middle elided if it is long."""
     return _REPR.repr(value)
 
 
-def listed(names: Iterable[str]) -> str:
-    """The first names, as messages list what there is."""
+def join_names(names: Iterable[str]) -> str:
+    """Returns the first names as a list for messages."""
     first = [name[:40] for name in itertools.islice(names, _MAX_NAMES + 1)]
     return ", ".join([*first[:_MAX_NAMES], *(["…"] if len(first) > _MAX_NAMES else [])])
 
 
 def print_error(message: str) -> None:
-    """Prints an error as the one line on stderr that ends a command."""
+    """Prints an error as one line on stderr."""
     print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 def exit_now(error: BaseException, debug: bool = False) -> NoReturn:
-    """Ends the process at once, with the message and exit code of a command that ends in `error`.
+    """Exits the process immediately, with the message and exit code of a command that fails with `error`.
 
-    It waits for no thread and no other process. `debug` prints the traceback of a UserError, too.
+    Does not wait for threads or other processes. With `debug`, prints the traceback of a UserError as well.
     """
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

@@ -1,12 +1,12 @@
-"""TensorFlow as bertjax uses it, to carry input and to write event files: on the host only."""
+"""TensorFlow on the host only, for input pipelines and event files."""
 
 import os
-from typing import Any
+from types import ModuleType
 
 
-def load() -> Any:
-    """The module, kept off the accelerators, which are JAX's."""
-    # It would import Keras, which nothing here uses and which takes as long as a third of TensorFlow itself.
+def load() -> ModuleType:
+    """Returns the module `tensorflow`, with all accelerators hidden from it: JAX owns them."""
+    # Prevents the import of Keras, which is not needed and takes a third as long as TensorFlow itself.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     import tensorflow as tf
 

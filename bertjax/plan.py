@@ -1,9 +1,9 @@
-"""Compiles a config's train steps for devices that need not be here, and says what they take.
+"""Plans a run: compiles its train steps for devices that need not be present; reports memory, FLOPs, traffic and MFU.
 
 python -m bertjax.plan --config=configs/large.py --topology=v5e:16x16 [--fit] [--json] [--config.KEY=VALUE …]
 
-Topologies: v4:4x4x8, v5e:4x4, v5p:4x4x4, v6e:16x16 and so on, 2*v5e:16x16 for two slices (the extra `tpu` holds the TPU
-compiler), cpu:8, and gpu for those that are here. Ends with 0 where every phase fits, with 1 where one does not.
+Topologies: v4:4x4x8, v5e:4x4, v5p:4x4x4, v6e:16x16 etc., 2*v5e:16x16 for two slices; cpu:8; gpu for the local GPUs. All
+TPU topologies need the extra `tpu`, which contains the TPU compiler. The exit code is 0 if every phase fits, else 1.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 _CONFIG = cli.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Devices to plan for, e.g. v5e:16x16 or cpu:8.")
-_PHASE = flags.DEFINE_integer("phase", 0, "Plan only this phase, counted from 1; 0: all.")
-_FIT = flags.DEFINE_bool("fit", False, "Also search the largest batch that fits.")
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a phase instead of text.")
+_PHASE = flags.DEFINE_integer("phase", 0, "Number of the phase to plan, from 1; 0: all phases.")
+_FIT = flags.DEFINE_bool("fit", False, "Also search for the largest batch that fits.")
+_JSON = flags.DEFINE_bool("json", False, "Whether to print one JSON object per phase instead of text.")
 _GIB = 2**30
 
 
 def main(args: list[str]) -> None:
-    """Plans the phases."""
+    """Plans the phases that the flags select."""
     values = cli.config_value(_CONFIG)
     if args or values is None or _TOPOLOGY.value is None:
         raise UserError("usage: python -m bertjax.plan --config=FILE --topology=v5e:16x16")
@@ -43,14 +43,14 @@ def main(args: list[str]) -> None:
 
     config = from_config_dict(values)
     if not 0 <= _PHASE.value <= len(config.phases):
-        raise UserError(f"--phase={_PHASE.value}: the config has phases 1 to {len(config.phases)}")
+        raise UserError(f"--phase={_PHASE.value}: no such phase; the config has phases 1 to {len(config.phases)}")
     if not config.model.vocab_size:
         raise UserError(
-            "config.model.vocab_size is 0, for the corpus to decide; a plan needs it: give e.g. "
+            "config.model.vocab_size is 0, which takes it from a corpus; give a size to plan with, e.g. "
             "--config.model.vocab_size=30522"
         )
     if config.distillation.teacher:
-        _LOG.info("planned without the teacher: its parameters, answers and time come on top")
+        _LOG.info("planning without the teacher: its parameters, outputs and time are not included")
         config = dataclasses.replace(config, distillation=DistillationConfig())
     cli.silence_native()
     from bertjax.parallel.mesh import compute_dtype
@@ -59,13 +59,13 @@ def main(args: list[str]) -> None:
     devices = topology.describe(_TOPOLOGY.value)
     dtype = compute_dtype(config.dtype, devices.devices[0].platform)
     config = dataclasses.replace(config, dtype=dtype.name)
-    chosen = [_PHASE.value - 1] if _PHASE.value else range(len(config.phases))
-    if not all([_plan_phase(config, index, devices) for index in chosen]):
+    indices = [_PHASE.value - 1] if _PHASE.value else range(len(config.phases))
+    if not all([_plan_phase(config, index, devices) for index in indices]):
         sys.exit(1)
 
 
 def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
-    """Whether the phase fits."""
+    """Plans and prints a phase; returns whether it fits."""
     from bertjax.planning import step
 
     phase = config.phases[index]
@@ -83,12 +83,12 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
     return plan is not None
 
 
-def _show(values: dict[str, Any], text: str) -> None:
+def _show(values: dict[str, object], text: str) -> None:
     print(json.dumps(values) if _JSON.value else text, flush=True)
 
 
 def _misfit_text(config: "Config", index: int, error: "DoesNotFit", devices: int) -> str:
-    """What to try: settings that the batch and the devices allow."""
+    """Returns the result of a phase that does not fit, with settings to try that batch and devices allow."""
     layout, batch = config.layout, config.phases[index].batch
     remedies = []
     if layout.remat != "full":
@@ -98,40 +98,41 @@ def _misfit_text(config: "Config", index: int, error: "DoesNotFit", devices: int
     if config.mesh.fsdp == 1 and devices % 2 == 0:
         remedies.append(f"--config.mesh.fsdp={math.gcd(devices, 8)}")
     remedies.append("a smaller batch (--fit finds the largest)")
-    over = (error.used - error.limit) / _GIB
-    return f"phase {index + 1} does not fit: it {error}, {over:.2f} GiB too much; try {', or '.join(remedies)}"
+    excess = (error.used - error.limit) / _GIB
+    return f"phase {index + 1} does not fit: it {error}, {excess:.2f} GiB too much; try {', or '.join(remedies)}"
 
 
-def _values(index: int, plan: "Plan") -> dict[str, Any]:
+def _values(index: int, plan: "Plan") -> dict[str, object]:
     values = dataclasses.asdict(plan) | {"phase": index + 1, "fits": True, "shape": dataclasses.asdict(plan.phase)}
     values["collectives"] = [
-        dataclasses.asdict(one) | {"arrays": list(map(str, one.arrays)), "sent": one.sent} for one in plan.collectives
+        dataclasses.asdict(collective) | {"arrays": list(map(str, collective.arrays)), "sent": collective.sent}
+        for collective in plan.collectives
     ]
     return values | {"activations": plan.activations, "bound": plan.bound, "mfu": plan.mfu}
 
 
 def _text(index: int, plan: "Plan", devices: "Topology") -> str:
-    from bertjax.planning.collectives import summed
+    from bertjax.planning.collectives import totals
 
     mesh = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
-    room = f" of {plan.limit / _GIB:.2f} ({1 - plan.total / plan.limit:.0%} free)" if plan.limit else ""
+    limit = f" of {plan.limit / _GIB:.2f} ({1 - plan.total / plan.limit:.0%} free)" if plan.limit else ""
     lines = [
-        f"phase {index + 1}: {plan.phase.batch} × {plan.phase.length} on {devices.name} ({mesh}); of each device:",
+        f"phase {index + 1}: {plan.phase.batch} × {plan.phase.length} on {devices.name} ({mesh}); per device:",
         f"  memory: parameters {plan.parameters / _GIB:.2f}, optimizer {plan.optimizer / _GIB:.2f}, activations and "
-        f"gradients {plan.activations / _GIB:.2f}, together {plan.total / _GIB:.2f} GiB{room}",
+        f"gradients {plan.activations / _GIB:.2f}, total {plan.total / _GIB:.2f} GiB{limit}",
         f"  FLOPs: model {plan.model_flops:.3g}, program {plan.program_flops:.3g} "
-        f"({plan.program_flops / plan.model_flops:.2f} times, the rest is computed again)",
+        f"({plan.program_flops / plan.model_flops:.2f} times the model's; the excess is recomputation)",
         f"  attention: {plan.attention}",
     ]
-    sums = summed(plan.collectives).items()
+    sums = totals(plan.collectives).items()
     lines += [f"  {name}: {times} times, {sent / 1e6:,.1f} MB sent" for name, (times, sent) in sums]
     if not sums:
         lines.append("  no collectives")
     if plan.seconds:
         parts = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in plan.seconds.items())
-        lines.append(f"  at least, in ms: {parts}; bound by {plan.bound}, MFU at most {plan.mfu:.0%}")
+        lines.append(f"  lower bounds of the time in ms: {parts}; bound by {plan.bound}, MFU at most {plan.mfu:.0%}")
     if plan.unread_loops:
-        lines.append(f"  counted once, as their trips could not be read: the loops {', '.join(plan.unread_loops)}")
+        lines.append(f"  loops of unknown trip count, counted once: {', '.join(plan.unread_loops)}")
     return "\n".join(lines)
 
 

@@ -1,28 +1,32 @@
-"""Raw text to a corpus.
+"""Prepares a corpus from raw text.
 
     python -m bertjax.prepare --source=pydoc: --output=data/pydoc --tokenizer=new:wordpiece:8192
 
-The same command goes on where it was stopped, and leaves a finished corpus as it is. See docs/data.md.
+The same command resumes an interrupted build and does not change a finished corpus. See docs/how-to/prepare-data.md.
 
     python -m bertjax.prepare --output=data/pydoc --verify
 
-reads a finished corpus and compares it with its hashes; its sources are not needed.
+compares a finished corpus with its hashes, without its sources.
 """
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from bertjax import cli
 from bertjax.errors import UserError
 
+if TYPE_CHECKING:
+    from bertjax.corpus.build import BuildSummary
+
 _LOG = logging.getLogger(__name__)
 
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     [],
-    "KIND:WHERE[@WEIGHT], several times: text: file: wiki: jsonl: parquet: tfds: pydoc: (docs/data.md).",
+    "KIND:LOCATION[@WEIGHT], repeatable: text: file: wiki: jsonl: parquet: tfds: pydoc: (docs/how-to/prepare-data.md).",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the corpus.")
 _TOKENIZER = flags.DEFINE_string(
@@ -33,19 +37,23 @@ _TOKENIZER = flags.DEFINE_string(
 )
 _LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case text, for a vocab.txt or .model without a config.")
 _HELDOUT = flags.DEFINE_float(
-    "heldout", 0.005, "Share of the documents held out; training needs some to evaluate on; 0 for none.", 0.0, 0.5
+    "heldout", 0.005, "Share of the documents to hold out for evaluation during training; 0 for none.", 0.0, 0.5
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Decides which documents are held out, and which a weight below 1 takes.")
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Seed that selects the held-out documents, and the documents taken from a source with a fractional weight.",
+)
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
-_PROCESSES = flags.DEFINE_integer("processes", 0, "Processes; 0: one a core.", 0, 4096)
-_SHARD = flags.DEFINE_float("shard_megabytes", 4.0, "Text in a shard, in millions of characters.", 0.01, 2000.0)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; 0 for one per core.", 0, 4096)
+_SHARD = flags.DEFINE_float("shard_megabytes", 4.0, "Text per shard, in millions of characters.", 0.01, 2000.0)
 _VERIFY = flags.DEFINE_bool(
-    "verify", False, "Compare every shard with its hash, in the end; without --source that alone."
+    "verify", False, "Compare every shard with its hash after the build; without --source, only verify."
 )
 
 
 def main(args: list[str]) -> None:
-    """Parses sources, builds, reports."""
+    """Builds the corpus and prints a summary."""
     from bertjax.corpus import build
     from bertjax.corpus.progress import BuildProgress
     from bertjax.storage.files import local_path
@@ -53,22 +61,24 @@ def main(args: list[str]) -> None:
     from bertjax.text.text_counts import TextCounts, log_counts
 
     if args:
-        raise UserError(f"{args[0]}: unexpected word; give flags only, e.g. --source={args[0]}")
+        raise UserError(f"{args[0]}: unexpected argument; pass flags only, e.g. --source={args[0]}")
     if not _OUTPUT.value:
-        raise UserError("--output is missing; give the folder for the corpus")
+        raise UserError("--output is missing; pass the folder for the corpus")
     output = local_path(_OUTPUT.value, "--output")
     if _VERIFY.value and not _SOURCE.value:
         return _verify(output)
     shard_characters = round(_SHARD.value * 1e6)
-    options = build.Options(
+    options = build.BuildOptions(
         _TOKENIZER.value, _HELDOUT.value, _SEED.value, _LANGUAGE.value, shard_characters, _LOWERCASE.value
     )
     processes = _PROCESSES.value or cli.cores()
     with BuildProgress(cli.show_progress()) as progress:
-        summary = build.build(output, sources.parse(_SOURCE.value), options, processes=processes, progress=progress)
+        summary = build.build_corpus(
+            output, sources.parse_sources(_SOURCE.value), options, processes=processes, progress=progress
+        )
     if _VERIFY.value:
         _verify(output)
-    _report(output, summary, progress.megabytes_per_second)
+    _print_summary(output, summary, progress.megabytes_per_second)
     log_counts(_LOG, str(output), TextCounts(summary.total.tokens, summary.total.unknown))
 
 
@@ -76,10 +86,10 @@ def _verify(output: Path) -> None:
     from bertjax.corpus import format
 
     format.verify(output)
-    _LOG.info(f"{output}: every shard is as it was written")
+    _LOG.info(f"{output}: all shards match their hashes")
 
 
-def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # noqa: F821 (imported late)
+def _print_summary(output: Path, summary: "BuildSummary", megabytes_per_second: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -89,7 +99,7 @@ def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # no
     columns = [*summary.splits.values(), summary.total]
     for name in ("documents", "sentences", "words", "tokens"):
         table.add_row(name, *(f"{getattr(counts, name):,}" for counts in columns))
-    table.add_row("tokens a word", *(f"{counts.tokens / max(counts.words, 1):.3f}" for counts in columns))
+    table.add_row("tokens per word", *(f"{counts.tokens / max(counts.words, 1):.3f}" for counts in columns))
     table.add_row("[UNK]", *(f"{counts.unknown / max(counts.tokens, 1):.3%}" for counts in columns))
     table.add_row("megabytes of text", *(f"{counts.bytes / 1e6:,.1f}" for counts in columns))
     for name, count in (
@@ -98,11 +108,12 @@ def _report(output: Path, summary: "build.Summary", speed: float) -> None:  # no
         ("empty, dropped", summary.total.empty),
     ):
         table.add_row(name, *([""] * len(summary.splits)), f"{count:,}")
-    table.add_row("MB/s", *([""] * len(summary.splits)), f"{speed:.1f}" if speed else "(was complete)")
-    # A narrow terminal, or none, must not cut numbers.
+    speed = f"{megabytes_per_second:.1f}" if megabytes_per_second else "(already complete)"
+    table.add_row("MB/s", *([""] * len(summary.splits)), speed)
+    # Keeps numbers complete in a narrow terminal, or without one.
     Console(width=max(Console().width, 80), highlight=False).print(table)
     print(f"\nThe corpus is in {output}, its tokenizer ({summary.vocab_size:,} pieces) in {output / 'tokenizer'}.")
-    print("Next, training, e.g.:")
+    print("To train a model on it:")
     overrides = "" if summary.vocab_size <= 30522 else f" --config.model.vocab_size={summary.vocab_size}"
     print(f"  python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={output}{overrides}")
 

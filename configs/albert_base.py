@@ -1,19 +1,19 @@
-"""ALBERT-Base: the parameters of one layer for all twelve, 12M in all (Lan et al. 2019, arXiv:1909.11942).
+"""ALBERT-Base: twelve layers that share the parameters of one, 12M in total (Lan et al. 2019, arXiv:1909.11942).
 
 python -m bertjax.prepare --source=SPEC --tokenizer=new:unigram:30000 --output=DIR
 python -m bertjax.train --config=configs/albert_base.py --workdir=runs/albert_base --config.corpus=DIR
 
-Pairs are in order or exchanged, masks are of up to three words. On fewer than five hundred chips
-`--config.layout.accumulation=N` computes each batch in N parts, with the same result.
+Sentence-order prediction, and masks of up to three words. On fewer than five hundred chips,
+`--config.layout.accumulation=N` splits each batch into N microbatches, with the same result.
 Published: 125K steps on 64 to 512 TPU v3 chips; MNLI 81.6, SST-2 90.3 (dev, table 2).
-Nobody has run it with bertjax yet.
+Not yet run with bertjax.
 """
 
 from bertjax.config.parse import default_config
 
 
 def get_config():
-    """What differs from BERT-Base in the paper (section 4.1) and its published code, version 1."""
+    """The differences from BERT-Base in the paper (section 4.1) and its published code, version 1."""
     config = default_config()
     config.next_sentence = False
     config.sentence_order = True

@@ -1,4 +1,4 @@
-"""BERT-Base: 12 layers, 768 wide, 110M parameters, as published (Devlin et al. 2018, arXiv:1810.04805).
+"""BERT-Base: 12 layers, hidden size 768, 110M parameters, as published (Devlin et al. 2018, arXiv:1810.04805).
 
 python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus=DIR
 
@@ -9,5 +9,5 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """Every default is BERT-Base's."""
+    """The defaults are those of BERT-Base."""
     return default_config()

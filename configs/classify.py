@@ -1,9 +1,9 @@
-"""Sentiment, spam, topics: classes of one's own texts, from a CSV, TSV or JSON-lines file.
+"""Classification of your own texts (sentiment, spam, topics) from a CSV, TSV or JSON-lines file.
 
 python -m bertjax.finetune --config=configs/classify.py --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
   --config.table.train=train.csv --config.table.dev=dev.csv --config.table.text=text --config.table.label=label
 
-For other kinds set config.task to table/multi_label, table/regression or table/tagging.
+For other kinds of tasks set config.task to table/multi_label, table/regression or table/tagging.
 """
 
 from bertjax.config.finetuning import FinetuneConfig
@@ -11,7 +11,7 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT's recipe with one rate that is seldom wrong."""
+    """The recipe of BERT with a single learning rate that suits most data sets."""
     config = default_config(FinetuneConfig)
     config.task = "table/classification"
     config.learning_rates = (3e-5,)

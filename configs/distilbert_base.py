@@ -1,21 +1,21 @@
-"""DistilBERT-Base: six of the twelve layers of BERT-Base, and taught by it (Sanh et al. 2019, arXiv:1910.01108).
+"""DistilBERT-Base: six of the twelve layers of BERT-Base, distilled from it (Sanh et al. 2019, arXiv:1910.01108).
 
 python -m bertjax.prepare --source=SPEC --tokenizer=TEACHER --output=DIR
 python -m bertjax.train --config=configs/distilbert_base.py --workdir=runs/distilbert_base --config.corpus=DIR
     --config.distillation.teacher=TEACHER
 
-TEACHER is a workdir, a checkpoint or an exported folder of a BERT-Base. The student starts from every other layer of
-it. It learns from the teacher's scores of masked tokens, the masked tokens themselves, and the teacher's states.
-On few chips `--config.layout.accumulation=N` computes each batch in N parts, with the same result.
+TEACHER is a workdir, a checkpoint or an exported folder of a BERT-Base. The student is initialized from every other
+layer of it, and learns from the masked tokens and from the teacher's predictions and hidden states.
+On few chips, `--config.layout.accumulation=N` splits each batch into N microbatches, with the same result.
 Published: about 90 hours on 8 V100; 97 % of BERT-Base's GLUE score (77.0 of 79.5), 60 % faster.
-Nobody has run it with bertjax yet.
+Not yet run with bertjax.
 """
 
 from bertjax.config.parse import default_config
 
 
 def get_config():
-    """The paper's batches of 4,000, three epochs of BERT's corpora; the rest is as in its published code."""
+    """Batches of 4,000 as in the paper, three epochs of BERT's corpora; otherwise as in its published code."""
     config = default_config()
     config.next_sentence = False
     config.short_seq_prob = 0.0

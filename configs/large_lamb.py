@@ -1,21 +1,21 @@
-"""BERT-Large in 8,601 steps of 64K and 32K sequences: LAMB's 76-minute recipe (You et al. 2019, arXiv:1904.00962).
+"""BERT-Large in 8,601 steps of 64K and 32K sequences: the 76-minute LAMB recipe (You et al. 2019, arXiv:1904.00962).
 
 python -m bertjax.train --config=configs/large_lamb.py --workdir=runs/large_lamb --config.corpus=DIR
 
-It is made for a pod of about a thousand chips. On fewer, `--config.layout.accumulation=N` computes each batch in N
-parts, with the same result, and `--config.optimizer.state_dtype=bfloat16` halves the optimizer's moments.
+Designed for a pod of about a thousand chips. On fewer chips, `--config.layout.accumulation=N` splits each batch into N
+microbatches, with the same result, and `--config.optimizer.state_dtype=bfloat16` halves the memory of the moments.
 
-Batches, lengths and LAMB are the paper's; steps, rates, warm-ups and the shape of the decay are those that
-NVIDIA/DeepLearningExamples publishes for these batches, as the paper's own were not to be had.
+Batch sizes, lengths and LAMB are those of the paper. Steps, learning rates, warm-ups and the shape of the decay are
+those that NVIDIA/DeepLearningExamples publishes for these batches, because the paper's were not available.
 Published: 76 minutes on 1,024 TPU v3 chips, SQuAD F1 90.58 (the paper); 1.2 hours on 256 A100, F1 90.96 (NVIDIA).
-Nobody has run it with bertjax yet.
+Not yet run with bertjax.
 """
 
 from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT-Large with two schedules: each phase warms up to a rate of its own and decays to zero by a square root."""
+    """BERT-Large with one schedule per phase: warm-up to its own peak, then square-root decay to zero."""
     config = default_config()
     config.model.num_hidden_layers = 24
     config.model.hidden_size = 1024

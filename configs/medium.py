@@ -1,4 +1,4 @@
-"""BERT-Medium: 8 layers, 512 wide, 42M parameters; BERT's recipe.
+"""BERT-Medium: 8 layers, hidden size 512, 42M parameters, with the recipe of BERT-Base.
 
 python -m bertjax.train --config=configs/medium.py --workdir=runs/medium --config.corpus=DIR
 
@@ -9,7 +9,7 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT-Base's recipe at this size."""
+    """The recipe of BERT-Base at this size."""
     config = default_config()
     config.model.num_hidden_layers = 8
     config.model.hidden_size = 512

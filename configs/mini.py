@@ -1,4 +1,4 @@
-"""BERT-Mini: 4 layers, 256 wide, 11.3M parameters; BERT's recipe.
+"""BERT-Mini: 4 layers, hidden size 256, 11.3M parameters, with the recipe of BERT-Base.
 
 python -m bertjax.train --config=configs/mini.py --workdir=runs/mini --config.corpus=DIR
 
@@ -9,7 +9,7 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT-Base's recipe at this size."""
+    """The recipe of BERT-Base at this size."""
     config = default_config()
     config.model.num_hidden_layers = 4
     config.model.hidden_size = 256

@@ -1,18 +1,18 @@
-"""ModernBERT-Base: 22 layers, 768 wide, 149.7M parameters (Warner et al. 2024, arXiv:2412.13663).
+"""ModernBERT-Base: 22 layers, hidden size 768, 149.7M parameters (Warner et al. 2024, arXiv:2412.13663).
 
 python -m bertjax.train --config=configs/modern_base.py --workdir=runs/modern_base --config.corpus=DIR
 
-Masks of 30 %, packed rows, and two lengths: with the second the base of global rotary positions goes from 10,000 to
-160,000, and the model learns to use them. The rate falls in the last tenth of the steps by one minus a square root.
-Published: 1.7T tokens at 1,024, then 300B at 8,192, in 245.6 hours on 8 H100; GLUE dev 88.4. The steps here are for a
-thirtieth of that. Nobody has run it with bertjax yet.
+Masking rate 30 %, packed rows, and two phases: the second raises the length, and the rotary base of global layers from
+10,000 to 160,000. The learning rate decays in the last tenth of the steps as 1-sqrt.
+Published: 1.7T tokens at length 1,024, then 300B at 8,192, in 245.6 hours on 8 H100; GLUE dev 88.4. The steps here are
+a thirtieth of that. Not yet run with bertjax.
 """
 
 from bertjax.config.parse import default_config
 
 
 def get_config():
-    """ModernBERT-Base."""
+    """ModernBERT-Base with a thirtieth of the published steps."""
     config = default_config()
     model = config.model
     model.model_type = "modernbert"
@@ -49,6 +49,6 @@ def get_config():
     config.optimizer.decay_steps = 5_800
     config.optimizer.beta2 = 0.98
     config.optimizer.bias_correction = True
-    config.optimizer.weight_decay = 0.0125  # times the rate; published is 1e-5 at the peak of 8e-4
+    config.optimizer.weight_decay = 0.0125  # multiplied by the learning rate; the published 1e-5 is at the peak of 8e-4
     config.optimizer.clip_norm = 0.0
     return config

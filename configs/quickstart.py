@@ -1,4 +1,4 @@
-"""A small BERT for the embedded corpus: 2 layers, 256 wide, minutes on two CPU cores.
+"""A small BERT for the embedded corpus: 2 layers, hidden size 256, minutes on two CPU cores.
 
 bash launch/quickstart.sh
 """
@@ -7,10 +7,10 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """A recipe for half a million tokens and five minutes: much to predict, many short rows, no dropout.
+    """A recipe for half a million tokens and five minutes: a high masking rate, many short rows, no dropout.
 
-    More masks than BERT's 15 % (Wettig et al. 2022, arXiv:2202.08005), and weights wide enough for a narrow
-    model to use its attention from the first steps on: 0.02 is made for a width of 768 and more.
+    The masking rate exceeds BERT's 15 % (Wettig et al. 2022, arXiv:2202.08005). The initial weights are large enough
+    for a narrow model to use its attention from the first steps; 0.02 suits a hidden size of 768 or more.
     """
     config = default_config()
     config.phases = ({"steps": 1800, "length": 32, "batch": 32},)

@@ -1,19 +1,19 @@
-"""RoBERTa-Base: BERT-Base on masked words alone, 8,192 full rows a step (Liu et al. 2019, arXiv:1907.11692).
+"""RoBERTa-Base: BERT-Base without pairs, with 8,192 full rows per step (Liu et al. 2019, arXiv:1907.11692).
 
 python -m bertjax.prepare --source=SPEC --tokenizer=new:bpe:50265 --output=DIR
 python -m bertjax.train --config=configs/roberta_base.py --workdir=runs/roberta_base --config.corpus=DIR
 
-Rows are full sentences that go on across documents, masked anew each time. On fewer than a thousand chips
-`--config.layout.accumulation=N` computes each batch in N parts, with the same result.
+Rows are full sentences that continue across documents, with new masks in every epoch. On fewer than a thousand chips,
+`--config.layout.accumulation=N` splits each batch into N microbatches, with the same result.
 Published: 500K steps on 160 GB of text (table 9), a day on 1,024 V100 for 100K of them; GLUE dev MNLI 87.6, SST-2 94.8.
-Nobody has run it with bertjax yet.
+Not yet run with bertjax.
 """
 
 from bertjax.config.parse import default_config
 
 
 def get_config():
-    """What differs from BERT-Base in the paper's table 9 and in its published code."""
+    """The differences from BERT-Base in table 9 of the paper and its published code."""
     config = default_config()
     config.next_sentence = False
     config.full_sentences = True

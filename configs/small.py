@@ -1,4 +1,4 @@
-"""BERT-Small: 4 layers, 512 wide, 29M parameters; BERT's recipe.
+"""BERT-Small: 4 layers, hidden size 512, 29M parameters, with the recipe of BERT-Base.
 
 python -m bertjax.train --config=configs/small.py --workdir=runs/small --config.corpus=DIR
 
@@ -9,7 +9,7 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT-Base's recipe at this size."""
+    """The recipe of BERT-Base at this size."""
     config = default_config()
     config.model.num_hidden_layers = 4
     config.model.hidden_size = 512

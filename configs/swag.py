@@ -1,4 +1,4 @@
-"""SWAG (Zellers et al. 2018, arXiv:1808.05326): which of four sentences goes on.
+"""SWAG (Zellers et al. 2018, arXiv:1808.05326): choice of the continuation among four sentences.
 
 python -m bertjax.finetune --config=configs/swag.py --workdir=DIR --config.init_from=DIR --config.data_dir=DIR
 """
@@ -8,7 +8,7 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT's recipe (Devlin et al. 2018, section 4.4)."""
+    """The recipe of BERT (Devlin et al. 2018, section 4.4)."""
     config = default_config(FinetuneConfig)
     config.task = "swag"
     config.learning_rates = (2e-5,)

@@ -1,4 +1,4 @@
-"""BERT-Tiny: 2 layers, 128 wide, 4.4M parameters; BERT's recipe.
+"""BERT-Tiny: 2 layers, hidden size 128, 4.4M parameters, with the recipe of BERT-Base.
 
 python -m bertjax.train --config=configs/tiny.py --workdir=runs/tiny --config.corpus=DIR
 
@@ -9,7 +9,7 @@ from bertjax.config.parse import default_config
 
 
 def get_config():
-    """BERT-Base's recipe at this size."""
+    """The recipe of BERT-Base at this size."""
     config = default_config()
     config.model.num_hidden_layers = 2
     config.model.hidden_size = 128

@@ -1,6 +1,6 @@
-# Sourced by the launchers: their flags, and the one way in which they run commands, so that --dry-run prints exactly
-# what would be run. Works with the bash 3.2 of macOS.
-# shellcheck shell=bash disable=SC2034  # what is set here is read by those who source it
+# Sourced by the launchers: parses their flags and runs their commands. With --dry-run it prints exactly the commands
+# that would run. Works with the bash 3.2 of macOS.
+# shellcheck shell=bash disable=SC2034  # the launchers read these variables
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 DRY_RUN=''
 ACTION=''
@@ -13,8 +13,8 @@ fail() {
   exit 2
 }
 
-# read_flags "NAMES" "SWITCHES" [ARGUMENT …]: --some-name=VALUE sets SOME_NAME, --some-switch sets it to yes, a word is
-# the ACTION, and what follows -- are the flags of bertjax.train. --help shows the comment at the script's head.
+# read_flags "NAMES" "SWITCHES" [ARGUMENT …]: --some-name=VALUE sets SOME_NAME, --some-switch sets SOME_SWITCH to yes, a
+# plain word sets ACTION, and the flags of bertjax.train follow --. --help prints the comment at the top of the script.
 read_flags() {
   local names=" $1 " switches=" $2 dry-run " name
   shift 2
@@ -25,16 +25,16 @@ read_flags() {
       --) shift && TRAIN_FLAGS=("$@") && return ;;
       --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit 0 ;;
       --*=*)
-        [[ "$names" == *" $name "* ]] || fail "unknown flag --$name; bash $0 --help lists them (train's own come after --)"
+        [[ "$names" == *" $name "* ]] || fail "--$name: unknown flag; bash $0 --help lists the flags (those of bertjax.train follow --)"
         printf -v "$(variable "$name")" '%s' "${1#*=}"
         ;;
       --*)
-        [[ "$names" != *" $name "* ]] || fail "--$name needs a value: --$name=VALUE"
-        [[ "$switches" == *" $name "* ]] || fail "unknown flag $1; bash $0 --help lists them (train's own come after --)"
+        [[ "$names" != *" $name "* ]] || fail "--$name: value missing; write --$name=VALUE"
+        [[ "$switches" == *" $name "* ]] || fail "$1: unknown flag; bash $0 --help lists the flags (those of bertjax.train follow --)"
         printf -v "$(variable "$name")" yes
         ;;
       *)
-        [[ -z "$ACTION" ]] || fail "unexpected argument $1; bash $0 --help shows the usage"
+        [[ -z "$ACTION" ]] || fail "$1: unexpected argument; bash $0 --help shows the usage"
         ACTION="$1"
         ;;
     esac
@@ -44,12 +44,12 @@ read_flags() {
 
 variable() { tr 'a-z-' 'A-Z_' <<< "$1"; }
 
-# need NAME …: each flag has a value.
+# need NAME …: fails if one of these flags has no value.
 need() {
   local name variable
   for name; do
     variable="$(variable "$name")"
-    [[ -n "${!variable:-}" ]] || fail "--$name is missing; bash $0 --help says what it is"
+    [[ -n "${!variable:-}" ]] || fail "--$name: flag missing; bash $0 --help describes it"
   done
 }
 
@@ -57,20 +57,20 @@ need_whole() {
   local name variable
   for name; do
     variable="$(variable "$name")"
-    [[ "${!variable}" =~ ^[1-9][0-9]*$ ]] || fail "--$name=${!variable} is not a whole number above zero"
+    [[ "${!variable}" =~ ^[1-9][0-9]*$ ]] || fail "--$name=${!variable}: expected a positive integer"
   done
 }
 
 need_train_flags() {
-  ((${#TRAIN_FLAGS[@]})) || fail "the flags of bertjax.train are missing; give them after --, e.g. -- --config=configs/large.py --workdir=DIR"
+  ((${#TRAIN_FLAGS[@]})) || fail "the flags of bertjax.train are missing; add them after --, e.g. -- --config=configs/large.py --workdir=DIR"
 }
 
-# need_tool NAME WHERE: the program is there; a dry run needs none.
+# need_tool NAME URL: fails if the program is not installed; a dry run needs none.
 need_tool() {
-  [[ "$DRY_RUN" ]] || command -v "$1" > /dev/null || fail "$1 is not installed, or not on PATH; see $2"
+  [[ "$DRY_RUN" ]] || command -v "$1" > /dev/null || fail "$1 is not installed or not on PATH; see $2"
 }
 
-# quoted WORD …: the words as one line that a shell reads back as they are.
+# quoted WORD …: prints the words as one line, quoted for a shell.
 quoted() {
   local word rest line=''
   for word; do
@@ -87,9 +87,9 @@ quoted() {
   printf '%s' "$line"
 }
 
-say() { [[ "$DRY_RUN" ]] || printf '%s\n' "$*" >&2; }
+log() { [[ "$DRY_RUN" ]] || printf '%s\n' "$*" >&2; }
 
-# announce WHAT COMMAND …: a dry run's lines are its output, a real run's go beside the output of the commands.
+# announce WHAT COMMAND …: prints a command, in a dry run to stdout, else to stderr.
 announce() {
   local what="$1"
   shift
@@ -102,14 +102,14 @@ announce() {
   fi
 }
 
-# try WHAT COMMAND …: runs the command; returns its exit code. Nothing that is run may read the terminal.
+# try WHAT COMMAND …: runs the command without input and returns its exit code.
 try() {
   announce "$@"
   shift
   [[ "$DRY_RUN" ]] || "$@" < /dev/null
 }
 
-# must WHAT COMMAND …: as try, but nothing goes on without it; its errors are shown as one line. It reads INPUT.
+# must WHAT COMMAND …: as try, with INPUT as input; ends the script with a one-line error if the command fails.
 must() {
   local errors
   announce "$@"
@@ -118,7 +118,7 @@ must() {
   fi
 }
 
-# ask ASSUMED WHAT COMMAND …: puts the command's output into ANSWER, in a dry run ASSUMED; its errors into ERRORS.
+# ask ASSUMED WHAT COMMAND …: sets ANSWER to the output of the command, in a dry run to ASSUMED; ERRORS to its error.
 ask() {
   local assumed="$1" file code=0
   shift
@@ -126,7 +126,7 @@ ask() {
   shift
   if [[ "$DRY_RUN" ]]; then
     ANSWER="$assumed"
-    printf '# … taken to answer: %s\n' "$assumed"
+    printf '# … assumed output: %s\n' "$assumed"
     return
   fi
   file="$(mktemp)"
@@ -136,9 +136,9 @@ ask() {
   return "$code"
 }
 
-# reason ERRORS: the line of a command's errors that says most.
+# reason ERRORS: prints the most specific line of a command's error output.
 reason() {
   local line
   line="$(grep -m 1 '^ERROR\|^error' <<< "$1" || grep -v '^[[:space:]]*$' <<< "$1" | tail -n 1)"
-  printf '%s' "${line:-it gave no reason}"
+  printf '%s' "${line:-no error message}"
 }

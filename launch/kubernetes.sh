@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Trains on a TPU slice of a Google Kubernetes Engine cluster with JobSet (https://jobset.sigs.k8s.io): one pod a machine.
-# When a machine is taken away, or a process fails, JobSet starts all of them again and the run continues.
+# Trains on a TPU slice of a Google Kubernetes Engine cluster with JobSet (https://jobset.sigs.k8s.io), one pod per
+# host. When a host is preempted or a process fails, JobSet restarts all pods and the run continues.
 #
 #   bash launch/kubernetes.sh apply FLAGS -- --config=configs/large.py --workdir=DIR [flags of bertjax.train]
-#   bash launch/kubernetes.sh delete [--name=NAME] [--namespace=NAME]     saves a checkpoint and ends the run
+#   bash launch/kubernetes.sh delete [--name=NAME] [--namespace=NAME]     saves a checkpoint and stops the run
 #
 # FLAGS:
-#   --image=IMAGE           built from launch/Dockerfile
-#   --accelerator=NAME      the nodes' label cloud.google.com/gke-tpu-accelerator, e.g. tpu-v5-lite-podslice
-#   --topology=AxB[xC]      the nodes' label cloud.google.com/gke-tpu-topology, e.g. 16x16
-#   --chips=N               of a machine; 4
-#   --claim=NAME            a PersistentVolumeClaim that all pods may write to, mounted at /shared, for --workdir
-#   --service-account=NAME  of the pods, where the corpus needs one to be read (gs://)
-#   --spot                  take spot nodes
-#   --restarts=N            how often it may start again; 20
-#   --name=NAME             of the JobSet; bertjax
-#   --namespace=NAME        default
-#   --dry-run               print the command and the manifest, and run nothing
+#   --image=IMAGE           image built from launch/Dockerfile
+#   --accelerator=NAME      node label cloud.google.com/gke-tpu-accelerator, e.g. tpu-v5-lite-podslice
+#   --topology=AxB[xC]      node label cloud.google.com/gke-tpu-topology, e.g. 16x16
+#   --chips=N               chips per host; default: 4
+#   --claim=NAME            PersistentVolumeClaim for --workdir, writable by all pods, mounted at /shared
+#   --service-account=NAME  service account of the pods, if reading the corpus (gs://) needs one
+#   --spot                  spot nodes
+#   --restarts=N            maximum number of restarts; default: 20
+#   --name=NAME             name of the JobSet; default: bertjax
+#   --namespace=NAME        Kubernetes namespace; default: default
+#   --dry-run               prints the command and the manifest without running it
 set -euo pipefail
 . "$(dirname "$0")/commands.sh"
 IMAGE='' ACCELERATOR='' TOPOLOGY='' CHIPS=4 CLAIM='' SERVICE_ACCOUNT='' SPOT='' RESTARTS=20 NAME=bertjax NAMESPACE=default
@@ -27,8 +27,8 @@ main() {
   need_tool kubectl https://kubernetes.io/docs/tasks/tools
   case "$ACTION" in
     apply) apply ;;
-    delete) must "delete the JobSet $NAME" kubectl delete jobset "$NAME" --namespace="$NAMESPACE" && say "$NAME is deleted" ;;
-    *) fail "apply or delete? bash $0 --help shows the usage" ;;
+    delete) must "delete the JobSet $NAME" kubectl delete jobset "$NAME" --namespace="$NAMESPACE" && log "deleted $NAME" ;;
+    *) fail "${ACTION:-no action}: expected apply or delete; bash $0 --help shows the usage" ;;
   esac
 }
 
@@ -36,17 +36,17 @@ apply() {
   local all first
   need image accelerator topology
   need_whole chips restarts
-  [[ "$TOPOLOGY" =~ ^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$ ]] || fail "--topology=$TOPOLOGY is not like 16x16 or 4x4x8"
+  [[ "$TOPOLOGY" =~ ^[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?$ ]] || fail "--topology=$TOPOLOGY: expected a topology such as 16x16 or 4x4x8"
   all=$((${TOPOLOGY//x/*}))
-  ((all % CHIPS == 0)) || fail "--topology=$TOPOLOGY has $all chips, which is no multiple of --chips=$CHIPS"
+  ((all % CHIPS == 0)) || fail "--topology=$TOPOLOGY: its $all chips are not a multiple of --chips=$CHIPS"
   need_train_flags
   INPUT="$(manifest $((all / CHIPS)))" must "create the JobSet $NAME" kubectl apply --filename=-
   first="jobset.sigs.k8s.io/jobset-name=$NAME,batch.kubernetes.io/job-completion-index=0"
-  say "created; kubectl get jobset $NAME --namespace=$NAMESPACE shows its state, the log is in"
-  say "kubectl logs --follow --namespace=$NAMESPACE --selector=$first"
+  log "created $NAME; its state: kubectl get jobset $NAME --namespace=$NAMESPACE"
+  log "its log: kubectl logs --follow --namespace=$NAMESPACE --selector=$first"
 }
 
-# manifest MACHINES
+# manifest HOSTS: prints the JobSet.
 manifest() {
   local account='' spot='' mount='' volume=''
   if [[ "$SERVICE_ACCOUNT" ]]; then account="serviceAccountName: $SERVICE_ACCOUNT"; fi
@@ -100,7 +100,7 @@ $(arguments "${TRAIN_FLAGS[@]}")
 END
 }
 
-# Each as a YAML string in single quotes; of what stands there, Kubernetes would replace $(NAME).
+# Prints each argument as a YAML string in single quotes, with $(NAME), which Kubernetes would expand, escaped.
 arguments() {
   local argument
   for argument; do

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Trains with N processes on this machine, which meet and work together as those of N hosts do:
+# Trains with N processes on this machine, which communicate like the processes of N hosts:
 #   launch/local_pod.sh N [flags of bertjax.train]
-# Shows what process 0 says; what another one says gets its number in front. Ctrl-C and SIGTERM reach all. XLA_FLAGS,
-# e.g. --xla_force_host_platform_device_count=4, hold for each process. PYTHON names a Python that has bertjax;
-# without it .venv is set up.
+# Prints the output of process 0 as it is, and that of the others with their rank in front. Forwards Ctrl-C and SIGTERM
+# to all. XLA_FLAGS, e.g. --xla_force_host_platform_device_count=4, apply to each process. PYTHON names a Python with
+# bertjax; by default .venv is set up and used.
 set -uo pipefail
 if ((BASH_VERSINFO[0] < 5)); then
-  echo "error: launch/local_pod.sh needs bash 5; this is $BASH_VERSION" >&2
+  echo "error: launch/local_pod.sh: needs bash 5, this is $BASH_VERSION; install bash 5" >&2
   exit 2
 fi
 if [[ ! "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
-  echo "error: launch/local_pod.sh N [flags of bertjax.train]; N is the number of processes" >&2
+  echo "error: usage: launch/local_pod.sh N [flags of bertjax.train]; N is the number of processes" >&2
   exit 2
 fi
 processes="$1"
@@ -23,7 +23,7 @@ export JAX_PLATFORMS=cpu JAX_NUM_PROCESSES="$processes"
 port="$("$PYTHON" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')" || exit
 export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port"
 
-set -m  # each process in a group of its own, so that Ctrl-C comes to it once, from here
+set -m  # one process group per process: each receives Ctrl-C once, from this script
 pids=() signalled=
 for ((number = 0; number < processes; number++)); do
   if ((number == 0)); then
@@ -39,13 +39,13 @@ trap 'signalled=1; kill -INT "${pids[@]}" 2> /dev/null' INT
 code=0
 for number in "${!pids[@]}"; do
   signalled=1
-  while [[ -n "$signalled" ]]; do  # a signal ends the waiting before the process ends
+  while [[ -n "$signalled" ]]; do  # a signal ends `wait` before the process ends
     signalled=
-    wait -f "${pids[number]}" 2> /dev/null  # -f: not for a process that is merely suspended
+    wait -f "${pids[number]}" 2> /dev/null  # -f: a suspended process has not ended
     status=$?
   done
   if ((status > 128)); then
-    echo "process $number was ended by signal $((status - 128))" >&2
+    echo "process $number: killed by signal $((status - 128))" >&2
   fi
   if ((status != 0 && code == 0)); then code=$status; fi
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a small BERT in minutes, on CPU: sets up .venv, prepares the embedded corpus, pre-trains on it, and
-# fills in a few masks with the result. Flags go to bertjax.train, e.g. --config.log_every=50;
-# what changes the mathematics (another seed, another model) needs runs/quickstart to be removed first.
+# Trains a small BERT on CPU within minutes: sets up .venv, prepares a corpus from the documentation bundled with
+# Python, pre-trains on it, and predicts a few masked words. Flags are passed to bertjax.train, for example
+# --config.log_every=50; after a change that affects the results (seed, model) remove runs/quickstart first.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 ensure_environment
@@ -14,4 +14,4 @@ fi
   "Return a list of the [MASK] in the string." \
   "If the file does not exist, an [MASK] is raised." \
   "The default [MASK] is None."
-echo "Curves: $RUN/curves.png   More: bash launch/test.sh, README.md"
+echo "curves: $RUN/curves.png; next: README.md"

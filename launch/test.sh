@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets up .venv with the test extra and runs all tests; arguments go to pytest.
+# Installs the test dependencies and runs the suite; extra arguments are passed to pytest.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 ensure_environment test
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check --quiet .
-# Two at a time, a file each: many tests wait for processes that they start. In the order of their names the longest
-# files (laws/) come early, so that none is left alone at the end. A later --numprocesses=0 in "$@" wins.
+# Two workers with one file each, because many tests wait for the processes that they start. In alphabetical order the
+# longest files (laws/) run early, which balances the workers. --numprocesses=0 in "$@" overrides this.
 exec "$PYTHON" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"

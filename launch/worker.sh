@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs on a machine of a pod (Linux): keeps one bertjax.train going there, whether or not anyone is connected.
-#   bash launch/worker.sh install EXTRA    .venv with this extra; a Python that is new enough is fetched where none is
-#   bash launch/worker.sh start [FLAG …]   ends what is left of an earlier run, starts bertjax.train in the background
-#   bash launch/worker.sh follow           shows the log until the run ends
-#   bash launch/worker.sh status           one of: none, running, finished, stopped (by stop), unfinished (by a signal from
-#                                          elsewhere), refused (bad input), failed CODE
-#   bash launch/worker.sh stop             SIGTERM: it saves and leaves
-#   bash launch/worker.sh run [FLAG …]     start and follow; ends with 0 when all steps are done, with 75 where they are not
+# Runs on a host of a pod (Linux): keeps one bertjax.train running in the background, independent of the connection.
+#   bash launch/worker.sh install EXTRA    sets up .venv with this extra; downloads Python if the host's is too old
+#   bash launch/worker.sh start [FLAG …]   ends an earlier run and starts bertjax.train in the background
+#   bash launch/worker.sh follow           prints the log until the run ends
+#   bash launch/worker.sh status           prints none, running, finished, stopped (by stop), unfinished (by another
+#                                          signal), refused (invalid input) or failed CODE
+#   bash launch/worker.sh stop             sends SIGTERM: the run saves and exits
+#   bash launch/worker.sh run [FLAG …]     starts and follows; exits with 0 if all steps are done, with 75 if not
 set -euo pipefail
 cd "$(dirname "$0")/.."
 STATE="${BERTJAX_STATE:-$HOME/.bertjax}"
-PATIENCE=600 # seconds to save in, once it was told to stop
+GRACE=600 # seconds for saving after SIGTERM
 mkdir -p "$STATE"
 
 install() {
@@ -19,22 +19,22 @@ install() {
     if [[ "$python" ]] && "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; then break; fi
   done
   if [[ -z "$python" ]]; then
-    # The Ubuntu 22.04 of Cloud TPU has Python 3.10.
+    # Ubuntu 22.04 of Cloud TPU has Python 3.10.
     python3 -m pip install --quiet --user uv
     python3 -m uv python install --quiet 3.12
-    python="$(cd / && python3 -m uv python find 3.12)" # from there it does not find our own .venv
+    python="$(cd / && python3 -m uv python find 3.12)" # outside the repository, to skip its .venv
   fi
   . launch/environment.sh
   PYTHON3="$python" ensure_environment "$1"
 }
 
-# The run holds a lock as long as any of its processes lives.
+# The processes of a run hold a lock until the last one ends.
 running() { ! flock --shared --nonblock "$STATE/lock" true; }
 
 signal() { kill -s "$1" -- "-$(< "$STATE/pid")" 2> /dev/null || true; }
 
 stop() {
-  local deadline=$((SECONDS + PATIENCE))
+  local deadline=$((SECONDS + GRACE))
   touch "$STATE/stop"
   if running; then signal TERM; fi
   while running; do
@@ -55,7 +55,7 @@ start() {
 supervise() {
   local code=0
   flock 9
-  trap : TERM # which the group gets: bash waits for train to save
+  trap : TERM # the whole group receives it: bash waits until train has saved
   PYTHONUNBUFFERED=1 "${PYTHON:-.venv/bin/python}" -m bertjax.train "$@" || code=$?
   echo "$code" > "$STATE/exit"
 }
@@ -74,26 +74,27 @@ status() {
   elif [[ -f "$STATE/stop" ]]; then
     echo stopped
   elif [[ "$code" == none ]]; then
-    echo unfinished # the machine went down
+    echo unfinished # the host went down
   elif ((code == 0)); then
-    if says_continue; then echo unfinished; else echo finished; fi
-  elif ((code == 2)) && ! says_continue; then
+    if can_continue; then echo unfinished; else echo finished; fi
+  elif ((code == 2)) && ! can_continue; then
     echo refused
   else
     echo "failed $code"
   fi
 }
 
-# What train says last where it was stopped, or where others are missing, lost or out of reach; not at bad input.
-says_continue() { tail --lines=20 "$STATE/log" | grep --quiet 'the same command'; }
+# Whether the last lines of the log say that the same command continues: after a stop, or if other processes are
+# missing, lost or unreachable, but not after invalid input.
+can_continue() { tail --lines=20 "$STATE/log" | grep --quiet 'the same command'; }
 
 run() {
   local leaving=''
   trap 'leaving=yes; signal TERM' TERM
   start "$@"
-  if [[ "$leaving" ]]; then signal TERM; fi # it may have come too early for the run to get it
+  if [[ "$leaving" ]]; then signal TERM; fi # the first signal may have come before the run could receive it
   follow &
-  while kill -0 $! 2> /dev/null; do wait $! || true; done # a signal ends a wait, not what is waited for
+  while kill -0 $! 2> /dev/null; do wait $! || true; done # a signal ends `wait`, not the process
   case "$(status)" in
     finished) ;;
     refused | failed*) exit "$(< "$STATE/exit")" ;;
@@ -103,5 +104,5 @@ run() {
 
 case "${1:-}" in
   install | start | supervise | follow | status | stop | run) "$@" ;;
-  *) echo "error: bash launch/worker.sh install|start|follow|status|stop|run, not '${1:-}'" >&2 && exit 2 ;;
+  *) echo "error: ${1:-no action}: expected install, start, follow, status, stop or run; see the top of launch/worker.sh" >&2 && exit 2 ;;
 esac

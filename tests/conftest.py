@@ -1,4 +1,4 @@
-"""What the tests share: a small real corpus and a trained model."""
+"""Shared fixtures: a small real corpus and a trained model."""
 
 import logging
 import os
@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import shape_checks
 from tests.support.commands import TINY_MODEL, run
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Programs are compiled once for all the processes that the tests start.
+# All processes that the tests start share compiled programs.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"bertjax-tests-{os.getuid()}")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Compiling for speed takes most of the time of models as small as those of tests; XLA_FLAGS="" does it nevertheless.
+# Optimization would take most of the time for such small models; XLA_FLAGS="" enables it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+shape_checks.install()
 
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory) -> Path:
-    """Real English: topics of Python's documentation, a document each."""
+    """Real English: topics of the Python documentation, one document each."""
     topics = sorted(pydoc_data.topics.topics.items(), key=lambda item: len(item[1]))[-60:-10]
     documents = ["\n".join(line for line in text.splitlines() if line.strip()) for _, text in topics]
     path = tmp_path_factory.mktemp("text") / "topics.txt"
@@ -31,7 +33,7 @@ def text_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(text_file, tmp_path_factory) -> Path:
-    """A prepared corpus of about 60,000 tokens of a vocabulary of 600."""
+    """A prepared corpus of about 60,000 tokens with a vocabulary of 600."""
     folder = tmp_path_factory.mktemp("corpus") / "corpus"
     result = run(
         "prepare", f"--source=text:{text_file}", "--tokenizer=new:wordpiece:600", "--heldout=0.1", f"--output={folder}"
@@ -42,7 +44,7 @@ def corpus(text_file, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(corpus):
-    """A Config of a run of a few steps, for tests that call Python instead of a command."""
+    """A Config of a run of a few steps, for tests that call Python functions instead of commands."""
     from bertjax.config.model import ModelConfig
     from bertjax.config.optimizer import OptimizerConfig
     from bertjax.config.pretraining import Config, Phase
@@ -62,7 +64,7 @@ def tiny_config(corpus):
 
 @pytest.fixture(scope="session")
 def trained(tiny_config, tmp_path_factory) -> Path:
-    """A workdir with a finished run of `tiny_config`; tests that change it copy it."""
+    """A workdir with a finished run of `tiny_config`; tests must copy it before they change it."""
     from bertjax.pretraining.run import train
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
@@ -72,7 +74,7 @@ def trained(tiny_config, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def said(request) -> list[str]:
-    """What bertjax logs while the test runs, as far as its commands would print it."""
+    """The messages of level INFO or higher that bertjax logs during the test, as its commands would print them."""
     messages, log = [], logging.getLogger("bertjax")
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: messages.append(record.getMessage())

@@ -1,4 +1,4 @@
-"""Adaptation to a domain: vocabularies grow or change without loss, and one command does it all."""
+"""Adaptation to a domain: changes of the vocabulary, and the adapt command."""
 
 import dataclasses
 import json
@@ -24,17 +24,17 @@ def model(trained):
 
 @pytest.fixture(scope="module")
 def extended(corpus, tmp_path_factory):
-    """The corpus's vocabulary with words of SENTENCES."""
+    """The folder and the tokenizer of the corpus's vocabulary with two words of SENTENCES."""
     folder = tmp_path_factory.mktemp("extended")
-    return folder, tokenizer_training.train(f"extend:2:{corpus / 'tokenizer'}", SENTENCES, folder)
+    return folder, tokenizer_training.train_tokenizer(f"extend:2:{corpus / 'tokenizer'}", SENTENCES, folder)
 
 
-def test_words_that_save_the_most_pieces_are_added_and_nothing_else_changes(corpus, extended):
+def test_the_words_that_save_the_most_tokens_are_added(corpus, extended):
     before, after = load_tokenizer(corpus / "tokenizer"), extended[1]
     assert after.vocab_size == before.vocab_size + 2
     words = [after.id_to_token(i) for i in range(before.vocab_size, after.vocab_size)]
     assert words == ["tromethamine", "zirconium"]
-    # In capitals, beside punctuation, and at the beginning of a longer word.
+    # In capitals, next to punctuation, and at the start of a longer word.
     first, second = before.vocab_size, before.vocab_size + 1
     assert after.encode("TROMETHAMINE, zirconium!") == [first, *before.encode(","), second, *before.encode("!")]
     assert after.encode("tromethamines") == [first, after.token_to_id("##s")]
@@ -42,42 +42,42 @@ def test_words_that_save_the_most_pieces_are_added_and_nothing_else_changes(corp
     assert after.hash() != before.hash()
 
 
-def test_known_pieces_keep_their_embeddings_and_new_words_start_from_their_pieces(model, extended):
+def test_known_tokens_keep_their_embeddings_and_new_ones_start_as_means(model, extended):
     tokenizer = extended[1]
-    changed = embedding_transfer.change(model, tokenizer)
+    changed = embedding_transfer.transfer_embeddings(model, tokenizer)
     size = model.tokenizer.vocab_size
     assert changed.config.model.vocab_size == size + 2
     for name in ("embeddings", "masked_lm_head"):
-        place = ("word_embeddings", "embedding") if name == "embeddings" else ("bias",)
-        old, new = (one.params[name] for one in (model, changed))
-        for part in place:
-            old, new = old[part], new[part]
+        path = ("word_embeddings", "embedding") if name == "embeddings" else ("bias",)
+        old, new = (source.params[name] for source in (model, changed))
+        for key in path:
+            old, new = old[key], new[key]
         assert np.array_equal(new[:size], old[:size])
         for index in (size, size + 1):
             pieces = model.tokenizer.encode(tokenizer.id_to_token(index))
             assert len(pieces) > 1
             np.testing.assert_allclose(new[index], np.mean(old[pieces], axis=0), rtol=1e-6)
         assert not new[size + 2 :].any() and len(new) == changed.config.model.padded_vocab_size
-    # The model itself, and the one that it came from, are as they were.
+    # The encoder is shared.
     assert changed.params["encoder"] is model.params["encoder"]
 
 
-def test_a_new_vocabulary_of_another_kind_finds_its_special_tokens_and_words(model, tmp_path):
-    tokenizer = tokenizer_training.train(
+def test_a_vocabulary_of_another_kind_maps_special_tokens_and_words(model, tmp_path):
+    tokenizer = tokenizer_training.train_tokenizer(
         "new:bpe:400", ["It is a list of values.", " The list is a value."] * 20, tmp_path
     )
-    origins = embedding_transfer.origins(model.tokenizer, tokenizer)
+    sources = embedding_transfer.embedding_sources(model.tokenizer, tokenizer)
     old = model.tokenizer
     for role in ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id"):
-        assert origins[getattr(tokenizer, role)] == [getattr(old, role)]
-    assert origins[tokenizer.token_to_id("Ġlist")] == old.encode("list")
-    # The same letters are a word in one kind of vocabulary and the inside of one in the other.
+        assert sources[getattr(tokenizer, role)] == [getattr(old, role)]
+    assert sources[tokenizer.token_to_id("Ġlist")] == old.encode("list")
+    # Tokens without the mark of a word start map to ## tokens.
     inside = [index for index in range(tokenizer.vocab_size) if old.token_to_id(f"##{tokenizer.id_to_token(index)}")]
     assert len(inside) > 10
     for index in inside:
-        assert origins[index] == [old.token_to_id(f"##{tokenizer.id_to_token(index)}")]
-    back = embedding_transfer.origins(tokenizer, old)
-    assert back[old.token_to_id("a")] == [tokenizer.token_to_id("Ġa")]
+        assert sources[index] == [old.token_to_id(f"##{tokenizer.id_to_token(index)}")]
+    reverse = embedding_transfer.embedding_sources(tokenizer, old)
+    assert reverse[old.token_to_id("a")] == [tokenizer.token_to_id("Ġa")]
 
 
 def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
@@ -86,7 +86,7 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
         f"--source=text:{text_file}",
         f"--general=text:{text_file}",
         f"--workdir={tmp_path}/adapted",
-        *("--words=5", "--steps=6", "--length=32", "--batch=8", "--heldout=0.1", "--learning_rate=1e-2"),
+        *("--add_words=5", "--steps=6", "--length=32", "--batch=8", "--heldout=0.1", "--learning_rate=1e-2"),
     ]
     first = run("adapt", *flags)
     assert first.returncode == 0, first.stderr
@@ -101,24 +101,24 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
     again = run("adapt", *flags)
     assert again.returncode == 0 and json.loads((tmp_path / "adapted/report.json").read_text()) == report
-    # More steps change all that is left behind; another model is another adaptation.
+    # More steps update all outputs; another model is refused.
     more = run("adapt", *(flag.replace("--steps=6", "--steps=8") for flag in flags))
     assert more.returncode == 0, more.stderr
     run_params, exported = (load_model(tmp_path / f"adapted/{name}").params for name in ("run", "exported"))
     table = exported["embeddings"]["word_embeddings"]["embedding"]
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
     other = [flag.replace(f"--from={trained}", f"--from={tmp_path}/adapted/exported") for flag in flags]
-    assert_refused(run("adapt", *other), "holds the adaptation of another model")
+    assert_refused(run("adapt", *other), "contains the adaptation of a model other than")
 
 
-def test_what_cannot_be_adapted_is_refused(model, trained, text_file, tmp_path):
-    tokenizer_training.train("new:bpe:400", SENTENCES, tmp_path / "bpe")
+def test_invalid_adaptations_are_refused(model, trained, text_file, tmp_path):
+    tokenizer_training.train_tokenizer("new:bpe:400", SENTENCES, tmp_path / "bpe")
     flags = [f"--source=text:{text_file}", f"--workdir={tmp_path}/run"]
     assert_refused(run("adapt", *flags), "usage")
     extended = (f"--source=text:{text_file}", f"--tokenizer=extend:5:{tmp_path}/bpe", f"--output={tmp_path}/c")
-    assert_refused(run("prepare", *extended), "not to BPE")
+    assert_refused(run("prepare", *extended), "cannot add words to a BPE vocabulary")
     tuned = dataclasses.replace(model, task=TaskMetadata("", "classification", ("a", "b")))
-    with pytest.raises(UserError, match="is fine-tuned"):
+    with pytest.raises(UserError, match=r"fine-tuned \(classification\)"):
         pretrained.check_pretraining(tuned)
     assert_refused(
         run("prepare", f"--source=text:{text_file}", "--tokenizer=extend:x:y", f"--output={tmp_path}/c"),
@@ -131,5 +131,5 @@ def test_convert_moves_a_model_to_another_vocabulary(trained, extended, tmp_path
         "convert", f"--from={trained}", f"--to={tmp_path}/moved", "--format=bertjax", f"--tokenizer={extended[0]}"
     )
     assert result.returncode == 0, result.stderr
-    assert "of which 2 are new" in result.stderr
+    assert "2 of them new" in result.stderr
     assert load_model(tmp_path / "moved").tokenizer.hash() == extended[1].hash()

@@ -1,4 +1,4 @@
-"""What all commands share."""
+"""Functions that all commands share."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.commands import ROOT
 
-# A command that compiles one program and says how that went.
+# A command that compiles one program and prints the events of the compilation cache.
 COMMAND = """
 from bertjax import cli
 def main(args):
@@ -19,7 +19,8 @@ cli.run(main)
 """
 
 
-def compiled(caches) -> str:
+def compile_once(caches) -> str:
+    """Runs COMMAND with its cache below `caches`, and returns the printed events."""
     environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
     environment["XDG_CACHE_HOME"] = str(caches)
     arguments = [sys.executable, "-c", COMMAND]
@@ -32,8 +33,8 @@ COMMANDS = ("adapt", "convert", "evaluate", "finetune", "plan", "predict", "prep
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_loads_nothing_but_flags(name):
-    """`--help` answers at once because it imports no heavy library."""
+def test_help_imports_no_heavy_library(name):
+    """Heavy imports would make `--help` slow."""
     arguments = [sys.executable, "-X", "importtime", "-m", f"bertjax.{name}", "--help"]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
@@ -42,20 +43,20 @@ def test_help_loads_nothing_but_flags(name):
     assert not loaded & heavy
 
 
-def test_programs_are_compiled_once_and_again_where_they_cannot_be_used(tmp_path):
-    assert compiled(tmp_path) == "cache_misses"
-    assert compiled(tmp_path) == "cache_hits"
-    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    kept.write_bytes(kept.read_bytes()[:100])  # what a process leaves that is killed while it writes
-    assert compiled(tmp_path) == "cache_misses"
+def test_programs_are_cached_and_recompiled_if_the_cache_is_damaged(tmp_path):
+    assert compile_once(tmp_path) == "cache_misses"
+    assert compile_once(tmp_path) == "cache_hits"
+    (cached,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    cached.write_bytes(cached.read_bytes()[:100])  # as if the process was killed while writing
+    assert compile_once(tmp_path) == "cache_misses"
     (tmp_path / "file").touch()
-    assert compiled(tmp_path / "file") == ""  # nothing can be kept there
+    assert compile_once(tmp_path / "file") == ""  # no folder: nothing is cached
 
 
-# Page faults of the last of several requests for 80 MB, which lie in 20,000 pages of 4 KB.
+# Prints the page faults of the last of several allocations of 80 MB, which are 20,000 pages of 4 KB.
 FAULTS = """
-from bertjax import cli
-cli.keep_memory()
+from bertjax.environment import tune_cpu_malloc
+tune_cpu_malloc()
 import resource
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -64,11 +65,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory of glibc")
-@pytest.mark.parametrize(("platforms", "kept"), [("cpu", True), ("tpu", False)])
-def test_memory_that_was_freed_is_kept_on_a_cpu(platforms, kept):
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+@pytest.mark.parametrize(("platforms", "reused"), [("cpu", True), ("tpu", False)])
+def test_freed_memory_is_reused_on_a_cpu(platforms, reused):
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     environment["JAX_PLATFORMS"] = platforms
     arguments = [sys.executable, "-c", FAULTS]
     result = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert (int(result.stdout) < 1000) == kept
+    assert (int(result.stdout) < 1000) == reused

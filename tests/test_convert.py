@@ -1,4 +1,4 @@
-"""`bertjax.convert` as a user runs it: to bertjax, back to Hugging Face, and what it refuses."""
+"""The command `bertjax.convert`: to bertjax, back to Hugging Face, and refused input."""
 
 import dataclasses
 import json
@@ -46,14 +46,14 @@ def huggingface(tmp_path_factory):
     return folder / "model"
 
 
-def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
+def test_conversion_round_trips_and_verifies(huggingface, tmp_path):
     pytest.importorskip("transformers")
-    there = run("convert", f"--from={huggingface}", f"--to={tmp_path / 'run'}", "--verify")
-    assert there.returncode == 0, there.stderr
-    assert "masked_lm_logits" in there.stdout and "next_sentence_logits" in there.stdout
-    back = run("convert", f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'back'}", "--verify")
-    assert back.returncode == 0, back.stderr
-    assert "masked_lm_logits" in back.stdout
+    imported = run("convert", f"--from={huggingface}", f"--to={tmp_path / 'run'}", "--verify")
+    assert imported.returncode == 0, imported.stderr
+    assert "masked_lm_logits" in imported.stdout and "next_sentence_logits" in imported.stdout
+    exported = run("convert", f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'back'}", "--verify")
+    assert exported.returncode == 0, exported.stderr
+    assert "masked_lm_logits" in exported.stdout
     first, second = (load_file(folder / "model.safetensors") for folder in (huggingface, tmp_path / "back"))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
@@ -63,30 +63,30 @@ def test_there_and_back_with_the_scores_compared(huggingface, tmp_path):
     assert (tmp_path / "back" / "vocab.txt").read_text().split() == VOCABULARY
 
 
-def test_a_reader_is_told_what_a_folder_lacks(huggingface, tmp_path, said):
+def test_missing_heads_are_logged(huggingface, tmp_path, said):
     folder = unsealed(shutil.copytree(huggingface, tmp_path / "model"))
     tensors = load_file(folder / "model.safetensors")
     headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
     save_file(headless, folder / "model.safetensors")
     said.clear()
     load_model(folder)
-    assert len(said) == 1 and "initialised afresh" in said[0]
+    assert len(said) == 1 and "initialised randomly" in said[0]
 
 
-def test_what_cannot_be_written_to_its_end_is_taken_away_again(huggingface, tmp_path):
-    """The last file of the tokenizer has a name that no file system takes."""
+def test_incomplete_checkpoints_are_removed(huggingface, tmp_path):
+    """The name of the last tokenizer file is too long for any file system."""
     model = load_model(huggingface)
     broken = dataclasses.replace(model, tokenizer_files=model.tokenizer_files | {"x" * 300: ""})
     with pytest.raises(UserError, match="File name too long"):
         pretrained.save(tmp_path / "run", broken)
-    pretrained.save(tmp_path / "run", model)  # the same folder, as nothing is in the way
+    pretrained.save(tmp_path / "run", model)  # the folder is empty again
 
 
 def test_bad_input_is_refused_and_nothing_is_written(huggingface, tmp_path):
     assert_refused(run("convert", f"--from={tmp_path / 'none'}", f"--to={tmp_path / 'out'}"), "none")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "kept").write_text("mine")
+    (tmp_path / "full" / "notes").write_text("mine")
     assert_refused(run("convert", f"--from={huggingface}", f"--to={tmp_path / 'full'}"), "full", "another folder")
-    assert (tmp_path / "full" / "kept").read_text() == "mine"
+    assert (tmp_path / "full" / "notes").read_text() == "mine"
     assert_refused(run("convert", f"--from={huggingface}"), "usage")
     assert not (tmp_path / "out").exists()

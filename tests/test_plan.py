@@ -1,4 +1,4 @@
-"""plan: the real TPU compiler, without a TPU."""
+"""The plan command, with the TPU compiler but without a TPU."""
 
 import json
 import math
@@ -29,34 +29,35 @@ def plan(*arguments: str, **settings):
     return run("plan", "--config=configs/tiny.py", *overrides(SMALL | settings), *arguments)
 
 
-def test_fsdp_on_a_tpu_gathers_a_layer_at_a_time_and_never_the_batch():
+def test_fsdp_on_a_tpu_gathers_parameters_layer_by_layer_and_never_the_batch():
     pytest.importorskip("libtpu")
     mesh = {"mesh.data": 1, "mesh.fsdp": 8, "layout.remat": "bert"}
     result = plan("--topology=v5e:2x4", "--json", **mesh)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found["attention"] == "splash"
-    assert found["fits"] and found["bound"] in ("compute", "HBM", "links") and not found["unread_loops"]
+    values = json.loads(result.stdout)
+    assert values["attention"] == "splash"
+    assert values["fits"] and values["bound"] in ("compute", "HBM", "links") and not values["unread_loops"]
 
     hidden, inner, words = 512, 1024, 1024
     kernels = 3 * (4 * hidden * hidden + 2 * hidden * inner) + 2 * hidden * hidden
     tables = (words + 128 + 2) * hidden
-    assert found["parameters"] == pytest.approx(4 * (kernels + tables) / 8, rel=0.05)  # the rest is not split
-    assert found["optimizer"] == pytest.approx(2 * found["parameters"], rel=0.01)
-    assert found["parameters"] + found["optimizer"] + found["activations"] == found["total"] < found["limit"]
-    assert 1 < found["program_flops"] / found["model_flops"] < 1.1  # attention's scores are computed again
+    assert values["parameters"] == pytest.approx(4 * (kernels + tables) / 8, rel=0.05)  # others are replicated
+    assert values["optimizer"] == pytest.approx(2 * values["parameters"], rel=0.01)
+    assert values["parameters"] + values["optimizer"] + values["activations"] == values["total"] < values["limit"]
+    assert 1 < values["program_flops"] / values["model_flops"] < 1.1  # attention scores are recomputed
 
-    gathered = [array for one in found["collectives"] if one["kind"] == "all-gather" for array in one["arrays"]]
+    operations = values["collectives"]
+    gathered = [array for item in operations if item["kind"] == "all-gather" for array in item["arrays"]]
     assert gathered and all(array.startswith("bf16[") for array in gathered), gathered
     largest = max(math.prod(map(int, array[5:-1].split(","))) for array in gathered)
     assert largest == max(hidden * inner, words * hidden)
-    assert {tuple(one["axes"]) for one in found["collectives"]} == {("fsdp",)}
-    layers = sum(one["times"] for one in found["collectives"] if one["arrays"] == ["bf16[1,512,1024]"])
-    assert layers == 3 + 2  # forward, and again in the backward pass, except the last, which is still there
+    assert {tuple(item["axes"]) for item in operations} == {("fsdp",)}
+    layers = sum(item["times"] for item in operations if item["arrays"] == ["bf16[1,512,1024]"])
+    assert layers == 3 + 2  # forward, and again backward except for the last layer, which is still gathered
 
 
-def test_what_is_here_is_not_what_is_planned_for():
-    """Without being told, JAX would take the accelerator that is here; and the corpus decides no vocabulary here."""
+def test_local_accelerators_are_ignored_and_the_vocabulary_size_is_required():
+    """Without JAX_PLATFORMS, JAX would use a local accelerator."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     flags = overrides(SMALL | {"layout.attention_impl": "xla"})
     result = run("plan", "--config=configs/tiny.py", *flags, "--topology=cpu:4", "--json", env=environment)
@@ -65,7 +66,7 @@ def test_what_is_here_is_not_what_is_planned_for():
     assert_refused(plan("--topology=cpu:4", **{"model.vocab_size": 0}), "config.model.vocab_size is 0")
 
 
-def test_what_does_not_fit_is_said_with_a_remedy():
+def test_a_phase_that_does_not_fit_is_reported_with_remedies():
     pytest.importorskip("libtpu")
     result = plan("--topology=v5e:1x1", **{"phases": '({"steps":1,"length":128,"batch":8192},)'})
     assert result.returncode == 1, result.stderr
@@ -77,7 +78,7 @@ def test_what_does_not_fit_is_said_with_a_remedy():
     ("topology", "parts"),
     [("v9:4x4", ("v9:4x4", "v5e")), ("v4:4x4", ("3 dimensions", "v4:4x4x4")), ("cpu:7", ("config.mesh", "7 devices"))],
 )
-def test_a_topology_that_is_not_there_is_refused(topology, parts):
+def test_an_unknown_topology_is_refused(topology, parts):
     assert_refused(plan(f"--topology={topology}", **{"mesh.data": 2, "layout.attention_impl": "xla"}), *parts)
 
 
@@ -90,7 +91,7 @@ def test_a_topology_that_is_not_there_is_refused(topology, parts):
         ("2*v5e:4x4", {"fsdp": 8}, (4, 8, 1, 1)),
     ],
 )
-def test_meshes_lie_on_slices_and_data_runs_between_them(name, axes, shape):
+def test_the_data_axis_spans_slices(name, axes, shape):
     pytest.importorskip("libtpu")
     described = topology.describe(name)
     mesh = make_mesh(MeshConfig(**axes), described.devices)

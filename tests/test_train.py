@@ -1,4 +1,4 @@
-"""The train command: shipped configs, what it leaves behind, and what it refuses."""
+"""The train command: shipped configs, its files, stopping and resuming, and refused input."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from bertjax.corpus.format import Corpus
 from bertjax.errors import UserError
 from bertjax.interop.loading import load_model
 from bertjax.pretraining.run import train
-from bertjax.storage.files import claimed
+from bertjax.storage.files import exclusive_lock
 from bertjax.text.tokenizer import load_tokenizer
 from bertjax.trainer import metrics
 from bertjax.trainer.loop import StopSignal
@@ -62,17 +62,16 @@ def test_large_runs_both_phases_shrunk_by_flags_only(corpus, tmp_path):
     assert not noise
 
 
-def test_help_answers_at_once_and_unknown_flags_are_refused():
-    answer = run("train", "--help")
-    assert answer.returncode == 0 and "--workdir" in answer.stdout
+def test_help_is_printed_and_unknown_flags_are_refused():
+    result = run("train", "--help")
+    assert result.returncode == 0 and "--workdir" in result.stdout
     assert_refused(run("train", "--config=configs/tiny.py", "--config.sead=1"), "sead", "seed")
     assert_refused(run("train", "--config=configs/none.py", "--workdir=x"), "configs/none.py")
     assert_refused(run("train", "--confg=configs/tiny.py"), "config")
     assert_refused(run("train", "--config=configs/tiny.py", "--workdir=x"), "config.corpus")
 
 
-def test_training_learns(tiny_config, tmp_path):
-    """A few hundred updates bring the held-out loss clearly down, and the training loss with it."""
+def test_training_reduces_the_held_out_loss(tiny_config, tmp_path):
     config = dataclasses.replace(
         tiny_config,
         phases=(Phase(120, 32, 16),),
@@ -85,8 +84,8 @@ def test_training_learns(tiny_config, tmp_path):
     assert losses[-1] < losses[0] - 0.4
 
 
-def test_a_phase_may_have_a_rotary_base_of_its_own(tiny_config, tmp_path):
-    """And the model's own is that of the last one: a long context is learned in a phase of its own."""
+def test_phases_may_have_different_rotary_bases(tiny_config, tmp_path):
+    """The model's base is that of the last phase, e.g. of the extension to a longer context."""
     shape = dataclasses.replace(FAMILIES["modernbert"], vocab_size=0, num_hidden_layers=2)
     config = dataclasses.replace(
         tiny_config,
@@ -95,44 +94,45 @@ def test_a_phase_may_have_a_rotary_base_of_its_own(tiny_config, tmp_path):
         optimizer=dataclasses.replace(tiny_config.optimizer, schedule="constant"),
     )
     phases = (Phase(3, 32, 8, global_rope_theta=20.0), Phase(2, 32, 8))
-    own = dataclasses.replace(config, phases=phases, checkpoint_every=3)
-    train(own, tmp_path / "own")
-    same = dataclasses.replace(shape, global_rope_theta=20.0)
-    train(dataclasses.replace(config, model=same, phases=(Phase(3, 32, 8), Phase(2, 32, 8))), tmp_path / "same")
-    ours, theirs = (
+    varied = dataclasses.replace(config, phases=phases, checkpoint_every=3)
+    train(varied, tmp_path / "varied")
+    constant = dataclasses.replace(shape, global_rope_theta=20.0)
+    phases = (Phase(3, 32, 8), Phase(2, 32, 8))
+    train(dataclasses.replace(config, model=constant, phases=phases), tmp_path / "constant")
+    varied_losses, constant_losses = (
         [record["train/loss"] for record in metrics.read(tmp_path / name / "metrics.jsonl") if "train/loss" in record]
-        for name in ("own", "same")
+        for name in ("varied", "constant")
     )
-    assert ours[:3] == theirs[:3] and ours[3] != theirs[3]
-    # A checkpoint is used as it was trained, also one of the first phase.
+    assert varied_losses[:3] == constant_losses[:3] and varied_losses[3] != constant_losses[3]
+    # A checkpoint has the base of its own phase.
     for step, theta in ((3, 20.0), (5, 2_000.0)):
-        found = load_model(tmp_path / f"own/checkpoints/{step}")
-        assert found.config.model.global_rope_theta == theta
+        model = load_model(tmp_path / f"varied/checkpoints/{step}")
+        assert model.config.model.global_rope_theta == theta
     with pytest.raises(UserError, match="what the last phase trains"):
-        from_config_dict(to_dict(dataclasses.replace(own, phases=own.phases[:1])))
+        from_config_dict(to_dict(dataclasses.replace(varied, phases=varied.phases[:1])))
 
 
 def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, said, monkeypatch):
-    """Whether to stop is asked once per step."""
+    """`StopSignal.due` is called once per step."""
     workdir = shutil.copytree(trained, tmp_path / "run")
-    asked = []
-    monkeypatch.setattr(StopSignal, "due", lambda self, step: asked.append(step))
+    due_calls = []
+    monkeypatch.setattr(StopSignal, "due", lambda self, step: due_calls.append(step))
     train(dataclasses.replace(tiny_config, phases=(Phase(10, 32, 8),), log_every=2), workdir)
     assert "continuing at step 8 of 10" in " ".join(said)
     assert store.steps(workdir / "checkpoints")[-1] == 10
-    assert asked == [9, 10]
+    assert due_calls == [9, 10]
     before = (trained / "metrics.jsonl").read_text()
     assert (workdir / "metrics.jsonl").read_text().startswith(before)
 
 
-def test_a_finished_run_is_left_as_it_is(tiny_config, trained, tmp_path, said):
+def test_a_finished_run_stays_unchanged(tiny_config, trained, tmp_path, said):
     workdir = shutil.copytree(trained, tmp_path / "run")
     train(tiny_config, workdir)
     assert "at step 8 of 8" in " ".join(said)
     assert (workdir / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_last_good_checkpoint(tiny_config, tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_names_the_last_good_checkpoint(tiny_config, tmp_path):
     config = dataclasses.replace(
         tiny_config,
         phases=(Phase(40, 32, 8),),
@@ -157,49 +157,49 @@ def test_two_processes_do_not_train_in_one_workdir(corpus, tiny_config, tmp_path
     )
     try:
         assert "starting at step 0" in first.stderr.readline()
-        with pytest.raises(UserError, match="another process trains here"):
+        with pytest.raises(UserError, match="another run is active here"):
             train(tiny_config, tmp_path / "run")
     finally:
         first.kill()
         first.communicate()
-    with claimed(tmp_path / "run", "", ""):
-        pass  # the claim went with the process
+    with exclusive_lock(tmp_path / "run", "", ""):
+        pass  # the lock was released with the process
 
 
 def test_ctrl_c_before_the_first_step_ends_in_one_line(tmp_path):
-    """The command waits for a config of which nothing comes."""
+    """The command blocks on reading a config from a pipe."""
     config = tmp_path / "config.py"
     os.mkfifo(config)
-    # Programs that a shell starts in the background ignore it, and so would theirs.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Programs started by a shell in the background ignore SIGINT, and their children inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command("train", f"--config={config}", "--workdir=x"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    signal.signal(signal.SIGINT, before)
-    said = None
+    signal.signal(signal.SIGINT, previous)
+    errors = None
     with config.open("w"):  # returns once the command reads it
         for _ in range(3):
-            if said is not None:
+            if errors is not None:
                 break
             process.send_signal(signal.SIGINT)
-            # Again, where the first came in the moment before the command began to wait: Python wakes up only after.
+            # Repeated, as a signal just before the blocking call does not interrupt it.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                _, said = process.communicate(timeout=20)
-    assert (process.returncode, said) == (130, "interrupted\n")
+                _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "interrupted\n")
 
 
-def test_no_signal_ends_the_process_before_the_last_checkpoint_is_whole(tiny_config, tmp_path):
-    """The last save is finished in the background; until it is, SIGTERM has a handler."""
-    before = signal.getsignal(signal.SIGTERM)
-    taken, too_early = threading.Event(), threading.Event()
+def test_signals_are_handled_until_the_last_checkpoint_is_finished(tiny_config, tmp_path):
+    """The last save finishes in the background; until then SIGTERM has a handler."""
+    previous = signal.getsignal(signal.SIGTERM)
+    handled, released_early = threading.Event(), threading.Event()
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.0005):
-            if signal.getsignal(signal.SIGTERM) is not before:
-                taken.set()
-            elif taken.is_set() and not (tmp_path / "run/checkpoints/8").exists():
-                too_early.set()
+            if signal.getsignal(signal.SIGTERM) is not previous:
+                handled.set()
+            elif handled.is_set() and not (tmp_path / "run/checkpoints/8").exists():
+                released_early.set()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -208,10 +208,10 @@ def test_no_signal_ends_the_process_before_the_last_checkpoint_is_whole(tiny_con
     finally:
         ended.set()
         watcher.join()
-    assert taken.is_set() and not too_early.is_set()
+    assert handled.is_set() and not released_early.is_set()
 
 
-def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tmp_path, said):
+def test_init_from_starts_from_the_parameters_of_another_run(tiny_config, trained, tmp_path, said):
     config = dataclasses.replace(
         tiny_config,
         init_from=str(trained),
@@ -225,33 +225,35 @@ def test_init_from_starts_from_another_run_s_parameters(tiny_config, trained, tm
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), end, start)
 
 
-def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(tiny_config, tmp_path):
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(tiny_config, tmp_path):
     small = dataclasses.replace(tiny_config.model, vocab_size=100)
     with pytest.raises(UserError, match=r"config.model.vocab_size is 100, but the tokenizer .* has 600"):
         train(dataclasses.replace(tiny_config, model=small), tmp_path / "run")
 
 
 def run_tiny(corpus, workdir):
-    """The train command on a corpus."""
+    """Runs the train command on a corpus."""
     settings = TINY_MODEL | {"corpus": corpus, "phases": '({"steps":2,"length":32,"batch":8},)'}
     return run("train", "--config=configs/tiny.py", f"--workdir={workdir}", *overrides(settings))
 
 
-def test_a_kernel_without_dropout_is_refused_before_the_first_step(tiny_config, tmp_path):
+def test_an_attention_kernel_without_dropout_is_refused_before_the_first_step(tiny_config, tmp_path):
     config = dataclasses.replace(tiny_config, layout=LayoutConfig(attention_impl="splash"))
     with pytest.raises(UserError, match="attention_probs_dropout_prob"):
         train(config, tmp_path / "run")
 
 
-def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(corpus, tmp_path):
-    """Of the same size, so that every id exists and means something else."""
+def test_another_tokenizer_in_the_corpus_is_refused(corpus, tmp_path):
+    """It has the same size: every id exists, with another meaning."""
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     vocabulary = load_tokenizer(corpus / "tokenizer")
     pieces = [vocabulary.id_to_token(index) for index in range(vocabulary.vocab_size)]
     shutil.rmtree(folder / "tokenizer")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer/vocab.txt").write_text("\n".join([*pieces[:5], *reversed(pieces[5:])]) + "\n")
-    assert_refused(run_tiny(folder, tmp_path / "run"), folder / "tokenizer", "put the one back that the corpus was")
+    assert_refused(
+        run_tiny(folder, tmp_path / "run"), folder / "tokenizer", "restore the original tokenizer of the corpus"
+    )
     assert not (tmp_path / "run").exists()
     format.reseal(folder)
     with pytest.raises(UserError, match=r"not the tokenizer that .* was made with"):
@@ -285,7 +287,7 @@ def test_a_flipped_bit_in_a_corpus_is_refused(corpus, tmp_path, split):
 
 
 def test_four_documents_are_enough(corpus, text_file, tmp_path):
-    """Two to train on and two to evaluate on; next-sentence pairs need as many."""
+    """Two each for training and evaluation, the minimum for next-sentence pairs."""
     folder = prepare_documents(4, corpus, text_file, tmp_path)
     result = run_tiny(folder, tmp_path / "run")
     assert result.returncode == 0, result.stderr
@@ -296,7 +298,7 @@ def test_four_documents_are_enough(corpus, text_file, tmp_path):
 def test_a_corpus_without_held_out_documents_is_refused(corpus, text_file, tmp_path, documents, heldout):
     folder = prepare_documents(documents, corpus, text_file, tmp_path, f"--heldout={heldout}")
     refused = run_tiny(folder, tmp_path / "run")
-    assert_refused(refused, folder, "no heldout documents", "--heldout above 0", "4 documents or more")
+    assert_refused(refused, folder, "no heldout documents", "--heldout above 0", "at least 4 documents")
     assert not (tmp_path / "run").exists()
 
 
@@ -313,49 +315,49 @@ def test_one_held_out_document_is_refused_before_the_first_step(tiny_config, tmp
 
 
 def prepare_documents(count, corpus, text_file, tmp_path, *flags):
-    """A corpus of the first documents of `text_file`, with the tokenizer of `corpus`."""
+    """Prepares the first documents of `text_file` with the tokenizer of `corpus`."""
     (tmp_path / "few.txt").write_text("\n\n".join(text_file.read_text().split("\n\n")[:count]))
     folder = tmp_path / "few"
     arguments = [f"--source=text:{tmp_path}/few.txt", f"--output={folder}", f"--tokenizer={corpus}/tokenizer"]
-    made = run("prepare", *arguments, *flags)
-    assert made.returncode == 0, made.stderr
+    result = run("prepare", *arguments, *flags)
+    assert result.returncode == 0, result.stderr
     return folder
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
-    """A file stands where the folder should be: refused for root as well, whom permissions do not stop."""
-    (tmp_path / "file").write_text("mine")
+    """Its parent is a file, which fails for root as well."""
+    (tmp_path / "file").write_text("content")
     with pytest.raises(UserError, match="cannot"):
         train(tiny_config, tmp_path / "file" / "run")
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text() == "content"
 
 
 def test_files_that_cannot_be_written_are_named_with_the_reason(tiny_config, trained, tmp_path):
-    """A folder stands in their place."""
+    """A folder of the same name exists."""
     workdir = shutil.copytree(trained, tmp_path / "run")
     (workdir / "curves.png").unlink()
     (workdir / "curves.png").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*curves\.png: Is a directory"):
+    with pytest.raises(UserError, match=r"curves\.png: cannot be written \(Is a directory\)"):
         train(tiny_config, workdir)
     (workdir / "tokenizer/vocab.txt").unlink()
     (workdir / "tokenizer/vocab.txt").mkdir()
-    with pytest.raises(UserError, match=r"cannot write to .*: Is a directory"):
+    with pytest.raises(UserError, match=r"run: cannot be written to \(Is a directory\)"):
         train(tiny_config, workdir)
 
 
-def test_config_json_says_what_ran(trained, tiny_config):
+def test_config_json_holds_the_resolved_config(trained, tiny_config):
     written = json.loads((trained / "config.json").read_text())
-    assert written["model"]["vocab_size"] == 600  # 0 was settled from the tokenizer
+    assert written["model"]["vocab_size"] == 600  # 0 in the config; resolved from the tokenizer
     assert written["optimizer"]["learning_rate"] == tiny_config.optimizer.learning_rate
 
 
 @pytest.fixture(scope="module")
 def lamb_config(corpus):
-    """configs/large_lamb.py, shrunk by settings that a user gives as flags, with moments in bfloat16."""
+    """Returns configs/large_lamb.py, shrunk by settings as from flags, with moments in bfloat16."""
     values = runpy.run_path(str(ROOT / "configs/large_lamb.py"))["get_config"]()
     settings = {
         "corpus": str(corpus),
-        # Of one shape, to be compiled once.
+        # Of one shape, which compiles once.
         "phases": (
             {"steps": 4, "length": 32, "batch": 8},
             {"steps": 4, "length": 32, "batch": 8, "learning_rate": 4e-3, "warmup_steps": 2},
@@ -379,21 +381,21 @@ def trained_with_lamb(lamb_config, tmp_path_factory):
 
 def test_large_lamb_runs_both_phases_shrunk_by_flags_only(trained_with_lamb):
     records = [r for r in metrics.read(trained_with_lamb / "metrics.jsonl") if "train/loss" in r]
-    half = 0.5**0.5  # the square root of what is left of a phase
+    half = 0.5**0.5  # the square root of the remaining part of a phase
     rates = [0, 3e-3, 6e-3 * half, 3e-3, 0, 2e-3, 4e-3 * half, 2e-3]
     assert [r["train/learning_rate"] for r in records] == pytest.approx(rates)
     assert np.isfinite([r["train/loss"] for r in records]).all()
 
 
-def test_a_trace_of_the_chosen_steps_is_written(trained_with_lamb):
+def test_a_trace_of_the_selected_steps_is_written(trained_with_lamb):
     (trace,) = (trained_with_lamb / "profile").rglob("*.trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     steps = {event["args"]["step_num"] for event in events if event.get("name") == "train"}
     assert steps == {"3", "4"}
 
 
-def test_moments_in_bfloat16_resume_to_the_bit(lamb_config, trained_with_lamb, tmp_path):
-    """What a kill between steps 6 and 8 leaves behind is continued; the roundings come of the step's number."""
+def test_moments_in_bfloat16_resume_exactly(lamb_config, trained_with_lamb, tmp_path):
+    """A run killed between steps 6 and 8 continues; stochastic rounding depends on the step only."""
     workdir = shutil.copytree(trained_with_lamb, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints/8")
     train(lamb_config, workdir)

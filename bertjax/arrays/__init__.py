@@ -1,1 +1,1 @@
-"""Trees of arrays by name, and integers that depend only on the place of an element."""
+"""Trees of arrays by path, and integer hashes of array elements."""

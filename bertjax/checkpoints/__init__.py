@@ -1,1 +1,1 @@
-"""Trained parameters on disk: checkpoints of a run, and models made from them."""
+"""Trained parameters on disk: the checkpoints of a run, and models made from them."""

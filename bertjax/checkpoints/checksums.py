@@ -1,26 +1,25 @@
-"""A checksum an array, computed where the array lies, and the same for any sharding."""
-
-from typing import Any
+"""Checksums of arrays, computed on their devices and independent of sharding."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from bertjax.arrays.hashing import element_index, scramble
 from bertjax.arrays.trees import named_leaves
 
 
-def checksums(tree: Any) -> dict[str, int]:
-    """Path → checksum, below 2^32, for every array of `tree`.
+def checksums(tree: PyTree) -> dict[str, int]:
+    """Returns path → checksum, below 2^32, for every array of `tree`.
 
-    The sum modulo 2^32 of each element's bits times an odd number made from its index. Integer sums do not depend
-    on order, so no layout changes it; an odd factor makes any single changed element show, and a
-    factor that differs by index makes exchanged elements show with a probability of 1 - 2^-32.
+    The checksum is the sum modulo 2^32 of each element's bits times an odd number derived from the element's index. An
+    integer sum does not depend on its order, thus not on the layout. Odd factors detect any single changed element;
+    factors that differ by index detect exchanged elements with a probability of 1 - 2^-32.
     """
     return {name: int(value) for name, value in jax.device_get(_checksums(tree)).items()}
 
 
 @jax.jit
-def _checksums(tree: Any) -> dict[str, jax.Array]:
+def _checksums(tree: PyTree) -> dict[str, jax.Array]:
     return {name: _checksum(leaf) for name, leaf in named_leaves(tree).items()}
 
 

@@ -1,4 +1,4 @@
-"""A trained model with all that is needed to use it, read from checkpoints and written as one."""
+"""A trained model with its tokenizer and configs, loaded from checkpoints and saved as one."""
 
 import dataclasses
 import hashlib
@@ -8,16 +8,16 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from bertjax.arrays.trees import named_leaves
+from bertjax.arrays.types import Params
 from bertjax.checkpoints import store
 from bertjax.checkpoints.checksums import checksums
-from bertjax.checkpoints.meta import CURE, CheckpointMeta, StoredTokenizer
+from bertjax.checkpoints.meta import REMEDY, CheckpointMeta, StoredTokenizer
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.model.shapes import encoder_shapes
-from bertjax.tasks.kinds.catalog import kind_named
+from bertjax.tasks.kinds.catalog import KINDS, kind_named
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -26,51 +26,52 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Parameters and all that is needed to use them."""
+    """Parameters with everything needed to use them."""
 
-    path: Path  # where they were found
-    config: Config  # of the run; of an imported model only `model` and the task of pairs mean something
-    params: Any  # nested dict of NumPy arrays
+    path: Path  # of the folder they were loaded from
+    config: Config  # of the run; for an imported model only `model` and the task of pairs are meaningful
+    params: Params  # NumPy arrays
     tokenizer: Tokenizer
     tokenizer_files: Mapping[str, str]  # name → base64
     step: int
-    task: TaskMetadata | None = None  # None: it is not fine-tuned
+    task: TaskMetadata | None = None  # None: not fine-tuned
     sentence: SentenceMetadata | None = None  # None: unknown
+    extensions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what was registered → its module
 
     def fingerprint(self, parts: Sequence[str] = ()) -> str:
-        """Of the parameters, or of these parts, and of what is computed with them: the same one, the same answers."""
+        """Returns a digest that is equal for equal outputs, of all parameters or of `parts` of them."""
         sums = checksums({name: self.params[name] for name in parts or self.params})
         fields = dataclasses.asdict(self.config.model)
-        # Answers do not drop, and nothing begins anew; where they lie decides as whose model they count.
+        # Without the settings of dropout and initialisation, and `model_type`: outputs do not depend on them.
         computed = {name: fields[name] for name in fields if not name.endswith(("_prob", "_range", "_type"))}
         return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, str]:
-    """The files that a tokenizer is saved as, name → base64."""
+    """Returns the files that a tokenizer is saved as, name → base64."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
         return store.tokenizer_files(Path(folder))
 
 
 def check_pretraining(model: Pretrained) -> None:
-    """Refuses a fine-tuned model where the heads of pre-training are needed.
+    """Checks that a model is not fine-tuned and thus has the heads of pre-training.
 
     Raises:
-      UserError: it is fine-tuned.
+      UserError: the model is fine-tuned.
     """
     if model.task is not None:
         raise UserError(
-            f"{model.path} is fine-tuned ({model.task.kind}) and has no heads of pre-training; give the model that "
-            "it was made from"
+            f"{model.path}: fine-tuned ({model.task.kind}), has no heads of pre-training; use the model that it was "
+            "fine-tuned from"
         )
 
 
 def save(directory: str | Path, model: Pretrained) -> Path:
-    """Writes a workdir with one checkpoint of parameters, step `model.step`; returns the checkpoint's path.
+    """Writes a workdir with one checkpoint of parameters at step `model.step`; returns the checkpoint's path.
 
     Raises:
-      UserError: there is something already, or it cannot be written.
+      UserError: the directory is not empty, or cannot be written.
     """
     directory = Path(directory).absolute()
     if directory.exists() and any(directory.iterdir()):
@@ -81,25 +82,25 @@ def save(directory: str | Path, model: Pretrained) -> Path:
         (directory / "tokenizer").mkdir()
         store.write_tokenizer(model.tokenizer_files, directory / "tokenizer")
     except BaseException as error:
-        for made in ("checkpoints", "tokenizer"):  # half of a model would be in the way of the next try
-            shutil.rmtree(directory / made, ignore_errors=True)
+        for name in ("checkpoints", "tokenizer"):  # an incomplete model would block the next attempt
+            shutil.rmtree(directory / name, ignore_errors=True)
         if isinstance(error, OSError):
             raise UserError(
-                f"cannot write {directory}: {error.strerror}; put that right or choose another folder"
+                f"{directory}: cannot be written ({error.strerror}); fix the cause, or choose another folder"
             ) from error
         raise
     return target
 
 
 def overwrite(directory: str | Path, model: Pretrained) -> Path:
-    """Writes the checkpoint of step `model.step` into a workdir, in place of all that are there; returns its path.
+    """Writes the checkpoint of step `model.step` into a workdir and removes all others; returns its path.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the checkpoint cannot be written.
     """
     folder = Path(directory).absolute() / "checkpoints"
     target = folder / str(model.step)
-    shutil.rmtree(target, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(target, ignore_errors=True)  # left by a killed process
     store.write_params(target, model.params, _meta(model))
     for step in store.steps(folder):
         if step != model.step:
@@ -109,29 +110,31 @@ def overwrite(directory: str | Path, model: Pretrained) -> Path:
 
 def _meta(model: Pretrained) -> CheckpointMeta:
     tokenizer = StoredTokenizer(model.tokenizer.hash(), model.tokenizer_files)
-    return CheckpointMeta(model.config, tokenizer, task=model.task, sentence=model.sentence)
+    return CheckpointMeta(
+        model.config, tokenizer, task=model.task, sentence=model.sentence, extensions=model.extensions
+    )
 
 
-def from_workdir(workdir: Path) -> Pretrained:
-    """The model of the last readable checkpoint of a run.
+def load_workdir(workdir: Path) -> Pretrained:
+    """Loads the model of the last readable checkpoint of a run.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no readable checkpoint.
     """
     for step in reversed(store.steps(workdir / "checkpoints")):
         try:
-            return from_checkpoint(workdir / "checkpoints" / str(step))
+            return load_checkpoint(workdir / "checkpoints" / str(step))
         except store.BrokenCheckpoint as error:
-            _LOG.info(f"checkpoint {step} is broken ({error}), the one before is taken")
-    raise UserError(f"there is no checkpoint that can be read in {workdir}/checkpoints; train further, or take another")
+            _LOG.info(f"checkpoint {step} is broken ({error}); using the one before")
+    raise UserError(f"{workdir}/checkpoints: no readable checkpoint; train further, or use another model")
 
 
-def from_checkpoint(path: Path) -> Pretrained:
-    """The model of one checkpoint, `DIR/STEP`.
+def load_checkpoint(path: Path) -> Pretrained:
+    """Loads the model of one checkpoint, `DIR/STEP`.
 
     Raises:
-      BrokenCheckpoint: it cannot be read back as it was written.
-      UserError: it contradicts itself.
+      BrokenCheckpoint: the checkpoint is damaged or incomplete.
+      UserError: its parts contradict each other.
     """
     params, meta = store.read_params(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -139,23 +142,26 @@ def from_checkpoint(path: Path) -> Pretrained:
         try:
             tokenizer = load_tokenizer(folder)
         except UserError as error:
-            raise UserError(f"{path}: its tokenizer cannot be used ({error}); {CURE}") from error
+            raise UserError(f"{path}: its tokenizer cannot be used ({error}); {REMEDY}") from error
+    if meta.task:
+        KINDS.require(meta.task.kind, meta.extensions.get("task kind", ""), str(path))
     if problem := _contradiction(params, meta, tokenizer):
-        raise UserError(f"{path}: contradicts itself ({problem}); {CURE}")
+        raise UserError(f"{path}: {problem}; {REMEDY}")
     return Pretrained(
         path=path,
-        config=_as_trained(meta.config, meta.step),
+        config=_config_at_step(meta.config, meta.step),
         params=params,
         tokenizer=tokenizer,
         tokenizer_files=meta.tokenizer.files,
         step=meta.step,
         task=meta.task,
         sentence=meta.sentence,
+        extensions=meta.extensions,
     )
 
 
-def _contradiction(params: Any, meta: CheckpointMeta, tokenizer: Tokenizer) -> str:
-    """What of a checkpoint cannot be true beside the rest; "" where all can."""
+def _contradiction(params: Params, meta: CheckpointMeta, tokenizer: Tokenizer) -> str:
+    """Describes a contradiction between the parts of a checkpoint; "" if there is none."""
     model, task = meta.config.model, meta.task
     if tokenizer.vocab_size > model.vocab_size:
         return f"its tokenizer has {tokenizer.vocab_size} entries, its model {model.vocab_size}"
@@ -164,19 +170,19 @@ def _contradiction(params: Any, meta: CheckpointMeta, tokenizer: Tokenizer) -> s
         if outputs != len(task.labels):
             return f"its head has {outputs} outputs for {len(task.labels)} labels"
     encoder = {name: params[name] for name in ("embeddings", "encoder") if name in params}
-    found = {name: leaf.shape for name, leaf in named_leaves(encoder).items()}
+    actual = {name: leaf.shape for name, leaf in named_leaves(encoder).items()}
     expected = encoder_shapes(model)
-    for name in sorted(expected.keys() | found.keys()):
-        if found.get(name) != expected.get(name):
-            shapes = [shape or "no such parameter" for shape in (found.get(name), expected.get(name))]
+    for name in sorted(expected.keys() | actual.keys()):
+        if actual.get(name) != expected.get(name):
+            shapes = [shape or "no such parameter" for shape in (actual.get(name), expected.get(name))]
             return f"{name}: {shapes[0]} in the checkpoint, {shapes[1]} by its config"
     return ""
 
 
-def _as_trained(config: Config, step: int) -> Config:
-    """`config` with the model as it was trained until `step`: a phase may have a rotary base of its own."""
+def _config_at_step(config: Config, step: int) -> Config:
+    """Returns `config` with the model as trained at `step`: phases may have different rotary bases."""
     if not any(phase.global_rope_theta for phase in config.phases):
         return config
-    trained = config.in_phase(config.phases[config.locate(max(0, step - 1))[0]])
+    trained = config.for_phase(config.phases[config.locate(max(0, step - 1))[0]])
     phases = tuple(dataclasses.replace(phase, global_rope_theta=0.0) for phase in config.phases)
     return dataclasses.replace(trained, phases=phases)

@@ -1,7 +1,6 @@
-"""Checkpoints: Orbax, asynchronous, behind one thin module.
+"""Checkpoints on disk: a thin layer over Orbax that saves asynchronously and verifies on restoring.
 
-`DIR/STEP/` holds three items: `params`, `optimizer`, and `meta` (meta.py), all that is needed to read the other two
-alone.
+`DIR/STEP/` holds three items: `params`, `optimizer`, and `meta` (meta.py), everything needed to read the other two.
 A checkpoint that cannot be read, or whose arrays fail their checksums, is moved to `DIR.broken/`, never deleted.
 """
 
@@ -13,30 +12,35 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from bertjax import decoding
+from bertjax.arrays.types import Params
 from bertjax.checkpoints.checksums import checksums
-from bertjax.checkpoints.meta import CURE, CheckpointMeta, decode_meta, encode_meta
+from bertjax.checkpoints.meta import REMEDY, CheckpointMeta, decode_meta, encode_meta
 from bertjax.decoding import DecodingError
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
-from bertjax.storage.files import write_text, written_whole
-from bertjax.trainer.metrics import written_until
+from bertjax.storage.files import atomic_write, write_text
+from bertjax.trainer.metrics import prefix_until
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LOG = logging.getLogger(__name__)
 
 
-class BrokenCheckpoint(Exception):  # noqa: N818 - it names what is there, not what went wrong
-    """A checkpoint cannot be read back as it was written; the message says what is wrong with it."""
+class BrokenCheckpoint(Exception):  # noqa: N818 - names the state of the checkpoint, not a failed operation
+    """A checkpoint is damaged or incomplete; the message describes the damage."""
 
 
 class CheckpointWriter:
-    """Saves the states of one run; a save returns once the arrays are copied and is finished in the background."""
+    """Saves the states of a run; a save returns once the arrays are copied and finishes in the background."""
 
     def __init__(self, directory: Path, keep_last: int, keep_every: int) -> None:
         self.directory = Path(directory).absolute()
@@ -49,15 +53,15 @@ class CheckpointWriter:
                 max_to_keep=keep_last,
                 keep_period=keep_every or None,
                 enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,  # of saves that were killed
+                cleanup_tmp_directories=True,  # of killed saves
             ),
         )
 
-    def save(self, step: int, params: Any, optimizer: Any, meta: CheckpointMeta) -> None:
-        """Starts to save; waits for the save before. Does nothing if `step` is saved already.
+    def save(self, step: int, params: Params, optimizer: PyTree, meta: CheckpointMeta) -> None:
+        """Starts a save after waiting for the previous one. Does nothing if `step` is saved already.
 
         Raises:
-          UserError: this save, or the one before in the background, failed (disk full, no permission …).
+          UserError: this save, or the previous one in the background, failed (disk full, no permission …).
         """
         if step in self._manager.all_steps():
             return
@@ -69,8 +73,8 @@ class CheckpointWriter:
         )
         if not self._attempt(self._manager.save, step, args=args, force=True):
             raise UserError(
-                f"checkpoint {step} was not saved: {self.directory} holds later steps; "
-                "move them away or use a new --workdir"
+                f"{self.directory}: checkpoint {step} was not saved, the folder holds later steps; "
+                "move them away, or use a new --workdir"
             )
 
     def check(self) -> None:
@@ -78,78 +82,80 @@ class CheckpointWriter:
         self._attempt(self._manager.check_for_errors)
 
     def close(self) -> None:
-        """Waits until everything is on disk. Raises UserError where that failed."""
+        """Waits until everything is on disk; raises UserError if a save failed."""
         self._attempt(self._manager.wait_until_finished)
         self._manager.close()
 
     def latest(self) -> int | None:
-        """The step of the last whole checkpoint."""
+        """Returns the step of the last finished checkpoint, or None."""
         return max(steps(self.directory), default=None)
 
-    def _attempt(self, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """What `action` returns; where it fails, UserError."""
+    def _attempt(self, action: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+        """Returns the result of `action`; raises UserError if it fails."""
         try:
             return action(*args, **options)
         except Exception as error:
             latest = self.latest()
-            whole = "no checkpoint is whole yet" if latest is None else f"the last whole checkpoint is step {latest}"
+            finished = f"the last finished checkpoint is step {latest}"
+            if latest is None:
+                finished = "there is no finished checkpoint yet"
             raise UserError(
-                f"cannot save a checkpoint in {self.directory}: {_reason(error)}; {whole}; "
-                "put that right and run the same command again, it continues from there"
+                f"{self.directory}: cannot save a checkpoint ({_reason(error)}); {finished}; "
+                "fix the cause and run the same command again, which continues from there"
             ) from error
 
 
 def steps(directory: Path) -> list[int]:
-    """The steps with a finished checkpoint, ascending."""
+    """Returns the steps of the finished checkpoints, ascending."""
     if not Path(directory).is_dir():
         return []
     return sorted(int(entry.name) for entry in Path(directory).iterdir() if entry.name.isdigit() and entry.is_dir())
 
 
 def latest_meta(directory: Path) -> CheckpointMeta | None:
-    """The meta of the last checkpoint whose meta can be read, None where there is none."""
+    """Returns the last readable meta of a checkpoint, or None."""
     for step in reversed(steps(directory)):
         with contextlib.suppress(BrokenCheckpoint):
             return read_meta(Path(directory) / str(step))
     return None
 
 
-def restore_latest(directory: Path, params: Any, optimizer: Any) -> tuple[Any, Any, CheckpointMeta] | None:
-    """(params, optimizer, meta) of the last readable checkpoint, or None where there never was one.
+def restore_latest(directory: Path, params: Params, optimizer: PyTree) -> tuple[Params, PyTree, CheckpointMeta] | None:
+    """Returns (params, optimizer, meta) of the last readable checkpoint, or None if there never was a checkpoint.
 
     `params` and `optimizer` are trees of `jax.ShapeDtypeStruct` with the shardings to restore to. Broken checkpoints
-    are set aside, which is logged.
+    are moved away and logged.
 
     Raises:
-      UserError: every checkpoint is broken, or the processes of a run do not see the same ones.
+      UserError: every checkpoint is broken, or the processes of a run see different checkpoints.
     """
     directory = Path(directory).absolute()
-    found = steps(directory)
-    newest = processes.of_all(max(found, default=-1))
+    present = steps(directory)
+    newest = processes.gather_values(max(present, default=-1))
     if len(set(newest)) > 1:
         raise UserError(
-            f"the processes of this run see different checkpoints in {directory} (the newest: {newest}, -1 for none); "
-            "--workdir must be a folder that all hosts share; if it is one, run the same command again"
+            f"{directory}: the processes of this run see different checkpoints (the newest by process: {newest}, -1: "
+            "none); --workdir must be a folder shared by all hosts; if it is, run the same command again"
         )
-    for step in reversed(found):
+    for step in reversed(present):
         try:
             return _restore(directory / str(step), params, optimizer)
         except BrokenCheckpoint as error:
             if processes.is_first():
-                aside = _set_aside(directory, step)
-                _LOG.info(f"checkpoint {step} is broken ({error}); it was moved to {aside}, the one before is taken")
-            processes.everywhere(True)  # nobody looks at the folder before it is moved
-    aside = _aside(directory)
-    if aside.is_dir():
+                target = _move_to_broken(directory, step)
+                _LOG.info(f"checkpoint {step} is broken ({error}); moved it to {target}, using the one before")
+            processes.all_agree(True)  # waits for the move before any process reads the folder
+    broken = _broken_folder(directory)
+    if broken.is_dir():
         raise UserError(
-            f"no checkpoint in {directory} can be read, the broken ones are in {aside}; "
-            "remove that folder to start over, or move one back to try it again"
+            f"{directory}: no readable checkpoint, the broken ones are in {broken}; "
+            "remove that folder to start over, or move a checkpoint back to try it again"
         )
     return None
 
 
-def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, CheckpointMeta]:
-    """(params, optimizer, meta) of one checkpoint, which all processes find whole, or all find broken."""
+def _restore(checkpoint: Path, params: Params, optimizer: PyTree) -> tuple[Params, PyTree, CheckpointMeta]:
+    """Returns (params, optimizer, meta) of one checkpoint; raises BrokenCheckpoint on all processes or on none."""
     broken = None
     try:
         meta = read_meta(checkpoint)
@@ -157,17 +163,17 @@ def _restore(checkpoint: Path, params: Any, optimizer: Any) -> tuple[Any, Any, C
         restored = {item: _read_item(checkpoint, item, tree) for item, tree in abstract.items()}
     except BrokenCheckpoint as error:
         broken = error
-    if not processes.everywhere(broken is None):
+    if not processes.all_agree(broken is None):
         raise broken or BrokenCheckpoint("another process cannot read it")
     _compare(checksums(restored), meta.checksums)
     return restored["params"], restored["optimizer"], meta
 
 
-def read_params(checkpoint: Path) -> tuple[Any, CheckpointMeta]:
-    """(params as NumPy arrays, meta) of one checkpoint, `DIR/STEP`.
+def read_params(checkpoint: Path) -> tuple[Params, CheckpointMeta]:
+    """Returns (params as NumPy arrays, meta) of one checkpoint, `DIR/STEP`.
 
     Raises:
-      BrokenCheckpoint: it cannot be read back as it was written.
+      BrokenCheckpoint: the checkpoint is damaged or incomplete.
     """
     checkpoint = Path(checkpoint).absolute()
     meta = read_meta(checkpoint)
@@ -177,11 +183,11 @@ def read_params(checkpoint: Path) -> tuple[Any, CheckpointMeta]:
     return jax.tree.map(np.asarray, params), meta
 
 
-def write_params(checkpoint: Path, params: Any, meta: CheckpointMeta) -> None:
-    """Writes a checkpoint `DIR/STEP` of parameters alone, as an import makes it; nothing may be there yet.
+def write_params(checkpoint: Path, params: Params, meta: CheckpointMeta) -> None:
+    """Writes a checkpoint `DIR/STEP` of parameters without optimizer, e.g. of an import; it must not exist yet.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the checkpoint cannot be written.
     """
     checkpoint = Path(checkpoint).absolute()
     sums = checksums({"params": params})
@@ -193,101 +199,101 @@ def write_params(checkpoint: Path, params: Any, meta: CheckpointMeta) -> None:
         write_text(checkpoint / "meta" / "metadata", json.dumps(encode_meta(meta)))
     except Exception as error:
         raise UserError(
-            f"cannot write {checkpoint}: {_reason(error)}; put that right or choose another folder"
+            f"{checkpoint}: cannot be written ({_reason(error)}); fix the cause, or choose another folder"
         ) from error
 
 
 def read_meta(checkpoint: Path) -> CheckpointMeta:
-    """The `meta` of one checkpoint, its own checksum verified.
+    """Returns the meta of one checkpoint after verifying its seal.
 
     Raises:
-      BrokenCheckpoint: it is missing or not as it was written.
-      UserError: it is whole, but not of this bertjax.
+      BrokenCheckpoint: the meta is missing or damaged.
+      UserError: the meta is intact, but this version of bertjax does not support it.
     """
     path = Path(checkpoint) / "meta" / "metadata"
     try:
         return decode_meta(path.read_bytes(), path)
     except OSError as error:
-        _refuse_what_no_file_causes(Path(checkpoint), error)
+        _raise_unless_damaged(Path(checkpoint), error)
         raise BrokenCheckpoint(f"its meta cannot be read: {_reason(error)}") from error
     except DecodingError as error:
         raise BrokenCheckpoint(f"its meta is damaged: {error.problem}") from error
 
 
 def reseal(checkpoint: Path, metrics_file: Path) -> None:
-    """Seals a checkpoint whose meta or parameters were edited on purpose; the optimizer's arrays stay under their sums.
+    """Seals a checkpoint whose meta or parameters were edited on purpose; the optimizer keeps its checksums.
 
-    `metrics_file`: the run's metrics.jsonl, of which it says what lies before its step.
+    `metrics_file` is the run's metrics.jsonl, whose lines up to the checkpoint's step are recorded again.
 
     Raises:
-      BrokenCheckpoint: its parameters cannot be read.
-      UserError: its meta cannot be what it says.
+      BrokenCheckpoint: the parameters cannot be read.
+      UserError: the meta is not valid.
     """
     path = Path(checkpoint).absolute() / "meta" / "metadata"
-    meta = decode_meta(decoding.read_bytes(path, CURE), path, resealing=True)
+    meta = decode_meta(decoding.read_bytes(path, REMEDY), path, resealing=True)
     sums = {name: value for name, value in meta.checksums.items() if not name.startswith("params/")}
     sums |= checksums({"params": _read_item(path.parents[1], "params", None)})
-    known = written_until(metrics_file, meta.step) if meta.metrics or metrics_file.is_file() else None
-    write_text(path, json.dumps(encode_meta(dataclasses.replace(meta, checksums=sums, metrics=known))))
+    prefix = prefix_until(metrics_file, meta.step) if meta.metrics or metrics_file.is_file() else None
+    write_text(path, json.dumps(encode_meta(dataclasses.replace(meta, checksums=sums, metrics=prefix))))
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:
-    """A tokenizer's files as name → base64, to travel inside `meta`."""
+    """Returns the files of a tokenizer as name → base64, as stored in a checkpoint's meta."""
     files = sorted(path for path in Path(folder).iterdir() if path.is_file())
     return {path.name: base64.b64encode(path.read_bytes()).decode("ascii") for path in files}
 
 
 def write_tokenizer(files: Mapping[str, str], folder: Path) -> None:
-    """Writes a tokenizer's files, as `tokenizer_files` returns them, into an existing folder."""
+    """Writes the files of `tokenizer_files` into an existing folder."""
     for name, content in files.items():
-        with written_whole(Path(folder) / name) as temporary:
+        with atomic_write(Path(folder) / name) as temporary:
             temporary.write_bytes(base64.b64decode(content))
 
 
-def _read_item(checkpoint: Path, item: str, abstract: Any | None) -> Any:
-    """One item, laid out as `abstract` says; without it, on the first local device, whatever it was saved from."""
+def _read_item(checkpoint: Path, item: str, abstract: PyTree | None) -> PyTree:
+    """Reads one item, sharded as `abstract`; None: on the first local device, whatever its sharding was."""
     try:
-        # Each process reads for itself: with Orbax's barriers those that can read would wait for one that cannot.
-        alone = ocp.options.MultiprocessingOptions(
+        # Each process reads on its own: with Orbax's barriers, all would wait for a process that cannot read.
+        single_process = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
             active_processes={jax.process_index()},
             barrier_sync_key_prefix=f"process {jax.process_index()}",
         )
-        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=single_process) as checkpointer:
             if abstract is None:
-                here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+                device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                 stored = checkpointer.metadata(checkpoint / item).item_metadata.tree
-                abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
+                abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored)
             return checkpointer.restore(checkpoint / item, abstract)
     except Exception as error:
-        _refuse_what_no_file_causes(checkpoint, error)
+        _raise_unless_damaged(checkpoint, error)
         raise BrokenCheckpoint(f"its {item} cannot be read: {_reason(error)}") from error
 
 
-def _refuse_what_no_file_causes(checkpoint: Path, error: Exception) -> None:
-    """Raises UserError where memory or rights are missing: such a checkpoint is sound, and must stay where it is."""
-    lacking = isinstance(error, (MemoryError, PermissionError))
-    if lacking or any(code in str(error) for code in ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED")):
+def _raise_unless_damaged(checkpoint: Path, error: Exception) -> None:
+    """Raises UserError if memory or permissions are missing: the checkpoint is intact and must stay in place."""
+    environmental = isinstance(error, (MemoryError, PermissionError))
+    if environmental or any(code in str(error) for code in ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED")):
         raise UserError(
-            f"cannot read {checkpoint}: {_reason(error)}; free the memory or get the right to read it, "
+            f"{checkpoint}: cannot be read ({_reason(error)}); free memory or get permission to read it, "
             "and run the same command again"
         ) from error
 
 
-def _compare(found: dict[str, int], expected: Mapping[str, int]) -> None:
-    if found.keys() != expected.keys():
-        raise BrokenCheckpoint("it holds other arrays than its meta says")
-    for name, value in found.items():
+def _compare(actual: dict[str, int], expected: Mapping[str, int]) -> None:
+    if actual.keys() != expected.keys():
+        raise BrokenCheckpoint("its arrays are not those listed in its meta")
+    for name, value in actual.items():
         if value != expected[name]:
-            raise BrokenCheckpoint(f"the array {name} fails its checksum")
+            raise BrokenCheckpoint(f"checksum mismatch in the array {name}")
 
 
-def _aside(directory: Path) -> Path:
+def _broken_folder(directory: Path) -> Path:
     return directory.with_name(directory.name + ".broken")
 
 
-def _set_aside(directory: Path, step: int) -> Path:
-    folder = _aside(directory)
+def _move_to_broken(directory: Path, step: int) -> Path:
+    folder = _broken_folder(directory)
     _make_directory(folder)
     number = 1
     while (folder / f"{step}-{number}").exists():
@@ -299,11 +305,11 @@ def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {directory}: {error.strerror}; choose another folder") from error
+        raise UserError(f"{directory}: cannot be created ({error.strerror}); choose another folder") from error
 
 
 def _reason(error: BaseException) -> str:
-    """A short reason out of errors whose messages run to pages."""
+    """Returns a short reason for errors whose messages may span pages."""
     text = str(error)
     if "No space left" in text or getattr(error, "errno", None) == errno.ENOSPC:
         return "no space left on the device"

@@ -1,1 +1,1 @@
-"""Every setting of a run as frozen dataclasses, their parsing and their validation."""
+"""Config dataclasses with every setting of a run, their parsing and their validation."""

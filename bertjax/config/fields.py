@@ -1,26 +1,34 @@
-"""The fields of the config dataclasses: beside its default each carries its meaning, its range and its resume rule.
+"""Metadata of config fields: each carries its description, its allowed values and its resume rule.
 
-`validation.py` checks the ranges and words the errors from them; `resume.py` reads the resume rules.
+`validation.py` checks the allowed values; `resume.py` applies the resume rules.
 """
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar
 
-REQUIRED = dataclasses.MISSING  # as the default of a setting that has none
+T = TypeVar("T")
+
+REQUIRED: Any = dataclasses.MISSING  # the default of a setting without a default
+
+
+class Dataclass(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
 
 
 class Resume(enum.Enum):
-    """Whether a run that is resumed may change a setting. Of a section that is FREE all settings are."""
+    """Whether a resumed run may change a setting. In a section that is FREE, this holds for every setting."""
 
-    FIXED = "It may not: the setting changes the mathematics."
-    FREE = "It may."
-    PAST = "Only in steps that are still to come; the setting is a tuple of phases with `steps`."
+    FIXED = "Must not change: it affects the result."
+    FREE = "May change."
+    PAST = "May change for future steps only; the setting is a tuple of phases with `steps`."
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """An interval of numbers; `special` is a single number that is allowed as well."""
+    """An interval of numbers; `special` is one more allowed number outside it."""
 
     at_least: float | None = None
     above: float | None = None
@@ -44,14 +52,16 @@ class Range:
 
 
 class LocalPath:
-    """A path on this machine, or nothing."""
+    """A path on this machine, or an empty string."""
 
     def __contains__(self, value: str) -> bool:
         return "://" not in value
 
     def __str__(self) -> str:
-        return "a path on this machine, as other storage is not read yet: copy it here, or mount it"
+        return "a path on this machine; copy remote files here, or mount the storage"
 
+
+Allowed: TypeAlias = Range | LocalPath | tuple[str, ...]
 
 LOCAL_PATH = LocalPath()
 FRACTION = Range(at_least=0, at_most=1)
@@ -63,10 +73,10 @@ AT_LEAST_ONE = Range(at_least=1)
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a field says about itself. `allowed` holds for each item where the field is a tuple."""
+    """Metadata of a config field. In a tuple, `allowed` applies to each item."""
 
     meaning: str
-    allowed: Range | LocalPath | tuple[str, ...] | None = None
+    allowed: Allowed | None = None
     resume: Resume = Resume.FIXED
 
     @property
@@ -77,26 +87,30 @@ class Setting:
         return str(self.allowed)
 
 
-def setting(default: Any, meaning: str, allowed: Any = None, resume: Resume = Resume.FIXED) -> Any:
-    """A dataclass field with its meaning, the range or the names that it allows, and its resume rule.
+def setting(default: T | type[T], meaning: str, allowed: Allowed | None = None, resume: Resume = Resume.FIXED) -> T:
+    """Returns a dataclass field with a description, its allowed values and its resume rule.
 
     The default of a section is its class: each config gets a new instance.
     """
     return _field(default, Setting(meaning, allowed, resume))
 
 
-def same_setting(default: Any, cls: type, name: str) -> Any:
-    """A dataclass field that is described as the one of this name in another config; only the default is its own."""
+def same_setting(default: T | type[T], cls: type[Dataclass], name: str) -> T:
+    """Returns a dataclass field with the metadata of field `name` of `cls`, and its own default."""
     return _field(default, setting_of(cls.__dataclass_fields__[name]))
 
 
 def setting_of(field: dataclasses.Field) -> Setting:
-    """What a field made by `setting` says about itself."""
+    """Returns the metadata of a field created by `setting`."""
     return field.metadata["setting"]
 
 
-def _field(default: Any, described: Setting) -> Any:
-    metadata = {"setting": described}
+def is_section(value: object) -> TypeGuard[Dataclass]:
+    """Whether the value of a setting is a section of the config."""
+    return dataclasses.is_dataclass(value)
+
+
+def _field(default: T | type[T], metadata: Setting) -> T:
     if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return dataclasses.field(default_factory=default, metadata={"setting": metadata})
+    return dataclasses.field(default=default, metadata={"setting": metadata})

@@ -1,4 +1,4 @@
-"""How the computation is laid out on devices; nothing here changes results beyond rounding."""
+"""Layout of the computation on devices. These options change speed and memory, never results (beyond rounding)."""
 
 import dataclasses
 
@@ -11,31 +11,43 @@ _DEVICES = Range(at_least=1, special=-1)
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; one may be -1, which takes all that are left.
+    """Devices along each axis of the mesh; one axis may be -1, which takes all remaining devices.
 
-    Outermost first: neighbouring devices have the fastest links, and tensor parallelism talks most.
+    Outermost axis first: neighbouring devices have the fastest links, and tensor parallelism communicates most.
     """
 
-    data: int = setting(-1, "Replicas of all parameters, which share the batch.", _DEVICES)
-    fsdp: int = setting(1, "Devices that share the batch and shard parameters and optimizer state.", _DEVICES)
-    sequence: int = setting(1, "Devices that share each sequence, a stretch each.", _DEVICES)
-    tensor: int = setting(1, "Devices that share attention heads, MLP columns and the vocabulary.", _DEVICES)
+    data: int = setting(
+        -1, "Replicas of all parameters, each with its share of the batch; -1: all remaining devices.", _DEVICES
+    )
+    fsdp: int = setting(1, "Devices that split the batch, the parameters and the optimizer state.", _DEVICES)
+    sequence: int = setting(1, "Devices that split the tokens of each row.", _DEVICES)
+    tensor: int = setting(1, "Devices that split the attention heads, MLP columns and vocabulary.", _DEVICES)
 
     def check(self) -> None:
-        """Raises UserError for settings that contradict one another."""
+        """Raises UserError if settings contradict one another."""
         sizes = dataclasses.asdict(self)
-        require(list(sizes.values()).count(-1) <= 1, "mesh", sizes, "-1 at one axis only")
+        require(list(sizes.values()).count(-1) <= 1, "mesh", sizes, "-1 on one axis at most")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig:
-    """How the same mathematics is laid out on the machine."""
+    """Layout of the computation on each device."""
 
-    unroll: int = setting(1, "Layers per scan step; num_hidden_layers unrolls them all.", AT_LEAST_ONE)
-    remat: str = setting("none", "What the backward pass recomputes to save memory.", ("none", "bert", "dots", "full"))
-    accumulation: int = setting(1, "Microbatches per step, computed one after the other.", AT_LEAST_ONE)
+    unroll: int = setting(
+        1,
+        "Layers per iteration of the loop over layers; num_hidden_layers unrolls the loop completely.",
+        AT_LEAST_ONE,
+    )
+    remat: str = setting(
+        "none",
+        "Recomputation in the backward pass to save memory: none, or increasingly more with bert, dots and full.",
+        ("none", "bert", "dots", "full"),
+    )
+    accumulation: int = setting(
+        1, "Microbatches per step, computed sequentially with accumulated gradients.", AT_LEAST_ONE
+    )
     attention_impl: str = setting(
         "auto",
-        "Attention: xla (plain), cudnn (NVIDIA), splash (TPU); auto: the fastest that supports it.",
+        "Attention implementation: xla (plain), cudnn (NVIDIA), splash (TPU); auto: the fastest one supported.",
         ("auto", "xla", "cudnn", "splash"),
     )

@@ -1,6 +1,6 @@
-"""What a run is: frozen dataclasses with every key and its meaning.
+"""Config of pre-training: frozen dataclasses with every key and its description.
 
-A config file's `get_config()` starts from `parse.default_config()`, which holds every key, and sets what differs.
+The `get_config()` of a config file starts from `parse.default_config()`, which holds every key, and sets others.
 
 The defaults are BERT-Base as published (Devlin et al. 2018, arXiv:1810.04805, appendix A.2).
 """
@@ -27,35 +27,43 @@ from bertjax.config.validation import require
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one batch shape."""
+    """A stretch of pre-training with one batch shape."""
 
-    steps: int = setting(REQUIRED, "Optimizer steps.", AT_LEAST_ONE)
-    length: int = setting(REQUIRED, "Tokens per row.", Range(at_least=8))
-    batch: int = setting(REQUIRED, "Rows per step, over all devices.", AT_LEAST_ONE)
+    steps: int = setting(REQUIRED, "Number of optimizer steps.", AT_LEAST_ONE)
+    length: int = setting(REQUIRED, "Length of a row in tokens.", Range(at_least=8))
+    batch: int = setting(REQUIRED, "Rows per step over all devices.", AT_LEAST_ONE)
     learning_rate: float = setting(
-        0.0, "Peak of a schedule that restarts here; 0: the schedule continues.", NON_NEGATIVE
+        0.0,
+        "Peak learning rate of a schedule that restarts with this phase; 0: the schedule continues.",
+        NON_NEGATIVE,
     )
-    warmup_steps: int = setting(0, "Warm-up steps of the restarted schedule.", NON_NEGATIVE)
+    warmup_steps: int = setting(0, "Steps of linear warm-up of the restarted schedule.", NON_NEGATIVE)
     global_rope_theta: float = setting(
-        0.0, "Instead of the model's, which must be that of the last phase; 0: the model's.", NON_NEGATIVE
+        0.0,
+        "Rotary base of this phase; 0: model.global_rope_theta, which the last phase must use.",
+        NON_NEGATIVE,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillationConfig:
-    """What a student learns from a trained model beside its own task. The weights are DistilBERT's."""
+    """Losses of a student against a trained teacher. The default weights are DistilBERT's."""
 
-    teacher: str = setting(  # its parameters are compared instead of its path
+    teacher: str = setting(  # FREE because a resumed run compares its parameters instead of its path
         "",
-        "The teacher's workdir, checkpoint or exported folder; empty: no distillation.",
+        "Workdir, checkpoint or exported folder of the teacher; empty: no distillation.",
         LOCAL_PATH,
         resume=Resume.FREE,
     )
-    initialize: bool = setting(True, "Start from the teacher's embeddings, head and evenly spaced layers.")
-    temperature: float = setting(2.0, "Softmax temperature of both models' logits.", POSITIVE)
-    soft_weight: float = setting(5.0, "Weight of the divergence from the teacher's predictions.", NON_NEGATIVE)
+    initialize: bool = setting(
+        True, "Initialize the student from the teacher's embeddings, head and evenly spaced layers."
+    )
+    temperature: float = setting(2.0, "Softmax temperature applied to the logits of both models.", POSITIVE)
+    soft_weight: float = setting(5.0, "Weight of the KL divergence from the teacher's predictions.", NON_NEGATIVE)
     masked_lm_weight: float = setting(2.0, "Weight of the masked-LM loss.", NON_NEGATIVE)
-    cosine_weight: float = setting(1.0, "Weight of the cosine distance between hidden states.", NON_NEGATIVE)
+    cosine_weight: float = setting(
+        1.0, "Weight of the cosine distance between the hidden states of both models.", NON_NEGATIVE
+    )
 
 
 _PUBLISHED = (Phase(steps=900_000, length=128, batch=256), Phase(steps=100_000, length=512, batch=256))
@@ -65,45 +73,61 @@ _PUBLISHED = (Phase(steps=900_000, length=128, batch=256), Phase(steps=100_000, 
 class Config:
     """A pre-training run."""
 
-    # Its fingerprint is compared instead of its path.
-    corpus: str = setting("", "Folder written by bertjax.prepare.", resume=Resume.FREE)
-    seed: int = setting(0, "Seed of parameters, data order, masks and dropout.", NON_NEGATIVE)
+    # FREE because a resumed run compares the fingerprint of the corpus instead of its path.
+    corpus: str = setting("", "Corpus folder written by bertjax.prepare.", resume=Resume.FREE)
+    seed: int = setting(0, "Random seed of parameters, data order, masks and dropout.", NON_NEGATIVE)
     init_from: str = setting(
-        "", "Workdir, checkpoint or exported folder whose parameters training starts from.", LOCAL_PATH
+        "",
+        "Workdir, checkpoint or exported folder with the initial parameters; empty: random initialization.",
+        LOCAL_PATH,
     )
-    phases: tuple[Phase, ...] = setting(_PUBLISHED, "Stretches of training, in order.", resume=Resume.PAST)
+    phases: tuple[Phase, ...] = setting(_PUBLISHED, "Phases of training, in order.", resume=Resume.PAST)
+    objective: str = setting(
+        "masked_lm",
+        "Objective: masked_lm (plus the pair task that next_sentence or sentence_order selects), or a registered one.",
+    )
     next_sentence: bool = setting(True, "Next-sentence prediction: half of the pairs are random.")
     sentence_order: bool = setting(False, "Sentence-order prediction (ALBERT): half of the pairs are swapped.")
-    full_sentences: bool = setting(False, "Without pairs: rows of whole sentences, across documents (RoBERTa).")
-    short_seq_prob: float = setting(0.1, "Probability that an example gets a random shorter length.", FRACTION)
-    packing: int = setting(0, "Most sequences per row, without attending to one another; 0: one, padded.", NON_NEGATIVE)
-    dtype: str = setting("auto", "Dtype of computation; auto: bfloat16 on accelerators, float32 on CPU.", DTYPES)
-    model: ModelConfig = setting(ModelConfig, "Shape of the encoder.")
-    masking: MaskingConfig = setting(MaskingConfig, "Choice and replacement of the tokens to predict.")
-    optimizer: OptimizerConfig = setting(OptimizerConfig, "Update of parameters.")
-    distillation: DistillationConfig = setting(DistillationConfig, "Losses against a teacher's outputs.")
+    full_sentences: bool = setting(
+        False, "Rows of whole sentences that continue across documents, without pairs (RoBERTa)."
+    )
+    short_seq_prob: float = setting(0.1, "Probability that a sequence is cut to a random shorter length.", FRACTION)
+    packing: int = setting(
+        0,
+        "Maximum packed sequences per row, which cannot attend to one another; 0: one padded sequence per row.",
+        NON_NEGATIVE,
+    )
+    dtype: str = setting("auto", "Dtype of the computation; auto: bfloat16 on accelerators, float32 on CPU.", DTYPES)
+    model: ModelConfig = setting(ModelConfig, "Architecture of the encoder.")
+    masking: MaskingConfig = setting(MaskingConfig, "Selection and replacement of the tokens to predict.")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "Optimizer and learning-rate schedule.")
+    distillation: DistillationConfig = setting(DistillationConfig, "Distillation from a teacher.")
     mesh: MeshConfig = setting(MeshConfig, "Devices along each axis of the mesh.", resume=Resume.FREE)
-    layout: LayoutConfig = setting(LayoutConfig, "Layout of the computation on devices.", resume=Resume.FREE)
+    layout: LayoutConfig = setting(LayoutConfig, "Layout of the computation on each device.", resume=Resume.FREE)
     log_every: int = setting(100, "Steps between log lines.", AT_LEAST_ONE, Resume.FREE)
     eval_every: int = setting(
-        10_000, "Steps between evaluations; there is one at the end as well; 0: only that.", NON_NEGATIVE, Resume.FREE
+        10_000,
+        "Steps between evaluations, in addition to one after the last step; 0: after the last step only.",
+        NON_NEGATIVE,
+        Resume.FREE,
     )
-    eval_sequences: int = setting(10_000, "Most held-out sequences per evaluation.", AT_LEAST_ONE, Resume.FREE)
+    eval_sequences: int = setting(10_000, "Maximum held-out sequences per evaluation.", AT_LEAST_ONE, Resume.FREE)
     checkpoint_every: int = setting(
-        5_000, "Steps between checkpoints; also at the end and on SIGTERM.", AT_LEAST_ONE, Resume.FREE
+        5_000,
+        "Steps between checkpoints, in addition to those after the last step and on SIGTERM.",
+        AT_LEAST_ONE,
+        Resume.FREE,
     )
-    keep_last: int = setting(3, "Number of the latest checkpoints to keep.", AT_LEAST_ONE, Resume.FREE)
-    keep_every: int = setting(
-        0, "Steps between checkpoints that are kept permanently; 0: none.", NON_NEGATIVE, Resume.FREE
-    )
-    reader_threads: int = setting(2, "Threads that make batches.", AT_LEAST_ONE, Resume.FREE)
+    keep_last: int = setting(3, "Number of most recent checkpoints to keep.", AT_LEAST_ONE, Resume.FREE)
+    keep_every: int = setting(0, "Steps between permanently kept checkpoints; 0: none.", NON_NEGATIVE, Resume.FREE)
+    reader_threads: int = setting(2, "Threads that prepare batches, per process.", AT_LEAST_ONE, Resume.FREE)
     profile_steps: tuple[int, ...] = setting(
-        (), "(first, last) step of a profiler trace, from 1; empty: none.", resume=Resume.FREE
+        (), "First and last step of a profiler trace, counted from 1; empty: no trace.", resume=Resume.FREE
     )
 
     @property
     def pairs(self) -> str:
-        """The task of pairs: "next_sentence", "sentence_order", or "" for none."""
+        """The pair task: "next_sentence", "sentence_order", or "" for none."""
         return next((task for task in PAIR_TASKS if getattr(self, task)), "")
 
     @property
@@ -113,35 +137,36 @@ class Config:
 
     @property
     def total_steps(self) -> int:
-        """Steps of all phases together."""
+        """Number of steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
     def locate(self, step: int) -> tuple[int, int]:
-        """The (phase index, step within the phase) of global step `step`, counted from 0."""
+        """Returns (phase index, step within the phase) of global step `step`, counted from 0."""
         for index, phase in enumerate(self.phases):
             if step < phase.steps:
                 return index, step
             step -= phase.steps
-        raise ValueError(f"step lies {step} behind the last phase")
+        raise ValueError(f"step lies {step} beyond the last phase")
 
-    def in_phase(self, phase: Phase) -> "Config":
-        """The config with the model as it is trained in a phase, which may have a rotary base of its own."""
+    def for_phase(self, phase: Phase) -> "Config":
+        """Returns the config with the model as trained in `phase`, which may replace the rotary base."""
         theta = phase.global_rope_theta or self.model.global_rope_theta
         return dataclasses.replace(self, model=dataclasses.replace(self.model, global_rope_theta=theta))
 
     def check(self) -> None:
-        """Raises UserError for settings that contradict one another."""
+        """Raises UserError if settings contradict one another."""
         self._check_phases()
         start = self.init_from if self.distillation.teacher and self.distillation.initialize else ""
-        require(not start, "init_from", start, "left out: the student starts from its teacher")
+        rule = "empty with distillation.initialize, which starts from the teacher"
+        require(not start, "init_from", start, rule)
         bounds = (1, *self.profile_steps, self.total_steps)
         ordered = len(bounds) in (2, 4) and list(bounds) == sorted(bounds)
-        require(ordered, "profile_steps", self.profile_steps, f"(first, last), from 1 to {self.total_steps}")
+        require(ordered, "profile_steps", self.profile_steps, f"(first, last) between 1 and {self.total_steps}")
         for first, second in (PAIR_TASKS, ("next_sentence", "full_sentences"), ("sentence_order", "full_sentences")):
             both = getattr(self, first) and getattr(self, second)
-            require(not both, second, True, f"False where {first} is on")
+            require(not both, second, True, f"False with {first}")
         types = self.model.type_vocab_size
-        require(types >= 2 or not self.pairs, "model.type_vocab_size", types, f"at least 2 where {self.pairs} is on")
+        require(types >= 2 or not self.pairs, "model.type_vocab_size", types, f"at least 2 with {self.pairs}")
 
     def _check_phases(self) -> None:
         require(len(self.phases) >= 1, "phases", self.phases, "at least one phase")
@@ -150,11 +175,12 @@ class Config:
             path, theta = f"phases[{index}]", phase.global_rope_theta
             rule = f"at least 8 and at most model.max_position_embeddings ({longest})"
             require(phase.length <= longest, f"{path}.length", phase.length, rule)
-            rule = "set with a learning_rate in the same phase; without one the schedule goes on"
-            require(phase.learning_rate or not phase.warmup_steps, f"{path}.warmup_steps", phase.warmup_steps, rule)
-            rule = "left out: the model has no rotary positions"
+            rule = "0 in a phase without a learning_rate, whose schedule continues"
+            scheduled = phase.learning_rate > 0 or phase.warmup_steps == 0
+            require(scheduled, f"{path}.warmup_steps", phase.warmup_steps, rule)
+            rule = "0 if model.global_rope_theta is 0"
             require(not theta or model_theta > 0, f"{path}.global_rope_theta", theta, rule)
-        theta, rule = self.phases[-1].global_rope_theta, "that of the model, which is what the last phase trains"
+        theta, rule = self.phases[-1].global_rope_theta, f"0 or model.global_rope_theta ({model_theta})"
         require(theta in (0, model_theta), "phases[-1].global_rope_theta", theta, rule)
         first = self.phases[0].learning_rate
-        require(not first, "phases[0].learning_rate", first, "left out; the first phase has optimizer.learning_rate")
+        require(not first, "phases[0].learning_rate", first, "0; the first phase uses optimizer.learning_rate")

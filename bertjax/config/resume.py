@@ -1,16 +1,16 @@
-"""Which settings a resumed run may change, by the resume rules of the fields.
+"""Resume rules: which settings a resumed run may change.
 
-pretraining/build.py and finetuning/run.py refuse a run for it.
+pretraining/build.py and finetuning/run.py refuse a run with a conflict.
 """
 
 import dataclasses
-from typing import Any
 
-from bertjax.config.fields import Resume, setting_of
+from bertjax.config.fields import Dataclass, Resume, is_section, setting_of
+from bertjax.config.pretraining import Phase
 
 
-def resume_conflict(saved: Any, new: Any, step: int = 0, path: str = "") -> str | None:
-    """Names the first setting that a run resumed at `step` changed but may not change; None if there is none.
+def resume_conflict(saved: Dataclass, new: Dataclass, step: int = 0, path: str = "") -> str | None:
+    """Returns the first setting that a run resumed at `step` must not change but did, and its change; or None.
 
     `saved` and `new` are configs of the same class, or sections of them at `path`.
     """
@@ -18,19 +18,20 @@ def resume_conflict(saved: Any, new: Any, step: int = 0, path: str = "") -> str 
         rule, name = setting_of(field).resume, path + field.name
         before, now = getattr(saved, field.name), getattr(new, field.name)
         conflict = None
-        if dataclasses.is_dataclass(before) and rule is Resume.FIXED:
+        if rule is Resume.PAST:
+            if _past(before, step) != _past(now, step):
+                conflict = f"{name} changed within the {step} completed steps"
+        elif rule is Resume.FIXED and is_section(before):
             conflict = resume_conflict(before, now, step, f"{name}.")
         elif rule is Resume.FIXED and before != now:
-            conflict = f"{name} (was {before!r}, now {now!r})"
-        elif rule is Resume.PAST and _past(before, step) != _past(now, step):
-            conflict = f"{name} (of the {step} steps that are done)"
+            conflict = f"{name} was {before!r} at the start and is now {now!r}"
         if conflict:
             return conflict
     return None
 
 
-def _past(phases: tuple[Any, ...], step: int) -> list[Any]:
-    """The phases up to `step`."""
+def _past(phases: tuple[Phase, ...], step: int) -> list[Phase]:
+    """Returns the phases up to `step`."""
     past = []
     for phase in phases:
         if step > 0:

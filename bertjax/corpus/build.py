@@ -1,199 +1,191 @@
-"""Builds a corpus from sources, on every core, and goes on where it was killed.
+"""Builds a corpus from sources on every core, and resumes an interrupted build.
 
-One process reads the sources and cuts the stream of documents into tasks of equal size, a shard each; the others clean,
-split, tokenise and write. What a task holds is fixed by the selection alone, so the corpus is the same to the bit for
-any number of processes and interruptions. A build that goes on reads past the tasks that have a record.
+One process reads the sources and divides the stream of documents into tasks of equal size, one per shard; the other
+processes clean, split, tokenize and write. The selection alone determines the contents of a task, so the corpus is
+identical to the bit for any number of processes and interruptions. A resumed build skips the tasks that have a record.
 
     tokenizer/                    written first
-    build/plan.json               the command's options and sources; another command is refused
-    build/copies.npz              what becomes of each document
-    build/train-00000.arrow.json  the record of a finished shard
+    build/plan.json               options and sources of the command; a different command is refused
+    build/copies.npz              number of copies of each document, and the held-out documents
+    build/train-00000.arrow.json  record of a finished shard
     train-00000.arrow             the shard
-    corpus.json                   last: now it is a corpus
+    corpus.json                   written last; the corpus is complete
 
-The folder `build` stays: with it a damaged shard can be made again without the others.
+The folder `build` is kept: with it a single damaged shard can be rebuilt.
 """
 
 import dataclasses
 import importlib.metadata
-import itertools
 import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
 
 import numpy as np
 
 from bertjax import decoding
 from bertjax.corpus import format, shard_worker
 from bertjax.corpus.manifest import MANIFEST, check_files, write_manifest
-from bertjax.corpus.selection import Selection, emitted, select
-from bertjax.corpus.shard_worker import Counts, Job, Options, Record, Task
+from bertjax.corpus.selection import Selection, iter_selected, select
+from bertjax.corpus.shard_worker import BuildJob, BuildOptions, ShardCounts, ShardRecord, ShardTask
 from bertjax.decoding import Digest, FileName
 from bertjax.errors import UserError
-from bertjax.storage.files import claimed, file_digests, file_sha256, write_text
+from bertjax.storage.files import exclusive_lock, file_digests, file_sha256, write_text
 from bertjax.text import sentences, tokenizer_training
-from bertjax.text.sources import Source
+from bertjax.text.sources import Source, SourceIdentity
 from bertjax.text.tokenizer import load_tokenizer
 
-# The sample for a vocabulary; one of 30,000 pieces hardly changes with more.
+# Size of the sample for a vocabulary; a vocabulary of 30,000 pieces hardly changes with more text.
 SAMPLE_CHARACTERS = 32_000_000
 
-_DECIDING = ("sentencex", "tokenizers", "sentencepiece", "mwparserfromhell")  # libraries that decide the bytes
-_PLAN = "plan.json"
-_COPIES = "copies.npz"
+_VERSIONED_LIBRARIES = ("sentencex", "tokenizers", "sentencepiece", "mwparserfromhell")  # they affect the corpus
+_SPEC_FILE = "plan.json"
+_COPIES_FILE = "copies.npz"
 _TEMPORARY = ".build.tmp"
-_ANEW = "delete the folder and prepare the corpus again"
+_REBUILD_REMEDY = "delete the corpus folder and prepare it again"
 
-# Told what is being done, how many documents are done, how many there are (0: not known), and the megabytes of text
-# that this call has done.
+# Called with the stage, the number of documents done, their total (0: unknown), and the megabytes of text processed by
+# this call.
 Progress = Callable[[str, int, int, float], None]
 
 
-class SourceIdentity(TypedDict):
-    """What `Source.identity` says of a source."""
-
-    spec: str
-    files: list[Any]
-
-
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """All that decides the corpus. Files are named with size and time, so that a change shows."""
+class BuildSpec:
+    """Everything that determines the corpus. Sources include size and time of each file, to detect changes."""
 
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     sources: list[SourceIdentity]
     versions: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Begun:
-    """What `build/plan.json` holds.
+class BuildState:
+    """The content of `build/plan.json`.
 
     Attributes:
-      plan: all that decides the corpus.
+      plan: the spec of the build.
       copies: SHA-256 of copies.npz.
-      tokenizer_files: name → SHA-256 of the tokenizer's files.
+      tokenizer_files: name → SHA-256 of the tokenizer files.
     """
 
-    plan: Plan
+    plan: BuildSpec
     copies: Digest
     tokenizer_files: Mapping[FileName, Digest]
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-    """What a corpus holds: counts of each split, documents dropped as duplicates, and by weights below 1."""
+class BuildSummary:
+    """Counts of each split, and numbers of documents dropped as duplicates and by weights below 1."""
 
-    splits: dict[str, Counts]
+    splits: dict[str, ShardCounts]
     duplicates: int
     thinned: int
     vocab_size: int
 
     @property
-    def total(self) -> Counts:
-        """Both splits together."""
-        return sum(self.splits.values(), Counts())
+    def total(self) -> ShardCounts:
+        """Counts of both splits together."""
+        return sum(self.splits.values(), ShardCounts())
 
 
-def build(
-    directory: str | Path, sources: Sequence[Source], options: Options, *, processes: int, progress: Progress
-) -> Summary:
-    """Makes a corpus, or goes on making it. One that is whole is left as it is.
+def build_corpus(
+    directory: str | Path, sources: Sequence[Source], options: BuildOptions, *, processes: int, progress: Progress
+) -> BuildSummary:
+    """Builds a corpus or resumes its build. A complete corpus is not changed.
 
     Args:
-      directory: where; missing, empty, or begun by a call with the same sources and options.
-      sources: in the order in which they go into the corpus.
-      options: see there.
-      processes: cores to use.
+      directory: missing, empty, or the output of an interrupted build with the same sources and options.
+      sources: in corpus order.
+      options: that affect the corpus.
+      processes: number of worker processes.
       progress: called often.
 
     Raises:
-      UserError: anything wrong with sources, options or output. An output that this call did not begin is left
-        as it was; what it made before the reading of the sources was over is taken away again.
+      UserError: a problem with sources, options or output. An output of another command is not changed; if the
+        sources cannot be read to their end, everything written by this call is removed.
     """
-    job = Job(Path(directory), tuple(sources), options)
-    plan = _plan(job)
-    with claimed(job.directory, "another prepare is writing here", "--output"):
-        selection = _begin(job, plan, progress)
+    job = BuildJob(Path(directory), tuple(sources), options)
+    spec = _build_spec(job)
+    with exclusive_lock(job.directory, "another prepare is writing here", "--output"):
+        selection = _start_or_resume(job, spec, progress)
         complete = (job.directory / MANIFEST).is_file()
         if not complete:
             _write_shards(job, selection, processes, progress)
         tokenizer = load_tokenizer(job.directory / "tokenizer")
         records = {split: _records(job.directory, split) for split in format.SPLITS}
-        splits = {split: sum((record.counts for record in records[split]), Counts()) for split in records}
-        summary = Summary(splits, selection.duplicates, selection.thinned, tokenizer.vocab_size)
+        splits = {split: sum((record.counts for record in records[split]), ShardCounts()) for split in records}
+        summary = BuildSummary(splits, selection.duplicates, selection.thinned, tokenizer.vocab_size)
         if not complete:
-            with shard_worker.write_errors_explained(job.directory / MANIFEST):
+            with shard_worker.write_errors_as_user_errors(job.directory / MANIFEST):
                 _write_manifest(job, records, summary, tokenizer.hash())
         return summary
 
 
-def _plan(job: Job) -> Plan:
-    """The plan of a job."""
+def _build_spec(job: BuildJob) -> BuildSpec:
+    """Returns the spec of a job."""
     options = dataclasses.asdict(job.options)
     options["tokenizer"] = tokenizer_training.identity(options["tokenizer"], options.pop("lowercase"))
-    return Plan(
+    return BuildSpec(
         options,
         sources=[source.identity() for source in job.sources],
-        versions={name: importlib.metadata.version(name) for name in _DECIDING}
-        | {"python": platform.python_version()},  # its documentation, which is a source, and its tables of Unicode
+        versions={name: importlib.metadata.version(name) for name in _VERSIONED_LIBRARIES}
+        | {"python": platform.python_version()},  # for its documentation, which may be a source, and Unicode tables
     )
 
 
-def _begin(job: Job, plan: Plan, progress: Progress) -> Selection:
-    """The selection of the build that goes on here, or of a new one. After this the tokenizer is there."""
+def _start_or_resume(job: BuildJob, spec: BuildSpec, progress: Progress) -> Selection:
+    """Returns the selection of the interrupted build in the directory or of a new one, and ensures a tokenizer."""
     directory, records = job.directory, job.directory / "build"
-    if (records / _PLAN).is_file():
-        begun = decoding.read_sealed(records / _PLAN, Begun, _ANEW)
-        _check_plan(directory, begun.plan, plan)
-        if file_sha256(records / _COPIES) != begun.copies:
-            raise UserError(f"{records / _COPIES}: changed; {_ANEW}")
+    if (records / _SPEC_FILE).is_file():
+        state = decoding.read_sealed(records / _SPEC_FILE, BuildState, _REBUILD_REMEDY)
+        _check_same_spec(directory, state.plan, spec)
+        if file_sha256(records / _COPIES_FILE) != state.copies:
+            raise UserError(f"{records / _COPIES_FILE}: changed since the build started; {_REBUILD_REMEDY}")
         selection = _load_selection(records)
     else:
-        strangers = sorted(path.name for path in directory.iterdir() if path.name != _TEMPORARY)
-        if strangers:
+        other_files = sorted(path.name for path in directory.iterdir() if path.name != _TEMPORARY)
+        if other_files:
             raise UserError(
-                f"{directory}: not empty ({', '.join(strangers[:3])}), not begun by prepare; choose another --output"
+                f"{directory}: not empty ({', '.join(other_files[:3])}) and not an output of prepare; choose another "
+                "--output"
             )
-        selection = _start(job, plan, progress)
-        begun = decoding.read_sealed(records / _PLAN, Begun, _ANEW)
+        selection = _start(job, spec, progress)
+        state = decoding.read_sealed(records / _SPEC_FILE, BuildState, _REBUILD_REMEDY)
     if (records / "tokenizer").is_dir():
         (records / "tokenizer").rename(directory / "tokenizer")
-    check_files(directory / "tokenizer", begun.tokenizer_files, _ANEW)
+    check_files(directory / "tokenizer", state.tokenizer_files, _REBUILD_REMEDY)
     return selection
 
 
-def _start(job: Job, plan: Plan, progress: Progress) -> Selection:
-    """Reads all sources once and makes the tokenizer; the folder `build`, with both, appears whole."""
+def _start(job: BuildJob, spec: BuildSpec, progress: Progress) -> Selection:
+    """Reads all sources once and creates the tokenizer; writes both to the folder `build` atomically."""
     directory, options = job.directory, job.options
     temporary = directory / _TEMPORARY
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        made = tokenizer_training.is_made(options.tokenizer)
+        train = tokenizer_training.is_new(options.tokenizer)
         selection, sample = select(
             job.sources,
             heldout=options.heldout,
             seed=options.seed,
-            sample_characters=SAMPLE_CHARACTERS if made else 0,
+            sample_characters=SAMPLE_CHARACTERS if train else 0,
             progress=lambda documents: progress("reading", documents, 0, 0.0),
         )
-        if made:
+        if train:
             progress("training the tokenizer", 0, 0, 0.0)
             text = (sentence for source, raw in sample for sentence in sentences.spaced(job.sentences(source, raw)))
-            tokenizer_training.train(options.tokenizer, text, temporary / "tokenizer", options.lowercase)
+            tokenizer_training.train_tokenizer(options.tokenizer, text, temporary / "tokenizer", options.lowercase)
         else:
             load_tokenizer(options.tokenizer, options.lowercase).save(temporary / "tokenizer")
         np.savez_compressed(
-            temporary / _COPIES,
+            temporary / _COPIES_FILE,
             *selection.copies,
             counts=np.array([selection.duplicates, selection.thinned], np.int64),
         )
-        begun = Begun(plan, file_sha256(temporary / _COPIES), file_digests(temporary / "tokenizer"))
-        write_text(temporary / _PLAN, json.dumps(decoding.sealed(dataclasses.asdict(begun)), indent=1) + "\n")
+        state = BuildState(spec, file_sha256(temporary / _COPIES_FILE), file_digests(temporary / "tokenizer"))
+        write_text(temporary / _SPEC_FILE, json.dumps(decoding.sealed(dataclasses.asdict(state)), indent=1) + "\n")
         temporary.rename(directory / "build")
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another --output") from error
@@ -202,60 +194,60 @@ def _start(job: Job, plan: Plan, progress: Progress) -> Selection:
     return selection
 
 
-def _check_plan(directory: Path, found: Plan, wanted: Plan) -> None:
-    differing = [key for key, value in vars(wanted).items() if getattr(found, key) != value]
+def _check_same_spec(directory: Path, earlier: BuildSpec, current: BuildSpec) -> None:
+    """Raises UserError if the earlier build in the directory had another spec."""
+    differing = [key for key, value in vars(current).items() if getattr(earlier, key) != value]
     if differing == ["options"]:
-        was, now = found.options, wanted.options
-        differing = [f"--{key}={was.get(key)}" for key in now if was.get(key) != now[key]]
-        raise UserError(
-            f"{directory}: begun with {' '.join(differing)}; give the same again, or choose another --output"
-        )
+        options = earlier.options
+        flags = [f"--{key}={options.get(key)}" for key, value in current.options.items() if options.get(key) != value]
+        raise UserError(f"{directory}: started with {' '.join(flags)}; pass the same, or choose another --output")
     if differing == ["versions"]:
         raise UserError(
-            f"{directory}: begun with other versions of {', '.join(wanted.versions)}; choose another --output"
+            f"{directory}: the build in this folder used other versions of {', '.join(current.versions)}; choose "
+            "another --output"
         )
     if differing:
         raise UserError(
-            f"{directory}: begun from other sources, or their files have changed since "
-            f"({', '.join(source['spec'] for source in found.sources)}); choose another --output"
+            f"{directory}: started with other sources, or their files have changed since "
+            f"({', '.join(source['spec'] for source in earlier.sources)}); choose another --output"
         )
 
 
 def _load_selection(records: Path) -> Selection:
-    with np.load(records / _COPIES) as saved:
+    with np.load(records / _COPIES_FILE) as saved:
         copies = tuple(saved[f"arr_{index}"] for index in range(len(saved.files) - 1))
         duplicates, thinned = saved["counts"].tolist()
     return Selection(copies, duplicates, thinned)
 
 
-def _write_shards(job: Job, selection: Selection, processes: int, progress: Progress) -> None:
+def _write_shards(job: BuildJob, selection: Selection, processes: int, progress: Progress) -> None:
     for leftover in (*job.directory.glob(".*.tmp"), *job.directory.glob("build/.*.tmp")):
         leftover.unlink()
     done, size = 0, 0
 
-    def unfinished() -> Iterator[Task]:
+    def unfinished_tasks() -> Iterator[ShardTask]:
         nonlocal done
         for task in _tasks(job, selection):
             if _is_finished(job.directory, task.name):
                 done += len(task)
-                progress("going on", done, selection.documents, 0.0)
+                progress("resuming", done, selection.documents, 0.0)
             else:
                 yield task
 
-    for counts in shard_worker.run(unfinished(), job, processes):
+    for counts in shard_worker.run(unfinished_tasks(), job, processes):
         done, size = done + counts.documents + counts.empty, size + counts.bytes
-        progress("tokenising", done, selection.documents, size / 1e6)
+        progress("tokenizing", done, selection.documents, size / 1e6)
 
 
-def _tasks(job: Job, selection: Selection) -> Iterator[Task]:
-    """Cuts the stream of documents into shards; held-out documents gather until they fill one of their own."""
+def _tasks(job: BuildJob, selection: Selection) -> Iterator[ShardTask]:
+    """Divides the stream of documents into shards; each split fills its own."""
     names = {split: format.shard_names(split) for split in format.SPLITS}
-    current = {split: Task(next(names[split])) for split in format.SPLITS}
-    for source, split, document in emitted(job.sources, selection):
+    current = {split: ShardTask(next(names[split])) for split in format.SPLITS}
+    for source, split, document in iter_selected(job.sources, selection):
         current[split].add(source, document)
         if current[split].characters >= job.options.shard_characters:
             yield current[split]
-            current[split] = Task(next(names[split]))
+            current[split] = ShardTask(next(names[split]))
     yield from filter(len, current.values())
 
 
@@ -267,14 +259,21 @@ def _is_finished(directory: Path, name: str) -> bool:
     return record.shard is None or (path.is_file() and path.stat().st_size == record.shard.bytes)
 
 
-def _records(directory: Path, split: str) -> list[Record]:
-    found = (shard_worker.read_record(directory, name) for name in format.shard_names(split))
-    return list(itertools.takewhile(lambda record: record is not None, found))
+def _records(directory: Path, split: str) -> list[ShardRecord]:
+    records = []
+    for name in format.shard_names(split):
+        record = shard_worker.read_record(directory, name)
+        if record is None:
+            break
+        records.append(record)
+    return records
 
 
-def _write_manifest(job: Job, records: dict[str, list[Record]], summary: Summary, tokenizer_hash: str) -> None:
+def _write_manifest(
+    job: BuildJob, records: dict[str, list[ShardRecord]], summary: BuildSummary, tokenizer_hash: str
+) -> None:
     if not summary.splits["train"].documents:
-        raise UserError(f"{job.directory}: no document has any text once it is cleaned; give other sources")
+        raise UserError(f"{job.directory}: all documents are empty after cleaning; choose other sources")
     write_manifest(
         job.directory,
         shards={split: [record.shard for record in records[split] if record.shard] for split in records},

@@ -1,11 +1,11 @@
-"""`corpus.json`: what a corpus holds, and the hashes of its shards. It is sealed, and written last, atomically."""
+"""`corpus.json`, the sealed manifest of a corpus: counts and hashes of its shards. It is written last, atomically."""
 
 import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict, cast
 
 from bertjax import decoding
 from bertjax.decoding import Count, DecodingError, Digest, FileName, ShortText, Size
@@ -16,13 +16,15 @@ FORMAT = "bertjax corpus"
 VERSION = 1
 MANIFEST = "corpus.json"
 
-_CURE = "copy it again, prepare the corpus again, or, if you edited it, run python -m bertjax.convert --reseal --from="
+_REMEDY = (
+    "copy it again, prepare the corpus again, or, if you edited it, run python -m bertjax.convert --reseal --from="
+)
 _COUNTED = ("documents", "sentences", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardInfo:
-    """What the manifest says of one shard: file name, size in bytes, SHA-256 of the file (hex) and its counts."""
+    """The entry of a shard: file name, size in bytes, SHA-256 of the file (hex) and counts."""
 
     name: FileName
     bytes: Count
@@ -46,12 +48,12 @@ class CorpusManifest:
     Attributes:
       format, version: `FORMAT` and `VERSION`.
       vocab_size: number of ids of the tokenizer.
-      tokenizer_hash: identity of the tokenizer that made the ids.
+      tokenizer_hash: identity of the tokenizer that produced the ids.
       shards: of each split.
       counts: documents, sentences and tokens of each split.
-      fingerprint: identity of the corpus, of all fields above but the counts.
-      tokenizer_files: name → SHA-256 of the tokenizer's files.
-      statistics: what prepare counted; anything JSON.
+      fingerprint: identity of the corpus, computed from all fields above except the counts.
+      tokenizer_files: name → SHA-256 of the tokenizer files.
+      statistics: counts and options of prepare; any JSON values.
     """
 
     format: str
@@ -62,7 +64,12 @@ class CorpusManifest:
     counts: Mapping[str, Mapping[str, Count]]
     fingerprint: Digest
     tokenizer_files: Mapping[FileName, Digest]
-    statistics: Mapping[str, Any]
+    statistics: Mapping[str, object]
+
+    @property
+    def shards_by_split(self) -> Mapping[str, tuple[ShardInfo, ...]]:
+        """Split → its shards, in order."""
+        return cast(Mapping[str, tuple[ShardInfo, ...]], self.shards)
 
 
 def write_manifest(
@@ -71,35 +78,36 @@ def write_manifest(
     shards: Mapping[str, Sequence[ShardInfo]],
     vocab_size: int,
     tokenizer_hash: str,
-    statistics: Mapping[str, Any],
+    statistics: Mapping[str, object],
 ) -> None:
-    """Writes `corpus.json`, the last act of preparing: from here on the directory is a corpus.
+    """Writes `corpus.json`, the last step of preparing a corpus: a directory with this file is complete.
 
     Args:
-      directory: the corpus; all shards and the tokenizer lie in it already.
-      shards: for each split ("train", "heldout") its shards in order.
+      directory: the corpus, with all shards and the tokenizer.
+      shards: split ("train", "heldout") → its shards, in order.
       vocab_size: number of ids of the tokenizer.
-      tokenizer_hash: identity of the tokenizer that made the ids.
-      statistics: anything JSON; kept as it is, not part of the fingerprint.
+      tokenizer_hash: identity of the tokenizer that produced the ids.
+      statistics: any JSON values; stored unchanged and not part of the fingerprint.
     """
     files = file_digests(directory / "tokenizer")
+    split_shards = SplitShards(**{split: tuple(infos) for split, infos in shards.items()})
     manifest = CorpusManifest(
-        FORMAT, VERSION, int(vocab_size), tokenizer_hash, shards, _counts(shards), "", files, statistics
+        FORMAT, VERSION, int(vocab_size), tokenizer_hash, split_shards, _counts(shards), "", files, statistics
     )
     values = dataclasses.asdict(dataclasses.replace(manifest, fingerprint=_fingerprint(manifest)))
     write_text(directory / MANIFEST, json.dumps(decoding.sealed(values), indent=1))
 
 
 def check_files(folder: Path, digests: Mapping[str, str], remedy: str) -> None:
-    """Compares the files of a folder with what was written down of them.
+    """Compares the files of a folder with their recorded digests.
 
     Raises:
       UserError: a file is missing, changed or unexpected; the message names it and ends with `remedy`.
     """
-    found = file_digests(folder)
-    for name in sorted(found.keys() | digests):
-        if found.get(name) != digests.get(name):
-            problem = "missing" if name not in found else "changed" if name in digests else "unexpected"
+    actual = file_digests(folder)
+    for name in sorted(actual.keys() | digests):
+        if actual.get(name) != digests.get(name):
+            problem = "missing" if name not in actual else "changed" if name in digests else "unexpected"
             raise UserError(f"{folder / name}: {problem}; {remedy}")
 
 
@@ -118,63 +126,65 @@ def _fingerprint(manifest: CorpusManifest) -> str:
 
 
 def read_manifest(directory: Path) -> CorpusManifest:
-    """The manifest of the corpus in a folder.
+    """Reads the manifest of the corpus in a folder.
 
     Raises:
-      UserError: there is no corpus, or its manifest is damaged or of another version.
+      UserError: the folder is not a corpus, or its manifest is damaged or of another version.
     """
     path = directory / MANIFEST
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; make a corpus with python -m bertjax.prepare")
+        raise UserError(f"{directory}: no such directory; create a corpus with python -m bertjax.prepare")
     if not path.is_file():
         raise UserError(
-            f"{directory}: not a corpus, or one whose preparation has not ended ({MANIFEST} is missing); "
+            f"{directory}: not a corpus, or its preparation is not complete ({MANIFEST} is missing); "
             f"run python -m bertjax.prepare --output={directory}"
         )
-    return decode_manifest(decoding.read_bytes(path, f"{_CURE}{directory}"), path)
+    return decode_manifest(decoding.read_bytes(path, f"{_REMEDY}{directory}"), path)
 
 
-def decode_manifest(data: bytes, where: str | Path, *, resealing: bool = False) -> CorpusManifest:
-    """The manifest in the content of a `corpus.json`; `where` names it in messages.
+def decode_manifest(data: bytes, location: str | Path, *, resealing: bool = False) -> CorpusManifest:
+    """Decodes the content of a `corpus.json`; `location` names it in messages.
 
-    With `resealing` its seal, its sums and its fingerprint need not fit the rest, and are those of the rest.
+    With `resealing` the seal, counts and fingerprint are not checked; counts and fingerprint are computed again from
+    the rest.
 
     Raises:
-      UserError: it is damaged, of another version, no manifest, or contradicts itself.
+      UserError: it is damaged, of another version, not a manifest, or inconsistent.
     """
-    cure = f"{_CURE}{Path(where).parent}"
-    values = decoding.parse(data, where, cure)
+    remedy = f"{_REMEDY}{Path(location).parent}"
+    values = decoding.parse(data, location, remedy)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"{where}: not the manifest of a corpus; make one with python -m bertjax.prepare")
+        raise UserError(f"{location}: not the manifest of a corpus; create a corpus with python -m bertjax.prepare")
     if values.get("version") != VERSION:
         raise UserError(
-            f"{where}: format version {values.get('version')}, but this bertjax reads version {VERSION}; "
-            "prepare the corpus again, or use the bertjax that made it"
+            f"{location}: format version {values.get('version')}, but this bertjax reads version {VERSION}; "
+            "prepare the corpus again, or use the bertjax version that wrote it"
         )
-    values = decoding.without_seal(values) if resealing else decoding.unsealed(values, where, cure)
-    manifest = decoding.convert(values, CorpusManifest, where, cure)
+    values = decoding.without_seal(values) if resealing else decoding.unsealed(values, location, remedy)
+    manifest = decoding.convert(values, CorpusManifest, location, remedy)
     if resealing:
-        manifest = dataclasses.replace(manifest, counts=_counts(manifest.shards))
+        manifest = dataclasses.replace(manifest, counts=_counts(manifest.shards_by_split))
         manifest = dataclasses.replace(manifest, fingerprint=_fingerprint(manifest))
-    if problem := _contradiction(manifest):
-        raise DecodingError(problem, where, cure)
+    if problem := _inconsistency(manifest):
+        raise DecodingError(problem, location, remedy)
     return manifest
 
 
-def _contradiction(manifest: CorpusManifest) -> str:
-    """What of a manifest cannot be true beside the rest; "" where all can."""
-    contents = {}
-    for split, infos in manifest.shards.items():
-        last = -1  # numbers may be left out: of shards whose documents had no text
+def _inconsistency(manifest: CorpusManifest) -> str:
+    """Returns the first inconsistency between the fields of a manifest; "" if there is none."""
+    split_of_content = {}
+    for split, infos in manifest.shards_by_split.items():
+        last = -1  # numbers may be missing: shards whose documents had no text are not written
         for index, info in enumerate(infos):
+            place = f"shards.{split}[{index}]"
             number = re.fullmatch(rf"{split}-(\d{{5,9}})\.arrow", info.name)
             if not number or int(number[1]) <= last:
-                return f"shards.{split}[{index}].name: {info.name} is no shard of {split}, or not behind the one before"
+                return f"{place}.name: {info.name} is not a {split} shard, or not in order"
             last = int(number[1])
             if not 0 < info.documents <= info.sentences <= info.tokens:
-                return f"shards.{split}[{index}]: fewer sentences than documents, or fewer tokens than sentences"
-            if contents.setdefault(info.sha256, split) != split:
-                return f"shards.{split}[{index}]: is a shard of {contents[info.sha256]} too"
-    if manifest.counts != _counts(manifest.shards):
+                return f"{place}: fewer sentences than documents, or fewer tokens than sentences"
+            if split_of_content.setdefault(info.sha256, split) != split:
+                return f"{place}: also a shard of {split_of_content[info.sha256]}"
+    if manifest.counts != _counts(manifest.shards_by_split):
         return "counts: not the sums of the shards"
-    return "" if manifest.fingerprint == _fingerprint(manifest) else "fingerprint: not that of the rest"
+    return "" if manifest.fingerprint == _fingerprint(manifest) else "fingerprint: does not match the other fields"

@@ -1,4 +1,4 @@
-"""How a build of a corpus shows its progress, and how it is interrupted."""
+"""Progress display and interruption of a corpus build."""
 
 import logging
 import signal
@@ -8,11 +8,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class BuildProgress:
-    """Shows how far a build is: a bar, or a line every ten seconds. SIGTERM interrupts the build as Ctrl-C does.
+    """Shows the progress of a build as a bar, or as a line every ten seconds. SIGTERM interrupts it like Ctrl-C.
 
     Attributes:
-      megabytes_per_second: of the text that this run tokenised, all stages counted; 0 where there was nothing to do.
-        Known at the end.
+      megabytes_per_second: speed of this call over all stages, in MB of tokenized text; 0 if there was nothing to do.
+        Set on exit.
     """
 
     _SECONDS = 10.0
@@ -25,7 +25,7 @@ class BuildProgress:
         self._stage = None
 
     def __enter__(self) -> "BuildProgress":
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self._previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
         if self._show_bar:
             from rich import progress
             from rich.console import Console
@@ -42,15 +42,15 @@ class BuildProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        signal.signal(signal.SIGTERM, self._previous_handler)
         self.megabytes_per_second = self._megabytes / (time.monotonic() - self._start)
         if self._bar:
             self._bar.stop()
         if kind is KeyboardInterrupt:
-            _LOG.info("stopped; run the same command again to go on")
+            _LOG.info("interrupted; run the same command again to resume")
 
     def __call__(self, stage: str, done: int, total: int, megabytes: float) -> None:
-        """Takes what `build.Progress` says."""
+        """Shows the progress; the arguments are those of `build.Progress`."""
         now = time.monotonic()
         self._megabytes = megabytes
         if stage == self._stage and done != total and now - self._last < (0.1 if self._bar else self._SECONDS):

@@ -1,8 +1,8 @@
-"""A corpus that lies elsewhere (gs://…, s3://…, whatever fsspec knows), brought to this machine once.
+"""Copies a remote corpus (gs://…, s3://… or any other fsspec URL) to this host once.
 
-It goes to a folder named by the corpus's fingerprint in `$BERTJAX_CACHE`, else in `~/.cache/bertjax`. All processes of
-a machine share it. Every shard is compared with its hash before it gets its name; `corpus.json` comes last, so that a
-folder with it is whole.
+The copy is a folder in `$BERTJAX_CACHE`, by default `~/.cache/bertjax`, named by the fingerprint of the corpus and
+shared by all processes of the host. Every shard is compared with its hash before it is renamed to its final name.
+`corpus.json` is written last: a folder with it is complete.
 """
 
 import contextlib
@@ -10,74 +10,80 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bertjax.corpus.manifest import MANIFEST, decode_manifest
 from bertjax.errors import UserError, first_line
-from bertjax.storage.files import file_sha256, locked, written_whole
+from bertjax.storage.files import atomic_write, file_sha256, wait_for_lock
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 _LOG = logging.getLogger(__name__)
 
 
-def local(corpus: str) -> Path:
-    """The folder of `corpus` on this machine: itself, or where it was staged to.
+def local_copy(corpus: str) -> Path:
+    """Returns the folder of a corpus on this host, copying a remote corpus if necessary.
 
     Args:
-      corpus: a folder, or the URL of one.
+      corpus: a folder or the URL of one.
 
     Raises:
-      UserError: it cannot be read, is damaged there, or cannot be written here.
+      UserError: the corpus cannot be read or is damaged, or the copy cannot be written.
     """
     if "://" not in corpus:
         return Path(corpus)
     import fsspec
 
-    with _errors_explained(corpus):
-        files, root = fsspec.url_to_fs(corpus)
-        manifest = files.cat_file(f"{root}/{MANIFEST}")
-    content = decode_manifest(manifest, f"{corpus}/{MANIFEST}")
-    fingerprint = content.fingerprint
-    folder = Path(os.environ.get("BERTJAX_CACHE") or Path.home() / ".cache/bertjax") / "corpora" / fingerprint[:16]
-    with _errors_explained(corpus, folder):
+    with _as_user_errors(corpus):
+        filesystem, root = fsspec.url_to_fs(corpus)
+        manifest_bytes = filesystem.cat_file(f"{root}/{MANIFEST}")
+    manifest = decode_manifest(manifest_bytes, f"{corpus}/{MANIFEST}")
+    cache = Path(os.environ.get("BERTJAX_CACHE") or Path.home() / ".cache/bertjax")
+    folder = cache / "corpora" / manifest.fingerprint[:16]
+    with _as_user_errors(corpus, folder):
         (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock"):  # one process of the machine copies, the others wait for it
+        with wait_for_lock(folder / "lock"):  # one process of the host copies, the others wait
             if not (folder / MANIFEST).exists():
-                for leftover in folder.glob(".*.tmp"):  # of a staging that was killed
+                for leftover in folder.glob(".*.tmp"):  # from a killed process
                     leftover.unlink()
-                for shard in (shard for split in content.shards.values() for shard in split):
+                for shard in (shard for split in manifest.shards_by_split.values() for shard in split):
                     target = folder / shard.name
-                    if not target.exists():  # from a staging that was ended
-                        _LOG.info(f"staging {shard.name} ({shard.bytes / 1e6:,.1f} MB) in {folder}")
-                        _copy(files, f"{root}/{shard.name}", target, shard.sha256)
-                for name, sha256 in content.tokenizer_files.items():
-                    _copy(files, f"{root}/tokenizer/{name}", folder / "tokenizer" / name, sha256)
-                with written_whole(folder / MANIFEST) as temporary:
-                    temporary.write_bytes(manifest)
+                    if not target.exists():  # else copied by an interrupted process
+                        _LOG.info(f"copying {shard.name} ({shard.bytes / 1e6:,.1f} MB) to {folder}")
+                        _copy(filesystem, f"{root}/{shard.name}", target, shard.sha256)
+                for name, sha256 in manifest.tokenizer_files.items():
+                    _copy(filesystem, f"{root}/tokenizer/{name}", folder / "tokenizer" / name, sha256)
+                with atomic_write(folder / MANIFEST) as temporary:
+                    temporary.write_bytes(manifest_bytes)
     return folder
 
 
-def _copy(files: Any, source: str, target: Path, sha256: str = "") -> None:
-    with written_whole(target) as temporary:
-        files.get_file(source, str(temporary))
+def _copy(filesystem: "AbstractFileSystem", source: str, target: Path, sha256: str = "") -> None:
+    with atomic_write(target) as temporary:
+        filesystem.get_file(source, str(temporary))
         if sha256 and file_sha256(temporary) != sha256:
             raise UserError(
-                f"{source}: damaged, there or on its way: it fails its checksum; "
-                "run the same command again, or copy the corpus there again"
+                f"{source}: checksum mismatch, damaged at the source or in transfer; run the same command again, or "
+                "upload the corpus again"
             )
 
 
 @contextlib.contextmanager
-def _errors_explained(corpus: str, folder: Path | None = None) -> Iterator[None]:
+def _as_user_errors(corpus: str, folder: Path | None = None) -> Iterator[None]:
+    """Turns errors while reading `corpus` and writing `folder` into UserErrors."""
     try:
         yield
     except UserError:
         raise
-    except ImportError as error:  # fsspec says which package knows this kind of URL
-        raise UserError(f"cannot read {corpus}: {error}") from error
+    except ImportError as error:  # names the package that supports this kind of URL
+        raise UserError(f"{corpus}: cannot be read: {error}") from error
     except FileNotFoundError as error:
-        raise UserError(f"{corpus}: no corpus there ({error.filename or error} is missing)") from error
-    except Exception as error:  # every kind of storage has errors of its own
-        where = f" or write it to {folder} (BERTJAX_CACHE names another place)" if folder else ""
         raise UserError(
-            f"cannot read {corpus}{where}: {first_line(error)}; once that is put right, run the same command"
+            f"{corpus}: no corpus there ({error.filename or error} is missing); check the address"
+        ) from error
+    except Exception as error:  # storage libraries share no base class of errors
+        copying = f" or copied to {folder} (BERTJAX_CACHE sets another folder)" if folder else ""
+        raise UserError(
+            f"{corpus}: cannot be read{copying} ({first_line(error)}); fix this and run the same command again"
         ) from error

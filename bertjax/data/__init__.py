@@ -1,1 +1,1 @@
-"""The input pipeline: batch(seed, step) as a pure function of corpus, seed and step."""
+"""The input pipeline: batch(seed, step), a pure function of corpus, seed and step."""

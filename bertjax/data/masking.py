@@ -1,14 +1,17 @@
-"""Dynamic masking: which tokens are predicted, and what stands in their place.
+"""Dynamic masking: selection of the tokens to predict, and their replacement.
 
-Every draw is a hash of the row's key, so that a row is masked anew each time that it comes, and always the same way
-for the same place in training.
+Every draw is a hash of the key of the row: an example gets new masks in each epoch, and a given row of the stream
+always gets the same masks.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
 from bertjax.config.data import MaskingConfig
+from bertjax.config.registry import Registry
 from bertjax.data import rng
 from bertjax.data.sequences import Sequences
 from bertjax.data.token_info import Vocabulary
@@ -19,7 +22,7 @@ class Predictions:
     """The masked positions of a batch; unused slots are position 0, id 0, weight 0.
 
     Attributes:
-      positions: int32 [batch, predictions], rising.
+      positions: int32 [batch, predictions], ascending.
       ids: int32 [batch, predictions], the original tokens.
       weights: float32 [batch, predictions], 1 for a prediction.
     """
@@ -29,19 +32,48 @@ class Predictions:
     weights: np.ndarray
 
 
-def mask(
+def word_numbers(input_ids: np.ndarray, special: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Returns the number of each token's word within its row, int64 [batch, length]."""
+    del special
+    return np.cumsum(vocabulary.word_starts[input_ids], axis=1)
+
+
+def token_numbers(input_ids: np.ndarray, special: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Returns the position of each token, int64 [batch, length]."""
+    del special, vocabulary
+    return np.broadcast_to(np.arange(input_ids.shape[1]), input_ids.shape)
+
+
+# (input_ids [batch, length], special tokens bool [batch, length], vocabulary) → the number of each token's unit within
+# its row, integers [batch, length] that never decrease along the row.
+MaskingUnit: TypeAlias = Callable[[np.ndarray, np.ndarray, Vocabulary], np.ndarray]
+
+UNITS: Registry[MaskingUnit] = Registry(
+    "masking unit", {"token": token_numbers, "word": word_numbers, "span": word_numbers}
+)
+
+
+def _separate_special(numbers: np.ndarray, special: np.ndarray) -> np.ndarray:
+    """Returns `numbers` as consecutive numbers from 0, with a number of its own for each special token."""
+    starts = special.copy()
+    starts[:, 0] = True
+    starts[:, 1:] |= (numbers[:, 1:] != numbers[:, :-1]) | special[:, :-1]  # a segment may begin inside a word
+    return np.cumsum(starts, axis=1) - 1
+
+
+def mask_tokens(
     sequences: Sequences, keys: np.ndarray, vocabulary: Vocabulary, masking: MaskingConfig
 ) -> tuple[np.ndarray, Predictions]:
     """Masks a batch.
 
-    A row of n tokens, special ones counted, gets min(slots, max(1, round(rate * n))) predictions, as in BERT. Whole
-    words and spans may fall short of it by what fits no more.
+    A sequence of n tokens, special tokens included, gets min(slots, max(1, round(rate * n))) predictions, as in BERT.
+    Whole words and spans may give fewer, if no remaining word fits.
 
     Args:
       sequences: the batch.
-      keys: uint64 [batch], a key for each row's draws.
-      vocabulary: [MASK], the ids to draw random ones from, and where words begin.
-      masking: rate, shares, slots and unit.
+      keys: uint64 [batch], the key of each row's draws.
+      vocabulary: the id of [MASK], the ids of random tokens, and the ids that begin a word.
+      masking: rate, probabilities, slots and unit.
 
     Returns:
       The masked input_ids, int32 [batch, length], and the predictions.
@@ -50,23 +82,29 @@ def mask(
     slots = masking.predictions(length)
     special = sequences.special()
     wanted = np.clip(np.rint(masking.rate * sequences.sizes), 1, slots).astype(np.int64)
-    wanted = np.minimum(wanted, (~special).sum(axis=1))  # full sentences hold special tokens within their segments
-    choices = rng.bits(keys, 0)
+    wanted = np.minimum(wanted, (~special).sum(axis=1))  # full sentences contain special tokens
+    selection_keys = rng.bits(keys, 0)
     if masking.unit == "token":
-        positions = _tokens(special, wanted, choices, slots)
+        positions = _draw_tokens(special, wanted, selection_keys, slots)
         units = positions
     else:
-        words = _words(sequences.input_ids, special, vocabulary)
-        chosen = _spans(words, special, wanted, choices, masking.max_span if masking.unit == "span" else 1)
-        positions = _places(chosen != 0, slots)
-        units = np.take_along_axis(chosen, np.minimum(positions, length - 1), axis=1)
+        numbers = UNITS.get(masking.unit, "config.masking.unit")(sequences.input_ids, special, vocabulary)
+        max_span = masking.max_span if masking.unit == "span" else 1
+        spans = _draw_spans(_separate_special(numbers, special), special, wanted, selection_keys, max_span)
+        positions = _selected_positions(spans != 0, slots)
+        units = np.take_along_axis(spans, np.minimum(positions, length - 1), axis=1)
     return _replace(sequences.input_ids, positions, units, keys, vocabulary, masking)
 
 
-def _tokens(special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, slots: int) -> np.ndarray:
-    """Draws `wanted` [batch] tokens a row; int32 [batch, slots], rising, the length where a slot is unused."""
+def _draw_tokens(special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, slots: int) -> np.ndarray:
+    """Draws `wanted` [batch] tokens per row.
+
+    Returns:
+      Their positions, int32 [batch, slots], ascending; the length of the row in unused slots.
+    """
     length = special.shape[1]
-    # A draw's two halves serve two columns. Random bits above, the column below: sorting gives columns in random order.
+    # Each draw gives 32 bits for two columns. With random upper bits and the column number in the lower bits, sorting
+    # puts the columns in random order.
     order = rng.bits(keys[:, None], np.arange(-(-length // 2))).view(np.uint32)[:, :length]
     column_bits = (1 << (length - 1).bit_length()) - 1
     order &= np.uint32(~column_bits & 0xFFFFFFFF)
@@ -79,50 +117,44 @@ def _tokens(special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, slots: in
     return _widen(positions, slots, length)
 
 
-def _places(chosen: np.ndarray, slots: int) -> np.ndarray:
-    """The columns that are True in bool [batch, length], in the form of `_tokens`."""
-    length = chosen.shape[1]
-    columns = np.where(chosen, np.arange(length, dtype=np.int32), np.int32(length))
+def _selected_positions(selected: np.ndarray, slots: int) -> np.ndarray:
+    """Returns the positions that are True in bool [batch, length], in the format of `_draw_tokens`."""
+    length = selected.shape[1]
+    columns = np.where(selected, np.arange(length, dtype=np.int32), np.int32(length))
     columns.sort(axis=1)
     return _widen(columns[:, :slots], slots, length)
 
 
 def _widen(positions: np.ndarray, slots: int, unused: int) -> np.ndarray:
-    """More slots than columns: the rest is unused."""
+    """Appends unused slots if there are more slots than columns."""
     return np.pad(positions, ((0, 0), (0, slots - positions.shape[1])), constant_values=unused)
 
 
-def _words(input_ids: np.ndarray, special: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """int64 [batch, length]: the word of each token, from 0 in each row; special tokens are words of their own."""
-    starts = vocabulary.word_starts[input_ids] | special
-    # A segment may begin inside a word.
-    starts[:, 1:] |= special[:, :-1]
-    return np.cumsum(starts, axis=1) - 1
+def _draw_spans(
+    words: np.ndarray, special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, max_span: int
+) -> np.ndarray:
+    """Draws spans of 1 to `max_span` whole words, P(n) ∝ 1/n, until `wanted` [batch] tokens are selected.
 
-
-def _spans(words: np.ndarray, special: np.ndarray, wanted: np.ndarray, keys: np.ndarray, longest: int) -> np.ndarray:
-    """Draws spans of 1 to `longest` whole words, P(n) ∝ 1/n, until `wanted` [batch] tokens are chosen.
-
-    Words come in random order as beginnings of spans. A span that meets a chosen word or a special token, or is too
-    large for what is left, is shortened until it fits, to nothing if need be (ALBERT, arXiv:1909.11942, section 4.1).
+    Spans begin at words in random order. A span that meets a selected word or a special token, or exceeds the
+    remaining number of tokens, is shortened until it fits, possibly to nothing (ALBERT, arXiv:1909.11942, section 4.1).
 
     Returns:
-      int64 [batch, length]: 0, or for a chosen token the number of its span's first word + 1.
+      int64 [batch, length]: for a selected token the number of its span's first word + 1, otherwise 0.
     """
     rows, length = words.shape
     every_row = np.arange(rows)
-    # The first column of each word, and of what comes behind the last one.
-    bounds = np.full((rows, length + longest + 1), length)
+    # The first column of each word; after the last word, the length.
+    bounds = np.full((rows, length + max_span + 1), length)
     columns = np.flatnonzero(np.diff(words, axis=1, prepend=-1))
     bounds[columns // length, words.reshape(-1)[columns]] = columns % length
-    free = np.zeros((rows, length + longest + 1), bool)
+    free = np.zeros((rows, length + max_span + 1), bool)
     free[every_row[:, None], words] = ~special
     order = rng.bits(keys[:, None], np.arange(length))
     order[~free[:, :length]] = np.iinfo(np.uint64).max
     order = np.argsort(order, axis=1)
-    shares = 1 / np.arange(1, longest + 1)
-    limits = np.cumsum(shares) / shares.sum()
-    chosen = np.zeros((rows, length), np.int64)
+    probabilities = 1 / np.arange(1, max_span + 1)
+    limits = np.cumsum(probabilities) / probabilities.sum()
+    spans = np.zeros((rows, length), np.int64)
     left = wanted.copy()
     for turn in range(free.sum(axis=1).max()):
         word = order[:, turn]
@@ -130,23 +162,23 @@ def _spans(words: np.ndarray, special: np.ndarray, wanted: np.ndarray, keys: np.
         fits = np.ones(rows, bool)
         begin = bounds[every_row, word]
         end = begin.copy()
-        for step in range(longest):
-            further = bounds[every_row, word + step + 1]
-            fits &= (step < size) & free[every_row, word + step] & (further - begin <= left)
-            end = np.where(fits, further, end)
-        taken = np.flatnonzero(end > begin)
-        if len(taken):
-            row, column = _between(taken, begin, end, length)
-            chosen[row, column] = word[row] + 1
+        for offset in range(max_span):
+            next_end = bounds[every_row, word + offset + 1]
+            fits &= (offset < size) & free[every_row, word + offset] & (next_end - begin <= left)
+            end = np.where(fits, next_end, end)
+        nonempty = np.flatnonzero(end > begin)
+        if len(nonempty):
+            row, column = _between(nonempty, begin, end, length)
+            spans[row, column] = word[row] + 1
             free[row, words[row, column]] = False
             left -= end - begin
         if not left.any():
             break
-    return chosen
+    return spans
 
 
 def _between(rows: np.ndarray, begin: np.ndarray, end: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, column) of the tokens [begin, end) of `rows`, each int64 [tokens]."""
+    """Returns (row, column) of the tokens [begin, end) of `rows`, each int64 [tokens]."""
     columns = np.arange(length)
     row, column = np.nonzero((columns >= begin[rows, None]) & (columns < end[rows, None]))
     return rows[row], column
@@ -160,16 +192,15 @@ def _replace(
     vocabulary: Vocabulary,
     masking: MaskingConfig,
 ) -> tuple[np.ndarray, Predictions]:
-    """Puts [MASK], a random token or the token itself at `positions`, one draw a unit."""
+    """Replaces the tokens at `positions` with [MASK], a random token or themselves, with one draw per unit."""
     used = positions < input_ids.shape[1]
     positions = np.where(used, positions, 0)
-    # Places in the flattened batch.
-    places = positions + np.arange(0, input_ids.size, input_ids.shape[1])[:, None]
-    original = input_ids.reshape(-1)[places]
+    flat = positions + np.arange(0, input_ids.size, input_ids.shape[1])[:, None]
+    original = input_ids.reshape(-1)[flat]
     draw = rng.uniform(rng.bits(rng.bits(keys, 1)[:, None], units))
     masked = input_ids.copy()
-    masked.reshape(-1)[places[used & (draw < masking.mask_prob)]] = vocabulary.mask_id
+    masked.reshape(-1)[flat[used & (draw < masking.mask_prob)]] = vocabulary.mask_id
     row, slot = np.nonzero(used & (draw >= masking.mask_prob) & (draw < masking.mask_prob + masking.random_prob))
     random = rng.integers(rng.bits(rng.bits(keys, 2)[row], positions[row, slot]), len(vocabulary.ordinary_ids))
-    masked.reshape(-1)[places[row, slot]] = vocabulary.ordinary_ids[random]
+    masked.reshape(-1)[flat[row, slot]] = vocabulary.ordinary_ids[random]
     return masked, Predictions(positions, np.where(used, original, 0), used.astype(np.float32))

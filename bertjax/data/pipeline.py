@@ -1,7 +1,7 @@
 """The input pipeline: the global batch of a step is a pure function of the corpus, the seed and the step.
 
-`BatchSource.batch` is that function; `BatchSource.iterate` lets tf.data call it ahead of time on several threads. There
-is no iterator state: resuming is starting at another step, and a host computes its own rows only.
+`BatchSource.batch` is that function; `BatchSource.iterate` computes it ahead of time on several threads of tf.data.
+There is no iterator state: a resumed run starts at another step, and each host computes only its own rows.
 bertjax/data/batch.py describes the arrays of a batch.
 """
 
@@ -12,34 +12,34 @@ import numpy as np
 from bertjax import host_tensorflow
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
-from bertjax.data.batch import Batch
+from bertjax.data.batch import HostBatch
 from bertjax.data.stream import RowFormat, Stream
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 
-# NumPy's calls are cheap from about this many tokens on, so a tf.data element holds several batches that are smaller.
+# The overhead of NumPy calls is small from about this many tokens, so a tf.data element holds several small batches.
 _TOKENS_PER_CALL = 2**18
 _PADDING_SAMPLE = 10_000
 
 
 def row_format(config: Config, phase: Phase) -> RowFormat:
-    """The rows of a phase."""
+    """Returns the format of the rows of a phase."""
     return RowFormat(phase.length, config.masking, config.sequencing)
 
 
 class BatchSource:
-    """All batches of a training run: a stream of rows for each phase."""
+    """All batches of a pre-training run: one stream of rows per phase."""
 
     def __init__(self, corpus: Corpus, vocabulary: Vocabulary, config: Config):
-        """Describes the batches of `config`; reads nothing yet.
+        """Initializes the streams of `config`; reads no tokens yet.
 
         Raises:
-          UserError: the corpus was made with another vocabulary, or is too small for pairs.
+          UserError: another vocabulary than that of the corpus, or a corpus too small for pairs.
         """
         if vocabulary.size != corpus.vocab_size:
             raise UserError(
-                f"{corpus.directory}: made with a vocabulary of {corpus.vocab_size} ids, but the tokenizer has "
-                f"{vocabulary.size}; take the tokenizer of the corpus"
+                f"{corpus.directory}: the corpus has a vocabulary of {corpus.vocab_size} ids, but the tokenizer has "
+                f"{vocabulary.size}; use the tokenizer of the corpus"
             )
         self._config = config
         self._streams = [
@@ -47,15 +47,15 @@ class BatchSource:
             for index, phase in enumerate(config.phases)
         ]
 
-    def batch(self, phase: int, step: int, rows: slice | np.ndarray | None = None) -> Batch:
-        """The batch of a step.
+    def batch(self, phase: int, step: int, rows: slice | np.ndarray | None = None) -> HostBatch:
+        """Returns the batch of a step.
 
         Args:
           phase: index of the phase.
           step: counted from 0 within the phase.
-          rows: a host's rows of the global batch; None takes all.
+          rows: the rows of the global batch for this host; None selects all.
         """
-        return self._streams[phase].batch(self._numbers(phase, step, step + 1, rows))
+        return self._streams[phase].batch(self._row_numbers(phase, step, step + 1, rows))
 
     def iterate(
         self,
@@ -64,38 +64,38 @@ class BatchSource:
         *,
         rows: Callable[[int], np.ndarray] | None = None,
         threads: int = 2,
-    ) -> Iterator[Batch]:
-        """The batches of steps [first_step, last_step), counted through all phases, computed ahead by tf.data.
+    ) -> Iterator[HostBatch]:
+        """Yields the batches of steps [first_step, last_step), counted through all phases, prefetched by tf.data.
 
         Args:
-          first_step: where to begin; 0 for a new run.
-          last_step: where to end, at most the steps of all phases.
-          rows: from a phase's batch size to a host's rows of each global batch; None takes all.
-          threads: how many compute batches; does not change them.
+          first_step: the first step; 0 for a new run.
+          last_step: the end of the range, at most the number of steps of all phases.
+          rows: maps the batch size of a phase to the rows of each global batch for this host; None selects all.
+          threads: number of threads that compute batches; does not affect the result.
         """
         begin = 0
         for index, phase in enumerate(self._config.phases):
             first, last = max(first_step - begin, 0), min(last_step - begin, phase.steps)
             if first < last:
-                own = None if rows is None else rows(phase.batch)
-                yield from self._iterate_phase(index, first, last, own, threads)
+                host_rows = None if rows is None else rows(phase.batch)
+                yield from self._iterate_phase(index, first, last, host_rows, threads)
             begin += phase.steps
 
     def padding_share(self, phase: int, step: int = 0) -> float:
-        """The share of padding in a phase's batches, from the examples that follow `step` of it."""
+        """Returns the fraction of padding in the batches of a phase, estimated from the rows that follow `step`."""
         first = step * self._config.phases[phase].batch
         return self._streams[phase].padding_share(np.arange(first, first + _PADDING_SAMPLE))
 
-    def _numbers(self, phase: int, first: int, last: int, rows: slice | np.ndarray | None) -> np.ndarray:
-        """int64 [(last - first) * rows]: the rows of steps [first, last) as the phase's stream counts them."""
+    def _row_numbers(self, phase: int, first: int, last: int, rows: slice | np.ndarray | None) -> np.ndarray:
+        """Returns the numbers in the phase's stream of the rows of steps [first, last): int64 [steps * rows]."""
         size = self._config.phases[phase].batch
-        own = np.arange(size)[rows if rows is not None else slice(None)]
-        return (np.arange(first, last)[:, None] * size + own).reshape(-1)
+        selected = np.arange(size)[rows if rows is not None else slice(None)]
+        return (np.arange(first, last)[:, None] * size + selected).reshape(-1)
 
     def _iterate_phase(
         self, phase: int, first: int, last: int, rows: np.ndarray | None, threads: int
-    ) -> Iterator[Batch]:
-        # It tells the shapes; and where a phase has no more, nothing needs TensorFlow.
+    ) -> Iterator[HostBatch]:
+        # The first batch gives the shapes; for a single batch TensorFlow is not needed.
         example = self.batch(phase, first, rows)
         yield example
         if last - first == 1:
@@ -104,7 +104,7 @@ class BatchSource:
         steps = max(1, _TOKENS_PER_CALL // example["input_ids"].size)
 
         def compute(step: np.ndarray) -> list[np.ndarray]:
-            numbers = self._numbers(phase, int(step), min(int(step) + steps, last), rows)
+            numbers = self._row_numbers(phase, int(step), min(int(step) + steps, last), rows)
             return list(self._streams[phase].batch(numbers).values())
 
         tf = host_tensorflow.load()

@@ -1,8 +1,8 @@
-"""One counter-based random generator in NumPy: every draw is a hash of where it stands, and nothing is state.
+"""A counter-based random number generator in NumPy: every draw is a hash of its coordinates; there is no state.
 
-`bits(bits(key(seed, "masks"), position), column)` is the draw of a column of a row: a chain of keyed hashes, each the
+`bits(bits(key(seed, "masks"), row), column)` is the draw for a column of a row: a chain of keyed hashes, each the
 output function of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") over
-a Weyl sequence that starts at the key. Arrays broadcast, so any rows can be drawn anywhere and in any order.
+a Weyl sequence that starts at the key. Arrays broadcast, so rows can be drawn on any host and in any order.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ _ROUNDS = 8
 
 
 def key(seed: int, *stream: int | str) -> np.uint64:
-    """The key of a stream of a seed; every (seed, stream) has its own."""
+    """Returns the key of (seed, stream); all of them differ."""
     digest = hashlib.blake2b(repr((int(seed), *stream)).encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 
 
 def bits(key: np.uint64 | np.ndarray, counter: int | np.ndarray) -> np.ndarray:
-    """64 random bits for each (key, counter), as uint64 of their broadcast shape (at least one axis).
+    """Returns 64 random bits for each (key, counter), as uint64 of their broadcast shape (at least one axis).
 
     Args:
-      key: a key, or the bits of an earlier draw as keys of further ones.
+      key: a key, or the bits of an earlier draw, which serve as keys of further draws.
       counter: integers >= 0.
     """
-    # astype and not asarray: the array is changed in place. One axis at least: NumPy's scalars warn of overflow.
+    # astype instead of asarray, as the array is modified in place. At least one axis: NumPy scalars warn on overflow.
     state = np.atleast_1d(np.asarray(counter)).astype(np.uint64)
     state += np.uint64(1)
     state *= _GAMMA
@@ -44,24 +44,24 @@ def bits(key: np.uint64 | np.ndarray, counter: int | np.ndarray) -> np.ndarray:
 
 
 def uniform(bits: np.ndarray) -> np.ndarray:
-    """float64 in [0, 1) from the upper 53 of the 64 bits."""
+    """Returns float64 in [0, 1) from the upper 53 of the 64 bits."""
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def integers(bits: np.ndarray, bound: int | np.ndarray) -> np.ndarray:
-    """int64 in [0, bound), for bounds up to 2^53; the bias is at most bound / 2^53."""
+    """Returns int64 in [0, bound), for bounds up to 2^53; the bias is at most bound / 2^53."""
     return (uniform(bits) * bound).astype(np.int64)
 
 
 def permute(key: np.uint64, index: np.ndarray, size: int) -> np.ndarray:
-    """Where a keyed shuffle of [0, size) puts each index: a bijection, computed for each index alone.
+    """Returns the position of each index in a keyed shuffle of [0, size): a bijection, computed per index.
 
-    A Feistel network on pairs (a, b) of [0, A) × [0, B), whose rounds add a hash of one half to the other, with
-    A·B at least `size` and hardly larger; what leaves [0, size) goes through it again (cycle walking; Black and
-    Rogaway 2002, "Ciphers with arbitrary finite domains").
+    A Feistel network on pairs (a, b) of [0, A) × [0, B) with A·B at least `size` and hardly larger; each round adds a
+    hash of one half to the other. Results outside [0, size) pass through it again (cycle walking; Black and Rogaway
+    2002, "Ciphers with arbitrary finite domains").
 
     Args:
-      key: of the shuffle.
+      key: the key of the shuffle.
       index: int64 in [0, size).
       size: number of elements.
     """
@@ -87,6 +87,6 @@ def _feistel(round_keys: np.ndarray, index: np.ndarray, width: int, height: int)
 
 
 def _add(half: np.ndarray, bits: np.ndarray, size: int) -> np.ndarray:
-    """(half + a number drawn from [0, size)) modulo size; much faster than NumPy's remainder."""
+    """Returns (half + a number drawn from [0, size)) modulo size; much faster than NumPy's remainder."""
     total = half + integers(bits, size)
     return total - size * (total >= size)

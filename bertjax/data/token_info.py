@@ -1,20 +1,21 @@
-"""What the input pipeline has to know of a tokenizer."""
+"""The facts about a tokenizer that the input pipeline needs."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
+
+from bertjax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The ids with a meaning of their own, and where words begin.
+    """The special ids of a tokenizer, and the ids that begin a word.
 
     Attributes:
       size: number of ids.
       cls_id, sep_id, mask_id, pad_id: the special ids that the pipeline writes.
-      ordinary_ids: int32 [size - special ones], the ids that are no special tokens, from which random ones are drawn.
-      word_starts: bool [size], whether a piece begins a word.
+      ordinary_ids: int32 [size - special ids], all ids except special tokens; random tokens are drawn from them.
+      word_starts: bool [size], whether an id begins a word.
     """
 
     size: int
@@ -26,8 +27,8 @@ class Vocabulary:
     word_starts: np.ndarray
 
     @classmethod
-    def of(cls, tokenizer: Any) -> "Vocabulary":
-        """The vocabulary of a `bertjax.text.tokenizer.Tokenizer`."""
+    def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
+        """Returns the vocabulary of a tokenizer."""
         return cls(
             size=tokenizer.vocab_size,
             cls_id=tokenizer.cls_id,

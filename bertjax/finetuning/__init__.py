@@ -1,1 +1,1 @@
-"""Fine-tuning: from a pre-trained encoder and a task to scores and a model that answers."""
+"""Fine-tuning of a pre-trained encoder on downstream tasks."""

@@ -1,60 +1,69 @@
-"""A teacher for a task: a model that is fine-tuned for it, frozen, and reads each batch before the student does.
+"""Task-specific distillation from a teacher that is fine-tuned for the same task.
 
-Task-specific distillation, as DistilBERT on SQuAD (Sanh et al. 2019, arXiv:1910.01108, section 4.1).
+The frozen teacher runs on each batch before the student, as for DistilBERT on SQuAD (Sanh et al. 2019,
+arXiv:1910.01108, section 4.1).
 """
 
 import logging
-from typing import Any
 
 import jax
 
+from bertjax.arrays.types import Batch, Params
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import TaskModel
 from bertjax.interop.loading import load_model
 from bertjax.model.computation import Computation
 from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import put
+from bertjax.parallel.mesh import put_array
 from bertjax.tasks.metadata import TaskMetadata
-from bertjax.trainer.step import Batch, TeacherForward, apply_model
+from bertjax.trainer.step import TeacherForward, apply_model
 
 _LOG = logging.getLogger(__name__)
 
 
-def reader(task_model: TaskModel) -> tuple[TeacherForward, Any, str]:
-    """(what adds `teacher_logits`, of the logits' shape, to a batch; parameters for it, on the mesh; its fingerprint).
+def load_teacher(task_model: TaskModel) -> tuple[TeacherForward, Params, str]:
+    """Loads the teacher of `config.distillation`.
 
-    The first is called within a train step.
+    Returns:
+      forward: adds `teacher_logits`, of the shape of the logits, to a batch; called within a train step.
+      params: the teacher's parameters, on the mesh.
+      fingerprint: the digest of the teacher.
 
     Raises:
-      UserError: no such model, or one for another task, with other labels or another tokenizer.
+      UserError: the model does not exist, or has another task, other labels or another tokenizer.
     """
     config, task = task_model.config, task_model.task
     path = config.distillation.teacher
-    source = load_model(path)
-    theirs = source.task or TaskMetadata("", "pre-training")
-    for name, ours in {"kind": task.kind.name, "labels": task.labels}.items():
-        if getattr(theirs, name) != ours:
+    teacher = load_model(path)
+    metadata = teacher.task or TaskMetadata("", "pre-training")
+    for name, expected in {"kind": task.kind.name, "labels": task.labels}.items():
+        if getattr(metadata, name) != expected:
             raise UserError(
-                f"the teacher {path} has {name} {getattr(theirs, name)!r}, {task.name} has {ours!r}; fine-tune a "
-                "teacher for this task"
+                f"{path}: the teacher has {name} {getattr(metadata, name)!r}, {task.name} has {expected!r}; "
+                "fine-tune a teacher for this task"
             )
-    if theirs.features not in ("", "last"):
-        raise UserError(f"the teacher {path} is feature-based ({theirs.features}); fine-tune one whole")
-    if source.tokenizer.hash() != task_model.tokenizer.hash():
-        raise UserError(f"the teacher {path} has another tokenizer than {config.init_from}; take one with the same")
-    if source.config.model.max_position_embeddings < config.length:
+    if metadata.features not in ("", "last"):
         raise UserError(
-            f"the teacher {path} reads {source.config.model.max_position_embeddings} tokens at most and config.length "
-            f"is {config.length}; lower it"
+            f"{path}: the teacher is feature-based ({metadata.features}); use a teacher that is fine-tuned as a whole"
+        )
+    if teacher.tokenizer.hash() != task_model.tokenizer.hash():
+        raise UserError(
+            f"{path}: the tokenizer of the teacher differs from that of {config.init_from}; "
+            "use a teacher with the same tokenizer"
+        )
+    if teacher.config.model.max_position_embeddings < config.length:
+        raise UserError(
+            f"{path}: the teacher reads at most {teacher.config.model.max_position_embeddings} tokens, but "
+            f"config.length is {config.length}; lower config.length"
         )
     computation = Computation(task_model.model.computation.dtype, config.layout.unroll)
-    model = task.kind.model(source.config.model, task.labels).clone(computation=computation)
-    sharding.check_model(source.config.model, task_model.mesh)
-    params = jax.tree.map(put, source.params, state_shardings(source.params, task_model.mesh))
+    model = task.kind.model(teacher.config.model, task.labels).clone(computation=computation)
+    sharding.check_model(teacher.config.model, task_model.mesh)
+    params = jax.tree.map(put_array, teacher.params, state_shardings(teacher.params, task_model.mesh))
 
-    def forward(params: Any, batch: Batch) -> dict[str, Any]:
+    def forward(params: Params, batch: Batch) -> Batch:
         return dict(batch) | {"teacher_logits": apply_model(model, params, batch)["logits"]}
 
-    _LOG.info(f"{path} teaches")
-    return forward, params, source.fingerprint()
+    _LOG.info(f"distilling from {path}")
+    return forward, params, teacher.fingerprint()

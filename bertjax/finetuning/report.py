@@ -1,82 +1,130 @@
-"""What a sweep leaves behind for people: scores of all runs, predictions, a picture, files to submit."""
+"""Reports of a sweep: score tables, predictions of splits, confusion matrices and the GLUE leaderboard."""
 
 import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from bertjax.decoding import Count, Finite
 from bertjax.finetuning.task_model import Split
-from bertjax.storage.files import write_text, written_whole
+from bertjax.storage.files import atomic_write, write_text
 from bertjax.tasks import glue
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.tasks.task_examples import TaskExamples
 
-_WIDEST = 24  # inches of a picture's side
-
-Record = Mapping[str, Any]  # of a finished run: learning_rate, epochs, seed, scores and so on
+_MAX_SIDE = 24  # inches, of a confusion matrix
 
 
-def summary(task: TaskExamples, split: str, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """For each rate and number of epochs: how many seeds, mean, standard deviation and best of each score of a split.
+class RunRecord(TypedDict):
+    """A finished run, as a line of runs.jsonl holds it."""
 
-    The standard deviation is that of a sample, 0 of one run. Sorted by the mean of the task's metric, the best first.
-    """
-    groups: dict[tuple[float, int], list[Record]] = {}
+    learning_rate: Finite
+    epochs: Count
+    seed: Count
+    scores: dict[str, dict[str, Finite]]  # by dev split and name
+    epoch: Count  # the epoch with the best score
+    steps: Count
+    seconds: Finite
+    examples_per_second: Finite
+
+
+class ScoreSummary(TypedDict):
+    """Statistics of a score over seeds; the deviation is that of a sample, 0 for one run."""
+
+    mean: float
+    deviation: float
+    best: float
+
+
+class SettingSummary(TypedDict):
+    """The scores of all runs with the same learning rate and number of epochs."""
+
+    learning_rate: float
+    epochs: int
+    seeds: int
+    scores: dict[str, ScoreSummary]
+
+
+class SweepResults(TypedDict):
+    """The content of results.json."""
+
+    task: str
+    metric: str
+    best: RunRecord
+    summary: dict[str, list[SettingSummary]]  # by dev split
+    runs: list[RunRecord]
+
+
+def summarize(metric: str, split: str, records: Sequence[RunRecord]) -> list[SettingSummary]:
+    """Summarizes the scores of a split by learning rate and number of epochs, the best mean of `metric` first."""
+    groups: dict[tuple[float, int], list[RunRecord]] = {}
     for record in records:
         groups.setdefault((record["learning_rate"], record["epochs"]), []).append(record)
-    rows = []
+    summaries: list[SettingSummary] = []
     for (rate, epochs), group in groups.items():
-        scores = {}
+        scores: dict[str, ScoreSummary] = {}
         for name in group[0]["scores"][split]:
             values = [record["scores"][split][name] for record in group]
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             scores[name] = {"mean": statistics.fmean(values), "deviation": deviation, "best": max(values)}
-        rows.append({"learning_rate": rate, "epochs": epochs, "seeds": len(group), "scores": scores})
-    return sorted(rows, key=lambda row: -row["scores"][task.metric]["mean"])
+        summaries.append({"learning_rate": rate, "epochs": epochs, "seeds": len(group), "scores": scores})
+    return sorted(summaries, key=lambda summary: -summary["scores"][metric]["mean"])
 
 
-def table(task: TaskExamples, split: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """`summary` to read: mean ± standard deviation over the seeds."""
-    names = [name for name in rows[0]["scores"] if not name.endswith(("total", "thresh"))]
-    names.sort(key=lambda name: name != task.metric)
-    header = ["rate", "epochs", "seeds", *(f"{split} {name}" for name in names), f"best {names[0]}"]
-    lines = []
-    for row in rows:
-        cells = [f"{row['learning_rate']:g}", str(row["epochs"]), str(row["seeds"])]
-        cells += [f"{row['scores'][name]['mean']:.2f} ± {row['scores'][name]['deviation']:.2f}" for name in names]
-        lines.append([*cells, f"{row['scores'][names[0]]['best']:.2f}"])
-    return aligned([header, *lines])
+def format_results(results: SweepResults) -> str:
+    """Formats the tables of all dev splits."""
+    return "\n".join(
+        format_table(results["metric"], split, summaries) for split, summaries in results["summary"].items()
+    )
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as columns; all but the first are flush right."""
-    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = []
-    for name, *cells in rows:
-        flush_right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join([name.ljust(first), *flush_right]).rstrip())
-    return "\n".join(lines)
+def format_table(metric: str, split: str, summaries: Sequence[SettingSummary]) -> str:
+    """Formats the summary of a split as a table: mean ± standard deviation over the seeds."""
+    names = [name for name in summaries[0]["scores"] if not name.endswith(("total", "thresh"))]
+    names.sort(key=lambda name: name != metric)
+    lines = [["rate", "epochs", "seeds", *(f"{split} {name}" for name in names), f"best {names[0]}"]]
+    for summary in summaries:
+        scores = summary["scores"]
+        cells = [f"{summary['learning_rate']:g}", str(summary["epochs"]), str(summary["seeds"])]
+        cells += [f"{scores[name]['mean']:.2f} ± {scores[name]['deviation']:.2f}" for name in names]
+        lines.append([*cells, f"{scores[names[0]]['best']:.2f}"])
+    return _align_columns(lines)
 
 
-def leaderboard(columns: Mapping[str, float]) -> str:
-    """A row of the GLUE leaderboard with both averages in use, beside those that BERT's paper gives."""
-    rows = [["", *glue.AVERAGED, *glue.averages(columns)]]
-    published = {f"{name} (paper, test)": scores for name, scores in glue.PUBLISHED.items()}
-    for name, scores in ({"this sweep (dev)": columns} | published).items():
+def format_leaderboard(columns: Mapping[str, float]) -> str:
+    """Formats the scores of a sweep as a line of the GLUE leaderboard, above those of the BERT paper.
+
+    The last two columns are the averages over 9 columns and over 8 tasks.
+    """
+    lines = [["", *glue.AVERAGED, *glue.averages(columns)]]
+    entries: dict[str, Mapping[str, float]] = {"this sweep (dev)": columns}
+    for name, scores in glue.PUBLISHED.items():
+        entries[f"{name} (paper, test)"] = {column: scores[column] for column in glue.AVERAGED}
+    for name, scores in entries.items():
         values = [*(scores.get(column, math.nan) for column in glue.AVERAGED), *glue.averages(scores).values()]
-        rows.append([name, *("-" if math.isnan(value) else f"{value:.1f}" for value in values)])
-    return aligned(rows)
+        lines.append([name, *("-" if math.isnan(value) else f"{value:.1f}" for value in values)])
+    return _align_columns(lines)
+
+
+def _align_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Pads cells to columns; the first column is flush left, the others are flush right."""
+    first_width, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    aligned = []
+    for first, *cells in lines:
+        flush_right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        aligned.append("  ".join([first.ljust(first_width), *flush_right]).rstrip())
+    return "\n".join(aligned)
 
 
 def write_predictions(
     task: TaskExamples, split: Split, predictions: Sequence[Prediction], folder: Path, threshold: float
 ) -> None:
-    """SPLIT.jsonl, a JSON line an example: its id, what is predicted, what is right, and how sure the model is.
+    """Writes SPLIT.jsonl, one line per example with its id, prediction, label and probabilities.
 
-    Of questions also SPLIT.json and SPLIT.null_odds.json, as SQuAD's official script takes them. Where `null_odds` are
-    above `threshold`, the prediction is that there is no answer.
+    For questions it also writes SPLIT.json and SPLIT.null_odds.json, which SQuAD's official script reads. A question
+    whose `null_odds` exceed `threshold` is predicted to have no answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     records = [
@@ -90,26 +138,30 @@ def write_predictions(
 
 
 def draw_confusion(task: TaskExamples, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
-    """The confusion matrix of a classification as a picture: rows are the right classes, columns the predicted ones."""
+    """Draws the confusion matrix of a classification: lines are the labels, columns the predictions."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
-    places = range(len(task.labels))
-    right = [example.label for example in split.examples]
-    matrix = confusion_matrix(right, [prediction.value for prediction in predictions], labels=places)
-    side = min(3 + 0.6 * len(task.labels), _WIDEST)
+    classes = range(len(task.labels))
+    labels = [example.label for example in split.examples]
+    matrix = confusion_matrix(labels, [prediction.value for prediction in predictions], labels=classes)
+    side = min(3 + 0.6 * len(task.labels), _MAX_SIDE)
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
     axes = figure.subplots()
-    # Of more classes than fit, neither names nor numbers could be read.
-    legible = side < _WIDEST
-    names = [name.replace("$", r"\$") for name in task.labels]  # which would begin a formula
+    legible = side < _MAX_SIDE  # names and numbers of more classes would overlap
+    names = [name.replace("$", r"\$") for name in task.labels]  # matplotlib reads $ as the start of a formula
     display = ConfusionMatrixDisplay(matrix, display_labels=names if legible else None)
-    display.plot(ax=axes, include_values=legible, colorbar=not legible, xticks_rotation=45)
+    display.plot(
+        ax=axes,
+        include_values=legible,
+        colorbar=not legible,
+        xticks_rotation=45,  # pyright: ignore[reportArgumentType]  # degrees are valid
+    )
     if not legible:
         axes.set(xticks=[], yticks=[])
     axes.set_title(f"{task.name}, {split.name}")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -1,37 +1,39 @@
-"""A fine-tuning from beginning to end: its workdir, the runs that are still to do, and what they leave.
+"""A fine-tuning sweep from data to report.
 
-A workdir holds config.json, data.json (digests of examples and models), runs.jsonl with the scores of every finished
-run, the best run's checkpoint, and in the end results.json, predictions/, pictures, and for GLUE submission/.
+A workdir holds config.json, data.json (digests of the examples and models), runs.jsonl with the scores of every
+finished run, and the checkpoint of the best run. At the end it also holds results.json, predictions/, confusion
+matrices, and submission/ for GLUE.
 """
 
 import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from bertjax import decoding
-from bertjax.arrays.trees import size_of
+from bertjax.arrays.trees import tree_bytes
 from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
-from bertjax.config.finetuning import FinetuneConfig, Run
+from bertjax.config.finetuning import FinetuneConfig, RunConfig
 from bertjax.config.parse import build, to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
-from bertjax.decoding import Count, DecodingError, Finite
+from bertjax.decoding import DecodingError
 from bertjax.errors import UserError
 from bertjax.finetuning import dataset, distillation, evaluation, features, report
-from bertjax.finetuning.sweep import Result, Sweep
-from bertjax.finetuning.task_model import ENCODER, RANDOM, Split, TaskModel, open_task_model
+from bertjax.finetuning.report import RunRecord, SweepResults
+from bertjax.finetuning.sweep import RunResult, Sweep
+from bertjax.finetuning.task_model import ENCODER_PARAMS, RANDOM_PREFIX, Split, TaskModel, open_task_model
 from bertjax.interop.loading import load_model
-from bertjax.storage.files import check_room, claimed, write_text, writing
+from bertjax.storage.files import check_room, exclusive_lock, writable_folder, write_text
 from bertjax.tasks import glue, submission
 from bertjax.tasks.encoding import check_lengths
 from bertjax.tasks.kinds.base import Prediction
+from bertjax.tasks.kinds.catalog import KINDS
 from bertjax.tasks.line_formats import MissingFileError
 from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 from bertjax.tasks.registry import open_task
@@ -43,95 +45,126 @@ from bertjax.trainer.loop import StopSignal
 
 _LOG = logging.getLogger(__name__)
 
-_CURE = "put it back as it was, or use a new --workdir"
+_REMEDY = "restore the file, or use a new --workdir"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Record:
-    """What runs.jsonl says of a finished run."""
+class FinetuningEvent:
+    """What a sweep reports while it trains: the metrics of a logged step, or dev scores."""
 
-    learning_rate: Finite
-    epochs: Count
-    seed: Count
-    scores: Mapping[str, Mapping[str, Finite]]  # split → score
-    epoch: Count
-    steps: Count
-    seconds: Finite
-    examples_per_second: Finite
+    run: str  # name of the run, e.g. rate-3e-05-epochs-3-seed-0
+    step: int  # steps done
+    metrics: Mapping[str, float]  # by name, e.g. train/loss or dev/accuracy
 
 
-def finetune(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> dict[str, Any] | None:
-    """Runs the sweep and returns what results.json holds; None where a signal stopped it.
+def finetune(
+    config: FinetuneConfig,
+    workdir: Path,
+    show_progress: bool = False,
+    callback: Callable[[FinetuningEvent], None] | None = None,
+) -> SweepResults | None:
+    """Runs a sweep, or the remaining runs of a stopped one.
 
-    `show_progress` draws a progress bar instead of logging lines.
+    Args:
+      config: the task, the model and the grid of runs.
+      workdir: the folder of the sweep.
+      show_progress: whether to draw a progress bar instead of logging lines.
+      callback: receives every event.
+
+    Returns:
+      The content of results.json; None if a signal stopped the sweep.
 
     Raises:
-      UserError: bad data, a workdir of another sweep, or a loss that is not finite.
+      UserError: the data is invalid, the workdir belongs to another sweep, or a loss is not finite.
     """
-    with claimed(workdir, "another process trains here", "--workdir"), writing(workdir):
-        return _finetune(config, workdir, show_progress)
+    with exclusive_lock(workdir, "another run is active here", "--workdir"), writable_folder(workdir):
+        return _finetune(config, workdir, show_progress, callback)
 
 
-def _finetune(config: FinetuneConfig, workdir: Path, show_progress: bool) -> dict[str, Any] | None:
-    # -- task, data, model
+def _finetune(
+    config: FinetuneConfig,
+    workdir: Path,
+    show_progress: bool,
+    callback: Callable[[FinetuningEvent], None] | None,
+) -> SweepResults | None:
+    # -- task, data and model
     _check_same_sweep(config, workdir)
     task_model, source, params = open_task_model(config)
-    check_room(workdir, "--workdir", size_of(source.params), "the best run's checkpoint")
+    check_room(workdir, "--workdir", tree_bytes(source.params), "the best run's checkpoint")
     _check_splits(task_model.task)
     train = task_model.split("train", config.train_examples)
     dev = [task_model.split(name) for name in task_model.task.dev]
     _LOG.info(
-        f"{task_model.task.name}: {len(train.examples):,} examples to learn from, {dataset.describe(train.batches)}"
+        f"{task_model.task.name}: {len(train.examples):,} training examples, {dataset.describe_padding(train.batches)}"
     )
     _log_counts(task_model, train, dev)
-    _check_different(dev)
-    used = {split.name: split.batches.digest() for split in (train, *dev)}
-    used["init_from"] = RANDOM * config.init_from.startswith(RANDOM) + source.fingerprint()
-    taught = None
+    _check_labels_differ(dev)
+    digests = {split.name: split.batches.digest() for split in (train, *dev)}
+    digests["init_from"] = RANDOM_PREFIX * config.init_from.startswith(RANDOM_PREFIX) + source.fingerprint()
+    teacher = None
     if config.distillation.teacher:
-        *taught, used["teacher"] = distillation.reader(task_model)
-    _check_same_data(used, workdir)
-    if config.features:  # of the encoder the runs see no more than these
-        train, *dev = features.computed(task_model, params, [train, *dev], config.features_memory)
+        forward, teacher_params, digests["teacher"] = distillation.load_teacher(task_model)
+        teacher = forward, teacher_params
+    _check_same_data(digests, workdir)
+    if config.features:  # the runs train on features alone, without the encoder
+        train, *dev = features.compute_features(task_model, params, [train, *dev], config.features_memory)
         params = {}
-    sweep = Sweep(task_model, params, train, dev, teacher=taught)
+    sweep = Sweep(task_model, params, train, dev, teacher=teacher)
     _write(workdir / "config.json", decoding.sealed(to_dict(config)))
-    _write(workdir / "data.json", decoding.sealed(used))
+    _write(workdir / "data.json", decoding.sealed(digests))
 
-    # -- the runs that are still to do
+    # -- the remaining runs
     done, predictions = _read_records(workdir, [split.name for split in dev], task_model.task.metric), {}
-    todo = [run for run in config.runs() if run.name not in done]
+    remaining = [run for run in config.runs() if run.name not in done]
     with StopSignal() as stop:
-        last = len(done) + len(todo)
-        for number, run in enumerate(todo, start=len(done) + 1):
-            _LOG.info(f"run {number} of {last}: {run.name}")
-            result = _run(sweep, run, stop, workdir, show_progress)
+        total = len(done) + len(remaining)
+        for number, run in enumerate(remaining, start=len(done) + 1):
+            _LOG.info(f"run {number} of {total}: {run.name}")
+            result = _train(sweep, run, stop, workdir, show_progress, callback)
             if result is None:
-                _LOG.info(f"stopped; {len(done)} runs are finished, the same command goes on with {run.name}")
+                _LOG.info(f"stopped with {len(done)} finished runs; the same command continues with {run.name}")
                 return None
             record = _record(run, result)
-            if all(sweep.chosen(result.scores) > sweep.chosen(other["scores"]) for other in done.values()):
-                _keep(task_model, source, result, record | {"number": number}, workdir)
+            if all(
+                sweep.selection_score(result.scores) > sweep.selection_score(other["scores"]) for other in done.values()
+            ):
+                _save_checkpoint(task_model, source, result, record, number, workdir)
                 predictions = result.predictions
             done[run.name] = record
             lines = (json.dumps(decoding.sealed(record)) + "\n" for record in done.values())
             write_text(workdir / "runs.jsonl", "".join(lines))
             _LOG.info(f"{run.name}: {_describe(record)}")
-    return _report(task_model, dev, list(done.values()), predictions, workdir)
+    return _write_results(task_model, dev, list(done.values()), predictions, workdir)
 
 
-def _run(sweep: Sweep, run: Run, stop: StopSignal, workdir: Path, show_progress: bool) -> Result | None:
+def _train(
+    sweep: Sweep,
+    run: RunConfig,
+    stop: StopSignal,
+    workdir: Path,
+    show_progress: bool,
+    callback: Callable[[FinetuningEvent], None] | None,
+) -> RunResult | None:
     folder = workdir / "runs" / run.name
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(metrics.MetricsWriter(folder, 0)) as writer:
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            writer.write(step, values)
+            if callback:
+                callback(FinetuningEvent(run.name, step, values))
+
         try:
-            return sweep.train(run, stop, writer.write, show_progress)
+            return sweep.train(run, stop, write, show_progress)
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from error
 
 
-def _record(run: Run, result: Result) -> dict[str, Any]:
-    return dataclasses.asdict(run) | {
+def _record(run: RunConfig, result: RunResult) -> RunRecord:
+    return {
+        "learning_rate": run.learning_rate,
+        "epochs": run.epochs,
+        "seed": run.seed,
         "scores": result.scores,
         "epoch": result.epoch,
         "steps": result.steps,
@@ -140,17 +173,26 @@ def _record(run: Run, result: Result) -> dict[str, Any]:
     }
 
 
-def _describe(record: dict[str, Any]) -> str:
+def _describe(record: RunRecord) -> str:
     scores = [
-        f"{split} {name} {value:.2f}" for split, found in record["scores"].items() for name, value in found.items()
+        f"{split} {name} {value:.2f}"
+        for split, split_scores in record["scores"].items()
+        for name, value in split_scores.items()
     ]
     return f"{', '.join(scores)}; {record['examples_per_second']:,.0f} examples/s"
 
 
-def _keep(task_model: TaskModel, source: Pretrained, result: Result, record: dict[str, Any], workdir: Path) -> None:
-    """Writes the best run so far as the workdir's only checkpoint."""
+def _save_checkpoint(
+    task_model: TaskModel, source: Pretrained, result: RunResult, record: RunRecord, number: int, workdir: Path
+) -> None:
+    """Saves the parameters of the best run so far, run `number`, as the only checkpoint of the workdir."""
     config, examples, sentence = task_model.config, task_model.task, task_model.config.sentence
-    vectors = SentenceMetadata(sentence.pooling, sentence.normalize, sentence.lowest, sentence.highest)
+    vectors = SentenceMetadata(
+        sentence.pooling,  # pyright: ignore[reportArgumentType]  # the config's choices are those of the Literal
+        sentence.normalize,
+        sentence.lowest,
+        sentence.highest,
+    )
     task = TaskMetadata(
         name=examples.name,
         kind=examples.kind.name,
@@ -158,144 +200,157 @@ def _keep(task_model: TaskModel, source: Pretrained, result: Result, record: dic
         limits=task_model.limits,
         columns={name: getattr(config.table, name) for name in COLUMNS} if examples.name.startswith("table/") else {},
         threshold=result.scores[examples.dev[0]].get("best_f1_thresh"),
-        features=config.features,
+        features=config.features,  # pyright: ignore[reportArgumentType]  # as above
         sentence=vectors if examples.kind.bi_encoder else None,
-        run=json.loads(json.dumps(record)),
+        run=json.loads(json.dumps({**record, "number": number})),
     )
     shape = Config(model=task_model.model.config, next_sentence=False, phases=(Phase(1, config.length, config.batch),))
-    frozen = {name: source.params[name] for name in ENCODER if name not in result.params}
+    frozen = {name: source.params[name] for name in ENCODER_PARAMS if name not in result.params}
     model = dataclasses.replace(
         source,
         config=shape,
         params=frozen | jax.device_get(result.params),
-        step=record["number"],
+        step=number,
         task=task,
-        sentence=task.sentence,  # not how the model that it started from made its vectors
+        sentence=task.sentence,  # replaces that of the initial model
+        extensions={"task kind": source_module} if (source_module := KINDS.source(task.kind)) else {},
     )
     pretrained.overwrite(workdir, model)
 
 
-def _name(record: dict[str, Any]) -> str:
-    return Run(record["learning_rate"], record["epochs"], record["seed"]).name
+def _name(record: RunRecord) -> str:
+    return RunConfig(record["learning_rate"], record["epochs"], record["seed"]).name
 
 
 def _check_splits(task: TaskExamples) -> None:
-    """Refuses a task without data to choose by, and test files that cannot be read, before anything is trained."""
+    """Refuses a task without dev data, and unreadable test files, before the training starts."""
     if not task.dev or task.dev[0] == "test":
-        raise UserError(f"{task.name}: there is no dev data to choose the best run by; give table.dev")
+        raise UserError(f"{task.name}: there is no dev split to select the best run; set config.table.dev")
     for name in task.test:
         with contextlib.suppress(MissingFileError):
             check_lengths(task.read(name))
 
 
 def _log_counts(task_model: TaskModel, train: Split, dev: Sequence[Split]) -> None:
-    """Logs how much of the examples the model can read."""
+    """Logs the shares of unknown tokens and truncated examples."""
     limit = task_model.task.kind.length_limit
-    now, longest = getattr(task_model.limits, limit), task_model.model.config.max_position_embeddings
-    remedy = f"raise config.{limit} ({now}; the model reads up to {longest} tokens), or shorten the texts"
+    tokens, longest = getattr(task_model.limits, limit), task_model.model.config.max_position_embeddings
+    remedy = f"raise config.{limit} ({tokens}; the model reads up to {longest} tokens), or shorten the texts"
     log_counts(_LOG, "train", task_model.counts([train]), remedy)
     log_counts(_LOG, "dev", task_model.counts(dev), remedy)
 
 
-def _check_different(splits: Sequence[Split]) -> None:
-    """Refuses numbers to predict of which none differs from the others: no score says anything of them."""
+def _check_labels_differ(splits: Sequence[Split]) -> None:
+    """Refuses a regression split whose labels are all equal: its correlations are undefined."""
     for split in splits:
         labels = [getattr(example, "label", None) for example in split.examples]
         if isinstance(labels[0], float) and len(set(labels)) == 1:
             where = split.examples[0].where
-            raise UserError(f"{where}: all labels of {split.name} are {labels[0]:g}; correlations need different ones")
+            raise UserError(
+                f"{where}: all labels of {split.name} are {labels[0]:g}, but a correlation needs labels that differ; "
+                "provide some"
+            )
 
 
 def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
-    """Refuses a workdir of a sweep whose runs would not be comparable with those to come."""
+    """Refuses the workdir of a sweep whose runs are not comparable with those of `config`."""
     path = workdir / "config.json"
     if not path.is_file():
-        if (workdir / "checkpoints").is_dir():  # which the best run's checkpoint would replace
-            raise UserError(f"{workdir} holds a model that no sweep made; give a new --workdir")
+        if (workdir / "checkpoints").is_dir():  # the checkpoint of the best run would replace them
+            raise UserError(f"{workdir}: contains a model that is not from a sweep; use a new --workdir")
         return
     try:
-        values = decoding.read(path, dict[str, Any], _CURE)
-        # First whether it is a sweep's at all: the config.json of a pre-training run has no seal.
+        values = decoding.read(path, dict, _REMEDY)
+        # The config.json of a pre-training run has no seal, so its keys are checked first.
         before = build(FinetuneConfig, decoding.without_seal(values), "config")
-        decoding.unsealed(values, path, _CURE)
+        decoding.unsealed(values, path, _REMEDY)
     except UserError as error:
-        raise UserError(f"{path} cannot be read as a sweep's ({error}); use a new --workdir") from error
+        raise UserError(f"{path}: not the config of a sweep ({error}); use a new --workdir") from error
     conflict = resume_conflict(before, config)
     if conflict:
-        raise UserError(
-            f"{workdir} holds a sweep with another config.{conflict}; give that value again, or a new --workdir"
-        )
+        raise UserError(f"{workdir}: config.{conflict}; set it back, or use a new --workdir")
 
 
-def _check_same_data(now: dict[str, str], workdir: Path) -> None:
-    """Refuses a workdir whose runs had other examples or models; what lies under a path may change."""
+def _check_same_data(digests: dict[str, str], workdir: Path) -> None:
+    """Refuses a workdir whose runs used other examples or models, even from the same paths."""
     path = workdir / "data.json"
-    if path.is_file() and (before := decoding.read_sealed(path, dict[str, str], _CURE)) != now:
-        changed = ", ".join(name for name in sorted(before | now) if before.get(name) != now.get(name))
+    if path.is_file() and (before := decoding.read_sealed(path, dict[str, str], _REMEDY)) != digests:
+        changed = ", ".join(name for name in sorted(before | digests) if before.get(name) != digests.get(name))
         raise UserError(
-            f"the runs in {workdir} had others ({changed}); give a new --workdir, or the files as they were"
+            f"{workdir}: the finished runs used other examples or models (changed: {changed}); restore the files, "
+            "or use a new --workdir"
         )
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def _write(path: Path, values: Mapping[str, object]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def _read_records(workdir: Path, splits: Sequence[str], metric: str) -> dict[str, dict[str, Any]]:
-    """The finished runs, by name, which all have the same scores of these splits, this one among them.
+def _read_records(workdir: Path, splits: Sequence[str], metric: str) -> dict[str, RunRecord]:
+    """Reads the finished runs by name; all have the same scores of these splits, `metric` among them.
 
     Raises:
-      UserError: a line is not as it was written, or is of another sweep.
+      UserError: a line is damaged, or belongs to another sweep.
     """
     path = workdir / "runs.jsonl"
     if not path.is_file():
         return {}
-    records = {}
-    for number, line in enumerate(decoding.read_bytes(path, _CURE).removesuffix(b"\n").split(b"\n"), 1):
-        where, cure = f"{path}, line {number}", "delete the line, and its run is made again"
-        values = decoding.unsealed(decoding.parse(line, where, cure), where, cure)
-        record = dataclasses.asdict(decoding.convert(values, _Record, where, cure))
+    records: dict[str, RunRecord] = {}
+    for number, line in enumerate(decoding.read_bytes(path, _REMEDY).removesuffix(b"\n").split(b"\n"), 1):
+        where, remedy = f"{path}, line {number}", "delete the line to repeat its run"
+        values = decoding.unsealed(decoding.parse(line, where, remedy), where, remedy)
+        record = decoding.convert(values, RunRecord, where, remedy)
         names = [record["scores"].get(split, {}).keys() for split in splits]
         first = next(iter(records.values()), record)["scores"]
-        if any(metric not in found or found != first[split].keys() for split, found in zip(splits, names, strict=True)):
-            raise DecodingError("scores: not those of this sweep", where, cure)
+        if any(
+            metric not in present or present != first[split].keys()
+            for split, present in zip(splits, names, strict=True)
+        ):
+            raise DecodingError("scores: those of another sweep", where, remedy)
         if _name(record) in records:
-            raise DecodingError("a run that is there already", where, cure)
+            raise DecodingError("duplicate of an earlier run", where, remedy)
         records[_name(record)] = record
     return records
 
 
-def _report(
+def _write_results(
     task_model: TaskModel,
     dev: list[Split],
-    records: list[dict[str, Any]],
+    records: list[RunRecord],
     predictions: Mapping[str, Sequence[Prediction]],
     workdir: Path,
-) -> dict[str, Any]:
-    """Writes results, predictions of the best run, pictures and files to submit; prints the table.
+) -> SweepResults:
+    """Writes results.json and the predictions of the best run.
 
-    `predictions` are the best run's of `dev`, empty where an earlier process trained it.
+    `predictions` are those of the best run for `dev`; empty if an earlier process trained it.
     """
     task = task_model.task
     best = max(records, key=lambda record: record["scores"][dev[0].name][task.metric])
-    summary = {split.name: report.summary(task, split.name, records) for split in dev}
-    results = {"task": task.name, "metric": task.metric, "best": best, "summary": summary, "runs": records}
+    results: SweepResults = {
+        "task": task.name,
+        "metric": task.metric,
+        "best": best,
+        "summary": {split.name: report.summarize(task.metric, split.name, records) for split in dev},
+        "runs": records,
+    }
     _write(workdir / "results.json", results)
     model = load_model(workdir)
-    evaluation.predict_all(task_model, model.params, dev, workdir, predicted=predictions)
-    for split in dev:
-        print(report.table(task, split.name, summary[split.name]))
+    evaluation.predict_all(task_model, model.params, dev, workdir, known=predictions)
     _LOG.info(f"best: {_name(best)}: {_describe(best)}")
     _LOG.info(f"wrote {workdir}/results.json, predictions/ and checkpoints/")
     _LOG.info(f"next: python -m bertjax.predict {task.kind.predict_mode} --checkpoint={workdir} …")
     return results
 
 
-def finetune_all(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> None:
-    """Every task of GLUE, each in a folder of its own, and the leaderboard's row."""
+def finetune_all(config: FinetuneConfig, workdir: Path, show_progress: bool = False) -> Iterator[str]:
+    """Fine-tunes on every task of GLUE, each in a folder of its own.
+
+    Yields the score tables of each task as it finishes, and finally the line of the leaderboard. A signal ends the
+    iteration early.
+    """
     columns: dict[str, float] = {}
     names = [name for name in glue.TASKS if name != "ax"]
-    for name in names:  # what is missing is said before hours are spent
+    for name in names:  # find missing files before hours of training
         task = open_task(f"glue/{name}", config.data_dir)
         _check_splits(task)
         for split in ("train", *task.dev):
@@ -305,12 +360,13 @@ def finetune_all(config: FinetuneConfig, workdir: Path, show_progress: bool = Fa
         results = finetune(dataclasses.replace(config, task=f"glue/{name}"), folder, show_progress)
         if results is None:
             return
+        yield report.format_results(results)
         for split, scores in results["best"]["scores"].items():
             columns[glue.COLUMNS[f"glue/{name}", split.replace("dev", "test")]] = scores[results["metric"]]
-    with writing(workdir):
+    with writable_folder(workdir):
         evaluation.predict_diagnostics(workdir / "mnli", config, workdir / "ax")
-        evaluation.gather_submissions(workdir)
+        evaluation.collect_submissions(workdir)
         path, missing = submission.archive(workdir / "submission")
         _write(workdir / "results.json", {"scores": columns, "averages": glue.averages(columns)})
-    print(report.leaderboard(columns))
-    _LOG.info(f"wrote {path}" + (f", in which {', '.join(missing)} are missing" if missing else ""))
+    _LOG.info(f"wrote {path}" + (f"; {', '.join(missing)} are missing" if missing else ""))
+    yield report.format_leaderboard(columns)

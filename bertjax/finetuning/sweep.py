@@ -1,10 +1,12 @@
-"""The runs of a sweep, in one process and compiled once: rates, step counts and seeds are inputs of the program."""
+"""The runs of a sweep, trained in one process.
+
+The train step is compiled once: learning rates, numbers of steps and seeds are inputs of the program.
+"""
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,32 +14,34 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bertjax.config.finetuning import Run, optimizer_config
+from bertjax.arrays.types import Batch, Params
+from bertjax.config.finetuning import RunConfig, optimizer_config
 from bertjax.errors import UserError
 from bertjax.finetuning.task_model import Split, TaskModel
 from bertjax.optimizers.adamw import adamw
 from bertjax.optimizers.layerwise import scale_by_layer
-from bertjax.optimizers.schedules import stretch
+from bertjax.optimizers.schedules import make_schedule
 from bertjax.parallel.mesh import compiler_options
 from bertjax.tasks.kinds.base import Prediction
-from bertjax.trainer.loop import StopSignal, not_finite, training_steps
-from bertjax.trainer.progress import progress
-from bertjax.trainer.step import Batch, TeacherForward, TrainState, TrainStep, abstract_state, train_step_function
+from bertjax.trainer.loop import StopSignal, non_finite_terms, training_steps
+from bertjax.trainer.progress import progress_bar
+from bertjax.trainer.step import Metrics, TeacherForward, TrainState, TrainStep, abstract_state, train_step_function
 from bertjax.trainer.throughput import Clock
 
-Settings = dict[str, jax.Array]  # of a run: learning_rate, warmup_steps, total_steps, seed
+Settings = Mapping[str, jax.Array]  # of a run: learning_rate, warmup_steps, total_steps, seed; scalars
+HostSettings = Mapping[str, np.generic]
 Scores = dict[str, dict[str, float]]  # by dev split and name
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run came to."""
+class RunResult:
+    """The best epoch of a run, or its last one without `patience`."""
 
-    params: Any  # those with the best score, or the last ones
+    params: Params
     scores: Scores
-    predictions: dict[str, list[Prediction]]  # by dev split, of `params`
-    epoch: int  # after which `params` were taken
-    steps: int
+    predictions: dict[str, list[Prediction]]  # by dev split
+    epoch: int
+    steps: int  # of the whole run
     seconds: float  # of training, without evaluations
     examples_per_second: float
 
@@ -48,68 +52,82 @@ class Sweep:
     def __init__(
         self,
         task_model: TaskModel,
-        params: Any,
+        params: Params,
         train: Split,
         dev: list[Split],
-        teacher: tuple[TeacherForward, Any] | None = None,
+        teacher: tuple[TeacherForward, Params] | None = None,
     ):
-        """`params` are those to start from; what the model has beside them starts afresh, by the run's seed.
+        """Prepares the sweep.
 
-        `teacher`: its forward pass and its parameters.
+        Args:
+          task_model: the task and the model.
+          params: the initial parameters; the seed of a run initializes those that are missing.
+          train: the split to train on.
+          dev: the splits to evaluate on; the first one selects the best epoch and the best run.
+          teacher: the forward pass and the parameters of a teacher.
         """
         forward, self._teacher = teacher or (None, None)
         self._objective = dataclasses.replace(task_model.objective, teacher_forward=forward)
         self._config, self._task_model, self._params = task_model.config, task_model, params
         self._train, self._dev = train, dev
         optimizer, _ = self._optimizer(self.settings(self._config.runs()[0]))
-        self._abstract = abstract_state(self._objective, optimizer, train.batches.example(), task_model.mesh)
+        batch = jax.eval_shape(lambda batch: batch, train.batches.example())
+        self._abstract = abstract_state(self._objective, optimizer, batch, task_model.mesh)
 
     def train(
-        self, run: Run, stop: StopSignal, write: Callable[[int, Mapping[str, float]], None], show_progress: bool
-    ) -> Result | None:
-        """One run; None where `stop` ended it early.
+        self, run: RunConfig, stop: StopSignal, write: Callable[[int, Mapping[str, float]], None], show_progress: bool
+    ) -> RunResult | None:
+        """Trains one run.
 
-        `write` receives (step, metrics) of every `log_every`th step, and the scores of the dev splits where these are
-        computed: after the last epoch, and after each where `patience` asks for it.
+        Args:
+          run: the learning rate, the number of epochs and the seed.
+          stop: ends the run early.
+          write: receives (step, metrics) every `log_every` steps, and the dev scores after the last epoch, or after
+            every epoch with `patience`.
+          show_progress: whether to draw a progress bar instead of logging lines.
+
+        Returns:
+          The result; None if `stop` ended the run early.
 
         Raises:
-          UserError: a loss or a score that is not finite.
+          UserError: a loss or a score is not finite.
         """
         config, batches = self._config, self._train.batches
         total = run.epochs * batches.steps
-        settings = jax.device_put(self.settings(run), NamedSharding(self._task_model.mesh, PartitionSpec()))
-        state = self.initial(self._params, settings["seed"])
+        mesh = self._task_model.mesh
+        settings = jax.device_put(self.settings(run), NamedSharding(mesh, PartitionSpec()))
+        state = self.init_state(self._params, settings["seed"])
 
-        def train_step(state: TrainState, batch: Batch) -> Any:
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             return self.step(state, batch, settings, self._teacher)
 
         def log(metrics: Iterable[tuple[int, dict[str, float]]]) -> None:
             for step, values in metrics:
-                if problem := not_finite(values):
+                if problem := non_finite_terms(values):
                     raise UserError(f"{problem} at step {step}; lower the learning rate")
                 show(step)
                 if step % config.log_every == 0:
                     write(step, values)
                     show(step, f"loss {values['train/loss']:.3f}")
 
-        epochs = (batches.epoch(run.seed, epoch) for epoch in range(1, run.epochs + 1))
-        best: Result | None = None
-        clock = Clock()
-        with progress(total, 0, show_progress) as show:
-            steps = training_steps(train_step, state, itertools.chain.from_iterable(epochs), self._task_model.mesh, 0)
+        stream = itertools.chain.from_iterable(batches.epoch(run.seed, epoch) for epoch in range(1, run.epochs + 1))
+        best: RunResult | None = None
+        step, clock = 0, Clock()
+        with progress_bar(total, 0, show_progress) as show:
+            steps = training_steps(train_step, state, stream, mesh, 0)  # pyright: ignore[reportArgumentType]  # on host
             for step, state, metrics in steps:
                 log(metrics.earlier())
                 stopping = stop.due(step)
-                epoch, within = divmod(step, batches.steps)
-                if step == total or (within == 0 and config.patience):
+                epoch, step_in_epoch = divmod(step, batches.steps)
+                if step == total or (step_in_epoch == 0 and config.patience):
                     log(metrics.all())
                     with clock.paused():
                         predictions, scores = self._evaluate(state.params)
                         write(step, {f"{split}/{name}": x for split, by in scores.items() for name, x in by.items()})
-                        if best is None or self.chosen(scores) > self.chosen(best.scores):
-                            # A copy: the step that comes next takes the memory of this one's.
+                        if best is None or self.selection_score(scores) > self.selection_score(best.scores):
+                            # A copy, because the next step reuses the memory of the state.
                             params = jax.tree.map(jnp.copy, state.params)
-                            best = Result(params, scores, predictions, epoch, step, 0.0, 0.0)
+                            best = RunResult(params, scores, predictions, epoch, step, 0.0, 0.0)
                     if epoch - best.epoch >= config.patience:
                         break
                 if stopping and step < total:
@@ -117,20 +135,21 @@ class Sweep:
                     return None
         seconds, _ = clock.read()
         speed = step // batches.steps * batches.units / seconds
+        assert best is not None  # the last step is always evaluated
         return dataclasses.replace(best, steps=step, seconds=seconds, examples_per_second=speed)
 
-    def chosen(self, scores: Scores) -> float:
-        """The score that chooses: the task's metric on its first dev split."""
+    def selection_score(self, scores: Scores) -> float:
+        """Returns the score that selects the best epoch and run: the metric of the task on the first dev split."""
         return scores[self._dev[0].name][self._task_model.task.metric]
 
-    def _evaluate(self, params: Any) -> tuple[dict[str, list[Prediction]], Scores]:
-        """The predictions for all dev splits, and their scores."""
+    def _evaluate(self, params: Params) -> tuple[dict[str, list[Prediction]], Scores]:
+        """Returns the predictions and the scores of all dev splits."""
         task_model = self._task_model
         predictions = {split.name: task_model.predictions(params, split) for split in self._dev}
         return predictions, {split.name: task_model.scores(split, predictions[split.name]) for split in self._dev}
 
-    def settings(self, run: Run) -> dict[str, np.ndarray]:
-        """What differs between runs, as `step` reads it."""
+    def settings(self, run: RunConfig) -> HostSettings:
+        """Returns the inputs of `step` that differ between runs."""
         total = run.epochs * self._train.batches.steps
         warmup = round(self._config.optimizer.warmup * total)
         return {
@@ -140,18 +159,21 @@ class Sweep:
             "seed": np.uint32(run.seed),
         }
 
-    def _optimizer(self, settings: Settings) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    def _optimizer(self, settings: Settings | HostSettings) -> tuple[optax.GradientTransformation, optax.Schedule]:
         update = optimizer_config(self._config.optimizer)
-        schedule = stretch(update, settings["learning_rate"], settings["warmup_steps"], settings["total_steps"])
+        rate, warmup, total = (jnp.asarray(settings[name]) for name in ("learning_rate", "warmup_steps", "total_steps"))
+        schedule = make_schedule(update, rate, warmup, total)
         by_layer = scale_by_layer(self._config.optimizer.layer_decay, self._task_model.model.config)
         return optax.chain(adamw(update, schedule), by_layer), schedule
 
     @functools.cached_property
     def step(self) -> TrainStep:
-        """The compiled step: (state, batch, settings, the teacher's parameters) → (state, metrics)."""
+        """The compiled train step: (state, batch, settings, parameters of the teacher) → (state, metrics)."""
         mesh, parts = self._task_model.mesh, self._config.layout.accumulation
 
-        def step(state: TrainState, batch: Batch, settings: Settings, teacher: Any) -> Any:
+        def step(
+            state: TrainState, batch: Batch, settings: Settings, teacher: Params | None
+        ) -> tuple[TrainState, Metrics]:
             optimizer, schedule = self._optimizer(settings)
             train_step = train_step_function(self._objective, optimizer, schedule, mesh, settings["seed"], parts)
             return train_step(state, batch, teacher)
@@ -159,16 +181,16 @@ class Sweep:
         return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
     @functools.cached_property
-    def initial(self) -> Callable[[Any, jax.Array], TrainState]:
-        """What makes the state before the first step, compiled, of the parameters to start from and a run's seed."""
+    def init_state(self) -> Callable[[Params, jax.Array], TrainState]:
+        """The compiled initialization: (initial parameters, seed of the run) → the state before the first step."""
         example = self._train.batches.example()
-        first = self.settings(self._config.runs()[0])
+        settings = self.settings(self._config.runs()[0])
 
-        def make(params: Any, seed: jax.Array) -> TrainState:
-            # Zeros: the program would hold the example's numbers, and features are many.
+        def init(params: Params, seed: jax.Array) -> TrainState:
+            # Zeros, because the program would store the values of the example, and features are large.
             batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in example.items()}
-            fresh = self._task_model.model.init(jax.random.key(seed), batch)["params"]
-            params = fresh | params
-            return TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(first)[0].init(params))
+            initialized = self._task_model.model.init(jax.random.key(seed), batch)["params"]
+            params = {**initialized, **params}
+            return TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(settings)[0].init(params))
 
-        return jax.jit(make, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))
+        return jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))

@@ -1,1 +1,1 @@
-"""Predictions of a trained model for texts."""
+"""Predictions, embeddings and search with a trained model."""

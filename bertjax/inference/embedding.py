@@ -1,20 +1,20 @@
-"""Turns texts into vectors."""
+"""Embeddings of texts."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax.arrays.types import Batch, Params
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.input_counts import InputCounts
-from bertjax.inference.inputs import answers, read_texts
-from bertjax.inference.runner import Options, bind, computation, model_limits
+from bertjax.inference.inputs import Record, make_records, read_texts
+from bertjax.inference.runner import PredictOptions, apply_module, bind_params, computation, model_limits
 from bertjax.model.pretraining import PretrainingModel
-from bertjax.model.sentence import VectorLayers, normalized, pooled
+from bertjax.model.sentence import VectorLayers, normalize, pool
 from bertjax.tasks.encoding import ExampleEncoder, check_lengths
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.metadata import SentenceMetadata
@@ -22,10 +22,10 @@ from bertjax.tasks.user_io import rounded
 
 
 class Embedder:
-    """A vector for each text, from the states of the encoder's last layer."""
+    """Embeds each text as a vector: the pooled states of the last layer of the encoder."""
 
-    def __init__(self, source: Pretrained, options: Options) -> None:
-        """Takes the model as it was trained to make vectors, but for what the options say.
+    def __init__(self, source: Pretrained, options: PredictOptions) -> None:
+        """Loads the parameters; options that are not set default to the settings that the model was trained with.
 
         Raises:
           UserError: the model has no prompt of this name.
@@ -34,32 +34,32 @@ class Embedder:
         self.counts = InputCounts(source)
         sentence = source.sentence or SentenceMetadata()
         pooling = options.pooling or sentence.pooling
-        normalize = sentence.normalize if options.normalize is None else options.normalize
-        self._prompt = _prompt(sentence, options.prompt, source)
-        leaves_out = self._prompt and not sentence.include_prompt
-        skipped = 1 + len(source.tokenizer.encode(self._prompt)) if leaves_out else 0  # tokens: [CLS] and the prompt
+        unit_length = sentence.normalize if options.normalize is None else options.normalize
+        self._prompt = _find_prompt(sentence, options.prompt, source)
+        excludes_prompt = self._prompt and not sentence.include_prompt
+        excluded = 1 + len(source.tokenizer.encode(self._prompt)) if excludes_prompt else 0  # [CLS] and the prompt
         model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
         layers = VectorLayers(source.config.model, sentence.dense)
 
-        def embed(params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        def embed(params: Params, batch: Batch) -> jax.Array:
             """f32 [rows, width]."""
-            mask = batch["attention_mask"].at[:, :skipped].set(0)
-            # The first token that is pooled; of a row that ends before it the very first.
+            mask = batch["attention_mask"].at[:, :excluded].set(0)
+            # The first pooled token; the first token of rows that end before it.
             first = jnp.argmax(mask, axis=1)[:, None] if pooling == "cls" else None
-            vectors = pooled(model.apply({"params": params}, batch, None, first, method="encode"), mask, pooling)
+            vectors = pool(apply_module(model, params, batch, None, first, method="encode"), mask, pooling)
             if sentence.dense:
-                vectors = layers.apply({"params": params["sentence_dense"]}, vectors)
-            return normalized(vectors) if normalize else vectors
+                vectors = apply_module(layers, params["sentence_dense"], vectors)
+            return normalize(vectors) if unit_length else vectors
 
-        self._run = bind(embed, source, options)
+        self._run = bind_params(embed, source, options)
 
-    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """For each text its `embedding`, a list of numbers."""
+    def __call__(self, inputs: Sequence[object], where: Sequence[str] | None = None) -> list[Record]:
+        """Returns the `embedding` of each text as a list of numbers."""
         examples = read_texts(inputs, where)
-        return answers(examples, ({"embedding": rounded(vector)} for vector in self._embed(examples)))
+        return make_records(examples, ({"embedding": rounded(vector)} for vector in self._embed(examples)))
 
-    def array(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> np.ndarray:
-        """The embeddings of all texts, f32 [texts, width]; of no texts [0, 0]."""
+    def array(self, inputs: Sequence[object], where: Sequence[str] | None = None) -> np.ndarray:
+        """Returns the embeddings of all texts, f32 [texts, width]; [0, 0] for no texts."""
         return self._embed(read_texts(inputs, where))
 
     def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
@@ -68,13 +68,15 @@ class Embedder:
             examples = [dataclasses.replace(example, text=self._prompt + example.text) for example in examples]
         rows = [self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)]
         self.counts.add(rows)
-        found = self._run(rows)
-        return np.array(found, np.float32).reshape(len(found), -1) if found else np.zeros((0, 0), np.float32)
+        vectors = self._run(rows)
+        return np.array(vectors, np.float32).reshape(len(vectors), -1) if vectors else np.zeros((0, 0), np.float32)
 
 
-def _prompt(sentence: SentenceMetadata, name: str | None, source: Pretrained) -> str:
-    """What each text begins with: the prompt of this name, by default the model's own."""
+def _find_prompt(sentence: SentenceMetadata, name: str | None, source: Pretrained) -> str:
+    """Returns the text of the prompt of this name; None names the default prompt of the model."""
     name = sentence.prompt if name is None else name
     if name and name not in sentence.prompts:
-        raise UserError(f"{source.path} has no prompt {name!r}; it has {', '.join(sentence.prompts) or 'none'}")
+        raise UserError(
+            f"{source.path}: the model has no prompt {name!r}; choose from {', '.join(sentence.prompts) or 'none'}"
+        )
     return sentence.prompts[name] if name else ""

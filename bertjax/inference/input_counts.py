@@ -1,4 +1,4 @@
-"""The counts of all inputs of a predictor, and its warnings."""
+"""Counts of unknown tokens and truncated inputs, and warnings about them."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class InputCounts:
-    """Sums the counts of a predictor's inputs; warns once of each share that is above 1 %, before it is computed.
+    """Sums the counts of all inputs of a predictor, and warns once about each share above 1 %.
 
     Attributes:
       total: the counts of all inputs so far.
     """
 
     def __init__(self, source: Pretrained, limit: str = "length") -> None:
-        """`limit`: the field of TokenLimits beyond which an input is truncated."""
+        """`limit` is the field of `TokenLimits` that truncates inputs."""
         self.total = TextCounts()
         self._tokenizer, self._warned = source.tokenizer, set[str]()
         tokens = getattr(model_limits(source), limit)
@@ -28,9 +28,9 @@ class InputCounts:
             self._remedy += f", or fine-tune with a larger config.{limit}"
 
     def add(self, rows: Sequence[EncodedExample], ignored: int = 0) -> None:
-        """Adds the rows of a call; `ignored` of their [UNK] are no text."""
+        """Adds the rows of a call, except for `ignored` [UNK] tokens that the user wrote."""
         self.total += count_texts(rows, self._tokenizer) + TextCounts(-ignored, -ignored)
-        for share, line in self.total.warnings(self._remedy).items():
+        for share, message in self.total.warnings(self._remedy).items():
             if share not in self._warned:
                 self._warned.add(share)
-                _LOG.warning(line)
+                _LOG.warning(message)

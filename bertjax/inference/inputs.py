@@ -1,42 +1,51 @@
-"""From what a user asks to examples and back: texts, pairs, lists of words, and dicts as JSON lines give them."""
+"""Conversion of user inputs (texts, pairs, lists of words, JSON objects) to examples, and of predictions to records."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 from bertjax.errors import UserError
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.user_io import read_text
 
-# What is repeated to a user, by its name in examples; a passage is too long.
-_SHOWN = {"text": "text", "text_pair": "second", "question": "question", "words": "words", "choices": "choices"}
+E = TypeVar("E")
+
+Record: TypeAlias = dict[str, object]  # the inputs and the prediction of an example, serializable as JSON
+
+# Fields of examples that records repeat. Passages are too long to repeat.
+_INPUT_FIELDS = ("text", "text_pair", "question", "words", "choices")
 
 
 def read_inputs(
-    read: Callable[[Any, str], Any], inputs: Sequence[Any], where: Sequence[str] | None = None
-) -> list[Any]:
-    """The examples that `read` makes of each input and its name; `where` names the inputs in messages.
+    read: Callable[[object, str], E], inputs: Sequence[object], where: Sequence[str] | None = None
+) -> list[E]:
+    """Converts inputs to examples.
+
+    Args:
+      read: (input, its location) → example.
+      inputs: the inputs of a user.
+      where: their locations for error messages; default: their numbers.
 
     Raises:
-      UserError: an input that cannot be read.
+      UserError: an input is invalid.
     """
     if isinstance(inputs, str):
-        raise UserError("give a list of inputs, not a single text")
+        raise UserError("the input is a single text; give a list of texts")
     where = where or [f"input {number}" for number in range(1, len(inputs) + 1)]
     return [read(value, name) for value, name in zip(inputs, where, strict=True)]
 
 
-def read_texts(inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[TextExample]:
-    """The same of texts, whatever the task."""
+def read_texts(inputs: Sequence[object], where: Sequence[str] | None = None) -> list[TextExample]:
+    """Converts inputs to texts and pairs of texts; arguments as for `read_inputs`."""
     return read_inputs(read_text, inputs, where)
 
 
-def answers(examples: Sequence[Any], predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was asked, of each example, and what is predicted for it."""
-    return [_asked(example) | found for example, found in zip(examples, predictions, strict=True)]
+def make_records(examples: Sequence[object], predictions: Iterable[Record]) -> list[Record]:
+    """Joins the inputs of each example and its prediction."""
+    return [_inputs(example) | prediction for example, prediction in zip(examples, predictions, strict=True)]
 
 
-def _asked(example: Any) -> dict[str, Any]:
-    shown = {name: getattr(example, field, None) for field, name in _SHOWN.items()}
+def _inputs(example: object) -> Record:
+    values = {name: getattr(example, name, None) for name in _INPUT_FIELDS}
     return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in shown.items() if value is not None
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value is not None
     }

@@ -1,3 +1,3 @@
-"""The modes of `predict`; each kind of task names the one that serves it, and every model can embed and search."""
+"""The modes of `predict`: each kind of task has one, and every model supports embed and search."""
 
 MODES = ("fill-mask", "classify", "answer", "tag", "choose", "embed", "search")

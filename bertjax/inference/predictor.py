@@ -1,12 +1,12 @@
-"""Predictions of a model, from Python in three lines.
+"""Predictions from Python.
 
-from bertjax.inference.predictor import load
-predict = load("runs/sst2")
+from bertjax.inference.predictor import load_predictor
+predict = load_predictor("runs/sst2")
 predict(["a fine film", "a dull film"])
 
-A fine-tuned model predicts what its task asks. `load(…, "embed")` turns texts into vectors; a pre-trained model fills
-in masks. Any number of inputs can be given at once: those of about the same length are computed together, and the
-answers come in the order of the inputs.
+A fine-tuned model predicts the answers of its task, and a pre-trained model fills in masks;
+`load_predictor(…, "embed")` embeds texts. Pass many inputs at once: inputs of similar length are computed together, and
+the predictions are in the order of the inputs.
 """
 
 import dataclasses
@@ -19,16 +19,17 @@ from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
 from bertjax.inference.fill_mask import FillMask
 from bertjax.inference.input_counts import InputCounts
+from bertjax.inference.inputs import Record
 from bertjax.inference.modes import MODES
 from bertjax.inference.retrieval import Searcher
-from bertjax.inference.runner import Options
+from bertjax.inference.runner import PredictOptions
 from bertjax.inference.task_predictor import TaskPredictor
 from bertjax.interop.loading import load_model
 from bertjax.tasks.kinds.catalog import kind_named
 
 
 class Predictor(Protocol):
-    """Answers inputs.
+    """A function from inputs to predictions.
 
     Attributes:
       counts: unknown tokens and truncated inputs of all calls; a share above 1 % is logged once as a warning.
@@ -36,42 +37,54 @@ class Predictor(Protocol):
 
     counts: InputCounts
 
-    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """A dict an input, of what was asked and what is predicted, that `json.dumps` takes.
+    def __call__(self, inputs: Sequence[object], where: Sequence[str] | None = None) -> list[Record]:
+        """Predicts each input.
 
-        Inputs are texts, dicts as the command `predict` reads them as JSON, pairs (text, second) or (question, passage)
-        where the task has two texts, and lists of words for a model that tags. `where` names them in messages.
+        Args:
+          inputs: texts; dicts, as the JSON objects of the `predict` command; pairs (text, second) or (question,
+            passage) for tasks with two texts; lists of words for tagging.
+          where: the locations of the inputs, for error messages.
+
+        Returns:
+          A dict for each input, with the input and the prediction, serializable by `json.dumps`.
 
         Raises:
-          UserError: an input that the model cannot read, with its place.
+          UserError: an input is invalid.
         """
+        ...
 
 
-def load(path: str | Path, mode: str = "", **options: Any) -> Predictor:
-    """The predictor of the model in a folder, any that `load_model` takes.
+def load_predictor(path: str | Path, mode: str = "", **options: Any) -> Predictor:  # noqa: ANN401
+    """Loads the model in a folder, as `load_model` does, and returns its predictor.
 
-    mode: one of MODES; by default what the model is fine-tuned for, else fill-mask. options: those of `Options`.
+    Args:
+      path: the folder.
+      mode: one of MODES; default: that of the task for a fine-tuned model, or else fill-mask.
+      **options: the fields of `PredictOptions`.
 
     Raises:
-      UserError: no such model, mode or option, or the model cannot do what `mode` says.
+      UserError: the model, the mode or an option does not exist, or the model does not support the mode.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
-    if unknown := sorted(options.keys() - set(known)):
-        raise UserError(f"{', '.join(unknown)}: no such option; there are {', '.join(known)}")
-    checked = Options(**options)  # before the model is read, which takes longer
-    return make(load_model(path), mode, checked)
+    names = [field.name for field in dataclasses.fields(PredictOptions)]
+    if unknown := sorted(options.keys() - set(names)):
+        raise UserError(f"{', '.join(unknown)}: unknown option; choose from {', '.join(names)}")
+    checked_options = PredictOptions(**options)  # before loading the model, which takes longer
+    return make_predictor(load_model(path), mode, checked_options)
 
 
-def make(source: Pretrained, mode: str = "", options: Options | None = None) -> Predictor:
-    """The same of a loaded model."""
-    options = options or Options()
-    own = "fill-mask" if source.task is None else kind_named(source.task.kind).predict_mode
-    mode = mode or own
+def make_predictor(source: Pretrained, mode: str = "", options: PredictOptions | None = None) -> Predictor:
+    """Returns the predictor of a loaded model; arguments and errors as for `load_predictor`."""
+    options = options or PredictOptions()
+    default = "fill-mask" if source.task is None else kind_named(source.task.kind).predict_mode
+    mode = mode or default
     if mode not in MODES:
-        raise UserError(f"{mode!r} is not a mode; choose one of {', '.join(MODES)}")
-    if mode not in (own, "embed", "search"):
-        tuned = f"fine-tuned for {source.task.kind}" if source.task else "not fine-tuned"
-        able = ", ".join(dict.fromkeys((own, "embed", "search")))
-        raise UserError(f"{source.path} is {tuned}: it can {able}, but not {mode}; give another model")
+        raise UserError(f"{mode!r} is not a mode; choose from {', '.join(MODES)}")
+    supported = dict.fromkeys((default, "embed", "search"))
+    if mode not in supported:
+        training = f"fine-tuned for {source.task.kind}" if source.task else "not fine-tuned"
+        raise UserError(
+            f"{source.path}: the model is {training} and supports {', '.join(supported)}, but not {mode}; "
+            "choose another mode or model"
+        )
     predictors = {"embed": Embedder, "search": Searcher, "fill-mask": FillMask}
     return predictors.get(mode, TaskPredictor)(source, options)

@@ -1,55 +1,61 @@
-"""Finds the texts that are nearest to a query."""
+"""Semantic search: the texts nearest to a query."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
-from bertjax.inference.inputs import answers, read_texts
-from bertjax.inference.runner import Options
+from bertjax.inference.inputs import Record, make_records, read_texts
+from bertjax.inference.runner import PredictOptions
 from bertjax.tasks.user_io import rounded
 
-# The prompts of models that have some for searching; the first that is there counts, as in sentence-transformers.
-_OF_QUERIES = ("query",)
-_OF_TEXTS = ("document", "passage", "corpus")
+# Names of the prompts for queries and texts; the first one that the model has is used, as in sentence-transformers.
+_QUERY_PROMPTS = ("query",)
+_TEXT_PROMPTS = ("document", "passage", "corpus")
 
 
 class Searcher:
-    """The nearest of `options.texts` for each query, by the cosine of their vectors."""
+    """Finds the texts of `options.texts` with the largest cosine similarity to a query."""
 
-    def __init__(self, source: Pretrained, options: Options) -> None:
+    def __init__(self, source: Pretrained, options: PredictOptions) -> None:
         """Embeds the texts.
 
         Raises:
-          UserError: there are none.
+          UserError: `options.texts` is empty.
         """
         if not options.texts:
-            raise UserError("there is nothing to search in; give --texts=FILE, or texts=[…]")
+            raise UserError("there are no texts to search; give --texts=FILE, or texts=[…]")
         options = dataclasses.replace(options, normalize=True)
-        of_texts, of_queries = (_prompted(source, options, names) for names in (_OF_TEXTS, _OF_QUERIES))
-        self._embed = Embedder(source, of_queries)
-        embed_texts = self._embed if of_texts == of_queries else Embedder(source, of_texts)
-        self.counts = embed_texts.counts = self._embed.counts  # of the texts and the queries
+        text_options, query_options = (
+            _with_prompt(source, options, names) for names in (_TEXT_PROMPTS, _QUERY_PROMPTS)
+        )
+        self._embed = Embedder(source, query_options)
+        embed_texts = self._embed if text_options == query_options else Embedder(source, text_options)
+        self.counts = embed_texts.counts = self._embed.counts  # counts texts and queries together
         self._texts, self._top = list(options.texts), options.top
         self._vectors = embed_texts.array(self._texts)
 
-    def __call__(self, inputs: Sequence[Any], where: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """For each query `found`: the nearest texts, each with its place from 0 and its cosine, the nearest first."""
-        queries = self._embed.array(inputs, where)
-        return answers(read_texts(inputs, where), ({"found": self._nearest(query)} for query in queries))
+    def __call__(
+        self, inputs: Sequence[object], where: Sequence[str] | None = None, top: int | None = None
+    ) -> list[Record]:
+        """Returns `found` for each query: the texts with the largest cosines (`score`) and their indices (`place`).
 
-    def _nearest(self, query: np.ndarray) -> list[dict[str, Any]]:
+        `top`: texts per query; default: `options.top`.
+        """
+        queries, count = self._embed.array(inputs, where), top or self._top
+        return make_records(read_texts(inputs, where), ({"found": self._nearest(query, count)} for query in queries))
+
+    def _nearest(self, query: np.ndarray, count: int) -> list[Record]:
         scores = self._vectors @ query
-        best = np.argsort(-scores, kind="stable")[: self._top]
+        best = np.argsort(-scores, kind="stable")[:count]
         return [{"text": self._texts[i], "place": int(i), "score": rounded(scores[i])} for i in best]
 
 
-def _prompted(source: Pretrained, options: Options, names: Sequence[str]) -> Options:
-    """With the first of the prompts of these names that the model has, where the options choose none."""
+def _with_prompt(source: Pretrained, options: PredictOptions, names: Sequence[str]) -> PredictOptions:
+    """Returns the options with the first prompt of `names` that the model has, unless they name a prompt."""
     prompts = source.sentence.prompts if source.sentence else {}
-    found = next((name for name in names if name in prompts), None)
-    return dataclasses.replace(options, prompt=found if options.prompt is None else options.prompt)
+    default = next((name for name in names if name in prompts), None)
+    return dataclasses.replace(options, prompt=default if options.prompt is None else options.prompt)

@@ -1,1 +1,1 @@
-"""Models of other frameworks, in and out."""
+"""Conversion of models from and to other frameworks."""

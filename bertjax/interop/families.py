@@ -1,12 +1,11 @@
-"""How `transformers` writes each family's models; what they compute is the same encoder's.
+"""Names of classes, tensors and config keys in `transformers`, per family.
 
-Ours → theirs. Kernels are [in, out] here and [out, in] there.
+All families are computed by the same encoder. Kernels are [in, out] in bertjax and [out, in] in `transformers`.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from bertjax.config.model import ModelConfig
 from bertjax.interop import modernbert
@@ -15,16 +14,16 @@ from bertjax.tasks.kinds.base import TaskKind
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One `model_type` of `transformers`. Names are within a model with heads; `base` is the encoder's prefix."""
+    """One `model_type` of `transformers`; tensor names are those of a model with heads."""
 
-    base: str
-    classes: str  # how the names of its classes begin
-    masked_lm: tuple[str, str, str]  # dense, LayerNorm and bias of its head; a `prediction_head` has the former two
-    decoder: str  # the copy of the word embeddings that tying makes; its bias is a copy of masked_lm's
-    pairs: str = ""  # the task of its head for pairs of sentences; "": there is none
-    # Behind `base`:
+    prefix: str  # of the encoder's tensors
+    class_prefix: str
+    masked_lm: tuple[str, str, str]  # dense, LayerNorm and bias of the head; a `prediction_head` has the first two
+    decoder: str  # copy of the word embeddings, made by tying; its bias is a copy of masked_lm's
+    pair_task: str = ""  # the sentence-pair task of the pre-training class; "": no such head
+    # Within the encoder:
     layer: str = "encoder.layer.{}."  # or a group of layers that share their parameters
-    # Within a layer; what has one name there lies in one tensor, one after the other.
+    # Within a layer; equal names mean one tensor that holds several kernels, one after another.
     attention: tuple[str, str, str, str] = (  # query, key, value, output
         "attention.self.query",
         "attention.self.key",
@@ -33,48 +32,48 @@ class Family:
     )
     mlp: tuple[str, ...] = ("intermediate.dense", "output.dense")  # intermediate, with `gated_mlp` gate, output
     norms: tuple[str, str] = ("attention.output.LayerNorm", "output.LayerNorm")  # of attention and MLP
-    words: str = "embeddings.word_embeddings"
+    word_embeddings: str = "embeddings.word_embeddings"
     embedding_norm: str = "embeddings.LayerNorm"
     pooler: str = "pooler.dense"
     pair_head: str = ""
-    pair_logits: str = ""  # what the class calls its output
-    projection: str = ""  # from the embeddings' width to the layers'
-    # (pooler, head) of a class where they are not the encoder's pooler and `classifier`
+    pair_logits: str = ""  # the name of this head's output
+    projection: str = ""  # from the width of the embeddings to that of the layers
+    # Class → (pooler, head), where they are not the encoder's pooler and `classifier`.
     heads: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    offset: bool = False  # whether positions count from behind the id of padding
-    pad_id: int = 0  # where a config does not say
-    # Fields of ModelConfig: what a config calls otherwise, what it need not say, and what such models cannot change.
-    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    fixed: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _PLAIN)
-    # Keys of a config that are no fields of ModelConfig, and the only value that bertjax computes; they are written.
-    constants: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # What its configs say in ways of their own: fields of ModelConfig of (config, path), and the other way round.
-    read: Callable[[Mapping[str, Any], pathlib.Path], dict[str, Any]] = lambda values, path: {}
-    written: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
+    offset_positions: bool = False  # whether position numbers start after the padding id
+    pad_id: int = 0  # used if a config has none
+    # Fields of ModelConfig: keys with other names (field → key), defaults of missing keys, and values that cannot vary.
+    config_keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, object] = dataclasses.field(default_factory=lambda: _PLAIN)
+    # Keys that are no fields of ModelConfig, and the only supported value, which exports contain.
+    constants: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    # Keys that need code: (config, path) → fields of ModelConfig, and ModelConfig → keys.
+    read_config: Callable[[Mapping[str, object], pathlib.Path], dict[str, object]] = lambda values, path: {}
+    config_values: Callable[[ModelConfig], dict[str, object]] = lambda config: {}
 
     def class_name(self, kind: TaskKind | None, pairs: bool = False) -> str:
-        """The class for a kind of task; without one that for pre-training, with or without a head for pairs."""
+        """The class for a kind of task; for None the pre-training class, with or without a sentence-pair head."""
         pretraining = "ForPreTraining" if pairs else "ForMaskedLM"
-        return self.classes + (kind.transformers_class if kind else pretraining)
+        return self.class_prefix + (kind.transformers_class if kind else pretraining)
 
     def position_offset(self, pad_id: int) -> int:
-        """The rows of the table of positions before the first one that is used."""
-        return pad_id + 1 if self.offset else 0
+        """The number of unused rows at the start of the position embeddings."""
+        return pad_id + 1 if self.offset_positions else 0
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """How tensors begin that only this family has."""
-        return (self.base + self.layer.split("{}")[0], self.base + self.words)
+    def unique_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of tensor names that no other family has."""
+        return (self.prefix + self.layer.split("{}")[0], self.prefix + self.word_embeddings)
 
     @property
-    def prefixes(self) -> tuple[str, ...]:
-        """How the encoder's tensors begin in a folder that holds it alone."""
+    def encoder_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the tensor names in a folder that holds the encoder alone."""
         parts = {self.layer.split(".")[0], self.pooler.split(".")[0], "embeddings", "final_norm"}
         return tuple(f"{part}." for part in sorted(parts))
 
 
-# What all but ModernBERT have.
+# Values that all families except ModernBERT share.
 _CLASSIC = {
     "attention_output_dropout_prob": -1.0,
     "pre_norm": False,
@@ -90,27 +89,27 @@ _PLAIN = _CLASSIC | {"embedding_size": 0, "num_hidden_groups": 0, "pooler_act": 
 
 FAMILIES = {
     "bert": Family(
-        base="bert.",
-        classes="Bert",
+        prefix="bert.",
+        class_prefix="Bert",
         masked_lm=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
         decoder="cls.predictions.decoder",
-        pairs="next_sentence",
+        pair_task="next_sentence",
         pair_head="cls.seq_relationship",
         pair_logits="seq_relationship_logits",
     ),
     "roberta": Family(
-        base="roberta.",
-        classes="Roberta",
+        prefix="roberta.",
+        class_prefix="Roberta",
         masked_lm=("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
         decoder="lm_head.decoder",
         heads={"RobertaForSequenceClassification": ("classifier.dense", "classifier.out_proj")},
-        offset=True,
+        offset_positions=True,
         pad_id=1,
-        fixed=_PLAIN | {"hidden_act": "gelu"},  # of the masked-LM head, whatever the layers have
+        fixed=_PLAIN | {"hidden_act": "gelu"},  # of the masked-LM head, whatever the layers use
     ),
     "albert": Family(
-        base="albert.",
-        classes="Albert",
+        prefix="albert.",
+        class_prefix="Albert",
         layer="encoder.albert_layer_groups.{}.albert_layers.0.",
         attention=("attention.query", "attention.key", "attention.value", "attention.dense"),
         mlp=("ffn", "ffn_output"),
@@ -118,7 +117,7 @@ FAMILIES = {
         masked_lm=("predictions.dense", "predictions.LayerNorm", "predictions.bias"),
         decoder="predictions.decoder",
         pooler="pooler",
-        pairs="sentence_order",
+        pair_task="sentence_order",
         pair_head="sop_classifier.classifier",
         pair_logits="sop_logits",
         projection="encoder.embedding_hidden_mapping_in",
@@ -132,8 +131,8 @@ FAMILIES = {
         fixed=_CLASSIC | {"pooler_act": "tanh"},
     ),
     "distilbert": Family(
-        base="distilbert.",
-        classes="DistilBert",
+        prefix="distilbert.",
+        class_prefix="DistilBert",
         layer="transformer.layer.{}.",
         attention=("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
         mlp=("ffn.lin1", "ffn.lin2"),
@@ -144,7 +143,7 @@ FAMILIES = {
             "DistilBertForSequenceClassification": ("pre_classifier", "classifier"),
             "DistilBertForMultipleChoice": ("pre_classifier", "classifier"),
         },
-        keys={
+        config_keys={
             "hidden_size": "dim",
             "num_hidden_layers": "n_layers",
             "num_attention_heads": "n_heads",
@@ -156,23 +155,23 @@ FAMILIES = {
         fixed=_PLAIN | {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "pooler_act": "relu"},
     ),
     "modernbert": Family(
-        base="model.",
-        classes="ModernBert",
+        prefix="model.",
+        class_prefix="ModernBert",
         layer="layers.{}.",
         attention=("attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo"),
         mlp=("mlp.Wi", "mlp.Wi", "mlp.Wo"),
         norms=("attn_norm", "mlp_norm"),
         masked_lm=("head.dense", "head.norm", "decoder.bias"),
         decoder="decoder",
-        words="embeddings.tok_embeddings",
+        word_embeddings="embeddings.tok_embeddings",
         embedding_norm="embeddings.norm",
         pad_id=50283,
-        # `attention_dropout` and `mlp_dropout` are at somewhat other places there, and nothing but training sees them.
-        keys={
+        # `attention_dropout` and `mlp_dropout` apply at slightly other places in `transformers`; only training differs.
+        config_keys={
             "hidden_act": "hidden_activation",
             "hidden_dropout_prob": "mlp_dropout",
             "attention_probs_dropout_prob": "attention_dropout",
-            "attention_output_dropout_prob": "attn_out_dropout_prob",  # as its authors call it; ignored there
+            "attention_output_dropout_prob": "attn_out_dropout_prob",  # of the authors' code; transformers ignores it
             "layer_norm_eps": "norm_eps",
         },
         defaults={
@@ -197,7 +196,7 @@ FAMILIES = {
             "classifier_bias": False,
             "decoder_bias": True,
         },
-        read=modernbert.read,
-        written=modernbert.written,
+        read_config=modernbert.read_config,
+        config_values=modernbert.config_values,
     ),
 }

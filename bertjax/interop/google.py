@@ -1,4 +1,4 @@
-"""TensorFlow 1 checkpoints as Google published BERT: `bert_model.ckpt.*` beside `bert_config.json` and `vocab.txt`."""
+"""Reads TensorFlow 1 checkpoints as published by Google: `bert_model.ckpt.*`, `bert_config.json` and `vocab.txt`."""
 
 import re
 from pathlib import Path
@@ -8,27 +8,27 @@ import numpy as np
 from bertjax import host_tensorflow
 from bertjax.errors import UserError, first_line
 
-# What training keeps beside the weights: the optimizer's moments, its step, and the state of loss scaling.
+# Training state beside the weights: the optimizer's moments, its step, and the state of loss scaling.
 _BOOKKEEPING = re.compile(
     r"(^|/)(adam_[mv]|lamb_[mv]|beta[12]_power|global_step|good_steps|bad_steps|(current_)?loss_scale)$"
 )
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The prefix of a folder's only TensorFlow checkpoint, `…/bert_model.ckpt`; None where there is none.
+    """Returns the prefix of the TensorFlow checkpoint in a folder, `…/bert_model.ckpt`; None if there is none.
 
     Raises:
-      UserError: there are several.
+      UserError: the folder holds several.
     """
     prefixes = sorted(path.with_suffix("") for path in folder.glob("*.index"))
     if len(prefixes) > 1:
         names = ", ".join(prefix.name for prefix in prefixes[:3])
-        raise UserError(f"{folder} holds {len(prefixes)} TensorFlow checkpoints ({names}, …); leave only one there")
+        raise UserError(f"{folder}: {len(prefixes)} TensorFlow checkpoints ({names}, …); leave only one in the folder")
     return prefixes[0] if prefixes else None
 
 
-def read(prefix: Path) -> dict[str, np.ndarray]:
-    """The weights of a checkpoint as f32, by the names and in the orientation of a Hugging Face BERT.
+def read_checkpoint(prefix: Path) -> dict[str, np.ndarray]:
+    """Returns the weights of a checkpoint as f32, with the names and orientation of a Hugging Face BERT.
 
     Raises:
       UserError: a file is missing or damaged.
@@ -43,7 +43,8 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
                 tensors[_huggingface_name(name)] = tensor.T if name.endswith("/kernel") else tensor
     except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
         raise UserError(
-            f"the TensorFlow checkpoint {prefix} cannot be read ({first_line(error)}); get its files again"
+            f"{prefix}: unreadable TensorFlow checkpoint ({first_line(error)}); download its files again, or restore "
+            "them from a copy"
         ) from error
     return tensors
 
@@ -51,7 +52,7 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
 def _huggingface_name(name: str) -> str:
     """`bert/encoder/layer_3/output/dense/kernel` → `bert.encoder.layer.3.output.dense.weight`.
 
-    The norms' `gamma` and `beta` stay, as early Hugging Face files have them too.
+    `gamma` and `beta` of LayerNorms stay; early Hugging Face files use them too.
     """
     name = name.removeprefix("module/")  # of TensorFlow Hub
     name = re.sub(r"/layer_(\d+)/", r"/layer.\1/", name)

@@ -1,4 +1,4 @@
-"""Lines on which tokenizers that are nearly the same differ: scripts, accents, white space, controls, long words."""
+"""Lines that expose small differences between tokenizers: scripts, accents, white space, controls, long words."""
 
 import random
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 _FIXED = (
     "Paris is the capital of France, and NATO's is BRUSSELS.",
     "naïve café, Straße, Ångström, İstanbul ıI, Ǆ, ﬁ ﬂ, Ⅷ, ½, ℝ, ß ẞ",
-    "Cafe\u0301 e\u0301\u0323 \u0301alone n\u0303o",  # accents as characters of their own
+    "Cafe\u0301 e\u0301\u0323 \u0301alone n\u0303o",  # combining accents
     "漢字かな交じり文、「引用」。 한국어 中文ABC中文 𠀀𪛖",
     "हिन्दी भाषा, עִבְרִית, العَرَبِيَّة, ไทย, ქართული, ελληνικά ΣΊΣΥΦΟΣ, Русский ЁЖ",
     "😀👍🏽👩‍👩‍👧‍👦 🇫🇷 ☃️ ✓ →",
@@ -19,7 +19,7 @@ _FIXED = (
     "  leading, double  and trailing   ",
     "",
 )
-# First and last character of what is drawn from: Latin and its accents, Greek, Cyrillic, Hebrew, Arabic, Devanagari,
+# First and last character of the sampled ranges: Latin and its accents, Greek, Cyrillic, Hebrew, Arabic, Devanagari,
 # Thai, Georgian, marks, punctuation, letter-like and enclosed ones, kana, ideographs, Hangul, wide forms, emoji.
 _RANGES = (
     *((0x20, 0x7E), (0x20, 0x7E), (0x41, 0x7A), (0xA0, 0xFF), (0x100, 0x24F), (0x300, 0x36F), (0x370, 0x3FF)),
@@ -30,13 +30,13 @@ _RANGES = (
 
 
 def hard_lines(count: int) -> Iterator[str]:
-    """`count` lines, always the same."""
+    """Yields `count` lines, the same in every call."""
     yield from _FIXED
-    draw = random.Random(0)
+    rng = random.Random(0)
     for _ in range(count - len(_FIXED)):
         words = []
-        for _ in range(draw.randint(1, 12)):
-            first, last = draw.choice(_RANGES)
-            characters = (chr(draw.randint(first, last)) for _ in range(draw.randint(1, 12)))
-            words.append("".join(one for one in characters if not 0xD800 <= ord(one) <= 0xDFFF))
-        yield draw.choice((" ", "", "\t", ", ")).join(words)
+        for _ in range(rng.randint(1, 12)):
+            first, last = rng.choice(_RANGES)
+            characters = (chr(rng.randint(first, last)) for _ in range(rng.randint(1, 12)))
+            words.append("".join(character for character in characters if not 0xD800 <= ord(character) <= 0xDFFF))
+        yield rng.choice((" ", "", "\t", ", ")).join(words)

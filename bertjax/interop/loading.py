@@ -1,4 +1,4 @@
-"""A trained model from any folder: a workdir, one of its checkpoints, a Hugging Face folder or Google's."""
+"""Loads a trained model from any folder: a workdir, a checkpoint, a Hugging Face folder or a TensorFlow checkpoint."""
 
 import dataclasses
 import logging
@@ -15,50 +15,51 @@ from bertjax.text.tokenizer import load_tokenizer
 
 _LOG = logging.getLogger(__name__)
 
-_ROUNDED_UP = 128  # to a multiple of this the rows of a vocabulary may be rounded up
+_VOCABULARY_PADDING = 128  # models may round the size of their vocabulary up to a multiple of this
 
 
 def is_imported(path: str | Path) -> bool:
     """Whether a folder looks like a model of another framework: Hugging Face's, or a TensorFlow checkpoint."""
     path = Path(path)
-    config = any((path / name).is_file() for name in ("config.json", "bert_config.json"))
-    return not (path / "checkpoints").is_dir() and (config or any(path.glob("*.index")))
+    has_config = any((path / name).is_file() for name in ("config.json", "bert_config.json"))
+    return not (path / "checkpoints").is_dir() and (has_config or any(path.glob("*.index")))
 
 
 def load_model(path: str | Path, lowercase: bool | None = None) -> Pretrained:
-    """The model at `path`; of a workdir the last checkpoint that can be read.
+    """Returns the model at `path`; of a workdir, the last readable checkpoint.
 
-    Broken checkpoints, and what a model of another framework lacks, are logged. `lowercase` as in `load_tokenizer`.
+    Logs broken checkpoints, and missing parts of an imported model. `lowercase` as in `load_tokenizer`.
 
     Raises:
-      UserError: there is no model, or none that can be read.
+      UserError: there is no model, or it cannot be read.
     """
     path = local_path(path, "the model").absolute()
     if is_imported(path):
-        return _imported(path, lowercase)
+        return _import(path, lowercase)
     if lowercase is not None:
-        raise UserError(f"{path}: its tokenizer says whether text is lower-cased; leave --lowercase out")
+        raise UserError(f"{path}: the tokenizer of this model defines lower-casing; remove --lowercase")
     if (path / "checkpoints").is_dir():
-        return pretrained.from_workdir(path)
+        return pretrained.load_workdir(path)
     if (path / "meta").is_dir() and (path / "params").is_dir():
         try:
-            return pretrained.from_checkpoint(path)
+            return pretrained.load_checkpoint(path)
         except store.BrokenCheckpoint as error:
-            raise UserError(f"checkpoint {path} is broken ({error}); take another one") from error
+            raise UserError(f"{path}: checkpoint is broken ({error}); use another one") from error
     raise UserError(
-        f"there is no model in {path}; give a workdir of bertjax.train, one of its checkpoints/STEP, "
-        "a Hugging Face folder, or the folder of a TensorFlow checkpoint"
+        f"{path}: no model; give a workdir of bertjax.train, one of its checkpoints/STEP, a Hugging Face folder, or "
+        "the folder of a TensorFlow checkpoint"
     )
 
 
-def _imported(folder: Path, lowercase: bool | None) -> Pretrained:
+def _import(folder: Path, lowercase: bool | None) -> Pretrained:
     model, params, task = huggingface.import_model(folder)
     tokenizer = load_tokenizer(folder, lowercase)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder)
-    pairs = {task: f"{task}_head" in params for task in PAIR_TASKS}
+    pairs = {pair_task: f"{pair_task}_head" in params for pair_task in PAIR_TASKS}
     sentence, dense = sentence_transformers.read(folder, model.hidden_size) or (None, {})
-    longest = model.max_position_embeddings
-    phases = tuple(dataclasses.replace(phase, length=min(phase.length, longest)) for phase in Config().phases)
+    phases = tuple(
+        dataclasses.replace(phase, length=min(phase.length, model.max_position_embeddings)) for phase in Config().phases
+    )
     return Pretrained(
         path=folder,
         config=dataclasses.replace(Config(), model=model, phases=phases, **pairs),
@@ -71,17 +72,14 @@ def _imported(folder: Path, lowercase: bool | None) -> Pretrained:
     )
 
 
-def _check_tokenizer(words: int, pieces: int, folder: Path) -> None:
-    """Refuses a tokenizer that is surely another model's, and tells of one that may be."""
-    if pieces > words:
-        raise UserError(
-            f"{folder}: the tokenizer has {pieces} entries, the model only {words}; put the model's own tokenizer there"
-        )
-    if words - pieces < _ROUNDED_UP:
+def _check_tokenizer(model_size: int, tokenizer_size: int, folder: Path) -> None:
+    """Refuses a tokenizer whose vocabulary cannot be the model's, and logs one that may not be."""
+    entries = f"{folder}: the tokenizer has {tokenizer_size} entries"
+    remedy = "restore the model's own tokenizer"
+    if tokenizer_size > model_size:
+        raise UserError(f"{entries}, the model only {model_size}; {remedy}")
+    if model_size - tokenizer_size < _VOCABULARY_PADDING:
         return
-    if 2 * pieces < words:
-        raise UserError(
-            f"{folder}: the tokenizer has {pieces} entries, less than half of the model's {words}; put the model's own "
-            "tokenizer there"
-        )
-    _LOG.info(f"{folder}: the tokenizer has {pieces} entries, the model {words}; is it the model's own?")
+    if 2 * tokenizer_size < model_size:
+        raise UserError(f"{entries}, less than half of the model's {model_size}; {remedy}")
+    _LOG.info(f"{entries}, the model {model_size}; check that it is the model's own tokenizer")

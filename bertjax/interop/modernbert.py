@@ -1,9 +1,9 @@
-"""What ModernBERT's `config.json` says in ways of its own: windows, rotary positions, and what its heads read."""
+"""Reads and writes the keys that only ModernBERT's `config.json` has: windows, rotary positions and heads."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -12,7 +12,9 @@ from bertjax.config.model import ModelConfig
 from bertjax.decoding import ShortText, Size
 from bertjax.errors import UserError
 
-_CURE = "put it right as the model was trained"
+_T = TypeVar("_T")
+
+_REMEDY = "restore the values that the model was trained with"
 _POOLING = ("ModernBertForSequenceClassification", "ModernBertForMultipleChoice")
 _Theta = Annotated[float, msgspec.Meta(gt=0, lt=2**31)]  # a base of rotary positions
 _Window = Annotated[int, msgspec.Meta(ge=2, lt=2**31)]  # tokens
@@ -20,7 +22,7 @@ _Window = Annotated[int, msgspec.Meta(ge=2, lt=2**31)]  # tokens
 
 @dataclasses.dataclass(frozen=True)
 class _Rope:
-    """The rotary positions of a kind of layers, in today's spelling."""
+    """The rotary positions of global or local layers, in the current format."""
 
     rope_type: ShortText | msgspec.UnsetType = msgspec.UNSET
     type: ShortText | msgspec.UnsetType = msgspec.UNSET
@@ -31,29 +33,29 @@ class _Rope:
 class _RopeParameters:
     full_attention: _Rope | None = None
     sliding_attention: _Rope | None = None
-    rope_theta: _Theta | None = None  # which transformers overlooks
+    rope_theta: _Theta | None = None  # ignored by transformers
 
 
 @dataclasses.dataclass(frozen=True)
-class _Said:
-    """The keys of a config in today's spelling and in an older one; defaults are those of transformers.
+class _Keys:
+    """The keys of a config in the current and the older format; defaults are those of transformers.
 
-    The last two are settings of local attention: `_Local` validates them, if the model has any.
+    `local_attention` and `local_rope_theta` are validated as `_Local`, if the model has local attention.
     """
 
     num_hidden_layers: Size
     global_attn_every_n_layers: Size = 3
     layer_types: list[ShortText] | None = None
     global_rope_theta: _Theta = 160_000.0
-    rope_theta: _Theta | None = None  # which transformers overlooks
+    rope_theta: _Theta | None = None  # ignored by transformers
     rope_parameters: _RopeParameters | None = None
-    rope_scaling: dict[str, Any] | None = None
+    rope_scaling: dict[str, object] | None = None
     hidden_activation: ShortText = "gelu"
     classifier_activation: ShortText = "gelu"
     classifier_pooling: ShortText = "cls"
     architectures: list[ShortText] | None = None
-    local_attention: Any = 128
-    local_rope_theta: Any = 10_000.0
+    local_attention: object = 128
+    local_rope_theta: object = 10_000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,41 +66,44 @@ class _Local:
     local_rope_theta: _Theta
 
 
-def read(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of ModelConfig that a config spells otherwise, in today's spelling or an older one.
+def read_config(values: Mapping[str, object], path: Path) -> dict[str, object]:
+    """Returns the fields of ModelConfig that ModernBERT's configs express in the current or the older format.
 
     Raises:
-      UserError: it is damaged, or asks for mathematics that bertjax does not have.
+      UserError: a value is damaged, or needs computations that bertjax lacks.
     """
-    said = decoding.convert(values, _Said, path, _CURE, foreign=True)
-    rope = said.rope_parameters or _RopeParameters()
-    _check_heads(said, path)
-    every = _every(said, path)
-    theta = _theta(rope.full_attention, said.global_rope_theta, said, path)
-    for other in (said.rope_theta, rope.rope_theta):
-        if other not in (None, theta):
+    keys = decoding.convert(values, _Keys, path, _REMEDY, foreign=True)
+    rope = keys.rope_parameters or _RopeParameters()
+    _check_heads(keys, path)
+    period = _global_layer_period(keys, path)
+    global_theta = _theta(rope.full_attention, keys.global_rope_theta, keys, path)
+    for ignored_theta in (keys.rope_theta, rope.rope_theta):
+        if ignored_theta not in (None, global_theta):
             raise UserError(
-                f"{path} has rope_theta={other!r}, which transformers does not read; say what is meant "
-                "as global_rope_theta and local_rope_theta"
+                f"{path}: rope_theta={ignored_theta!r}, which transformers ignores; set global_rope_theta and "
+                "local_rope_theta instead"
             )
-    fields = {"global_rope_theta": theta, "global_attn_every_n_layers": every}
-    if every == 1:
+    fields: dict[str, object] = {"global_rope_theta": global_theta, "global_attn_every_n_layers": period}
+    if period == 1:
         return fields | {"local_attention": 0, "local_rope_theta": 0.0}
-    theta = _theta(rope.sliding_attention, said.local_rope_theta, said, path)
-    settings = {"local_attention": said.local_attention, "local_rope_theta": theta}
-    return fields | vars(decoding.convert(settings, _Local, path, _CURE))
+    local_theta = _theta(rope.sliding_attention, keys.local_rope_theta, keys, path)
+    local = {"local_attention": keys.local_attention, "local_rope_theta": local_theta}
+    return fields | vars(decoding.convert(local, _Local, path, _REMEDY))
 
 
-def written(config: ModelConfig) -> dict[str, Any]:
-    """What a config says of these fields, in both spellings, so that older versions of transformers read it as well.
+def config_values(config: ModelConfig) -> dict[str, object]:
+    """Returns these keys for an exported model, in both formats, which older versions of transformers read as well.
 
     Raises:
       UserError: the model has no rotary positions.
     """
     if not config.global_rope_theta:
-        raise UserError("the ModernBert of transformers has rotary positions; this model has learned ones")
+        raise UserError(
+            "model.model_type=modernbert: ModernBert in transformers requires rotary positions, and this model has "
+            "learned ones; choose the model.model_type that fits, or keep the model in bertjax"
+        )
     thetas = {"full_attention": config.global_rope_theta}
-    values: dict[str, Any] = {"global_rope_theta": config.global_rope_theta}
+    values: dict[str, object] = {"global_rope_theta": config.global_rope_theta}
     if config.local_attention:
         thetas["sliding_attention"] = config.local_rope_theta
         values |= {"local_rope_theta": config.local_rope_theta, "local_attention": config.local_attention}
@@ -110,49 +115,49 @@ def written(config: ModelConfig) -> dict[str, Any]:
         "classifier_dropout": config.hidden_dropout_prob,
         "classifier_activation": config.hidden_act,
         "classifier_pooling": "cls",
-        # Else those of its own tokenizer would be taken.
+        # Without these, transformers uses the ids of ModernBERT's own tokenizer.
         **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
     }
 
 
-def _check_heads(said: _Said, path: Path) -> None:
-    if said.classifier_activation != said.hidden_activation:
+def _check_heads(keys: _Keys, path: Path) -> None:
+    if keys.classifier_activation != keys.hidden_activation:
         raise UserError(
-            f"{path} has classifier_activation={said.classifier_activation!r}; bertjax's heads have "
-            f"the activation of the layers, hidden_activation={said.hidden_activation!r}"
+            f"{path}: classifier_activation={keys.classifier_activation!r} is not supported; bertjax's heads use the "
+            f"activation of the layers, hidden_activation={keys.hidden_activation!r}"
         )
-    if next(iter(said.architectures or ()), "") in _POOLING and said.classifier_pooling != "cls":
+    if next(iter(keys.architectures or ()), "") in _POOLING and keys.classifier_pooling != "cls":
         raise UserError(
-            f"{path} has classifier_pooling={said.classifier_pooling!r}; bertjax's heads read the first token: "
-            "fine-tune the pre-trained model again, with classifier_pooling='cls' or with bertjax"
+            f"{path}: classifier_pooling={keys.classifier_pooling!r} is not supported, because bertjax's heads read "
+            "the first token; fine-tune the pre-trained model again, with classifier_pooling='cls' or with bertjax"
         )
 
 
-def _layer_types(layers: int, every: int) -> list[str]:
-    return ["sliding_attention" if number % every else "full_attention" for number in range(layers)]
+def _layer_types(layers: int, period: int) -> list[str]:
+    return ["sliding_attention" if number % period else "full_attention" for number in range(layers)]
 
 
-def _every(said: _Said, path: Path) -> int:
-    """Every how many layers one sees all; 1 where all do."""
-    every, types = said.global_attn_every_n_layers, said.layer_types
+def _global_layer_period(keys: _Keys, path: Path) -> int:
+    """The n for which layers 0, n, 2n, … have global attention; 1 if all do."""
+    types, layers = keys.layer_types, keys.num_hidden_layers
     if types is None:
-        return every
-    found = None
-    if len(types) == said.num_hidden_layers:
-        full = [number for number, name in enumerate(types) if name == "full_attention"]
-        # A model may be too shallow to tell: then what the old key says, or would say by default.
-        candidates = (every, full[1] if len(full) > 1 else len(types))
-        found = next((n for n in candidates if types == _layer_types(len(types), n)), None)
-    if found is None:
-        raise UserError(f"{path} has layer_types={types!r}; bertjax has full_attention in layers 0, n, 2n, … alone")
-    return found
+        return keys.global_attn_every_n_layers
+    if len(types) == layers:
+        global_layers = [number for number, name in enumerate(types) if name == "full_attention"]
+        # A shallow model fits several periods: the older key, or its default, comes first.
+        for period in (keys.global_attn_every_n_layers, global_layers[1] if len(global_layers) > 1 else layers):
+            if types == _layer_types(layers, period):
+                return period
+    raise UserError(
+        f"{path}: layer_types={types!r} is not supported; bertjax has full_attention in exactly the layers 0, n, 2n, …"
+    )
 
 
-def _theta(rope: _Rope | None, old: Any, said: _Said, path: Path) -> Any:
-    """The base of the rotary positions of a kind of layers; `old` is what the older spelling says."""
+def _theta(rope: _Rope | None, older: _T, keys: _Keys, path: Path) -> _T | float:
+    """The base of the rotary positions of global or local layers; `older` is the value in the older format."""
     rope = rope or _Rope()
     name = next((name for name in (rope.rope_type, rope.type) if name is not msgspec.UNSET), "default")
-    if said.rope_scaling or name != "default":
-        asked = f"rope_scaling={said.rope_scaling!r}" if said.rope_scaling else f"rope_type={name!r}"
-        raise UserError(f"{path} has {asked}; bertjax's rotary positions have only 'default'")
-    return old if rope.rope_theta is msgspec.UNSET else rope.rope_theta
+    if keys.rope_scaling or name != "default":
+        option = f"rope_scaling={keys.rope_scaling!r}" if keys.rope_scaling else f"rope_type={name!r}"
+        raise UserError(f"{path}: {option} is not supported; bertjax's rotary positions have only 'default'")
+    return older if rope.rope_theta is msgspec.UNSET else rope.rope_theta

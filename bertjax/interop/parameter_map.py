@@ -1,4 +1,4 @@
-"""Where each of our parameters stands in a Hugging Face model; bertjax/interop/families.py has the names."""
+"""Maps bertjax's parameters to the tensors of a Hugging Face model, by the names in bertjax/interop/families.py."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,100 +8,103 @@ from bertjax.interop.families import FAMILIES, Family
 from bertjax.model.layer_stacks import layer_stacks
 from bertjax.tasks.kinds.base import TaskKind
 
-_WIDE = ("intermediate", "gate")  # what is intermediate_size wide
+_WIDE = ("intermediate", "gate")  # parts with intermediate_size outputs
 # In the order of a family's `attention` and `mlp`.
 _DENSE = ("attention/query", "attention/key", "attention/value", "attention/output", "intermediate", "gate", "output")
 
 
 @dataclasses.dataclass(frozen=True)
-class Name:
-    """One tensor of theirs, and its place in our tree."""
+class TensorMapping:
+    """A parameter and the tensor of a Hugging Face model that holds it."""
 
-    theirs: str
-    path: tuple[str, ...]
-    repeat: int | None = None  # index into the repeats of a stack
+    tensor: str
+    path: tuple[str, ...]  # of the parameter
+    repeat: int | None = None  # index into the repeats of a layer stack
     transposed: bool = False
-    rows: int | None = None  # the first rows of ours, which are padded; None takes all
-    begin: int = 0  # the row of theirs where ours begins; rows that no name covers stand for nothing
+    rows: int | None = None  # number of rows of the parameter without its padding; None: all
+    begin: int = 0  # row of the tensor where the parameter begins; unmapped rows are unused
 
 
-def pretraining_names(config: ModelConfig, pairs: bool, pad_id: int = 0) -> list[Name]:
-    """Every parameter of a model for pre-training, without `pairs` of one for masked language modelling.
+def pretraining_mappings(config: ModelConfig, pairs: bool, pad_id: int = 0) -> list[TensorMapping]:
+    """Returns the mappings of all parameters of a pre-training model, with or without a sentence-pair head.
 
-    The copies that tying makes (`….decoder.*`) are not among them.
+    The copies that tying makes (`….decoder.*`) are left out.
     """
     family, bias = FAMILIES[config.model_type], config.use_bias
-    names = _encoder_names(config, family, pad_id) + _transform_names(config, family, "masked_lm_head")
-    names.append(Name(family.masked_lm[2], ("masked_lm_head", "bias"), rows=config.vocab_size))
+    mappings = _encoder(config, family, pad_id) + _transform(config, family, "masked_lm_head")
+    mappings.append(TensorMapping(family.masked_lm[2], ("masked_lm_head", "bias"), rows=config.vocab_size))
     if pairs:
-        names += _module(family.base + family.pooler, "pooler", bias)
-        names += _module(family.pair_head, f"{family.pairs}_head")
-    return names
+        mappings += _module(family.prefix + family.pooler, "pooler", bias)
+        mappings += _module(family.pair_head, f"{family.pair_task}_head")
+    return mappings
 
 
-def fine_tuned_names(config: ModelConfig, kind: TaskKind, pad_id: int = 0) -> list[Name]:
-    """Every parameter of a model that is fine-tuned for a kind of task."""
+def finetuned_mappings(config: ModelConfig, kind: TaskKind, pad_id: int = 0) -> list[TensorMapping]:
+    """Returns the mappings of all parameters of a model that is fine-tuned for a kind of task."""
     family = FAMILIES[config.model_type]
-    names = _encoder_names(config, family, pad_id)
+    mappings = _encoder(config, family, pad_id)
     if kind.bi_encoder:
-        return names
+        return mappings
     if config.prediction_head:
-        return names + _transform_names(config, family, "prediction_head") + _module("classifier", "task_head")
-    usual = (family.base + family.pooler, kind.transformers_head)
-    pooler, head = family.heads.get(family.class_name(kind), usual)
+        return mappings + _transform(config, family, "prediction_head") + _module("classifier", "task_head")
+    default = (family.prefix + family.pooler, kind.transformers_head)
+    pooler, head = family.heads.get(family.class_name(kind), default)
     if kind.pooled:
-        names += _module(pooler, "pooler", config.use_bias)
-    return names + _module(head, "task_head")
+        mappings += _module(pooler, "pooler", config.use_bias)
+    return mappings + _module(head, "task_head")
 
 
-def _encoder_names(config: ModelConfig, family: Family, pad_id: int) -> list[Name]:
-    bias = config.use_bias
-
-    def table(theirs: str, ours: str, **more: int) -> Name:
-        return Name(f"{family.base}{theirs}.weight", ("embeddings", ours, "embedding"), **more)
-
-    names = [table(family.words, "word_embeddings", rows=config.vocab_size)]
+def _encoder(config: ModelConfig, family: Family, pad_id: int) -> list[TensorMapping]:
+    prefix, bias = family.prefix, config.use_bias
+    mappings = _embedding("word_embeddings", prefix + family.word_embeddings, rows=config.vocab_size)
     if not config.global_rope_theta:
         begin = family.position_offset(pad_id)
-        names.append(table("embeddings.position_embeddings", "position_embeddings", begin=begin))
+        mappings += _embedding("position_embeddings", f"{prefix}embeddings.position_embeddings", begin=begin)
     if config.type_vocab_size:
-        names.append(table("embeddings.token_type_embeddings", "token_type_embeddings"))
-    names += _module(family.base + family.embedding_norm, "embeddings/layer_norm", bias)
+        mappings += _embedding("token_type_embeddings", f"{prefix}embeddings.token_type_embeddings")
+    mappings += _module(prefix + family.embedding_norm, "embeddings/layer_norm", bias)
     if config.embedding_size:
-        names += _module(family.base + family.projection, "embeddings/projection", bias)
+        mappings += _module(prefix + family.projection, "embeddings/projection", bias)
     dense = [part for part in _DENSE if part != "gate" or config.gated_mlp]
     norms = ("attention_layer_norm", "mlp_layer_norm" if config.pre_norm else "output_layer_norm")
     for number, (layer, repeat) in enumerate(_layers(config)):
-        prefix = family.base + family.layer.format(number)
-        ends: dict[str, int] = {}  # of what is there of a tensor of theirs
-        for part, theirs in zip(dense, family.attention + family.mlp, strict=True):
-            begin = ends.get(theirs, 0)
-            ends[theirs] = begin + (config.intermediate_size if part in _WIDE else config.hidden_size)
-            names += _module(prefix + theirs, f"{layer}/{part}", bias, repeat, begin)
-        for part, theirs in zip(norms, family.norms, strict=True):
+        layer_prefix = prefix + family.layer.format(number)
+        ends: dict[str, int] = {}  # tensor → its rows that are mapped already
+        for part, name in zip(dense, family.attention + family.mlp, strict=True):
+            begin = ends.get(name, 0)
+            ends[name] = begin + (config.intermediate_size if part in _WIDE else config.hidden_size)
+            mappings += _module(layer_prefix + name, f"{layer}/{part}", bias, repeat, begin)
+        for part, name in zip(norms, family.norms, strict=True):
             if not (config.pre_norm and number == 0 and part == "attention_layer_norm"):
-                names += _module(prefix + theirs, f"{layer}/{part}", bias, repeat)
+                mappings += _module(layer_prefix + name, f"{layer}/{part}", bias, repeat)
     if config.pre_norm:
-        names += _module(family.base + "final_norm", "encoder/final_layer_norm", bias)
-    return names
+        mappings += _module(f"{prefix}final_norm", "encoder/final_layer_norm", bias)
+    return mappings
 
 
 def _layers(config: ModelConfig) -> Iterator[tuple[str, int]]:
-    """The path and the repeat of every layer that has parameters of its own, in order."""
+    """Yields the path and the repeat of every layer that has its own parameters, in order."""
     for number, stack in enumerate(layer_stacks(config)):
         for repeat in range(stack.stacked):
             for layer in range(stack.layers):
                 yield f"encoder/segment_{number}/layer_{layer}", repeat
 
 
-def _transform_names(config: ModelConfig, family: Family, head: str) -> list[Name]:
-    """The dense layer and the LayerNorm that `head` begins with."""
+def _transform(config: ModelConfig, family: Family, head: str) -> list[TensorMapping]:
+    """The dense layer and the LayerNorm at the start of `head`."""
     dense, norm, _ = family.masked_lm
     return _module(dense, f"{head}/dense", config.use_bias) + _module(norm, f"{head}/layer_norm", config.use_bias)
 
 
-def _module(theirs: str, ours: str, bias: bool = True, repeat: int | None = None, begin: int = 0) -> list[Name]:
-    """The parameters of a dense layer, or of a LayerNorm, at the path `ours`."""
-    path, is_norm = ours.split("/"), ours.endswith("layer_norm")
-    weight = Name(f"{theirs}.weight", (*path, "scale" if is_norm else "kernel"), repeat, not is_norm, begin=begin)
-    return [weight, Name(f"{theirs}.bias", (*path, "bias"), repeat, begin=begin)] if bias else [weight]
+def _embedding(name: str, module: str, rows: int | None = None, begin: int = 0) -> list[TensorMapping]:
+    return [TensorMapping(f"{module}.weight", ("embeddings", name, "embedding"), rows=rows, begin=begin)]
+
+
+def _module(
+    module: str, path: str, bias: bool = True, repeat: int | None = None, begin: int = 0
+) -> list[TensorMapping]:
+    """The parameters of the dense layer or LayerNorm at `path`; `module` is its name in the Hugging Face model."""
+    parts, is_norm = path.split("/"), path.endswith("layer_norm")
+    weight_path = (*parts, "scale" if is_norm else "kernel")
+    weight = TensorMapping(f"{module}.weight", weight_path, repeat, not is_norm, begin=begin)
+    return [weight, TensorMapping(f"{module}.bias", (*parts, "bias"), repeat, begin=begin)] if bias else [weight]

@@ -1,14 +1,16 @@
-"""Compares a model with what `transformers` computes from a Hugging Face folder."""
+"""Compares the results of bertjax with those of `transformers` and `sentence-transformers` for the same model."""
 
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from bertjax.arrays.types import Batch, Params
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.model import ModelConfig
+from bertjax.data.batch import HostBatch
 from bertjax.errors import UserError
 from bertjax.interop import configs
 from bertjax.interop.families import FAMILIES
@@ -19,12 +21,12 @@ from bertjax.tasks.kinds.catalog import kind_named
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.text.tokenizer import Tokenizer
 
-# The parity law's bound on differences of scores, in f32: of the largest score, or of 1 where that is larger.
+# Largest difference of scores in f32 (the parity law), relative to the largest score, or absolute if that is below 1.
 TOLERANCE = 1e-4
-# Tokens of the longest row, four of ModernBERT's windows: local attention is computed in blocks.
+# Tokens in the longest row: four of ModernBERT's windows, because local attention is computed in blocks.
 _LENGTH = 512
-_LINES = 3000  # whose ids are compared
-_VECTORS = 200  # lines whose vectors are compared
+_ID_LINES = 3000
+_VECTOR_LINES = 200
 
 Embed = Callable[[list[str]], np.ndarray]
 
@@ -36,140 +38,140 @@ _SENTENCES = (
 
 
 def verify(model: Pretrained, folder: str | Path, embed: Embed | None = None) -> str:
-    """Compares the ids of hard lines, and states and scores on a few padded texts; one line with what was found.
+    """Compares a model with a Hugging Face folder, and returns the results as one line.
 
-    Of a model that is fine-tuned the scores of its task. Heads that the folder lacks are not compared. Where the folder
-    says how texts become vectors, those of hard lines are compared with what `embed` gives, if it is given: texts →
-    [texts, width].
-    Needs `transformers` and `torch`, and for vectors `sentence_transformers`.
+    Compares the token ids of `hard_lines`, and hidden states and scores for a small padded batch: those of the task for
+    a fine-tuned model, else those of the pre-training heads that the folder has. For a folder of sentence-transformers
+    it also compares the vectors of hard lines. Needs `transformers` and `torch`, and `sentence_transformers` for
+    vectors.
+
+    Args:
+      model: the model in bertjax.
+      folder: the Hugging Face folder.
+      embed: texts → vectors [texts, width] in bertjax; None skips the vectors.
 
     Raises:
-      UserError: a line gets other ids, or a difference is above TOLERANCE.
+      UserError: token ids differ, or scores differ by more than TOLERANCE.
     """
     lines = _compare_ids(model.tokenizer, Path(folder))
-    found = [f"ids of {lines:,} lines are equal"]
-    if embed and gives_vectors(folder):
-        found.append(_compare_vectors(model.tokenizer, folder, embed))
+    results = [f"ids of {lines:,} lines are equal"]
+    if embed and is_sentence_transformer(folder):
+        results.append(_compare_vectors(model.tokenizer, folder, embed))
     if not (model.task and kind_named(model.task.kind).bi_encoder):
-        found.append(_compare_scores(model, folder))
-    return "; ".join(found)
+        results.append(_compare_scores(model, folder))
+    return "; ".join(results)
 
 
-def gives_vectors(folder: str | Path) -> bool:
-    """Whether a Hugging Face folder says how texts become vectors."""
+def is_sentence_transformer(folder: str | Path) -> bool:
+    """Whether a folder holds a model of `sentence-transformers`."""
     return (Path(folder) / "modules.json").is_file()
 
 
 def _compare_scores(model: Pretrained, folder: str | Path) -> str:
-    batch = sample(model.config.model, model.tokenizer)
-    ours = run_ours(model.config.model, model.params, batch, model.task)
-    theirs = run_transformers(folder, batch, model.task)
-    real = batch["attention_mask"] != 0
+    batch = sample_batch(model.config.model, model.tokenizer)
+    actual = run_bertjax(model.config.model, model.params, batch, model.task)
+    expected = run_transformers(folder, batch, model.task)
+    mask = batch["attention_mask"] != 0
     differences = {}
-    for name, values in theirs.items():
-        rows = real if values.ndim == 3 else slice(None)  # what stands at the padding means nothing
-        largest = max(1, np.max(np.abs(values[rows])))
-        differences[name] = float(np.max(np.abs(ours[name][rows] - values[rows])) / largest)
+    for name, values in expected.items():
+        selected = mask if values.ndim == 3 else slice(None)  # outputs per token are undefined at the padding
+        largest = max(1, np.max(np.abs(values[selected])))
+        differences[name] = float(np.max(np.abs(actual[name][selected] - values[selected])) / largest)
     text = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
-    if not all(value <= TOLERANCE for value in differences.values()):  # also where one is NaN
+    if not all(value <= TOLERANCE for value in differences.values()):  # also if one is NaN
         raise UserError(
-            f"the scores differ from transformers' by more than {TOLERANCE} of the largest: {text}; do not use the "
-            "result"
+            f"{folder}: the scores differ from transformers' by more than {TOLERANCE} of the largest ({text}); do not "
+            "use the result"
         )
-    return f"largest difference from transformers, relative: {text}"
+    return f"largest relative difference from transformers: {text}"
 
 
 def _compare_vectors(tokenizer: Tokenizer, folder: str | Path, embed: Embed) -> str:
     import sentence_transformers
 
-    lines = [line for line in _plain_lines(tokenizer, _VECTORS) if line.strip()]
-    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(lines, show_progress_bar=False)
-    difference = float(np.max(np.abs(embed(lines) - theirs)) / max(1, np.max(np.abs(theirs))))
+    lines = [line for line in _plain_lines(tokenizer, _VECTOR_LINES) if line.strip()]
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    expected = model.encode(lines, show_progress_bar=False)
+    difference = float(np.max(np.abs(embed(lines) - expected)) / max(1, np.max(np.abs(expected))))
     if not difference <= TOLERANCE:
         raise UserError(
-            f"the vectors differ from sentence-transformers' by {difference:.1e} of the largest number, more than "
-            f"{TOLERANCE}; do not use the result"
+            f"{folder}: the vectors differ from sentence-transformers' by {difference:.1e} of the largest number, more "
+            f"than {TOLERANCE}; do not use the result"
         )
-    return f"largest difference of {len(lines)} vectors from sentence-transformers, relative: {difference:.1e}"
+    return f"largest relative difference of {len(lines)} vectors from sentence-transformers: {difference:.1e}"
 
 
-def _plain_lines(tokenizer: Tokenizer, count: int = _LINES) -> list[str]:
-    """Hard lines without names of special tokens, which are text in bertjax and the tokens in `transformers`."""
-    names = [tokenizer.id_to_token(number) for number in tokenizer.special_ids]
+def _plain_lines(tokenizer: Tokenizer, count: int = _ID_LINES) -> list[str]:
+    """Hard lines without names of special tokens, which are plain text in bertjax and tokens in `transformers`."""
+    names = [tokenizer.id_to_token(index) for index in tokenizer.special_ids]
     return [line for line in hard_lines(count) if not any(name in line for name in names)]
 
 
 def _compare_ids(tokenizer: Tokenizer, folder: Path) -> int:
-    """Compares the ids of `hard_lines`; returns how many lines they are.
+    """Compares the token ids of `hard_lines`, and returns the number of lines.
 
     Raises:
-      UserError: a line gets other ids.
+      UserError: a line has other ids.
     """
-    theirs = _quiet_transformers().AutoTokenizer.from_pretrained(folder)
+    transformers_tokenizer = _quiet_transformers().AutoTokenizer.from_pretrained(folder)
     lines = _plain_lines(tokenizer)
-    found = theirs(lines, add_special_tokens=False)["input_ids"]
+    expected = transformers_tokenizer(lines, add_special_tokens=False)["input_ids"]
     differing = [
-        line for line, ours, other in zip(lines, tokenizer.encode_batch(lines), found, strict=True) if ours != other
+        line for line, ids, other in zip(lines, tokenizer.encode_batch(lines), expected, strict=True) if ids != other
     ]
     if differing:
         raise UserError(
-            f"transformers gives other ids than bertjax for {len(differing):,} of {len(lines):,} lines by the "
-            f"tokenizer of {folder}, for one {differing[0][:60]!r}; do not use the result: see that its "
+            f"{folder}: the tokenizer gives other ids in transformers than in bertjax for {len(differing):,} of "
+            f"{len(lines):,} lines, such as {differing[0][:60]!r}; do not use the result, and check that "
             "tokenizer_config.json names the class and the case that the model was trained with"
         )
     return len(lines)
 
 
-def sample(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
-    """A fixed batch: [CLS] A [SEP] B [SEP] of pairs of several lengths, padded; every position is scored.
+def sample_batch(config: ModelConfig, tokenizer: Tokenizer) -> HostBatch:
+    """Returns a fixed batch of sentence pairs of several lengths, padded, with all positions as prediction positions.
 
-    One fills `_LENGTH`, or as much as the model reads.
+    The longest row has `_LENGTH` tokens, or as many as the model reads.
     """
     rows, length = [], min(_LENGTH, config.max_position_embeddings)
-    long = " ".join(_SENTENCES * (_LENGTH // 16))  # the three have more words than that
-    for first, second in zip(_SENTENCES, (long, *_SENTENCES[:2]), strict=True):
-        begin = [tokenizer.cls_id, *tokenizer.encode(first), tokenizer.sep_id]
-        ids = [*begin, *tokenizer.encode(second), tokenizer.sep_id]
-        rows.append(EncodedExample(0, ids[:length], len(begin)))
+    long = " ".join(_SENTENCES * (_LENGTH // 16))  # the three sentences have more than 16 words
+    for text_a, text_b in zip(_SENTENCES, (long, *_SENTENCES[:2]), strict=True):
+        segment_a = [tokenizer.cls_id, *tokenizer.encode(text_a), tokenizer.sep_id]
+        ids = [*segment_a, *tokenizer.encode(text_b), tokenizer.sep_id]
+        rows.append(EncodedExample(0, ids[:length], len(segment_a)))
     shape = (len(rows), max(len(row.input_ids) for row in rows))
     batch = padded_inputs(rows, shape, tokenizer.pad_id)
     batch["token_type_ids"] = np.minimum(batch["token_type_ids"], max(0, config.type_vocab_size - 1))
     return batch | {"masked_lm_positions": np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))}
 
 
-def run_ours(
-    config: ModelConfig,
-    params: Mapping[str, Any],
-    batch: Mapping[str, np.ndarray],
-    task: TaskMetadata | None = None,
-) -> dict[str, np.ndarray]:
-    """Our outputs, in f32."""
+def run_bertjax(config: ModelConfig, params: Params, batch: HostBatch, task: TaskMetadata | None = None) -> HostBatch:
+    """Returns bertjax's outputs by name, in f32."""
     if task:
         tuned = kind_named(task.kind).model(config, task.labels)
         return jax.device_get(jax.jit(tuned.apply)({"params": params}, dict(batch)))
     model = PretrainingModel(config, pairs_of(params))
 
     @jax.jit
-    def run(params: Any, batch: Any) -> dict[str, jax.Array]:
+    def run(params: Params, batch: Batch) -> dict[str, jax.Array]:
         variables = {"params": params}
-        return model.apply(variables, batch) | {"hidden": model.apply(variables, batch, method="encode")}
+        hidden = model.apply(variables, batch, method="encode")
+        return model.apply(variables, batch) | {"hidden": hidden}  # pyright: ignore[reportOperatorIssue]  # not a tuple
 
     outputs = run(params, dict(batch))
     outputs["masked_lm_logits"] = outputs["masked_lm_logits"][..., : config.vocab_size]
     return jax.device_get(outputs)
 
 
-def run_transformers(
-    folder: str | Path, batch: Mapping[str, np.ndarray], task: TaskMetadata | None = None
-) -> dict[str, np.ndarray]:
-    """The same outputs from `transformers`, of those heads that the folder holds."""
+def run_transformers(folder: str | Path, batch: HostBatch, task: TaskMetadata | None = None) -> HostBatch:
+    """Returns the same outputs of `transformers`, without those of heads that the folder lacks."""
     import torch
 
     transformers = _quiet_transformers()
-    config, _, _ = configs.read(Path(folder))
+    config, _, _ = configs.read_config(Path(folder))
     family = FAMILIES[config.model_type]
     kind = kind_named(task.kind) if task else None
-    model_class = getattr(transformers, family.class_name(kind, bool(family.pairs)))
+    model_class = getattr(transformers, family.class_name(kind, bool(family.pair_task)))
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if config.type_vocab_size else ()))
     arrays = {name: kind.transformers_inputs(batch[name]) if kind else batch[name] for name in names}
@@ -179,16 +181,17 @@ def run_transformers(
     if kind:
         return {"logits": kind.transformers_logits(outputs)}
     missing = tuple(info["missing_keys"])
-    found = {"hidden": outputs.hidden_states[-1]}
+    tensors = {"hidden": outputs.hidden_states[-1]}
     if not any(name.startswith(family.masked_lm[0]) for name in missing):
-        found["masked_lm_logits"] = outputs["prediction_logits" if family.pairs else "logits"]
-    if family.pairs and not any(name.startswith((family.base + family.pooler, family.pair_head)) for name in missing):
-        found[f"{family.pairs}_logits"] = outputs[family.pair_logits]
-    return {name: value.numpy() for name, value in found.items()}
+        tensors["masked_lm_logits"] = outputs["prediction_logits" if family.pair_task else "logits"]
+    pair_prefixes = (family.prefix + family.pooler, family.pair_head)
+    if family.pair_task and not any(name.startswith(pair_prefixes) for name in missing):
+        tensors[f"{family.pair_task}_logits"] = outputs[family.pair_logits]
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
-def _quiet_transformers() -> Any:
-    """The library, which alarms where there is nothing to do: what a folder lacks is acted on here."""
+def _quiet_transformers() -> types.ModuleType:
+    """The library, without its progress bars and its warnings about missing heads, which are handled here."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

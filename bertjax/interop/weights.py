@@ -1,7 +1,6 @@
-"""The tensors of a folder, by the names of a Hugging Face BERT: safetensors, `pytorch_model.bin`, or Google's TF1.
+"""Reads the tensors of a folder, from safetensors, `pytorch_model.bin` or a TensorFlow 1 checkpoint, in this order.
 
-Safetensors are taken where there are any. Pickled weights can run code; only PyTorch's loader that reads nothing but
-weights gets to see them.
+Pickled weights can run code; they are read only with PyTorch's `weights_only` loader.
 """
 
 import dataclasses
@@ -19,38 +18,39 @@ from bertjax.interop import google
 
 SAFETENSORS = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
-_FIRST_SAFE_TORCH = (2, 6)  # before, weights_only=True could be got round (CVE-2025-32434)
+_FIRST_SAFE_TORCH = (2, 6)  # older versions can be made to run code despite weights_only=True (CVE-2025-32434)
+_REMEDY = "download the folder again, or restore it from a copy"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Index:
-    """What an index says of the files that weights are spread over."""
+    """The index of weights that are split over several files."""
 
     weight_map: Mapping[ShortText, FileName]  # tensor → file
 
 
-def read(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
-    """All floating-point tensors of a folder as f32, and the file that stands for them in messages.
+def read_weights(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
+    """Returns all floating-point tensors of a folder as f32, with Hugging Face's names, and a path for messages.
 
     Raises:
-      UserError: there are none, or they are damaged, or no weights.
+      UserError: there are no weights, or they are damaged.
     """
     for name, reader in ((SAFETENSORS, _safetensors), (_PICKLED, _pickled)):
         if files := _files(folder, name):
             return {key: value for file in files for key, value in reader(folder / file)}, folder / name
     if prefix := google.find_checkpoint(folder):
-        return google.read(prefix), prefix
-    raise UserError(f"there is no {folder / SAFETENSORS}, {_PICKLED} or TensorFlow checkpoint; get the folder again")
+        return google.read_checkpoint(prefix), prefix
+    raise UserError(f"{folder}: no {SAFETENSORS}, {_PICKLED} or TensorFlow checkpoint; {_REMEDY}")
 
 
 def _files(folder: Path, name: str) -> list[str]:
-    """The files that weights are spread over; none where the folder has no such weights."""
+    """The names of the files that hold the weights in the format of `name`; empty if there are none."""
     if (folder / name).is_file():
         return [name]
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return []
-    return sorted(set(decoding.read(index, _Index, "get the folder again", foreign=True).weight_map.values()))
+    return sorted(set(decoding.read(index, _Index, _REMEDY, foreign=True).weight_map.values()))
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -63,7 +63,9 @@ def _safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 if jnp.issubdtype(tensor.dtype, jnp.floating):
                     yield name, np.asarray(tensor, np.float32)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}); get it again") from error
+        raise UserError(
+            f"{path}: cannot be read ({error}); download the file again, or restore it from a copy"
+        ) from error
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -71,25 +73,27 @@ def _pickled(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         import torch
     except ImportError:
         raise UserError(
-            f"{path} holds pickled weights, which only PyTorch can read safely; pip install torch, or save the model "
-            "again as safetensors"
+            f"{path}: reading pickled weights requires PyTorch; pip install torch, or save the model again as "
+            "safetensors"
         ) from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < _FIRST_SAFE_TORCH:
         raise UserError(
-            f"PyTorch {torch.__version__} cannot keep {path} from running code; install PyTorch "
-            f"{'.'.join(map(str, _FIRST_SAFE_TORCH))} or newer"
+            f"{path}: not read, because PyTorch {torch.__version__} cannot keep pickled weights from running code; "
+            f"install PyTorch {'.'.join(map(str, _FIRST_SAFE_TORCH))} or newer"
         )
     try:
-        # Only the newer of its two formats, a zip file, can be mapped into memory.
+        # Of the two formats only the newer one, a zip file, can be memory-mapped.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         for name, tensor in tensors.items():
             if tensor.is_floating_point():
                 yield name, tensor.to(torch.float32).numpy()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); get it again") from error
-    except Exception as error:  # a file that is no such thing can end in nearly any exception
-        # What PyTorch says then is how to read the file all the same.
         raise UserError(
-            f"the pickled weights {path} are damaged, or hold more than weights and could run code: not read; get the "
+            f"{path}: cannot be read ({error.strerror or error}); download the file again, or restore it from a copy"
+        ) from error
+    except Exception as error:  # other files can raise almost any exception
+        # PyTorch's message is left out: it explains how to read the file nevertheless.
+        raise UserError(
+            f"{path}: the pickled weights are damaged, or hold other objects and could run code: not read; get the "
             "model again from a source that you trust, or as safetensors"
         ) from error

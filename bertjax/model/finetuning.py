@@ -1,11 +1,11 @@
 """The encoder with a head for a downstream task (Devlin et al. 2018, arXiv:1810.04805, section 4)."""
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Key
 
+from bertjax.arrays.types import Batch
 from bertjax.config.model import ModelConfig
 from bertjax.model.attention import SharedInputs
 from bertjax.model.computation import Computation
@@ -16,11 +16,11 @@ from bertjax.model.ops import activation
 
 
 class LayerMixture(nn.Module):
-    """A learned mean of layers, times a learned number (Peters et al. 2018, arXiv:1802.05365, section 3.2)."""
+    """A learned weighted mean of layers with a learned scale (Peters et al. 2018, arXiv:1802.05365, section 3.2)."""
 
     @nn.compact
-    def __call__(self, layers: jax.Array) -> jax.Array:
-        """[…, layers, hidden] → f32 […, hidden]."""
+    def __call__(self, layers: Float[Array, "*batch layers hidden"]) -> Float32[Array, "*batch hidden"]:
+        """Mixes the layers."""
         weights = self.param("weights", nn.initializers.zeros, layers.shape[-2:-1])
         scale = self.param("scale", nn.initializers.ones, ())
         shares = jax.nn.softmax(weights)
@@ -30,12 +30,12 @@ class LayerMixture(nn.Module):
 class FinetuningModel(nn.Module):
     """Encoder and `task_head`.
 
-    `outputs` is the size of the head. It reads [CLS] if `pooled`, through the pooler where there is one, else every
-    token; `dropout_before_head` says whether it drops what the last hidden layer gives.
+    `outputs` is the size of the head. The head reads [CLS] if `pooled`, through the pooler where there is one, else
+    every token; `dropout_before_head` enables dropout on its input.
 
-    With `features` the encoder is a frozen one, that never drops, and the head reads of each token the output of its
-    last layer ("last"), of the last four side by side ("concat_last_4"), or a `LayerMixture` of the embeddings and all
-    layers ("weighted_sum"): Devlin et al. 2018, section 5.3.
+    With `features` the encoder is frozen, without dropout, and the head reads from each token the last layer ("last"),
+    the concatenation of the last four ("concat_last_4"), or a `LayerMixture` of the embeddings and all layers
+    ("weighted_sum"): Devlin et al. 2018, section 5.3.
     """
 
     config: ModelConfig
@@ -46,7 +46,7 @@ class FinetuningModel(nn.Module):
     features: str = ""
 
     def setup(self) -> None:
-        """Makes encoder and head."""
+        """Creates encoder and head."""
         config, dtype = self.config, self.computation.dtype
         self.embeddings = Embeddings(config, dtype)
         self.encoder = Encoder(config, self.computation)
@@ -58,15 +58,19 @@ class FinetuningModel(nn.Module):
             self.pooler = Dense(config.hidden_size, config, dtype, name="pooler")
         self.task_head = Dense(self.outputs, config, jnp.float32, head_init, output=True, name="task_head")
 
-    def __call__(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [rows, length], or of its `features`.
+    def __call__(
+        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+    ) -> dict[str, Float32[Array, "batch *positions outputs"]]:
+        """Scores a batch of `input_ids`, `token_type_ids`, `attention_mask` [batch, length], or of its `features`.
 
-        Several sequences are packed into a row where there are `position_ids` [rows, length], which restart with each;
-        the mask then numbers them from 1, and `cls_positions` [rows, slots] says where they begin.
-        `features` are what `encode` gave; a model that is initialised with them is the head alone.
-        dropout_keys: typed threefry keys [rows], one a row; None drops nothing.
-        Returns `logits`, f32: [rows, outputs], packed [rows, slots, outputs]; not pooled [rows, length,
-        outputs].
+        Rows with `position_ids` [batch, length] hold several packed sequences: positions restart with each, the mask
+        numbers them from 1, and `cls_positions` [batch, slots] holds their first positions.
+        `features` are the output of `encode`; a model that is initialised with them is the head alone.
+        `dropout_keys` are typed threefry keys, one per row; None disables dropout.
+
+        Returns:
+          `logits`: [batch, outputs] if pooled, [batch, slots, outputs] if pooled and packed, else [batch, length,
+          outputs].
         """
         if "features" in batch:
             features = batch["features"]
@@ -74,12 +78,11 @@ class FinetuningModel(nn.Module):
             features = self.encode(batch, None if self.features else dropout_keys)
         return {"logits": self._head(features, dropout_keys)}
 
-    def encode(self, batch: Mapping[str, jax.Array], dropout_keys: jax.Array | None = None) -> jax.Array:
-        """What the head reads of the encoder: [rows, length, layers, hidden], of [CLS] alone [rows, layers, hidden].
-
-        Of packed rows all their [CLS], [rows, slots, layers, hidden].
-        """
-        shared = SharedInputs.of(batch, dropout_keys)
+    def encode(
+        self, batch: Batch, dropout_keys: Key[Array, " batch"] | None = None
+    ) -> Float[Array, "batch *positions layers hidden"]:
+        """Returns the head's input: for all positions, if pooled for [CLS], if pooled and packed for each [CLS]."""
+        shared = SharedInputs.from_batch(batch, dropout_keys)
         packed = shared.position_ids is not None
         x = self.embeddings(batch["input_ids"], batch["token_type_ids"], shared)
         cls = None
@@ -89,7 +92,7 @@ class FinetuningModel(nn.Module):
             hidden = self.encoder(x, shared, cls)[:, :, None]
         else:
 
-            def read(output: jax.Array) -> jax.Array:
+            def read(output: Array) -> Array:
                 return output if cls is None else jnp.take_along_axis(output, cls[..., None], axis=1)
 
             layers = self.encoder(x, shared, collect=read)
@@ -98,20 +101,22 @@ class FinetuningModel(nn.Module):
             hidden = jnp.moveaxis(layers, 0, 2)
         return hidden if cls is None or packed else hidden[:, 0]
 
-    def _head(self, features: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
+    def _head(
+        self, features: Float[Array, "batch *positions layers hidden"], dropout_keys: Key[Array, " batch"] | None
+    ) -> Float32[Array, "batch *positions outputs"]:
         site = SITES * (self.config.num_hidden_layers + 1)
         drop = Dropout(self.config.hidden_dropout_prob, dropout_keys, site)
         if self.features == "weighted_sum":
             hidden = self.layer_mixture(features)
         else:
             hidden = features.reshape(*features.shape[:-2], -1)
-        if self.features:  # what the encoder did not drop
+        if self.features:  # a frozen encoder has not dropped them
             hidden = drop(hidden)
         if self.config.prediction_head:
             hidden = self.prediction_head(hidden)
         elif self.pooled:
             hidden = activation(self.config.pooler_act)(self.pooler(hidden))
-        # As the official code of each has it.
+        # The order of the official implementations: ModernBERT's always drops here, BERT's by task.
         if not self.features and (self.config.prediction_head or self.dropout_before_head):
             hidden = drop(hidden)
         return self.task_head(hidden)

@@ -1,27 +1,31 @@
-"""How the layers of an encoder lie in stacks, and how a stack runs.
+"""The stacks that the layers of an encoder form, and their execution.
 
-A stack is a pattern of layers that is repeated; its parameters are stacked over the repeats, [repeats, …], and it runs
-as one `jax.lax.scan`. BERT is one stack: one layer, `num_hidden_layers` times. In ALBERT all repeats of a stack share
-their parameters: an array of one. ModernBERT's layers differ: the first, then (local, local, global) again and again,
-and those that are left over.
+A stack is a repeated pattern of layers; its parameters are stacked over the repeats, [repeats, …], and it runs as one
+`jax.lax.scan`. BERT is a single stack: one layer, `num_hidden_layers` times. In ALBERT all repeats of a stack share
+their parameters: an array with one repeat. ModernBERT's layers differ: the first, then the pattern (local, local,
+global) repeatedly, then the remaining ones.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import jax
+from jaxtyping import Array, Float, Int, PyTree
 
 from bertjax.config.model import ModelConfig
 from bertjax.model import fused_attention
 from bertjax.model.layers import PRODUCT
 
+# (x, repeat, query_indices=None) → (x, outputs): one repeat of a stack, which reads its part `repeat`.
+RepeatFunction: TypeAlias = Callable[..., tuple[Array, PyTree]]
+
 
 @dataclass(frozen=True)
 class LayerStack:
-    """`repeats` times a pattern of layers."""
+    """A pattern of layers, repeated `repeats` times."""
 
-    local: tuple[bool, ...]  # for each layer of the pattern, whether its attention is local
+    local: tuple[bool, ...]  # per layer of the pattern, whether its attention is local
     repeats: int
     shared: bool = False  # one set of parameters for all repeats
 
@@ -37,14 +41,14 @@ class LayerStack:
 
 
 def layer_stacks(config: ModelConfig) -> tuple[LayerStack, ...]:
-    """The stacks of a config's layers, from the lowest to the highest."""
+    """Returns the stacks of a config's layers, from the lowest to the highest."""
     count = config.num_hidden_layers
     if config.num_hidden_groups:
         repeats = count // config.num_hidden_groups
         return (LayerStack((False,), repeats, shared=True),) * config.num_hidden_groups
     if not (config.pre_norm or config.local_attention):
         return (LayerStack((False,), count),)
-    # The first layer is unlike all others: it alone lacks a norm, and the pattern ends with the next that sees all.
+    # The first layer stands alone: it is the only one without a norm. Each pattern ends with a global layer.
     repeats, rest = divmod(count - 1, config.global_attn_every_n_layers)
     pattern = tuple(config.is_local(i + 1) for i in range(config.global_attn_every_n_layers))
     stacks = (LayerStack((False,), 1), LayerStack(pattern, repeats), LayerStack(pattern[:rest], 1))
@@ -52,22 +56,26 @@ def layer_stacks(config: ModelConfig) -> tuple[LayerStack, ...]:
 
 
 def run_repeats(
-    body: Callable, x: jax.Array, repeats: Any, unroll: int, query_indices: jax.Array | None
-) -> tuple[jax.Array, list[Any]]:
-    """Runs `body` once for each repeat of a stack, in a scan as far as possible.
+    body: RepeatFunction,
+    x: Float[Array, "batch length hidden"],
+    repeats: PyTree,
+    unroll: int,
+    query_indices: Int[Array, "batch queries"] | None,
+) -> tuple[Float[Array, "batch queries hidden"], list[PyTree]]:
+    """Runs `body` once per repeat of a stack, in a scan as far as possible.
 
     Args:
-      body: (x, repeat, query_indices=None) → (x, outputs); the last repeat alone receives the query indices.
+      body: (x, repeat, query_indices=None) → (x, outputs); only the last repeat receives the query indices.
       x: the input of the first repeat.
-      repeats: a tree of arrays [repeats, …], what each repeat reads.
-      unroll: repeats that the compiler sees at once.
-      query_indices: rows of the output that are computed; None computes all.
+      repeats: a tree of arrays [repeats, …], the inputs of each repeat.
+      unroll: repeats that are unrolled in the scan.
+      query_indices: positions of the output to compute; None computes all.
 
     Returns:
       The last output, and parts whose concatenation is the outputs of all repeats [repeats, …].
     """
     count = len(jax.tree.leaves(repeats)[0])
-    # Those outside the scan: all that are unrolled in any case, or the last one, which is not like the others.
+    # The repeats outside the scan: all if they are unrolled anyway, else the last one where it differs from the others.
     singles = count if unroll >= count else int(query_indices is not None)
     scanned, *others = _split(repeats, [count - singles] + [1] * singles)
     collected = []
@@ -81,11 +89,11 @@ def run_repeats(
     return x, collected
 
 
-def rematerialized(body: Callable, remat: str, unroll: int) -> Callable:
-    """`body` of a stack, of which the backward pass computes again what `remat` does not keep.
+def rematerialized(body: RepeatFunction, remat: str, unroll: int) -> RepeatFunction:
+    """Wraps `body` of a stack: its backward pass recomputes everything that `remat` does not keep.
 
-    "full" keeps only what goes into the layer. "dots" keeps the products with parameters. "bert" keeps the contexts of
-    attention as well, so that of products only the scores are computed again, beside LayerNorm, GELU and dropout.
+    "full" keeps only the input of the layer. "dots" keeps products with parameters. "bert" keeps attention's contexts
+    as well: of the products only the scores are then recomputed, besides LayerNorm, GELU and dropout.
     """
     if remat == "none":
         return body
@@ -94,15 +102,15 @@ def rematerialized(body: Callable, remat: str, unroll: int) -> Callable:
         "full": policies.nothing_saveable,
         "dots": policies.dots_with_no_batch_dims_saveable,
         "bert": policies.save_from_both_policies(
-            policies.save_only_these_names(PRODUCT, fused_attention.CONTEXT), fused_attention.saves
+            policies.save_only_these_names(PRODUCT, fused_attention.CONTEXT), fused_attention.save_attention
         ),
     }[remat]
-    # In a scan nothing can be merged with what was computed before, which the barriers would prevent.
+    # CSE cannot undo rematerialisation within a scan, which therefore needs no barriers against it.
     return jax.checkpoint(body, policy=policy, prevent_cse=unroll > 1)
 
 
-def _split(tree: Any, sizes: list[int]) -> list[Any]:
-    """A tree of stacked arrays cut along their first axis; the gradients of the parts are joined in one go."""
+def _split(tree: PyTree, sizes: list[int]) -> list[PyTree]:
+    """Splits stacked arrays along their first axis; `jax.lax.split` concatenates the gradients in one operation."""
     leaves, structure = jax.tree.flatten(tree)
     parts = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
     return [jax.tree.unflatten(structure, part) for part in parts]

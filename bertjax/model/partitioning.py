@@ -1,37 +1,38 @@
-"""One table for all parameters: path → logical axes, weight decay, optimizer, and its place among the layers.
+"""The table of all parameters: path → logical axes, weight decay, optimizer; and the layer that a path belongs to.
 
-With the axes goes where parameters lie and when they are gathered. parallel/sharding.py maps logical axes to the mesh.
+The axes determine how parameters are sharded and when they are gathered. parallel/sharding.py maps them to the mesh.
 """
 
 import functools
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
 
 from bertjax.arrays.trees import path_name
+from bertjax.arrays.types import Params
 from bertjax.config.model import ModelConfig
 from bertjax.model.layer_stacks import layer_stacks
 from bertjax.model.quantization import Quantized
-from bertjax.parallel.sharding import all_gather, spec
+from bertjax.parallel.sharding import all_gather, partition_spec
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What holds for the parameters whose paths match a pattern."""
+    """The properties of the parameters whose paths match a pattern."""
 
     pattern: str
-    axes: tuple[str, ...]  # logical ones; the first of a parameter of layers is "layers"
-    decay: bool  # whether weight decay shrinks it
-    muon: bool = False  # whether Muon makes its updates orthogonal; AdamW trains all others
+    axes: tuple[str, ...]  # logical axes; the first axis of a layer's parameter is "layers"
+    decay: bool  # whether weight decay applies
+    muon: bool = False  # whether Muon orthogonalises its updates; AdamW trains all others
 
 
 _LAYER = r"encoder/segment_(\d+)/layer_(\d+)/"
-# A path has exactly one rule. As in google-research/bert matrices and embedding tables decay, LayerNorm and biases do
-# not. Neither does a mixture of layers, whose scale has no reason to be small.
+# Each path has exactly one rule. As in google-research/bert, weight decay applies to matrices and embedding tables, not
+# to LayerNorm and biases. A mixture of layers is exempt too, as its scale need not be small.
 PARAMETER_RULES: tuple[Rule, ...] = (
     Rule(r"embeddings/word_embeddings/embedding", ("vocab", "embed"), decay=True),  # also the masked-LM head's (tied)
     Rule(r"embeddings/(position|token_type)_embeddings/embedding", ("small", "embed"), decay=True),
@@ -60,64 +61,64 @@ PARAMETER_RULES: tuple[Rule, ...] = (
 
 @functools.cache
 def parameter_rule(name: str) -> Rule:
-    """The rule of the parameter at path `name`, also where the path stands within an optimizer's state.
+    """Returns the rule of the parameter at path `name`, which may have the prefix of an optimizer's state.
 
     Raises:
-      ValueError: a path that no rule, or more than one, names.
+      ValueError: no rule, or more than one, matches the path.
     """
-    found = [rule for rule in PARAMETER_RULES if re.search(rf"(^|/){rule.pattern}$", name)]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} parameter rules name {name}; it must be exactly one")
-    return found[0]
+    rules = [rule for rule in PARAMETER_RULES if re.search(rf"(^|/){rule.pattern}$", name)]
+    if len(rules) != 1:
+        raise ValueError(f"{name}: {len(rules)} parameter rules match; give the parameter exactly one")
+    return rules[0]
 
 
 def is_stacked(name: str) -> bool:
-    """Whether the first axis of the parameter at path `name` counts layers."""
+    """Whether the parameter at path `name` is stacked over layers along its first axis."""
     return "layers" in parameter_rule(name).axes
 
 
-def decay_mask(params: Any) -> Any:
-    """A tree like `params` of bools, True where weight decay applies."""
+def decay_mask(params: PyTree) -> PyTree:
+    """Returns a tree like `params` of bools, True where weight decay applies."""
     return jax.tree_util.tree_map_with_path(lambda path, _: parameter_rule(path_name(path)).decay, params)
 
 
 def layers_above(name: str, config: ModelConfig) -> int | list[int]:
-    """The number of layers from a parameter up to the heads, its own included; for a stacked one per repeat.
+    """Returns the number of layers from a parameter up to the heads, its own included; for a stack one per repeat.
 
-    Embeddings lie one below the first layer, heads and the norm behind all layers at 0.
+    Embeddings count as the layer below the first; heads and the final norm are at 0.
     """
     if not is_stacked(name):
         return config.num_hidden_layers + 1 if name.startswith("embeddings/") else 0
-    number, layer = map(int, re.match(_LAYER, name).groups())
+    number, layer = map(int, re.findall(_LAYER, name)[0])
     *below, stack = layer_stacks(config)[: number + 1]
     first = sum(lower.layers * lower.repeats for lower in below) + layer
-    # What several layers share moves at the rate of the highest.
+    # Parameters that several layers share count as the highest of them.
     repeats = [stack.repeats - 1] if stack.shared else range(stack.repeats)
     return [config.num_hidden_layers - (first + repeat * stack.layers) for repeat in repeats]
 
 
-def state_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A sharding for each array of a tree of parameters or optimizer state (arrays or their shapes)."""
+def state_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns a sharding for each array of a tree of parameters or optimizer state (arrays or their shapes)."""
 
-    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def sharding(path: jax.tree_util.KeyPath, leaf: Array | jax.ShapeDtypeStruct) -> NamedSharding:
         axes = parameter_rule(path_name(path)).axes if leaf.ndim else ()
-        return NamedSharding(mesh, spec(axes))
+        return NamedSharding(mesh, partition_spec(axes))
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def all_gather_params(params: Any, dtype: jnp.dtype, stack: str = "") -> Any:
-    """Parameters for use: gathered over the fsdp axis, which only stores them.
+def all_gather_params(params: Params, dtype: DTypeLike, stack: str = "") -> Params:
+    """Gathers parameters for use over the fsdp axis, along which they are stored.
 
-    Of a whole tree all but those of layers. With `stack` ("encoder/segment_0/") those of one layer, taken out of the
-    stack at that path: to be called where the layer runs, so that its parameters are whole, and wide where they are
-    quantised, only meanwhile. What is gathered travels in `dtype`; the gradients go back scattered.
+    Without `stack` it gathers all parameters except those of layers. With `stack` ("encoder/segment_0/") it gathers
+    those of one layer, sliced from the stack at that path; call it where the layer runs, so that its parameters are
+    whole, and dequantised, only meanwhile. Parameters are transferred in `dtype`; their gradients are scattered.
     """
 
-    def one(path: tuple[Any, ...], leaf: Any) -> Any:
+    def gather(path: jax.tree_util.KeyPath, leaf: Array | Quantized) -> Array | Quantized:
         axes = parameter_rule(stack + path_name(path)).axes
         axes = axes[1:] if stack else axes
         gathered = "embed" in axes and "layers" not in axes
         return all_gather(leaf.astype(dtype), axes) if gathered else leaf
 
-    return jax.tree_util.tree_map_with_path(one, params, is_leaf=lambda leaf: isinstance(leaf, Quantized))
+    return jax.tree_util.tree_map_with_path(gather, params, is_leaf=lambda leaf: isinstance(leaf, Quantized))

@@ -1,4 +1,4 @@
-"""The shapes of an encoder's parameters, from its config alone: tracing the model takes 5 % of a short command's time.
+"""The shapes of an encoder's parameters, from its config alone: tracing the model would take 5 % of a short command.
 
 `tests/model/test_shapes.py` compares them with the model's own.
 """
@@ -10,7 +10,7 @@ Shapes = dict[str, tuple[int, ...]]  # path → shape
 
 
 def encoder_shapes(config: ModelConfig) -> Shapes:
-    """The shape of every parameter of `embeddings` and `encoder`."""
+    """Returns the shapes of all parameters of `embeddings` and `encoder`."""
     shapes = {f"embeddings/{name}": shape for name, shape in _embeddings(config).items()}
     for i, stack in enumerate(layer_stacks(config)):
         for j in range(stack.layers):
@@ -23,10 +23,10 @@ def encoder_shapes(config: ModelConfig) -> Shapes:
 
 def _embeddings(config: ModelConfig) -> Shapes:
     width = config.embedding_width
-    rows = {"word_embeddings": config.padded_vocab_size, "token_type_embeddings": config.type_vocab_size}
+    entries = {"word_embeddings": config.padded_vocab_size, "token_type_embeddings": config.type_vocab_size}
     if not config.global_rope_theta:
-        rows["position_embeddings"] = config.max_position_embeddings
-    shapes: Shapes = {f"{name}/embedding": (count, width) for name, count in rows.items() if count}
+        entries["position_embeddings"] = config.max_position_embeddings
+    shapes: Shapes = {f"{name}/embedding": (count, width) for name, count in entries.items() if count}
     shapes |= _norm("layer_norm", width, config)
     return shapes | (_dense("projection", width, config.hidden_size, config) if config.embedding_size else {})
 

@@ -1,1 +1,1 @@
-"""Losses as (sum, weight) terms."""
+"""Losses as terms: sums with their weights."""

@@ -1,1 +1,1 @@
-"""Optax chains and learning-rate schedules; which parameters decay is in `bertjax/model/partitioning.py`."""
+"""Optax optimizers and learning-rate schedules; `bertjax/model/partitioning.py` sets which parameters decay."""

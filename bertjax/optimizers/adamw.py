@@ -1,11 +1,12 @@
-"""AdamW with decoupled decay: BERT's, without bias correction, and the textbook's.
+"""AdamW with decoupled weight decay: BERT's, without bias correction, and the standard one.
 
-Which parameters decay is in the table of model/partitioning.py.
+The table of model/partitioning.py sets which parameters decay.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from bertjax.config.optimizer import OptimizerConfig
 from bertjax.model.partitioning import decay_mask
@@ -13,16 +14,16 @@ from bertjax.optimizers.bf16_moments import stored_in_bfloat16
 
 
 def adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW's direction, times the learning rate.
+    """Returns AdamW.
 
     Sources: Loshchilov & Hutter 2019 (arXiv:1711.05101); for `bias_correction=False` the optimizer of
-    google-research/bert, which leaves Adam's two corrections out.
+    google-research/bert, which omits Adam's two bias corrections.
     """
     return optax.chain(*direction(config), optax.scale_by_learning_rate(schedule))
 
 
 def direction(config: OptimizerConfig) -> tuple[optax.GradientTransformation, ...]:
-    """Clip by the global norm, Adam, decoupled weight decay; a chain still to be scaled."""
+    """Returns AdamW without the learning rate: clipping by the global norm, Adam, decoupled weight decay."""
     scale_by_adam = optax.scale_by_adam if config.bias_correction else _scale_by_uncorrected_adam
     adam = scale_by_adam(config.beta1, config.beta2, config.eps)
     return (
@@ -33,12 +34,12 @@ def direction(config: OptimizerConfig) -> tuple[optax.GradientTransformation, ..
 
 
 def _scale_by_uncorrected_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction m / (√v + eps), the moments not corrected for their start at zero."""
+    """Returns Adam's direction m / (√v + eps) without bias correction of the moments."""
 
-    def update(gradients, state, params=None):
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, optax.ScaleByAdamState]:
         del params
-        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, gradients)
-        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, gradients)
+        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, updates)
         updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
         return updates, optax.ScaleByAdamState(count=state.count + 1, mu=mu, nu=nu)
 
@@ -46,13 +47,13 @@ def _scale_by_uncorrected_adam(beta1: float, beta2: float, eps: float) -> optax.
 
 
 def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Gradients scaled down to a global norm of `limit` where it is larger.
+    """Scales gradients down to a global norm of at most `limit`.
 
-    As `optax.clip_by_global_norm`, but one multiplication by a scalar, which XLA computes where the gradients are used
-    instead of writing them once more.
+    Unlike `optax.clip_by_global_norm` this is one multiplication by a scalar, which XLA fuses with the use of the
+    gradients instead of writing them again.
     """
 
-    def clip(gradients, _):
+    def clip(gradients: PyTree, _: PyTree) -> PyTree:
         scale = limit / jnp.maximum(optax.global_norm(gradients), limit)
         return jax.tree.map(lambda g: g * scale, gradients)
 

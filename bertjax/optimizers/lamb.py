@@ -1,10 +1,9 @@
-"""LAMB: Adam whose step in each layer is as long as the layer's weights are large."""
-
-from typing import Any
+"""LAMB: Adam whose step in each layer is proportional to the norm of the layer's weights."""
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from bertjax.arrays.trees import path_name
 from bertjax.config.optimizer import OptimizerConfig
@@ -13,21 +12,20 @@ from bertjax.optimizers.adamw import direction
 
 
 def lamb(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW's direction, times the trust ratio of each layer, times the learning rate.
+    """Returns LAMB: AdamW's direction, times the trust ratio of each layer, times the learning rate.
 
-    Source: You et al. 2019 (arXiv:1904.00962), algorithm 2 with φ the identity; the gradients are clipped by their
-    global norm first.
+    Source: You et al. 2019 (arXiv:1904.00962), algorithm 2 with φ the identity, after clipping by the global norm.
     """
     return optax.chain(*direction(config), scale_by_trust_ratio(), optax.scale_by_learning_rate(schedule))
 
 
 def scale_by_trust_ratio() -> optax.GradientTransformation:
-    """Each update times ‖parameter‖ / ‖update‖; 1 where one of them is zero, and where weight decay does not apply.
+    """Scales each update by ‖parameter‖ / ‖update‖, or by 1 if either is zero or weight decay does not apply.
 
-    A stack of layers has a ratio for each of them, so that stacking changes nothing.
+    Each layer of a stack has its own ratio, as if it were not stacked.
     """
 
-    def one(path: tuple[Any, ...], decays: bool, update: jax.Array, param: jax.Array) -> jax.Array:
+    def scale_leaf(path: jax.tree_util.KeyPath, decays: bool, update: jax.Array, param: jax.Array) -> jax.Array:
         if not decays:
             return update
         stacked = is_stacked(path_name(path))
@@ -35,13 +33,13 @@ def scale_by_trust_ratio() -> optax.GradientTransformation:
         defined = (param_norm > 0) & (update_norm > 0)
         return update * jnp.where(defined, param_norm / jnp.where(defined, update_norm, 1), 1)
 
-    def scale(updates: Any, params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(one, decay_mask(params), updates, params)
+    def scale(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree_util.tree_map_with_path(scale_leaf, decay_mask(params), updates, params)
 
     return optax.stateless(scale)
 
 
 def _norm(x: jax.Array, stacked: bool) -> jax.Array:
-    """The Euclidean norm of `x`, or of each layer of a stack [layers, …], with axes to multiply `x` by it."""
+    """Returns the Euclidean norm of `x`, or of each layer of a stack [layers, …], broadcastable against `x`."""
     axes = tuple(range(1 if stacked else 0, x.ndim))
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))

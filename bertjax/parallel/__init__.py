@@ -1,1 +1,1 @@
-"""Devices and processes: the mesh, shardings, collective agreement."""
+"""Devices and processes: the mesh, shardings and agreement between processes."""

@@ -1,7 +1,7 @@
-"""Reads what a process among several prints, and passes on what its user should see.
+"""Filters the output of a process in a distributed run.
 
-`start` puts this reader, a process of its own, behind stdout and stderr. JAX's coordination service can tell of a lost
-process only by printing a message and a stack and aborting, which nothing within that process can catch.
+`start` pipes stdout and stderr through this module in a process of its own. JAX's coordination service reports a lost
+process only by printing a message and a stack trace and aborting, which cannot be caught within the process.
 """
 
 import itertools
@@ -11,28 +11,29 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-REMEDY = "its own output says why; the same command on all hosts continues from the last checkpoint"
+REMEDY = "see the output of that process; the same command on all hosts continues from the last checkpoint"
 
 
 def start() -> None:
-    """From here on what this process prints goes through a reader to its stderr."""
-    # In a session of its own: what ends this process by a signal must not end the reader before its last line.
+    """Redirects stdout and stderr of this process through a filter to its stderr."""
+    # A session of its own: a signal that ends this process must not end the filter before the last line.
     arguments = [sys.executable, "-m", "bertjax.parallel.output_filter"]
-    reader = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
     sys.stdout.flush()
     sys.stderr.flush()
+    assert process.stdin is not None
     for descriptor in (1, 2):
-        os.dup2(reader.stdin.fileno(), descriptor)
-    reader.stdin.close()
+        os.dup2(process.stdin.fileno(), descriptor)
+    process.stdin.close()
 
 
-def pass_on(lines: Iterable[str]) -> Iterable[str]:
-    """What is to be seen of `lines`: without greetings and what comes before an end, and of several ends the first."""
+def filter_lines(lines: Iterable[str]) -> Iterable[str]:
+    """Yields `lines` without messages of the communication libraries, up to and including the first error."""
     lines = iter(lines)
     for line in lines:
         if "JAX distributed service detected fatal errors" in line:
-            silent = list(itertools.takewhile(str.isdecimal, map(str.strip, lines)))  # a line each, where it is they
-            yield f"error: {_who_is_lost(line, silent)}; {REMEDY}\n"
+            ranks = list(itertools.takewhile(str.isdecimal, map(str.strip, lines)))  # one per line, if listed
+            yield f"error: {_describe_loss(line, ranks)}; {REMEDY}\n"
             return
         if re.match(r"\[Gloo\] Rank|[IWE]\d{4} .* coordination_service|\d+$|The tasks have crashed", line):
             continue
@@ -41,10 +42,10 @@ def pass_on(lines: Iterable[str]) -> Iterable[str]:
             return
 
 
-def _who_is_lost(message: str, silent: list[str]) -> str:
-    silent = silent or re.findall(r"Task (\d+) heartbeat timeout", message)
-    if silent:
-        return f"process {', '.join(silent)} of this run has ended or has fallen silent"
+def _describe_loss(message: str, ranks: list[str]) -> str:
+    ranks = ranks or re.findall(r"Task (\d+) heartbeat timeout", message)
+    if ranks:
+        return f"process {', '.join(ranks)} of this run has ended or does not respond"
     if "Failed to send RPC to coordination service" in message:
         return "process 0 of this run has ended or cannot be reached"
     reason = message.partition("absl::Status: ")[2].strip()[:160]
@@ -52,11 +53,11 @@ def _who_is_lost(message: str, silent: list[str]) -> str:
 
 
 def main() -> None:
-    """Passes stdin on to stdout."""
+    """Filters stdin to stdout."""
     with os.fdopen(0, errors="replace") as lines:
-        for line in pass_on(lines):
+        for line in filter_lines(lines):
             print(line, end="", flush=True)
-        for _ in lines:  # to the end, so that the process never waits at a full pipe
+        for _ in lines:  # drained, so that the process never blocks on a full pipe
             pass
 
 

@@ -1,18 +1,17 @@
-"""Many processes, one run: how they find each other, agree, and end together.
+"""Several processes as one run: joining, agreeing and ending together.
 
-Each process runs the same program on the devices of its host. A process that dies, or falls silent, ends all others
-with one line; the same command on all hosts then goes on from the last checkpoint.
+Each process runs the same program on the devices of its host. A process that dies or stops responding ends all others
+with a one-line error; the same command on all hosts then continues from the last checkpoint.
 """
 
 import contextlib
 import dataclasses
-import logging
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -24,33 +23,33 @@ from bertjax.parallel import output_filter
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Where this process stands among the processes of a run."""
+    """The place of this process among the processes of a run."""
 
-    address: str  # HOST:PORT of process 0, the same for all
+    address: str  # HOST:PORT of process 0, the same for all processes
     processes: int
     process: int
-    devices: list[int] | None  # of this host's devices those that are this process's; None: all
+    devices: Sequence[int] | None  # local device ids of this process; None: all of the host
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """The address in two parts."""
+        """(host, port) of the address."""
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
 
 
 @contextlib.contextmanager
-def joined(start_timeout: int, lost_timeout: int, debug: bool = False) -> Iterator[None]:
-    """Joins the other processes of the run, where there are others, before the devices are used for the first time.
+def join_cluster(start_timeout: int, lost_timeout: int, debug: bool = False) -> Iterator[None]:
+    """Joins the other processes of the run, if any; to be entered before the first use of a device.
 
-    An exception within ends the process at once, with its message, and so ends the others too.
+    An exception in the context is printed and ends this process at once, which also ends the others.
 
     Args:
-      start_timeout: seconds that all processes have to come together.
-      lost_timeout: seconds without a sign of life after which a process counts as lost.
-      debug: whether everything is printed, tracebacks and the messages of libraries included.
+      start_timeout: seconds to wait until all processes have started.
+      lost_timeout: seconds without a heartbeat after which a process counts as lost.
+      debug: whether to print everything, including tracebacks and messages of libraries.
 
     Raises:
-      UserError: the environment is contradictory, or a process did not come.
+      UserError: the environment is contradictory, or a process did not start in time.
     """
     cluster = find_cluster(start_timeout)
     if cluster is None:
@@ -60,29 +59,27 @@ def joined(start_timeout: int, lost_timeout: int, debug: bool = False) -> Iterat
     try:
         if not debug:
             output_filter.start()
-        if cluster.process != 0:  # the first process logs for all; the others log errors only
-            logging.getLogger("bertjax").setLevel(logging.ERROR)
         _start(cluster, start_timeout, lost_timeout)
         yield
         _shut_down()
-    except BaseException as error:  # no wait for the others: they wait for this process
-        exit_now(_explained(error), debug)
+    except BaseException as error:  # must not wait for the others, which wait for this process
+        exit_now(_explain(error), debug)
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks and writes for all."""
+    """Whether this is process 0, which logs and writes files for all."""
     import jax
 
     return jax.process_index() == 0
 
 
-def everywhere(condition: bool) -> bool:
-    """Whether `condition` holds on every process; all must ask, and wait for each other."""
-    return all(of_all(condition))
+def all_agree(condition: bool) -> bool:
+    """Whether `condition` holds on every process; a collective call, which all processes must make."""
+    return all(gather_values(condition))
 
 
-def of_all(value: int) -> list[int]:
-    """The `value` of every process, in their order; all must ask, and wait for each other."""
+def gather_values(value: int) -> list[int]:
+    """Returns the `value` of every process by rank; a collective call, which all processes must make."""
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -92,34 +89,34 @@ def of_all(value: int) -> list[int]:
     return multihost_utils.process_allgather(np.array(value)).tolist()
 
 
-def agreed_to_stop(step: int, wanted: bool, ahead: int) -> bool:
-    """Whether to stop at `step`, the same step on every process, soon after one of them wants to.
+def should_stop(step: int, requested: bool, ahead: int) -> bool:
+    """Whether to stop at `step`; true for the same step on every process, soon after one of them requests it.
 
     Args:
-      step: steps done; every process asks after each.
-      wanted: whether this process wants to stop.
-      ahead: how many more steps any other process may have begun when this one asks.
+      step: steps done; every process calls this after each step.
+      requested: whether this process requests to stop.
+      ahead: how many steps any other process may be ahead of this one.
     """
     import jax
     from jax._src.distributed import global_state
 
-    if jax.process_count() == 1:
-        return wanted
     store, key = global_state.client, "bertjax/stop"
-    if wanted:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # the first wish holds
+    if jax.process_count() == 1 or store is None:
+        return requested
+    if requested:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # a request exists; the first one counts
             store.key_value_set(f"{key}/step", str(step + ahead))
     return any(step >= int(value) for _, value in store.key_value_dir_get(key))
 
 
-# -- finding the others
+# -- finding the cluster
 
 
 def find_cluster(timeout: int) -> Cluster | None:
-    """The cluster, from JAX's own variables or the environment (Cloud TPU, SLURM, Kubernetes …); None for one process.
+    """Returns the cluster from JAX's variables or the environment (Cloud TPU, SLURM, Kubernetes …); None if alone.
 
     Raises:
-      UserError: they tell only a part, or what cannot be.
+      UserError: the variables are incomplete or contradictory.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     processes, process = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
@@ -127,25 +124,25 @@ def find_cluster(timeout: int) -> Cluster | None:
     if processes == 1:
         return None
     if None in (address, processes, process):
-        # No public function of JAX tells what it would find without starting it.
+        # JAX has no public function that detects the environment without initializing.
         from jax._src.clusters import ClusterEnv
 
-        given = (address, processes, process) != (None, None, None)
+        configured = (address, processes, process) != (None, None, None)
         try:
             address, processes, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
                 address, processes, process, None, None, timeout
             )
-        except Exception as error:  # of many kinds: metadata servers, Kubernetes' API, missing variables
+        except Exception as error:  # of many types: metadata servers, the Kubernetes API, missing variables
             raise UserError(
-                f"cannot find the other processes of this run: {first_line(error)}; set JAX_COORDINATOR_ADDRESS, "
-                "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or JAX_NUM_PROCESSES=1 to train alone"
+                f"cannot find the other processes of this run ({first_line(error)}); set JAX_COORDINATOR_ADDRESS, "
+                "JAX_NUM_PROCESSES and JAX_PROCESS_ID, or JAX_NUM_PROCESSES=1 to train with one process"
             ) from error
-        if not given and processes in (None, 1):
+        if not configured and processes in (None, 1):
             return None
-    if None in (address, processes, process):
+    if address is None or processes is None or process is None:
         raise UserError(
             "JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID must be set "
-            "together, or none of them"
+            "together; set all three, or none of them"
         )
     if not re.fullmatch(r".+:\d+", address):
         raise UserError(f"JAX_COORDINATOR_ADDRESS is {address}; it must be HOST:PORT")
@@ -163,77 +160,80 @@ def _number(variable: str) -> int | None:
     return int(text)
 
 
-# -- the roll call: JAX would end the process if one is missing, and not say which
+# -- roll call: with a missing process JAX would abort without naming it
 
 T = TypeVar("T")
 
 _Rank = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
-_LONGEST_MESSAGE = 2**20  # bytes; the numbers of 100,000 missing processes
+_MAX_MESSAGE_BYTES = 2**20  # holds the ranks of 100,000 missing processes
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reply:
-    """What process 0 tells another one."""
+    """The reply of process 0 to another process."""
 
-    refused: ShortText | None = None  # why
+    refused: ShortText | None = None  # the reason
     missing: tuple[_Rank, ...] = ()
 
 
 def _call_roll(cluster: Cluster, timeout: int) -> None:
-    """Waits until all processes are there; process 0 hears them at the address where it will start JAX's service.
+    """Waits until all processes have reported to process 0, at the address where it will start JAX's service.
 
     Raises:
-      UserError: some did not come in time, which ones; or two have the same number.
+      UserError: processes are missing, which are listed, or two processes have the same rank.
     """
-    missing = _hear_others(cluster, timeout) if cluster.process == 0 else _answer(cluster, timeout)
+    missing = _collect_reports(cluster, timeout) if cluster.process == 0 else _report(cluster, timeout)
     if missing:
-        names = ", ".join(map(str, missing))
+        ranks = ", ".join(map(str, missing))
         raise UserError(
-            f"of the {cluster.processes} processes {names} did not come to {cluster.address} within {timeout} s; "
-            "look at their output and at the network, or raise --start_timeout, and run the same command again"
+            f"{cluster.address}: process {ranks} of the {cluster.processes} processes did not start within {timeout} "
+            "s; check its output and the network, or raise --start_timeout, and run the same command again"
         )
 
 
-def _hear_others(cluster: Cluster, timeout: int) -> list[int]:
-    """Process 0's part; the numbers that are missing."""
+def _collect_reports(cluster: Cluster, timeout: int) -> list[int]:
+    """Receives and answers the reports at process 0; returns the missing ranks."""
     present: dict[int, socket.socket] = {}
     deadline = time.monotonic() + timeout
-    with contextlib.ExitStack() as opened:
-        server = opened.enter_context(_listen(cluster))
-        while len(present) < cluster.processes - 1 and (left := deadline - time.monotonic()) > 0:
-            server.settimeout(left)
-            with contextlib.ExitStack() as stray:
+    with contextlib.ExitStack() as accepted:
+        server = accepted.enter_context(_listen(cluster))
+        while len(present) < cluster.processes - 1 and (remaining := deadline - time.monotonic()) > 0:
+            server.settimeout(remaining)
+            with contextlib.ExitStack() as pending:
                 try:
-                    connection = stray.enter_context(server.accept()[0])
-                    number, count = _receive(connection, min(left, 10), tuple[_Rank, Size])
+                    connection = pending.enter_context(server.accept()[0])
+                    rank, count = _receive(connection, min(remaining, 10), tuple[_Rank, Size])
                 except (OSError, decoding.DecodingError):
-                    continue  # the time is over, or it was none of this run's
+                    continue  # a timeout, or a connection from outside this run
                 if count != cluster.processes:
                     _send(connection, _Reply(f"process 0 expects {cluster.processes} processes, not {count}"))
-                elif number == 0 or number in present:
-                    _send(connection, _Reply(f"there is another process {number}"))
-                elif number < count:
-                    present[number] = connection
-                    opened.push(stray.pop_all())
-        missing = [number for number in range(1, cluster.processes) if number not in present]
+                elif rank == 0 or rank in present:
+                    _send(connection, _Reply(f"there is another process {rank}"))
+                elif rank < count:
+                    present[rank] = connection
+                    accepted.push(pending.pop_all())
+        missing = [rank for rank in range(1, cluster.processes) if rank not in present]
         for connection in present.values():
             _send(connection, _Reply(missing=tuple(missing)))
     return missing
 
 
-def _answer(cluster: Cluster, timeout: int) -> list[int]:
-    """The part of the others."""
+def _report(cluster: Cluster, timeout: int) -> list[int]:
+    """Reports this process to process 0; returns the missing ranks."""
     deadline = time.monotonic() + timeout
-    while (left := deadline - time.monotonic()) > 0:
+    while (remaining := deadline - time.monotonic()) > 0:
         try:
-            with socket.create_connection(cluster.host_and_port, timeout=min(left, 10)) as connection:
+            with socket.create_connection(cluster.host_and_port, timeout=min(remaining, 10)) as connection:
                 _send(connection, (cluster.process, cluster.processes))
-                reply = _receive(connection, timeout + 10, _Reply)  # process 0 may have begun to wait only now
+                reply = _receive(connection, timeout + 10, _Reply)  # process 0 may have started waiting only now
         except (OSError, decoding.DecodingError):
-            time.sleep(min(left, 0.5))  # it is not there yet, or something else is
+            time.sleep(min(remaining, 0.5))  # process 0 is not up yet, or another program answers
             continue
         if reply.refused is not None:
-            raise UserError(f"process {cluster.process} at {cluster.address}: {reply.refused}")
+            raise UserError(
+                f"process {cluster.process} at {cluster.address}: {reply.refused}; give every process the same "
+                "JAX_NUM_PROCESSES and its own JAX_PROCESS_ID"
+            )
         return list(reply.missing)
     return [0]
 
@@ -250,37 +250,37 @@ def _listen(cluster: Cluster) -> socket.socket:
         ) from error
 
 
-def _send(connection: socket.socket, message: Any) -> None:
-    with contextlib.suppress(OSError):  # who has left is noticed later
+def _send(connection: socket.socket, message: object) -> None:
+    with contextlib.suppress(OSError):  # a lost process is noticed later
         connection.sendall(msgspec.json.encode(message) + b"\n")
 
 
 def _receive(connection: socket.socket, timeout: float, cls: type[T]) -> T:
-    """A message, which is a line.
+    """Receives a message, one line of JSON.
 
     Raises:
-      OSError: it does not come whole within `timeout` seconds.
-      DecodingError: it is something else.
+      OSError: the message is not complete within `timeout` seconds.
+      DecodingError: it is not a `cls`.
     """
     deadline, line = time.monotonic() + timeout, bytearray()
     while not line.endswith(b"\n"):
         connection.settimeout(max(deadline - time.monotonic(), 1e-3))
         part = connection.recv(4096)
         line += part
-        if not part or len(line) > _LONGEST_MESSAGE or time.monotonic() > deadline:
-            raise ConnectionError("no whole message")
-    where, cure = "a message between processes", "start all of them with the same version"
-    return decoding.convert(decoding.parse(bytes(line), where, cure), cls, where, cure)
+        if not part or len(line) > _MAX_MESSAGE_BYTES or time.monotonic() > deadline:
+            raise ConnectionError("incomplete message")
+    where, remedy = "message between processes", "start all processes with the same version of bertjax"
+    return decoding.convert(decoding.parse(bytes(line), where, remedy), cls, where, remedy)
 
 
-# -- JAX's own service: it starts the devices together, and its heartbeats notice who is lost
+# -- JAX's coordination service: connects the devices and detects lost processes by heartbeats
 
 
 def _start(cluster: Cluster, start_timeout: int, lost_timeout: int) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # `agreed_to_stop` hears of Ctrl-C as well
+    jax.config.update("jax_enable_preemption_service", False)  # `should_stop` handles Ctrl-C as well
     jax.distributed.initialize(
         cluster.address,
         cluster.processes,
@@ -298,8 +298,8 @@ def _shut_down() -> None:
     jax.distributed.shutdown()
 
 
-def _explained(error: BaseException) -> BaseException:
-    """A broken connection as a UserError, which says what to do; any other error as it is."""
+def _explain(error: BaseException) -> BaseException:
+    """Turns a broken connection into a UserError with a remedy; returns any other error unchanged."""
     if isinstance(error, UserError) or not re.search("Gloo|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat", str(error)):
         return error
     return UserError(

@@ -1,1 +1,1 @@
-"""What a program will take on devices that need not be here, from the program that their compiler makes."""
+"""Resource estimates of compiled programs, also for devices that are not present."""

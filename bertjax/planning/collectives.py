@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, and along which axes of the mesh."""
+"""Collective operations of a compiled program, with the mesh axes that they cross."""
 
 import math
 import re
@@ -17,15 +17,15 @@ class Collective:
     """One collective operation of a program."""
 
     kind: str
-    arrays: tuple[Array, ...]  # its results on one device
-    axes: tuple[str, ...]  # mesh axes that it crosses
-    devices: int  # in a group
-    times: int  # that a step runs it
-    source: str  # the line of the model that it comes from, as JAX names it
+    arrays: tuple[Array, ...]  # results on one device
+    axes: tuple[str, ...]  # mesh axes that its groups span
+    devices: int  # per group
+    times: int  # runs per step
+    source: str  # JAX's name of the operation in the model
 
     @property
     def sent(self) -> int:
-        """Bytes that a device sends each time, in a ring."""
+        """Bytes that a device sends per run, in a ring."""
         size, others = sum(array.bytes for array in self.arrays), self.devices - 1
         return {
             "all-gather": size * others // self.devices,
@@ -37,35 +37,35 @@ class Collective:
 
 
 def collectives(program: Program, mesh_shape: dict[str, int]) -> list[Collective]:
-    """All collectives of a program.
+    """Returns all collectives of a program.
 
-    A TPU's compiler cuts one into several pieces of text, which share its channel: they count as one.
+    The TPU compiler splits a collective into several instructions of one channel, which count once.
 
     Args:
       program: from `hlo.parse`.
-      mesh_shape: the mesh's axes and sizes, outermost first; its devices are numbered along them.
+      mesh_shape: axes and sizes of the mesh, outermost first; its devices are numbered in this order.
     """
-    found: dict[tuple[str, ...], Collective] = {}
+    result: dict[tuple[str, ...], Collective] = {}
     for name, computation in program.computations.items():
         for instruction in computation.values():
             kind = instruction.operation.removesuffix("-start")
             if kind not in KINDS or not program.runs[name]:
                 continue
-            one = _collective(kind, instruction, program.runs[name], mesh_shape)
+            collective = _collective(kind, instruction, program.runs[name], mesh_shape)
             channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-            key = (kind, one.source, channel[1] if channel else instruction.name)
-            if one.devices > 1 and (key not in found or found[key].times > one.times):
-                found[key] = one
-    return list(found.values())
+            key = (kind, collective.source, channel[1] if channel else instruction.name)
+            if collective.devices > 1 and (key not in result or result[key].times > collective.times):
+                result[key] = collective
+    return list(result.values())
 
 
-def summed(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
-    """(times, bytes that a device sends in all) by kind and axes, `all-gather over fsdp`, in order."""
+def totals(collectives: Iterable[Collective]) -> dict[str, tuple[int, int]]:
+    """Returns (runs per step, bytes that a device sends per step) by kind and axes ("all-gather over fsdp"), sorted."""
     sums: dict[str, tuple[int, int]] = {}
-    for one in found:
-        name = f"{one.kind} over {' and '.join(one.axes)}"
+    for collective in collectives:
+        name = f"{collective.kind} over {' and '.join(collective.axes)}"
         times, sent = sums.get(name, (0, 0))
-        sums[name] = times + one.times, sent + one.times * one.sent
+        sums[name] = times + collective.times, sent + collective.times * collective.sent
     return dict(sorted(sums.items()))
 
 
@@ -77,25 +77,25 @@ def _collective(kind: str, instruction: Instruction, times: int, mesh_shape: dic
         results = results[1:2]
     groups = _groups(instruction.attributes, math.prod(mesh_shape.values()))
     source = re.search(r'op_name="([^"]*)"', instruction.attributes)
-    axes = _crossed(groups, mesh_shape)
+    axes = _spanned_axes(groups, mesh_shape)
     return Collective(kind, results, axes, len(groups[0]), times, source[1] if source else "")
 
 
-def _crossed(groups: np.ndarray, mesh_shape: dict[str, int]) -> tuple[str, ...]:
-    """The mesh axes whose coordinate differs within a group."""
+def _spanned_axes(groups: np.ndarray, mesh_shape: dict[str, int]) -> tuple[str, ...]:
+    """Returns the mesh axes whose coordinates differ within a group."""
     coordinates = np.array(np.unravel_index(groups, tuple(mesh_shape.values())))
     differs = (coordinates != coordinates[..., :1]).any(axis=(1, 2))
-    return tuple(axis for axis, yes in zip(mesh_shape, differs, strict=True) if yes)
+    return tuple(axis for axis, spanned in zip(mesh_shape, differs, strict=True) if spanned)
 
 
 def _groups(attributes: str, devices: int) -> np.ndarray:
-    """The groups of devices that talk to each other, [groups, devices]; a permutation's pairs count as groups."""
+    """Returns the groups of communicating devices, [groups, devices]; the pairs of a permutation count as groups."""
     listed = re.search(r"(?:source_target_pairs|replica_groups)=\{(\{.*?\})\}", attributes)
     if listed:
         return np.array([_numbers(group) for group in re.findall(r"\{([\d,]+)\}", listed[1])])
-    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
-    if meshed:
-        return _of_mesh(meshed[1], meshed[2])
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+    if mesh:
+        return _mesh_groups(mesh[1], mesh[2])
     iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
     if iota:
         shape = _numbers(iota[2])
@@ -108,15 +108,15 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _of_mesh(axes: str, along: str) -> np.ndarray:
-    """Groups written as axes of a mesh of their own, `'a'=4,'b'=2` along `'a'`, or along `'a':(2)2`, a part of one."""
+def _mesh_groups(axes: str, along: str) -> np.ndarray:
+    """Returns the groups along axes of a mesh `'a'=4,'b'=2`: along `'a'`, or along `'a':(2)2`, a part of an axis."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     shape: list[int] = []
     chosen: list[int] = []
-    wanted = {name: (before, size) for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", along)}
+    parts = {name: (before, size) for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", along)}
     for name, size in sizes.items():
-        before, part = (int(wanted[name][0] or 1), int(wanted[name][1] or size)) if name in wanted else (1, 1)
-        chosen += [len(shape) + 1] if name in wanted else []
+        before, part = (int(parts[name][0] or 1), int(parts[name][1] or size)) if name in parts else (1, 1)
+        chosen += [len(shape) + 1] if name in parts else []
         shape += [before, part, size // before // part]
     ids = np.arange(math.prod(shape)).reshape(shape)
     others = [axis for axis in range(len(shape)) if axis not in chosen]

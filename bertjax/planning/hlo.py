@@ -1,7 +1,7 @@
-"""A compiled program, read from its text: its instructions, and how often each computation runs.
+"""Parser of compiled programs: instructions, and how often each computation runs.
 
-XLA's own cost analysis counts a loop's body once. Here a computation counts as often as the loops around it repeat.
-The text is that of `jax.stages.Compiled.as_text()`; what is read of it is the same on TPU, GPU and CPU.
+XLA's own cost analysis counts the body of a loop once. Here a computation counts as often as its enclosing loops repeat
+it. The input is the text of `jax.stages.Compiled.as_text()`; the parts read are the same on TPU, GPU and CPU.
 """
 
 import functools
@@ -20,15 +20,15 @@ _BYTES |= {"s64": 8, "u64": 8, "f64": 8, "f8e4m3fn": 1, "f8e5m2": 1}
 
 @dataclass(frozen=True)
 class Array:
-    """An array of one device."""
+    """An array on one device."""
 
     dtype: str
     shape: tuple[int, ...]
-    on_chip: bool  # in the fast memory beside the compute units, not in HBM
+    on_chip: bool  # in on-chip memory, not in HBM
 
     @property
     def bytes(self) -> int:
-        """Without what a layout pads."""
+        """Bytes without padding."""
         return _BYTES.get(self.dtype, 0) * math.prod(self.shape)
 
     def __str__(self) -> str:
@@ -41,17 +41,17 @@ class Instruction:
 
     name: str
     operation: str
-    arrays: tuple[Array, ...]  # of the result; several where it is a tuple
+    arrays: tuple[Array, ...]  # of the result; several for a tuple
     operands: tuple[str, ...]  # names
-    arguments: str  # what stands between the brackets
-    attributes: str  # what stands behind them
+    arguments: str  # text in the parentheses
+    attributes: str  # text after the parentheses
     root: bool
 
     @property
     def called(self) -> list[str]:
-        """Names of the computations that it calls."""
-        names = (name for several, one in _CALLED.findall(self.attributes) for name in (several or one).split(","))
-        return [name.strip().removeprefix("%") for name in names]
+        """Names of the called computations."""
+        lists = (several or single for several, single in _CALLED.findall(self.attributes))
+        return [name.strip().removeprefix("%") for names in lists for name in names.split(",")]
 
 
 Computation = dict[str, Instruction]
@@ -66,7 +66,7 @@ class Program:
 
     @functools.cached_property
     def trips(self) -> dict[str, int | None]:
-        """How often each loop runs its body each time that it is come to; None where that could not be read."""
+        """Trip count of each loop by name; None if it could not be read."""
         return {
             instruction.name: _trips(self.computations, computation, instruction)
             for computation in self.computations.values()
@@ -76,59 +76,59 @@ class Program:
 
     @functools.cached_property
     def runs(self) -> dict[str, int]:
-        """How often a step runs each computation, those within fusions as often as these; unread loops count once."""
+        """Runs of each computation per step, including those within fusions; loops of unknown trip count run once."""
         times = dict.fromkeys(self.computations, 0)
-        waiting = [(self.entry, 1)]
-        while waiting:
-            name, count = waiting.pop()
+        pending = [(self.entry, 1)]
+        while pending:
+            name, count = pending.pop()
             times[name] += count
             for instruction in self.computations[name].values():
                 trips = self.trips.get(instruction.name)
-                again = count if trips is None else count * trips
-                waiting += [(other, again) for other in instruction.called if other in self.computations]
+                runs = count if trips is None else count * trips
+                pending += [(called, runs) for called in instruction.called if called in self.computations]
         return times
 
 
-def _trips(computations: dict[str, Computation], around: Computation, loop: Instruction) -> int | None:
-    """Trips of a loop in `around`: as XLA says, else those of `for (i = start; i < end; i += step)`, a scan's form."""
-    known = _TRIPS.search(loop.attributes)
-    if known:
-        return int(known[1])
-    found = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", loop.attributes))
-    condition, body = computations[found["condition"]], computations[found["body"]]
-    started, carried = around[loop.operands[0]].operands, root(body).operands
+def _trips(computations: dict[str, Computation], caller: Computation, loop: Instruction) -> int | None:
+    """Returns the trip count of a loop in `caller`: XLA's, or that of `for (i = start; i < end; i += step)` (scans)."""
+    annotated = _TRIPS.search(loop.attributes)
+    if annotated:
+        return int(annotated[1])
+    names = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", loop.attributes))
+    condition, body = computations[names["condition"]], computations[names["body"]]
+    initial, carried = caller[loop.operands[0]].operands, root(body).operands
 
     def constant(computation: Computation, name: str) -> int | None:
-        """An integer that is known: written there, or handed into the loop from around it and never changed."""
+        """Returns the value of an integer that is a literal, or passed into the loop as one and never changed."""
         instruction = computation[name]
         if instruction.operation == "constant":
             return int(instruction.arguments) if re.fullmatch(r"-?\d+", instruction.arguments) else None
         if instruction.operation in ("copy", "bitcast"):
             return constant(computation, instruction.operands[0])
-        if computation is around or instruction.operation != "get-tuple-element":
+        if computation is caller or instruction.operation != "get-tuple-element":
             return None
         index = _index(instruction)
-        after = body[carried[index]]
-        handed_in = computation[instruction.operands[0]].operation == "parameter"
-        unchanged = after.operation == "get-tuple-element" and _index(after) == index
-        return constant(around, started[index]) if handed_in and unchanged else None
+        updated = body[carried[index]]
+        passed_in = computation[instruction.operands[0]].operation == "parameter"
+        unchanged = updated.operation == "get-tuple-element" and _index(updated) == index
+        return constant(caller, initial[index]) if passed_in and unchanged else None
 
     test = root(condition)
     if test.operation != "compare" or "direction=LT" not in test.attributes:
         return None
-    counter, end = test.operands
+    counter, limit = test.operands
     if condition[counter].operation != "get-tuple-element":
         return None
     index = _index(condition[counter])
-    added = body[carried[index]]
-    steps = [constant(body, name) for name in added.operands] if added.operation == "add" else []
+    updated = body[carried[index]]
+    steps = [constant(body, name) for name in updated.operands] if updated.operation == "add" else []
     step = next(filter(None, steps), None)
-    start, end = constant(around, started[index]), constant(condition, end)
-    return None if None in (start, end, step) else max(0, math.ceil((end - start) / step))
+    start, end = constant(caller, initial[index]), constant(condition, limit)
+    return None if start is None or end is None or step is None else max(0, math.ceil((end - start) / step))
 
 
 def parse(text: str) -> Program:
-    """The program that a text describes."""
+    """Parses the text of a program."""
     computations: dict[str, Computation] = {}
     entry = current = ""
     for line in text.splitlines():
@@ -138,25 +138,25 @@ def parse(text: str) -> Program:
             computations[current] = {}
             entry = current if header[1] else entry
             continue
-        found = _INSTRUCTION.match(line)
-        if found and current:
-            instruction = _instruction(*found.groups())
+        match = _INSTRUCTION.match(line)
+        if match and current:
+            instruction = _instruction(*match.groups())
             computations[current][instruction.name] = instruction
     return Program(computations, entry)
 
 
-def _instruction(marked: str | None, name: str, shape: str, operation: str, rest: str) -> Instruction:
+def _instruction(root_mark: str | None, name: str, shape: str, operation: str, rest: str) -> Instruction:
     depth, end = 1, 0
     while end < len(rest) and depth:
         depth += {"(": 1, ")": -1}.get(rest[end], 0)
         end += 1
     arguments, attributes = rest[: end - 1], rest[end:]
     operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
-    return Instruction(name, operation, arrays(shape), operands, arguments, attributes, bool(marked))
+    return Instruction(name, operation, arrays(shape), operands, arguments, attributes, bool(root_mark))
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
-    """The arrays of a shape as the text writes it, `(bf16[8,128]{1,0:T(8,128)S(1)}, s32[])`."""
+    """Parses the arrays of a shape, e.g. `(bf16[8,128]{1,0:T(8,128)S(1)}, s32[])`."""
     return tuple(
         Array(dtype, tuple(int(size) for size in sizes.split(",") if size), on_chip=bool(re.search(r"S\(\d", layout)))
         for dtype, sizes, layout in _ARRAY.findall(shape)
@@ -164,9 +164,9 @@ def arrays(shape: str) -> tuple[Array, ...]:
 
 
 def root(computation: Computation) -> Instruction:
-    """The instruction whose result is the computation's."""
+    """Returns the instruction whose result is that of the computation."""
     return next(instruction for instruction in computation.values() if instruction.root)
 
 
 def _index(instruction: Instruction) -> int:
-    return int(re.search(r"index=(\d+)", instruction.attributes)[1])
+    return int(re.findall(r"index=(\d+)", instruction.attributes)[0])

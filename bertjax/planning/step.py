@@ -1,15 +1,16 @@
-"""A phase's train step, compiled for devices that need not be here, and what its program says about itself."""
+"""Plans a phase: compiles its train step, also for absent devices, and estimates memory, FLOPs and time."""
 
 import dataclasses
 import logging
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from bertjax.config.pretraining import Config, Phase
 from bertjax.errors import UserError, first_line
@@ -28,40 +29,42 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a step of one phase takes; bytes, FLOPs and seconds are those of one chip."""
+    """Resources of a train step of one phase; bytes, FLOPs and seconds are per chip."""
 
     phase: Phase
     mesh: dict[str, int]
-    attention: str  # xla (the plain path), cudnn or splash
+    attention: str  # xla (plain), cudnn or splash
     parameters: int  # bytes, f32
     optimizer: int  # bytes
-    total: int  # bytes: the whole program's, as the compiler gives them
-    limit: int | None  # bytes that a chip has for a program
+    total: int  # bytes of the program, by the compiler
+    limit: int | None  # bytes available to a program
     model_flops: float
-    program_flops: float  # with what is computed again
+    program_flops: float  # including recomputation
     moved: int  # bytes to and from HBM
     collectives: list[Collective]
-    seconds: dict[str, float]  # that compute, HBM and links each need at their best; empty where that is not known
-    peak_flops: float | None  # FLOP/s at best
-    unread_loops: list[str]  # whose trips could not be read; they count once
+    seconds: dict[str, float]  # lower bounds by compute, HBM, links and network; empty if unknown
+    peak_flops: float | None  # FLOP/s
+    unread_loops: list[str]  # with unknown trip count; they count once
 
     @property
     def activations(self) -> int:
-        """Bytes of everything but the state: activations, gradients, buffers, code."""
+        """Bytes of everything except the state: activations, gradients, buffers, code."""
         return self.total - self.parameters - self.optimizer
 
     @property
     def bound(self) -> str | None:
-        """What a step cannot be faster than, were everything else free."""
-        return max(self.seconds, key=self.seconds.get) if self.seconds else None
+        """The resource with the largest lower bound on the time of a step."""
+        return max(self.seconds, key=self.seconds.__getitem__) if self.seconds else None
 
     @property
     def mfu(self) -> float | None:
-        """The largest share of the peak that the model's own FLOPs can come to."""
-        return self.model_flops / self.peak_flops / max(self.seconds.values()) if self.seconds else None
+        """Upper bound of the MFU, the share of the peak that the model FLOPs reach."""
+        if not self.seconds or self.peak_flops is None:
+            return None
+        return self.model_flops / self.peak_flops / max(self.seconds.values())
 
 
-class DoesNotFit(Exception):  # noqa: N818 - a finding, not a mistake
+class DoesNotFit(Exception):  # noqa: N818 - a result, not a failure
     """The program needs more memory than a chip has; `used` and `limit` are bytes."""
 
     def __init__(self, used: float, limit: float) -> None:
@@ -70,21 +73,23 @@ class DoesNotFit(Exception):  # noqa: N818 - a finding, not a mistake
 
 
 def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
-    """Compiles the train step of `phase`.
+    """Compiles the train step of `phase` and returns its plan.
 
     Raises:
-      DoesNotFit: the compiler says so, or its program takes more than there is.
+      DoesNotFit: the compiler reports out of memory, or the program needs more than a chip has.
       UserError: the mesh does not fit the devices or the model.
     """
     mesh = make_mesh(config.mesh, topology.devices)
     traced, state = _trace(config, phase, mesh)
     compiled = _compile(traced)
-    memory = compiled.memory_analysis()
-    program = hlo.parse(compiled.as_text())
-    sent = collectives(program, dict(mesh.shape))
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise UserError(f"--topology={topology.name}: its compiler reports no memory or program; use another topology")
+    program = hlo.parse(text)
+    operations = collectives(program, dict(mesh.shape))
     program_flops, moved = matmul_flops(traced.jaxpr.jaxpr) / mesh.size, traffic(program)
     peak = peak_flops(topology.devices[:1])
-    made = Plan(
+    result = Plan(
         phase=phase,
         mesh=dict(mesh.shape),
         attention=build.attention_impl(config, phase, mesh),
@@ -101,30 +106,30 @@ def plan(config: Config, phase: Phase, topology: Topology) -> Plan:
         model_flops=build.step_flops(config, phase) / mesh.size,
         program_flops=program_flops,
         moved=moved,
-        collectives=sent,
-        seconds=_seconds(program_flops / peak, moved, sent, topology) if topology.chip else {},
+        collectives=operations,
+        seconds=_seconds(program_flops / peak, moved, operations, topology) if peak else {},
         peak_flops=peak,
         unread_loops=[name for name, trips in program.trips.items() if trips is None],
     )
-    if made.limit is not None and made.total > made.limit:
-        raise DoesNotFit(made.total, made.limit)
-    return made
+    if result.limit is not None and result.total > result.limit:
+        raise DoesNotFit(result.total, result.limit)
+    return result
 
 
-def _trace(config: Config, phase: Phase, mesh: Any) -> tuple[Any, TrainState]:
-    """The train step as JAX sees it, and the shapes of its state."""
+def _trace(config: Config, phase: Phase, mesh: Mesh) -> tuple[jax.stages.Traced, TrainState]:
+    """Returns the traced train step and its abstract state."""
     build.check_mesh(dataclasses.replace(config, phases=(phase,)), mesh)
-    objective = build.make_objective(config.in_phase(phase))
+    objective = build.make_objective(config.for_phase(phase))
     optimizer, schedule = build.make_optimizer(config)
     batch = build.abstract_batch(config, phase)
-    places = sharding.of_batch(batch, mesh)
-    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in batch.items()}
+    shardings = sharding.batch_shardings(batch, mesh)
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in batch.items()}
     state = abstract_state(objective, optimizer, batch, mesh)
     step = make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
     return step.trace(state, batch), state
 
 
-# The two ways in which the TPU's compiler says that a program does not fit.
+# The two out-of-memory messages of the TPU compiler.
 _AMOUNT = r"([\d.]+)([KMG])"
 _OUT_OF_MEMORY = (
     rf"Used {_AMOUNT} of {_AMOUNT} hbm",
@@ -132,68 +137,78 @@ _OUT_OF_MEMORY = (
 )
 
 
-def _compile(traced: Any) -> Any:
+def _compile(traced: jax.stages.Traced) -> jax.stages.Compiled:
     try:
         return traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        found = next(filter(None, (re.search(pattern, str(error)) for pattern in _OUT_OF_MEMORY)), None)
-        if not found:
-            raise UserError(f"the compiler refuses the program: {first_line(error)}") from error
+        match = next(filter(None, (re.search(pattern, str(error)) for pattern in _OUT_OF_MEMORY)), None)
+        if not match:
+            raise UserError(
+                f"the compiler rejects the train step: {first_line(error)}; change config.layout or config.mesh"
+            ) from error
         units = {"K": 2**10, "M": 2**20, "G": 2**30}
-        raise DoesNotFit(float(found[1]) * units[found[2]], float(found[3]) * units[found[4]]) from error
+        raise DoesNotFit(float(match[1]) * units[match[2]], float(match[3]) * units[match[4]]) from error
 
 
-def _bytes(tree: Any) -> int:
-    """Of one device's parts."""
+def _bytes(tree: PyTree) -> int:
+    """Returns the bytes of the arrays of a tree on one device."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x in leaves)
 
 
-def _seconds(compute: float, moved: int, sent: list[Collective], topology: Topology) -> dict[str, float]:
+def _seconds(compute: float, moved: int, operations: list[Collective], topology: Topology) -> dict[str, float]:
+    """Returns the lower bounds of a step's time by resource; empty for unknown chips."""
     chip = topology.chip
-    # Between slices only the data axis runs, which lies outermost.
-    slow = [one for one in sent if topology.slices > 1 and "data" in one.axes]
-    times = {
+    if chip is None:
+        return {}
+    # Only the outermost axis, data, spans slices.
+    between = [operation for operation in operations if topology.slices > 1 and "data" in operation.axes]
+    within = [operation for operation in operations if operation not in between]
+    seconds = {
         "compute": compute,
         "HBM": moved / chip.hbm_bytes_per_second,
-        "links": sum(one.times * one.sent for one in sent if one not in slow) / chip.ring_bytes_per_second,
+        "links": sum(operation.times * operation.sent for operation in within) / chip.ring_bytes_per_second,
     }
     if topology.slices > 1:
-        times["network"] = sum(one.times * one.sent for one in slow) / chip.network_bytes_per_second
-    return times
+        sent = sum(operation.times * operation.sent for operation in between)
+        seconds["network"] = sent / chip.network_bytes_per_second
+    return seconds
 
 
-# Matrix products within cuDNN's attention, of which JAX sees only that it is called; backwards the scores are computed
-# again.
+# Matrix products within cuDNN's attention, which is opaque to JAX; the backward pass recomputes the scores.
 _CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
 
 
-def matmul_flops(jaxpr: Any) -> float:
-    """FLOPs of all matrix products of a program, over all devices, each as often as its loop runs it."""
+def matmul_flops(jaxpr: Jaxpr) -> float:
+    """Returns the FLOPs of all matrix products of a program, over all devices and iterations of loops."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracting, _), _ = equation.params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracting)
+            shape, result = _shape(equation.invars[0]), _shape(equation.outvars[0])
+            total += 2.0 * math.prod(result) * math.prod(shape[axis] for axis in contracting)
             continue
         if equation.primitive.name in _CUDNN_PRODUCTS:
-            query, key = (variable.aval.shape for variable in equation.invars[:2])
+            query, key = map(_shape, equation.invars[:2])
             total += 2.0 * math.prod(query) * key[1] * _CUDNN_PRODUCTS[equation.primitive.name]
             continue
-        if not (equation.outvars or equation.effects):  # a kernel whose results remat has kept; XLA leaves it out
+        if not (equation.outvars or equation.effects):  # a kernel whose results remat has saved; XLA removes it
             continue
         inner = sum(matmul_flops(inner) for inner in jaxprs_in_params(equation.params))
-        total += _times(equation) * inner
+        total += _repetitions(equation) * inner
     return total
 
 
-def _times(equation: Any) -> int:
-    """How often all devices together run the inner program of an equation."""
+def _shape(variable: Var | Literal) -> tuple[int, ...]:
+    return variable.aval.shape  # pyright: ignore[reportAttributeAccessIssue]  # declared by its subclass ShapedArray
+
+
+def _repetitions(equation: JaxprEqn) -> int:
+    """Returns how often all devices together run the inner program of an equation."""
     name, params = equation.primitive.name, equation.params
     if name == "scan":
         return params["length"]
-    if name == "shard_map":  # what stands within is one device's
+    if name == "shard_map":  # the inner program is that of one device
         return params["mesh"].size
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid)
@@ -201,14 +216,16 @@ def _times(equation: Any) -> int:
 
 
 def largest_batch(config: Config, phase: Phase, topology: Topology) -> int:
-    """The largest global batch that fits, in steps of an eighth of what does; 0 where none does."""
+    """Returns a global batch that fits, at most an eighth below the largest; 0 if none fits."""
     if topology.chip is None:
-        raise UserError("--fit needs a topology whose memory is known: a TPU's")
+        raise UserError(
+            f"--fit needs a topology of known memory, not {topology.name}; give that of a TPU, e.g. --topology=v5e:4x4"
+        )
     shape = make_mesh(config.mesh, topology.devices).shape
     unit = shape["data"] * shape["fsdp"] * config.layout.accumulation
 
     def fits(rows: int) -> bool:
-        _LOG.info(f"trying a batch of {rows * unit}")
+        _LOG.info(f"compiling for a batch of {rows * unit}")
         try:
             plan(config, dataclasses.replace(phase, batch=rows * unit), topology)
         except DoesNotFit:

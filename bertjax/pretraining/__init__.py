@@ -1,1 +1,1 @@
-"""A pre-training run, from config and corpus to its last checkpoint."""
+"""Pre-training runs, from config and corpus to the last checkpoint."""

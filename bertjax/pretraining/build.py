@@ -1,9 +1,9 @@
-"""A pre-training run put together: its objective, optimizer, batches and state, from a config and a corpus."""
+"""Builds the parts of a pre-training run from config and corpus: objective, optimizer, batches and state."""
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,27 +11,28 @@ import optax
 from jax.sharding import Mesh
 
 from bertjax.arrays.trees import named_leaves
+from bertjax.arrays.types import Params
 from bertjax.checkpoints import store
 from bertjax.checkpoints.meta import CheckpointMeta
 from bertjax.config.model import ModelConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.config.resume import resume_conflict
+from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data.batch import BatchShape
+from bertjax.data.masking import UNITS
 from bertjax.errors import UserError
 from bertjax.model import fused_attention
 from bertjax.model.computation import computation_of
 from bertjax.model.flops import training_flops
 from bertjax.model.pretraining import PretrainingModel
 from bertjax.objectives import pretraining as losses
-from bertjax.optimizers.adamw import adamw
-from bertjax.optimizers.lamb import lamb
-from bertjax.optimizers.muon import muon
+from bertjax.optimizers.registry import OPTIMIZERS
 from bertjax.optimizers.schedules import learning_rate
-from bertjax.optimizers.stable_adamw import stable_adamw
 from bertjax.parallel import sharding
-from bertjax.parallel.mesh import compute_dtype, put
+from bertjax.parallel.mesh import compute_dtype, put_array
 from bertjax.pretraining import distillation
+from bertjax.pretraining.objectives import OBJECTIVES
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer.step import Objective, TrainState
 
@@ -39,18 +40,47 @@ _LOG = logging.getLogger(__name__)
 
 
 def make_objective(config: Config, platform: str = "") -> Objective:
-    """The model of `config` with the pre-training objective, for a platform as `Computation` names it."""
+    """Returns the model of `config` with its pre-training objective; `platform` as in `Computation`."""
     model = PretrainingModel(config.model, config.pairs, computation_of(config.layout, config.dtype, platform))
     if config.distillation.teacher:
-        return distillation.objective(config, model)
-    return Objective(model, losses.terms, losses.weights)
+        base = distillation.objective(config, model)
+    else:
+        base = Objective(model, losses.terms, losses.weights)
+    return OBJECTIVES.get(config.objective, "config.objective")(config, base)
+
+
+def find_extensions(config: Config) -> dict[str, str]:
+    """Returns the modules that registered the objective, the optimizer and the masking unit of a config.
+
+    Raises:
+      UserError: one of them is not registered.
+    """
+    OBJECTIVES.get(config.objective, "config.objective")
+    OPTIMIZERS.get(config.optimizer.name, "config.optimizer.name")
+    UNITS.get(config.masking.unit, "config.masking.unit")
+    sources = {
+        "objective": OBJECTIVES.source(config.objective),
+        "optimizer": OPTIMIZERS.source(config.optimizer.name),
+        "masking unit": UNITS.source(config.masking.unit),
+    }
+    return {noun: source for noun, source in sources.items() if source}
+
+
+def require_extensions(config: Config, sources: Mapping[str, str], where: Path) -> None:
+    """Checks that what the evaluation of a checkpoint needs is registered; `sources` as `find_extensions` returned.
+
+    Raises:
+      UserError: the objective or the masking unit is missing; the message names the module to import.
+    """
+    OBJECTIVES.require(config.objective, sources.get("objective", ""), str(where))
+    UNITS.require(config.masking.unit, sources.get("masking unit", ""), str(where))
 
 
 def check_mesh(config: Config, mesh: Mesh) -> None:
-    """Refuses a mesh whose axes do not divide the model's and the batches'.
+    """Checks that the mesh axes divide the axes of the model and of the batches.
 
     Raises:
-      UserError: names the setting and the mesh axis.
+      UserError: an axis is not divisible; names the setting and the mesh axis.
     """
     sharding.check_model(config.model, mesh)
     for index, phase in enumerate(config.phases):
@@ -60,16 +90,16 @@ def check_mesh(config: Config, mesh: Mesh) -> None:
 
 
 def attention_impl(config: Config, phase: Phase, mesh: Mesh, platform: str = "") -> str:
-    """What computes attention in a phase's train step: "xla" (the plain path), "cudnn" or "splash".
+    """Returns the attention implementation of a phase's train step: "xla" (plain), "cudnn" or "splash".
 
-    Two of them, as in "cudnn and xla", where layers with windows take another one than those without. `platform`: as
-    `fused_attention.platform` names it; "": that of the mesh's devices.
+    If layers with a window use another one than layers without, names both, as in "cudnn and xla". `platform` is one
+    of `fused_attention.platform`; "": that of the mesh's devices.
 
     Raises:
-      UserError: config.layout.attention_impl asks for one that cannot.
+      UserError: the implementation that config.layout.attention_impl requests does not support the phase.
     """
     platform = platform or fused_attention.platform(mesh.devices.flat[0])
-    request = fused_attention.Request(
+    request = fused_attention.AttentionRequest(
         platform=platform,
         dtype=compute_dtype(config.dtype, platform),
         length=phase.length,
@@ -79,51 +109,65 @@ def attention_impl(config: Config, phase: Phase, mesh: Mesh, platform: str = "")
     )
     model = config.model
     windows = {model.attention_window if model.is_local(layer) else 0 for layer in range(model.num_hidden_layers)}
-    asked = [dataclasses.replace(request, window=window) for window in windows]
-    return " and ".join(sorted({fused_attention.choose(config.layout.attention_impl, one) for one in asked}))
+    requests = [dataclasses.replace(request, window=window) for window in windows]
+    impls = {fused_attention.choose_impl(config.layout.attention_impl, request) for request in requests}
+    return " and ".join(sorted(impls))
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a run and its learning rate as a function of the step."""
+    """Returns the optimizer of a run and its learning-rate schedule."""
     schedule = learning_rate(config.optimizer, config.phases)
-    make = {"adamw": adamw, "lamb": lamb, "stable_adamw": stable_adamw, "muon": muon}[config.optimizer.name]
-    return make(config.optimizer, schedule), schedule
+    optimizer = OPTIMIZERS.get(config.optimizer.name, "config.optimizer.name")
+    return optimizer(config.optimizer, schedule), schedule
 
 
-def with_vocabulary(config: Config, tokenizer: Tokenizer, where: Path) -> Config:
-    """`config` with the vocabulary size settled: 0 becomes the tokenizer's.
+def open_training_corpus(config: Config) -> Corpus:
+    """Opens the training split of the corpus of a run.
 
     Raises:
-      UserError: the model's vocabulary is too small for the tokenizer at `where`.
+      UserError: config.corpus is not set, or the corpus is damaged.
+    """
+    if not config.corpus:
+        raise UserError(
+            "config.corpus is not set; prepare a corpus with python -m bertjax.prepare and give --config.corpus=DIR"
+        )
+    return Corpus.open(staging.local_copy(config.corpus), split="train")
+
+
+def resolve_vocab_size(config: Config, tokenizer: Tokenizer, where: Path) -> Config:
+    """Returns `config` with a vocabulary size of 0 replaced by the tokenizer's.
+
+    Raises:
+      UserError: the model's vocabulary is smaller than that of the tokenizer at `where`.
     """
     size = config.model.vocab_size or tokenizer.vocab_size
     if size < tokenizer.vocab_size:
         raise UserError(
             f"config.model.vocab_size is {size}, but the tokenizer of {where} has {tokenizer.vocab_size} entries; "
-            "set it to that, or to 0 to take the tokenizer's"
+            "set it to that number, or to 0 to use the tokenizer's"
         )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
 
 
 def check_tokenizer(corpus: Corpus, tokenizer: Tokenizer, where: Path, remedy: str) -> None:
-    """Refuses a tokenizer under which the corpus's ids mean something else, even if it is of the same size.
+    """Checks that the ids of the corpus are those of `tokenizer`; an equal vocabulary size is not enough.
 
     Raises:
-      UserError: the corpus was made with another tokenizer than the one of `where`; ends with `remedy`.
+      UserError: the corpus was prepared with another tokenizer than that of `where`; the message ends with `remedy`.
     """
     if corpus.tokenizer_hash != tokenizer.hash():
-        raise UserError(f"the corpus {corpus.directory} was made with another tokenizer than {where}; {remedy}")
+        raise UserError(f"{corpus.directory}: prepared with another tokenizer than that of {where}; {remedy}")
 
 
 def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the global batch of a phase."""
+    """Returns shapes and dtypes of the global batch of a phase."""
     predictions = config.masking.predictions(phase.length, config.packing)
     shape = BatchShape(phase.batch, phase.length, predictions, config.packing, config.pairs)
     return {array.name: jax.ShapeDtypeStruct(shape.shape(array), array.dtype) for array in shape.arrays()}
 
 
 def step_flops(config: Config, phase: Phase) -> float:
-    """The model's own FLOPs of a step of a phase, over all devices."""
+    """Returns the model FLOPs of a step of a phase, over all devices and without recomputation."""
     predictions = config.masking.predictions(phase.length, config.packing)
     return phase.batch * training_flops(config.model, phase.length, predictions, bool(config.pairs))
 
@@ -131,65 +175,67 @@ def step_flops(config: Config, phase: Phase) -> float:
 def restore_run(
     workdir: Path, corpus: Corpus, meta: CheckpointMeta, abstract: TrainState
 ) -> tuple[TrainState, CheckpointMeta] | None:
-    """State and meta of the last readable checkpoint of the run in `workdir`; None where there is no checkpoint yet.
+    """Returns state and meta of the last readable checkpoint in `workdir`, or None if there is no checkpoint yet.
 
-    `meta` is that of the checkpoints to come.
+    `meta` is the meta of the checkpoints to be written.
 
     Raises:
-      UserError: the run was made with another corpus, tokenizer or teacher, or with settings of other mathematics.
+      UserError: the run has another corpus, tokenizer or teacher, or settings that change its results.
     """
     directory = workdir / "checkpoints"
     if saved := store.latest_meta(directory):
-        _refuse_other_run(workdir, corpus, saved, meta)
+        _check_same_run(workdir, corpus, saved, meta)
     restored = store.restore_latest(directory, abstract.params, abstract.optimizer)
     if restored is None:
         return None
     params, optimizer, saved = restored
-    step = put(np.int32(saved.step), abstract.step.sharding)
+    step = put_array(np.array(saved.step, np.int32), abstract.step.sharding)
     return TrainState(step=step, params=params, optimizer=optimizer), saved
 
 
 def load_initial_params(config: Config, state: TrainState, tokenizer: Tokenizer) -> TrainState:
-    """`state` with the parameters of `config.init_from`; the optimizer starts anew.
+    """Returns `state` with the parameters of `config.init_from` and the optimizer state unchanged.
 
     Raises:
-      UserError: that model is fine-tuned, has another tokenizer, or parameters of another shape.
+      UserError: the model is fine-tuned, or has another tokenizer or parameters of another shape.
     """
-    source = distillation.open_source(config.init_from, config.init_from, config, tokenizer)
-    found = {part: tree for part, tree in source.params.items() if part != "sentence_dense"}  # of vectors, not of text
-    mine, theirs = _shapes(state.params), _shapes(found)
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
+    source = distillation.load_source_model(config.init_from, config.init_from, config, tokenizer)
+    loaded = {part: tree for part, tree in source.params.items() if part != "sentence_dense"}  # not for pre-training
+    expected, actual = _shapes(state.params), _shapes(loaded)
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
             raise UserError(
-                f"{config.init_from} does not fit config.model: {name} is {theirs.get(name, 'missing')} there and "
-                f"{mine.get(name, 'missing')} here; set config.model as in that model"
+                f"{config.init_from}: {name} is {actual.get(name, 'missing')}, but {expected.get(name, 'missing')} by "
+                "config.model; set config.model as in that model"
             )
-    params = jax.tree.map(lambda new, old: put(new, old.sharding), found, state.params)
+    params = jax.tree.map(lambda array, target: put_array(array, target.sharding), loaded, state.params)
     _LOG.info(f"starting from the parameters of {source.path}")
     return dataclasses.replace(state, params=params)
 
 
-def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in named_leaves(params).items()}
 
 
-def _refuse_other_run(workdir: Path, corpus: Corpus, saved: CheckpointMeta, now: CheckpointMeta) -> None:
-    if conflict := resume_conflict(saved.config, now.config, saved.step):
-        problem = f"with another config.{conflict}; give that value again, or a new --workdir"
-    elif saved.tokenizer.hash != now.tokenizer.hash:
-        problem = f"with another tokenizer than {corpus.directory}; use a new --workdir"
-    elif saved.teacher != now.teacher:
-        teacher = now.config.distillation.teacher or "none"
-        cure = "give that one again, or a new --workdir"
-        problem = f"with another teacher than config.distillation.teacher ({teacher}); {cure}"
-    elif saved.corpus != now.corpus:
-        problem = f"on another corpus than {corpus.directory}; give that one, or a new --workdir"
+def _check_same_run(workdir: Path, corpus: Corpus, saved: CheckpointMeta, meta: CheckpointMeta) -> None:
+    if conflict := resume_conflict(saved.config, meta.config, saved.step):
+        problem = f"config.{conflict}; set it back, or use a new --workdir"
+    elif saved.tokenizer.hash != meta.tokenizer.hash:
+        problem = f"holds a run with another tokenizer than that of {corpus.directory}; use a new --workdir"
+    elif saved.teacher != meta.teacher:
+        teacher = meta.config.distillation.teacher or "none"
+        remedy = "restore the teacher, or use a new --workdir"
+        problem = f"holds a run with another teacher than config.distillation.teacher ({teacher}); {remedy}"
+    elif saved.corpus != meta.corpus:
+        problem = (
+            f"holds a run on another corpus than {corpus.directory}; restore config.corpus, or use a new --workdir"
+        )
     else:
         return
-    raise UserError(f"{workdir} holds a run {problem}")
+    raise UserError(f"{workdir}: {problem}")
 
 
-def count_parameters(config: ModelConfig, params: Any) -> int:
-    """Numbers in a tree of parameters (arrays or their shapes), without the padding of the vocabulary."""
+def count_parameters(config: ModelConfig, params: Params) -> int:
+    """Returns the number of parameters (arrays or their shapes), without the padding of the vocabulary."""
     padding = (config.padded_vocab_size - config.vocab_size) * (config.embedding_width + 1)
     return sum(x.size for x in jax.tree.leaves(params)) - padding

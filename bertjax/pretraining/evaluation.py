@@ -1,14 +1,14 @@
-"""How good a pre-trained model is on text that it has not been trained on."""
+"""Held-out evaluation of pre-trained models."""
 
 import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from bertjax.arrays.types import Params
 from bertjax.checkpoints import pretrained
 from bertjax.config.layout import LayoutConfig, MeshConfig
 from bertjax.config.model import ModelConfig
@@ -24,35 +24,35 @@ from bertjax.model.partitioning import state_shardings
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build
-from bertjax.trainer.step import evaluate, make_eval_step
+from bertjax.trainer.step import EvalStep, evaluate, make_eval_step
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Scores parameters on a corpus's held-out split, always on the same examples and masks."""
+    """Scores parameters on the held-out split of a corpus, always on the same examples and masks."""
 
     config: Config
     mesh: Mesh
     vocabulary: Vocabulary
     train: Corpus
-    split: Corpus  # the held-out one
-    _eval_steps: dict[ModelConfig, Any] = dataclasses.field(default_factory=dict)  # of each model that a phase trains
+    split: Corpus  # the held-out split
+    _eval_steps: dict[ModelConfig, EvalStep] = dataclasses.field(default_factory=dict)  # by model; phases may share it
 
     @functools.cached_property
     def entropy(self) -> float:
-        """What word counts alone reach, in nats a token."""
+        """The loss of a unigram model, in nats per token."""
         return heldout.unigram_entropy(self.train, self.split)
 
-    def _eval_step(self, phase: Phase) -> Any:
-        config = self.config.in_phase(phase)
+    def _eval_step(self, phase: Phase) -> EvalStep:
+        config = self.config.for_phase(phase)
         if config.model not in self._eval_steps:
             self._eval_steps[config.model] = make_eval_step(build.make_objective(config), self.mesh)
         return self._eval_steps[config.model]
 
-    def scores(self, params: Any, phase: Phase) -> dict[str, float]:
-        """As a phase trains, in its sequences, and in batches of as many rows as it computes at once.
+    def scores(self, params: Params, phase: Phase) -> dict[str, float]:
+        """Returns held-out metrics, computed with the sequence length and the microbatch size of a phase.
 
-        `eval/mlm_loss` (nats a masked token), its perplexity, the accuracies, and `eval/unigram_entropy`.
+        `eval/mlm_loss` (nats per masked token), its perplexity, the accuracies, and `eval/unigram_entropy`.
         """
         rows = phase.batch // self.config.layout.accumulation
         batches = heldout.heldout_batches(
@@ -64,16 +64,17 @@ class HeldOut:
             rows=local_rows(self.mesh, rows),
         )
         means = evaluate(self._eval_step(phase), params, batches, self.mesh)
-        means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
-        means["unigram_entropy"] = self.entropy
+        if "mlm_loss" in means:  # an objective of a user may have other terms
+            means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
+            means["unigram_entropy"] = self.entropy
         return {f"eval/{name}": value for name, value in means.items()}
 
 
 def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Corpus) -> HeldOut:
-    """The held-out split that belongs to the training split `train`.
+    """Opens the held-out split of the corpus of the training split `train`.
 
     Raises:
-      UserError: it is damaged, or too small for what `config` evaluates; better now than at the first evaluation.
+      UserError: the split is damaged, or too small for the evaluations of `config`; raised before the first step.
     """
     split = Corpus.open(train.directory, split="heldout")
     check_documents(split, config.pairs)
@@ -81,17 +82,19 @@ def open_held_out(config: Config, mesh: Mesh, vocabulary: Vocabulary, train: Cor
 
 
 def score(model: pretrained.Pretrained, directory: str | Path, length: int, batch: int) -> dict[str, float]:
-    """Held-out scores of a pre-trained model on a corpus, in sequences of `length` tokens, `batch` a step.
+    """Returns held-out metrics of a pre-trained model on a corpus, in rows of `length` tokens, `batch` per step.
 
     Raises:
-      UserError: the corpus was made with another tokenizer, or the model cannot read such sequences.
+      UserError: the corpus was prepared with another tokenizer, or the model does not support that length.
     """
-    corpus = Corpus.open(staging.local(str(directory)), split="train")
-    build.check_tokenizer(corpus, model.tokenizer, model.path, "prepare one with the model's")
+    build.require_extensions(model.config, model.extensions, model.path)
+    corpus = Corpus.open(staging.local_copy(str(directory)), split="train")
+    build.check_tokenizer(corpus, model.tokenizer, model.path, "prepare a corpus with the model's tokenizer")
     config = dataclasses.replace(model.config, mesh=MeshConfig(), layout=LayoutConfig())
     if length > config.model.max_position_embeddings:
         raise UserError(
-            f"the length is {length}; the model reads at most {config.model.max_position_embeddings} tokens"
+            f"the length is {length}, but {model.path} supports at most {config.model.max_position_embeddings} tokens; "
+            "choose a smaller length"
         )
     mesh = make_mesh(config.mesh)
     sharding.check_divides("batch", batch, mesh, "the batch")
@@ -101,10 +104,12 @@ def score(model: pretrained.Pretrained, directory: str | Path, length: int, batc
 
 
 def describe_scores(scores: dict[str, float]) -> str:
-    """One line: how good the model is, and against what."""
+    """Returns a line with the loss, the unigram baseline and the accuracies; of other objectives, all scores."""
+    if "eval/mlm_loss" not in scores:
+        return "held-out " + ", ".join(f"{name.removeprefix('eval/')} {value:.3f}" for name, value in scores.items())
     text = (
         f"held-out masked-LM loss {scores['eval/mlm_loss']:.3f} (perplexity {scores['eval/mlm_perplexity']:.1f}, "
-        f"word counts alone {scores['eval/unigram_entropy']:.3f}), accuracy {scores['eval/mlm_accuracy']:.1%}"
+        f"unigram baseline {scores['eval/unigram_entropy']:.3f}), accuracy {scores['eval/mlm_accuracy']:.1%}"
     )
     for name, task in (("nsp", "next sentence"), ("sop", "sentence order")):
         if f"eval/{name}_accuracy" in scores:

@@ -1,4 +1,4 @@
-"""A pre-training from beginning to end: `train` brings a config's run in a workdir to its last step."""
+"""Pre-training: `train` runs a config in a workdir, or continues it, to its last step."""
 
 import contextlib
 import dataclasses
@@ -6,46 +6,55 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
-from bertjax.arrays.trees import size_of
+from bertjax.arrays.trees import tree_bytes
+from bertjax.arrays.types import Batch, Params
 from bertjax.checkpoints import store
 from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer
 from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.config.model import ModelConfig
 from bertjax.config.parse import to_dict
 from bertjax.config.pretraining import Config
-from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary
-from bertjax.decoding import Written
+from bertjax.decoding import FilePrefix
 from bertjax.errors import UserError
 from bertjax.parallel import processes
 from bertjax.parallel.hardware import peak_flops
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build, distillation
 from bertjax.pretraining.evaluation import HeldOut, describe_scores, open_held_out
-from bertjax.storage.files import check_room, claimed, write_text
+from bertjax.storage.files import check_room, exclusive_lock, write_text
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer import metrics, profiler
-from bertjax.trainer.loop import StopSignal, not_finite, training_steps
-from bertjax.trainer.plots import draw
-from bertjax.trainer.progress import progress
-from bertjax.trainer.step import Batch, TrainState, TrainStep, abstract_state, init_state, make_train_step
+from bertjax.trainer.loop import StopSignal, non_finite_terms, training_steps
+from bertjax.trainer.plots import draw_curves
+from bertjax.trainer.progress import progress_bar
+from bertjax.trainer.step import Metrics, TrainState, TrainStep, abstract_state, init_state, make_train_step
 from bertjax.trainer.throughput import Clock, Speed
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """What a run is made of, without its state."""
+class TrainingEvent:
+    """What a run reports while it trains: the metrics of a logged step, or the scores of an evaluation."""
 
-    config: Config  # with the vocabulary size settled
+    step: int  # steps done
+    total_steps: int
+    metrics: Mapping[str, float]  # by name, e.g. train/loss or eval/mlm_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The parts of a run, without its state."""
+
+    config: Config  # with the vocabulary size resolved
     workdir: Path
     corpus: Corpus
     tokenizer: Tokenizer
@@ -53,31 +62,37 @@ class _Run:
     mesh: Mesh
     held_out: HeldOut
     teacher: Pretrained | None
-    meta: CheckpointMeta  # of its checkpoints, without step and checksums
+    meta: CheckpointMeta  # of its checkpoints; step and checksums are set on saving
 
 
 def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
-    """Runs or continues the run of `config` in `workdir`, to its last step or until it is told to stop.
+    """Starts or continues the run of `config` in `workdir`, until its last step or a signal.
 
-    `show_progress` draws a progress bar instead of logging lines.
+    `show_progress` shows a progress bar instead of log lines.
 
     Raises:
-      UserError: another process trains there, or the run cannot be begun, continued or saved.
+      UserError: another process trains in `workdir`, or the run cannot be started, continued or saved.
     """
+    for _ in train_events(config, workdir, show_progress):
+        pass
+
+
+def train_events(config: Config, workdir: Path, show_progress: bool = False) -> Generator[TrainingEvent, None, None]:
+    """Trains as `train` does and yields what happens; closing the iterator early saves a checkpoint."""
     first, total = processes.is_first(), config.total_steps
-    with claimed(workdir, "another process trains here", "--workdir") if first else contextlib.nullcontext():
+    with exclusive_lock(workdir, "another run is active here", "--workdir") if first else contextlib.nullcontext():
         run = _open_run(config, workdir)
-        state, known = _restore_or_init(run)
+        state, metrics_prefix = _restore_or_init(run)
         start = int(state.step)
         if first:
             if start < total:
-                check_room(workdir, "--workdir", size_of([state.params, state.optimizer]), "a checkpoint")
-            if known:
-                metrics.cut_back(workdir / "metrics.jsonl", known)
+                check_room(workdir, "--workdir", tree_bytes([state.params, state.optimizer]), "a checkpoint")
+            if metrics_prefix:
+                metrics.truncate(workdir / "metrics.jsonl", metrics_prefix)
             _write_workdir(run)
         if start >= total:
-            _LOG.info(f"{workdir} is at step {start} of {total}; for more steps raise config.phases")
-        elif (done := _run_steps(run, state, start, show_progress and first)) < total:
+            _LOG.info(f"{workdir} is at step {start} of {total}; add steps to config.phases to train further")
+        elif (done := (yield from _run_steps(run, state, start, show_progress and first))) < total:
             _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
             return
         if first:
@@ -85,27 +100,26 @@ def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
 
 
 def _open_run(config: Config, workdir: Path) -> _Run:
-    # -- corpus and tokenizer
-    corpus = Corpus.open(staging.local(config.corpus), split="train")
+    extensions = build.find_extensions(config)
+    corpus = build.open_training_corpus(config)
     tokenizer = corpus.load_tokenizer()
-    config = build.with_vocabulary(config, tokenizer, corpus.directory)
+    config = build.resolve_vocab_size(config, tokenizer, corpus.directory)
     vocabulary = Vocabulary.of(tokenizer)
     source = BatchSource(corpus, vocabulary, config)
-
-    # -- mesh, model, optimizer
     mesh = make_mesh(config.mesh)
     build.check_mesh(config, mesh)
     for phase in config.phases:
         build.attention_impl(config, phase, mesh)
     held_out = open_held_out(config, mesh, vocabulary, corpus)
-    teacher = distillation.open_teacher(config, tokenizer) if config.distillation.teacher else None
+    teacher = distillation.load_teacher(config, tokenizer) if config.distillation.teacher else None
     stored = StoredTokenizer(tokenizer.hash(), store.tokenizer_files(corpus.directory / "tokenizer"))
-    meta = CheckpointMeta(config, stored, corpus.fingerprint, distillation.fingerprint(teacher) if teacher else "")
+    teacher_fingerprint = distillation.fingerprint(teacher) if teacher else ""
+    meta = CheckpointMeta(config, stored, corpus.fingerprint, teacher_fingerprint, extensions=extensions)
     return _Run(config, workdir, corpus, tokenizer, source, mesh, held_out, teacher, meta)
 
 
-def _restore_or_init(run: _Run) -> tuple[TrainState, Written | None]:
-    """The state of the last checkpoint, and what it knows of metrics.jsonl; or the state of a new run."""
+def _restore_or_init(run: _Run) -> tuple[TrainState, FilePrefix | None]:
+    """Returns the state of the last checkpoint and its prefix of metrics.jsonl, or the initial state and None."""
     config, objective = run.config, build.make_objective(run.config)
     optimizer, _ = build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
@@ -122,109 +136,127 @@ def _restore_or_init(run: _Run) -> tuple[TrainState, Written | None]:
     return state, None
 
 
-def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> int:
-    """Trains from step `start` to the last one, or until a signal; the step it ended at, which is saved."""
+def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> Generator[TrainingEvent, None, int]:
+    """Trains from step `start` to the last step or until a signal; returns the final step, which is saved."""
     config, total, clock = run.config, run.config.total_steps, Clock()
     checkpoints = store.CheckpointWriter(run.workdir / "checkpoints", config.keep_last, config.keep_every)
     writer = metrics.MetricsWriter(run.workdir, start)
-    speed = Speed(clock, functools.partial(_work, config), start, peak_flops(run.mesh.devices.flatten()))
-    _describe(run, state.params, start)
+    speed = Speed(clock, functools.partial(_work, config), start, peak_flops(list(run.mesh.devices.flat)))
+    _log_start(run, state.params, start)
 
-    def log(steps: Iterable[tuple[int, dict[str, float]]]) -> None:
+    def log(steps: Iterable[tuple[int, dict[str, float]]]) -> list[TrainingEvent]:
+        logged = []
         for step, values in steps:
             checkpoints.check()
-            if problem := not_finite(values):
+            if problem := non_finite_terms(values):
                 latest = checkpoints.latest()
                 good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
                 raise UserError(
-                    f"{problem} at step {step}; {good}; "
-                    "lower config.optimizer.learning_rate or lengthen warmup_steps, in a new --workdir"
+                    f"{problem} at step {step}; {good}; lower config.optimizer.learning_rate or raise "
+                    "config.optimizer.warmup_steps, in a new --workdir"
                 )
             show(step)
             if step == start + 1:
-                speed.since_last(step)  # its time is the compiler's
+                speed.since_last(step)  # discarded: it includes compilation
             if step % config.log_every == 0:
                 if step > start + 1:
                     values |= speed.since_last(step)
                 writer.write(step, values)
                 show(step, _describe_step(values))
+                logged.append(TrainingEvent(step, total, values))
+        return logged
 
-    with progress(total, start, show_bar) as show, StopSignal() as stop:
+    def save(step: int, state: TrainState) -> None:
+        with clock.paused():
+            writer.sync()
+            checkpoints.save(step, state.params, state.optimizer, _meta(run))
+
+    with progress_bar(total, start, show_bar) as show, StopSignal() as stop:
         rows = functools.partial(local_rows, run.mesh)
         batches = clock.waiting(run.source.iterate(start, total, rows=rows, threads=config.reader_threads))
-        traced = profiler.traced(_compile_step(run, start), config.profile_steps, start, run.workdir / "profile")
+        compiled = _compile_step(run, start)
+        traced = profiler.trace_steps(compiled, config.profile_steps, start, run.workdir / "profile")
         with traced as train_step:
             steps = training_steps(train_step, state, batches, run.mesh, start)
             for step, state, pending in steps:
-                log(pending.earlier())
+                events = log(pending.earlier())
                 if step == total or (config.eval_every and step % config.eval_every == 0):
-                    log(pending.all())
+                    events += log(pending.all())
                     with clock.paused():
                         scores = run.held_out.scores(state.params, config.phases[config.locate(step - 1)[0]])
                         writer.write(step, scores)
                         _LOG.info(f"step {step}: {describe_scores(scores)}")
+                    events.append(TrainingEvent(step, total, scores))
                 stopping = stop.due(step)
-                if stopping or step == total or step % config.checkpoint_every == 0:
-                    log(pending.all())
-                    with clock.paused():
-                        writer.sync()
-                        checkpoints.save(step, state.params, state.optimizer, _meta(run))
+                saving = stopping or step == total or step % config.checkpoint_every == 0
+                if saving:
+                    events += log(pending.all())
+                    save(step, state)
+                try:
+                    with clock.paused():  # the caller's code
+                        yield from events
+                except GeneratorExit:  # the caller left its loop: stop as after a signal
+                    stopping = True
+                    if not saving:
+                        log(pending.all())
+                        save(step, state)
                 if stopping:
                     break
-        checkpoints.close()  # here, so that no signal ends the process before the last save is whole
+        checkpoints.close()  # within StopSignal: a signal must not end the process before the last save has finished
         writer.close()
     return step
 
 
 def _meta(run: _Run) -> CheckpointMeta:
-    """The meta of a checkpoint that is saved now; only that of the first process is written."""
+    """Returns the meta of a checkpoint that is saved now; only the first process writes it."""
     if not processes.is_first():
         return run.meta
-    return dataclasses.replace(run.meta, metrics=metrics.written(run.workdir / "metrics.jsonl"))
+    return dataclasses.replace(run.meta, metrics=metrics.file_prefix(run.workdir / "metrics.jsonl"))
 
 
 def _compile_step(run: _Run, start: int) -> TrainStep:
-    """The compiled step, to be called for step `start` first and then for each that follows.
+    """Returns the train step, whose first call is step `start`, counted from 0, and whose calls follow in order.
 
-    Phases that train the model in different ways have programs of their own.
+    It is compiled once per different model config among the phases.
     """
-    forward, *params = distillation.teacher_forward(run.teacher, run.config, run.mesh) if run.teacher else (None,)
+    forward, *teacher_params = (
+        distillation.teacher_forward(run.teacher, run.config, run.mesh) if run.teacher else (None,)
+    )
     optimizer, schedule = build.make_optimizer(run.config)
     accumulation = run.config.layout.accumulation
-    configs = [run.config.in_phase(phase) for phase in run.config.phases]
-    compiled = {}
+    configs = [run.config.for_phase(phase) for phase in run.config.phases]
+    compiled: dict[ModelConfig, TrainStep] = {}
     for config in configs:
         objective = dataclasses.replace(build.make_objective(config), teacher_forward=forward)
         compiled[config.model] = make_train_step(objective, optimizer, schedule, run.mesh, config.seed, accumulation)
     numbers = itertools.count(start)
 
-    def step(state: TrainState, batch: Batch) -> Any:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         phase, _ = run.config.locate(next(numbers))
-        return compiled[configs[phase].model](state, batch, *params)
+        return compiled[configs[phase].model](state, batch, *teacher_params)
 
     return step
 
 
 def _work(config: Config, step: int) -> tuple[int, float]:
-    """(tokens, model FLOPs) of a step, counted from 0."""
+    """Returns (token positions, model FLOPs) of a step, counted from 0."""
     phase = config.phases[config.locate(step)[0]]
     return phase.batch * phase.length, build.step_flops(config, phase)
 
 
-def _describe(run: _Run, params: Any, start: int) -> None:
+def _log_start(run: _Run, params: Params, start: int) -> None:
     config, corpus = run.config, run.corpus
     tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
     _LOG.info(
         f"{'continuing at' if start else 'starting at'} step {start} of {config.total_steps}: "
         f"{build.count_parameters(config.model, params):,} parameters, "
-        f"{tokens:,} token positions of a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
+        f"{tokens:,} token positions on a corpus of {corpus.tokens:,} tokens (about {tokens / corpus.tokens:.1f} "
         f"epochs); padding {run.source.padding_share(*config.locate(start)):.1%}"
     )
     if config.optimizer.warmup_steps >= config.total_steps:
         _LOG.info(
-            "the learning rate still rises at the last step, as config.optimizer.warmup_steps is "
-            f"{config.optimizer.warmup_steps} and the run has {config.total_steps}: lower that, or add steps to "
-            "config.phases"
+            f"config.optimizer.warmup_steps is {config.optimizer.warmup_steps}, but the run has {config.total_steps} "
+            "steps, so that the learning rate rises until the end; lower it, or add steps to config.phases"
         )
 
 
@@ -246,10 +278,10 @@ def _write_workdir(run: _Run) -> None:
         (workdir / "tokenizer").mkdir(exist_ok=True)
         store.write_tokenizer(run.meta.tokenizer.files, workdir / "tokenizer")
     except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error.strerror}; choose another --workdir") from error
+        raise UserError(f"{workdir}: cannot be written to ({error.strerror}); choose another --workdir") from error
 
 
 def _finish(workdir: Path) -> None:
-    draw(workdir)
+    draw_curves(workdir)
     _LOG.info(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
     _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')

@@ -1,1 +1,1 @@
-"""Files: atomic writes, locks."""
+"""Files: atomic writes, checksums and locks."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process at a time writes in."""
+"""Atomic writes, checksums, checks of free space, and locks that admit one process at a time."""
 
 import contextlib
 import fcntl
@@ -12,78 +12,75 @@ from pathlib import Path
 
 from bertjax.errors import UserError
 
-_PROBE = 2**20  # bytes written to check that a folder can be written to
+_PROBE = 2**20  # bytes written to test whether a folder is writable
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary file beside `path` to write; at the end it is put on disk and renamed to `path`.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`, which is synced to disk and renamed to `path` at the end of the block.
 
-    What was at `path` stays until then, and stays if the block raises. Several processes may write the same file: the
-    last one wins. A process that is killed leaves `.NAME.….tmp` behind.
+    The previous file stays until then, and stays if the block raises. If several processes write the same file, the
+    last one wins. A killed process leaves `.NAME.….tmp` behind.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)  # the rename, too, is safe only when it is on disk
+        _sync(path.parent)  # makes the rename durable as well
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small UTF-8 file so."""
-    with written_whole(path) as temporary:
+    """Writes a small UTF-8 file atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex.
+    """Returns the SHA-256 of a file, hex.
 
     Raises:
-      UserError: it is missing or cannot be read.
+      UserError: the file is missing or cannot be read.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); get the right to read it, or copy it again"
+            f"{path}: cannot be read ({error.strerror}); check its permissions, or copy it again"
         ) from error
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """Name → SHA-256 of the files that lie in a folder, not below it; none where there is no such folder."""
+    """Returns name → SHA-256 of the files directly in a folder; empty if there is no such folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     return {path.name: file_sha256(path) for path in files}
 
 
 def local_path(value: str | Path, name: str) -> Path:
-    """The path that a user gave as `name`, a flag for instance.
+    """Returns the path that the user passed as `name`, such as a flag.
 
     Raises:
-      UserError: it is the address of something on another machine.
+      UserError: the path is an address of remote storage.
     """
     if "://" in str(value):
-        raise UserError(
-            f"{name}={value}: this must be a path on this machine, other storage is not read or written yet; "
-            "copy it here, or mount it"
-        )
+        raise UserError(f"{name}={value}: must be a path on this machine; copy remote files here, or mount the storage")
     return Path(value)
 
 
-def check_room(folder: Path, flag: str, size: int = _PROBE, what: str = "what comes") -> None:
-    """Checks, before hours of work, that a folder can be written to and has room for `size` bytes.
+def check_room(folder: Path, flag: str, size: int = _PROBE, contents: str = "the output") -> None:
+    """Checks, before hours of work, that a folder is writable and has `size` bytes of free space.
 
     Args:
-      folder: if it does not exist yet, its nearest parent that does is checked.
-      flag: the flag that names it, for messages.
-      size: in bytes.
-      what: what needs the room, for messages.
+      folder: the folder; if it does not exist yet, its nearest existing parent is checked.
+      flag: the flag that names the folder, for messages.
+      size: required space in bytes.
+      contents: name of the files that need the space, for messages.
 
     Raises:
-      UserError: it cannot be written to, or is full.
+      UserError: the folder cannot be written to, or has too little free space.
     """
     folder = folder.absolute()
     folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -97,57 +94,57 @@ def check_room(folder: Path, flag: str, size: int = _PROBE, what: str = "what co
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another {flag}") from error
     if free < size:
         raise UserError(
-            f"{folder}: {free / 1e6:,.0f} MB are free there, and {what} takes {size / 1e6:,.0f} MB; make room, or "
+            f"{folder}: {free / 1e6:,.0f} MB free, but {contents} needs {size / 1e6:,.0f} MB; free some space, or "
             f"choose another {flag}"
         )
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Makes the folder, and says in a line what goes wrong with writing into it.
+def writable_folder(folder: Path) -> Iterator[None]:
+    """Creates the folder, and turns OSErrors of the block into UserErrors.
 
     Raises:
-      UserError: it cannot be made, or something in it cannot be written.
+      UserError: the folder cannot be created, or a file in it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        where = error.filename or folder
-        raise UserError(f"cannot write {where}: {error.strerror}; free space, or choose another folder") from error
+        path = error.filename or folder
+        raise UserError(f"cannot write {path}: {error.strerror}; free some space, or choose another folder") from error
 
 
 @contextlib.contextmanager
-def claimed(directory: Path, others: str, flag: str) -> Iterator[None]:
-    """Makes the directory where it is missing and keeps other processes that claim it out; left empty, it goes again.
+def exclusive_lock(directory: Path, conflict: str, flag: str) -> Iterator[None]:
+    """Locks a directory against other processes, and creates it if it is missing; removes it again if left empty.
 
     Args:
-      directory: where.
-      others: what keeps a second process out, for its message, e.g. "another process trains here".
-      flag: the flag that names the directory.
+      directory: the directory to lock.
+      conflict: message for a second process, such as "another run is active here".
+      flag: the flag that names the directory, for messages.
 
     Raises:
-      UserError: another process has claimed it, or it cannot be made.
+      UserError: another process holds the lock, or the directory cannot be created.
     """
-    made = not directory.exists()
+    created = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written to ({error.strerror}); choose another {flag}") from error
     try:
-        _lock(descriptor, f"{directory}: {others}; wait for its end, or choose another {flag}")
+        _lock(descriptor, f"{directory}: {conflict}; wait until it has finished, or choose another {flag}")
         check_room(directory, flag)
         yield
     finally:
-        os.close(descriptor)  # this, and the end of the process in any way, takes the lock away
-        if made and not any(directory.iterdir()):
+        os.close(descriptor)  # releases the lock, as does any end of the process
+        if created and not any(directory.iterdir()):
             directory.rmdir()
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process of this machine is within `locked` of the same file, which is made."""
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, which is created; waits while another process of this machine holds it."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -159,7 +156,7 @@ def _lock(descriptor: int, message: str) -> None:
     except BlockingIOError as error:
         raise UserError(message) from error
     except OSError:
-        return  # a network file system that has no locks for folders: better unguarded than not at all
+        return  # a network file system without locks of folders: continue without a lock
 
 
 def _sync(path: Path) -> None:

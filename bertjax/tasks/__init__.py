@@ -1,1 +1,1 @@
-"""Downstream tasks: their data's formats in, their official scores out."""
+"""Downstream tasks: readers of their data formats and their official scores."""

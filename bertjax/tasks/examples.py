@@ -1,28 +1,32 @@
 """Examples of downstream tasks."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
+
+# A class index, a number, or the class indices of several labels or words.
+Label: TypeAlias = int | float | tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Example:
-    """Something to answer. Labels are None where they are not known, as in test files."""
+    """An input with its label; the label is None if unknown, as in test files."""
 
-    id: str  # as predictions and submissions name it
-    where: str  # file and row, for messages: "dev.tsv, row 17"
+    id: str  # in predictions and submissions
+    where: str  # location for messages: "dev.tsv, line 17"
 
 
 @dataclass(frozen=True)
 class TextExample(Example):
-    """One text or two."""
+    """One text or a pair of texts."""
 
     text: str
     text_pair: str | None = None
-    label: int | float | tuple[int, ...] | None = None  # as predictions of the kind are
+    label: Label | None = None  # in the form of the kind's predictions
 
 
 @dataclass(frozen=True)
 class ChoiceExample(Example):
-    """A text and its possible continuations, of which one is right; for retrieval the first one."""
+    """A text and its possible continuations, one of which is right; for retrieval the first."""
 
     text: str
     choices: tuple[str, ...]
@@ -31,7 +35,7 @@ class ChoiceExample(Example):
 
 @dataclass(frozen=True)
 class WordsExample(Example):
-    """A sentence of words, each with a label."""
+    """A sentence as words, each with a label."""
 
     words: tuple[str, ...]
     labels: tuple[int, ...] | None = None
@@ -39,17 +43,17 @@ class WordsExample(Example):
 
 @dataclass(frozen=True)
 class QuestionExample(Example):
-    """A question whose answer is a stretch of the passage, or nowhere in it."""
+    """A question about a passage; its answer is a span of the passage, or absent."""
 
     question: str
     passage: str
-    answers: tuple[str, ...] | None = None  # all that are right; (): it cannot be answered
-    starts: tuple[int, ...] = ()  # of each answer: its first character in the passage
+    answers: tuple[str, ...] | None = None  # all right answers; (): unanswerable
+    starts: tuple[int, ...] = ()  # character offset of each answer in the passage
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers: the likeliest text that is not empty, and by how much no answer is likelier than it."""
+    """A predicted answer: the likeliest non-empty text, and the odds against any answer."""
 
     text: str
     null_odds: float = 0.0  # score of no answer minus score of `text`

@@ -1,6 +1,6 @@
-"""GLUE (Wang et al. 2018, arXiv:1804.07461): its files, its scores, BERT's published rows and both averages.
+"""GLUE (Wang et al. 2018, arXiv:1804.07461): its files, its scores, BERT's published scores and both averages.
 
-The classes stand in the order of Hugging Face's and TFDS's `glue`.
+Classes are in the order of `glue` in Hugging Face and TFDS.
 """
 
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ _SENTENCES = ("sentence1", "sentence2")
 
 
 def _original_mrpc(folder: Path, split: str) -> line_formats.Sheet | None:
-    """MRPC as Microsoft gives it: dev are the training file's rows whose two IDs are in dev_ids.tsv."""
+    """Returns MRPC in Microsoft's files; dev are the lines of the training file whose two IDs are in dev_ids.tsv."""
     test = split == "test"
     path = folder / f"msr_paraphrase_{'test' if test else 'train'}.txt"
     if not path.is_file():
         return None
-    sheet = line_formats.unquoted(path)
+    sheet = line_formats.open_unquoted(path)
     if test:
         return sheet
-    remedy = "it says which rows of msr_paraphrase_train.txt are dev; get it where you got GLUE"
-    ids = line_formats.find([folder], ["dev_ids.tsv", "mrpc_dev_ids.tsv"], remedy)
-    dev = {tuple(cells[:2]) for _, cells in line_formats.unquoted(ids, columns={}).rows}
-    first, second = (sheet.position(column, "is this the original file?") for column in ("#1 ID", "#2 ID"))
+    remedy = "add this list of the dev lines of msr_paraphrase_train.txt, which is distributed with GLUE"
+    ids = line_formats.find_file([folder], ["dev_ids.tsv", "mrpc_dev_ids.tsv"], remedy)
+    dev = {tuple(cells[:2]) for _, cells in line_formats.open_unquoted(ids, columns={}).records}
+    positions = [sheet.position(column, "use the original file") for column in ("#1 ID", "#2 ID")]
 
     def is_dev(cells: list[str]) -> bool:
-        return tuple(cells[at] for at in (first, second) if at < len(cells)) in dev
+        return tuple(cells[position] for position in positions if position < len(cells)) in dev
 
-    rows = ((where, cells) for where, cells in sheet.rows if is_dev(cells) == (split == "dev"))
-    return line_formats.Sheet(path, sheet.columns, rows)
+    records = ((where, cells) for where, cells in sheet.records if is_dev(cells) == (split == "dev"))
+    return line_formats.Sheet(path, sheet.columns, records)
 
 
 TASKS = {
@@ -110,7 +110,7 @@ TASKS = {
         labels=("not_entailment", "entailment"),
         codes=_INTEGERS,
     ),
-    "ax": TextTask(  # predicted with the model of MNLI
+    "ax": TextTask(  # predicted with a model of MNLI
         folders=("AX", "diagnostic"),
         files={"test": ("diagnostic.tsv", "AX.tsv")},
         texts=_SENTENCES,
@@ -122,7 +122,7 @@ TASKS = {
     ),
 }
 
-# (task, test split) → column of the leaderboard; the server wants a file of that name.
+# (task, test split) → column of the leaderboard, which is also the name of the submitted file.
 COLUMNS = {
     ("glue/mnli", "test_matched"): "MNLI-m",
     ("glue/mnli", "test_mismatched"): "MNLI-mm",
@@ -136,10 +136,10 @@ COLUMNS = {
     ("glue/wnli", "test"): "WNLI",
     ("glue/ax", "test"): "AX",
 }
-# Those that averages count, as in BERT's Table 1.
+# The columns of the averages, as in BERT's Table 1.
 AVERAGED = ("MNLI-m", "MNLI-mm", "QQP", "QNLI", "SST-2", "CoLA", "STS-B", "MRPC", "RTE")
 
-# Test server (arXiv:1810.04805, Table 1): F1 of QQP and MRPC, Spearman of STS-B, Matthews of CoLA, else accuracy.
+# Test server (arXiv:1810.04805, Table 1): F1 for QQP and MRPC, Spearman for STS-B, Matthews for CoLA, else accuracy.
 PUBLISHED = {
     "BERT-Base": dict(zip(AVERAGED, (84.6, 83.4, 71.2, 90.5, 93.5, 52.1, 85.8, 88.9, 66.4), strict=True)),
     "BERT-Large": dict(zip(AVERAGED, (86.7, 85.9, 72.1, 92.7, 94.9, 60.5, 86.5, 89.3, 70.1), strict=True)),
@@ -147,9 +147,9 @@ PUBLISHED = {
 
 
 def averages(scores_by_column: Mapping[str, float]) -> dict[str, float]:
-    """Both averages in use: of BERT's 9 columns, and of 8 tasks, where MNLI is the mean of its two columns.
+    """Returns both common averages: over BERT's 9 columns, and over 8 tasks with MNLI as the mean of its two columns.
 
-    WNLI and AX are in neither. NaN where a column is missing.
+    Neither includes WNLI and AX. An average is NaN if a column is missing.
     """
     nine = [scores_by_column.get(name, float("nan")) for name in AVERAGED]
     eight = [(nine[0] + nine[1]) / 2, *nine[2:]]

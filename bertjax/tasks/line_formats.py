@@ -1,7 +1,7 @@
-"""Rows of files: tab-separated without quotes, CSV and TSV with quotes, whole lines, columns of words.
+"""Readers of files made of lines: TSV without quoting, CSV and TSV with quoting, plain lines, and columns of words.
 
-A row comes with its place, as messages name it. Rows are numbered from 1, the header included, as spreadsheets number
-them: a cell with line ends does not count twice.
+Every record comes with its location for messages: "FILE, line N", or in files with quoting "FILE, row N". Both count
+from 1 including the header. Rows are numbered as in spreadsheets: a line end within a cell does not start a new row.
 """
 
 import collections
@@ -12,122 +12,126 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertjax.errors import UserError, listed, shown
+from bertjax.errors import UserError, join_names, short_repr
 from bertjax.text import readers
 
-_LONGEST_BLOCK = 1 << 20  # lines
+_MAX_BLOCK = 1 << 20  # lines
 
 
 class MissingFileError(UserError):
-    """There is no file of a split, which only some uses need."""
+    """The file of a split is missing; some callers can do without it."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A file of cells; its rows may be read once."""
+    """A file of cells; its records can be read once."""
 
     path: Path
     columns: Mapping[str, int]  # name → position
-    rows: Iterator[tuple[str, list[str]]]  # (place, cells)
+    records: Iterator[tuple[str, list[str]]]  # (location, cells)
 
     def position(self, column: str, remedy: str) -> int:
-        """Where a column stands.
+        """Returns the position of a column.
 
         Raises:
-          UserError: there is no such column; names those that there are.
+          UserError: there is no such column; the message lists the existing ones.
         """
         if column not in self.columns:
-            found = listed(map(shown, self.columns))
-            raise UserError(f"{self.path}: no column {column!r} (found: {found}); {remedy}")
+            names = join_names(map(short_repr, self.columns))
+            raise UserError(f"{self.path}: no column {column!r} (found: {names}); {remedy}")
         return self.columns[column]
 
 
-def unquoted(path: Path, columns: Mapping[str, int] | None = None) -> Sheet:
-    """A tab-separated file in which a quotation mark is a character like any other.
+def open_unquoted(path: Path, columns: Mapping[str, int] | None = None) -> Sheet:
+    """Opens a tab-separated file in which quotation marks are ordinary characters.
 
-    `columns` are the positions in a file without a header. Blank lines are left out.
+    Skips blank lines. `columns` gives the positions of the columns if the file has no header.
     """
-    rows = ((where, line.split("\t")) for where, line in filled(path))
+    records = ((where, line.split("\t")) for where, line in nonblank_lines(path))
     if columns is None:
-        columns = {name: position for position, name in enumerate(_header(path, rows))}
-    return Sheet(path, columns, rows)
+        columns = {name: position for position, name in enumerate(_header(path, records))}
+    return Sheet(path, columns, records)
 
 
-def quoted(path: Path, delimiter: str) -> Sheet:
-    """A CSV or TSV file with a header: cells in quotes may hold the delimiter, line ends and doubled quotes.
+def open_quoted(path: Path, delimiter: str) -> Sheet:
+    """Opens a CSV or TSV file with a header; quoted cells may contain the delimiter, line ends and doubled quotes.
 
     Raises:
-      UserError: two columns of a name; also while the rows are read: quotes that do not match, rows longer or shorter
-        than the header, or of more than `readers.MAX_LINE` characters.
+      UserError: two columns have the same name; while the records are read also: unbalanced quotes, rows longer or
+        shorter than the header, or with more than `readers.MAX_LINE` characters.
     """
     rows = _parsed(path, delimiter)
     names = _header(path, rows)
     for name, count in collections.Counter(names).items():
         if name and count > 1:
-            raise UserError(f"{path}: {count} columns are called {shown(name)}; give them names of their own")
+            raise UserError(f"{path}: {count} columns are named {short_repr(name)}; rename all but one")
     columns = {name: position for position, name in enumerate(names)}
-    return Sheet(path, columns, _of_width(rows, len(names), delimiter))
+    return Sheet(path, columns, _check_width(rows, len(names), delimiter))
 
 
-def filled(path: Path) -> Iterator[tuple[str, str]]:
-    """(place, line) of each line that is not blank."""
+def nonblank_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields (location, line) for each line that is not blank."""
     return ((where, line) for where, line in _lines(path) if line.strip())
 
 
-def blocks(path: Path) -> Iterator[list[tuple[str, str]]]:
-    """Runs of (place, line) between blank lines.
+def line_blocks(path: Path) -> Iterator[list[tuple[str, str]]]:
+    """Yields the runs of (location, line) between blank lines.
 
     Raises:
-      UserError: one is far too long to be a sentence.
+      UserError: a run is far too long to be a sentence.
     """
-    for blank, block in itertools.groupby(_lines(path), lambda row: not row[1].strip()):
+    for blank, block in itertools.groupby(_lines(path), lambda line: not line[1].strip()):
         if not blank:
-            lines = list(itertools.islice(block, _LONGEST_BLOCK + 1))
-            if len(lines) > _LONGEST_BLOCK:
+            lines = list(itertools.islice(block, _MAX_BLOCK + 1))
+            if len(lines) > _MAX_BLOCK:
                 raise UserError(
-                    f"{lines[0][0]}: a sentence of more than {_LONGEST_BLOCK:,} lines; put blank lines between them"
+                    f"{lines[0][0]}: a sentence has more than {_MAX_BLOCK:,} lines; separate sentences by blank lines"
                 )
             yield lines
 
 
-def columns(line: str) -> list[str]:
-    """The cells of a line, between tabs or spaces; other white space, as in "5\u00a0000", is a word's own."""
+def split_columns(line: str) -> list[str]:
+    """Splits a line at tabs and spaces; other white space, as in "5\u00a0000", belongs to words."""
     return re.findall("[^ \t]+", line.rstrip("\r"))
 
 
-def find(folders: Sequence[Path], names: Sequence[str], remedy: str = "give data_dir the folder with it") -> Path:
-    """The first file that there is: any of `names`, which may be patterns, also with .gz, in any of `folders`.
+def find_file(
+    folders: Sequence[Path], names: Sequence[str], remedy: str = "set data_dir to the folder that contains it"
+) -> Path:
+    """Returns the first existing file among `names`, which may be patterns, with or without .gz, in `folders`.
 
     Raises:
-      MissingFileError: there is none.
-      UserError: there are several for one pattern.
+      MissingFileError: there is no such file.
+      UserError: several files match a pattern.
     """
     for folder in folders:
         for name in names:
-            found = sorted(folder.glob(name)) or sorted(folder.glob(f"{name}.gz"))
-            if len(found) > 1:
-                several = ", ".join(path.name for path in found)
-                raise UserError(f"{folder} has several files {name} ({several}); leave one there, or name one")
-            if found:
-                return found[0]
+            paths = sorted(folder.glob(name)) or sorted(folder.glob(f"{name}.gz"))
+            if len(paths) > 1:
+                several = ", ".join(path.name for path in paths)
+                raise UserError(
+                    f"{folder}: several files match {name} ({several}); keep one, or name one in config.table"
+                )
+            if paths:
+                return paths[0]
     where = " or ".join(map(str, folders))
-    raise MissingFileError(f"no {' or '.join(names)} in {where}; {remedy}")
+    raise MissingFileError(f"{where}: no file {' or '.join(names)}; {remedy}")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     name = str(path)
-    return ((f"{name}, row {number}", line) for number, line in readers.lines(path))
+    return ((f"{name}, line {number}", line) for number, line in readers.lines(path))
 
 
-def _header(path: Path, rows: Iterator[tuple[str, list[str]]]) -> list[str]:
-    first = next(rows, None)
+def _header(path: Path, records: Iterator[tuple[str, list[str]]]) -> list[str]:
+    first = next(records, None)
     if first is None:
-        raise UserError(f"{path}: the file is empty; put rows below a header into it")
+        raise UserError(f"{path}: the file is empty; write a header and examples into it")
     return [name.strip() for name in first[1]]
 
 
 def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    csv.field_size_limit(readers.MAX_LINE + 1)  # characters; unless told otherwise it refuses more than 131,072
+    csv.field_size_limit(readers.MAX_LINE + 1)  # characters; the default is 131,072
     name, number, size = str(path), 0, 0
 
     def lines() -> Iterator[str]:
@@ -136,8 +140,8 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
             size += len(line) + 1
             if size > readers.MAX_LINE:
                 raise UserError(
-                    f"{name}, row {number + 1}: it has more than {readers.MAX_LINE:,} characters; is a quotation "
-                    "mark not closed?"
+                    f"{name}, row {number + 1}: more than {readers.MAX_LINE:,} characters; check for an unclosed "
+                    "quotation mark"
                 )
             yield f"{line}\n"
 
@@ -148,13 +152,13 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
                 yield f"{name}, row {number}", cells
     except csv.Error as error:
         raise UserError(
-            f"{name}, row {number + 1}: quotes do not match ({error}); quote whole cells and double the quotes within"
+            f"{name}, row {number + 1}: unbalanced quotes ({error}); quote whole cells and double the quotes in them"
         ) from error
 
 
-def _of_width(rows: Iterator[tuple[str, list[str]]], width: int, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    name = {",": "a comma", "\t": "a tab"}[delimiter]
+def _check_width(rows: Iterator[tuple[str, list[str]]], width: int, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    name = {",": "commas", "\t": "tabs"}[delimiter]
     for where, cells in rows:
         if len(cells) != width:
-            raise UserError(f"{where}: {len(cells)} cells where the header has {width}; put text with {name} in quotes")
+            raise UserError(f"{where}: {len(cells)} cells, but the header has {width}; quote cells that contain {name}")
         yield where, cells

@@ -1,4 +1,4 @@
-"""SQuAD v1.1 (arXiv:1606.05250) and v2.0 (arXiv:1806.03822): their files."""
+"""Readers of SQuAD v1.1 (arXiv:1606.05250) and v2.0 (arXiv:1806.03822)."""
 
 import codecs
 import logging
@@ -19,16 +19,16 @@ from bertjax.text import readers
 
 _LOG = logging.getLogger(__name__)
 
-_CURE = "is this SQuAD's own file? Else get it again"
-_MAX_BYTES = 2**28  # SQuAD's own have 42 MB
+_REMEDY = "download SQuAD's original file again, or restore it from a copy"
+_MAX_BYTES = 2**28  # the original files have up to 42 MB
 
 
-# Structs that the garbage collector need not look through: it would take longer than reading.
+# gc=False: tracking the structs in the garbage collector would take longer than reading them.
 
 
 class _Answer(msgspec.Struct, frozen=True, gc=False):
     text: str
-    answer_start: Annotated[int, msgspec.Meta(ge=-1, lt=2**31)]  # in characters; -1 in others' files: not known
+    answer_start: Annotated[int, msgspec.Meta(ge=-1, lt=2**31)]  # in characters; -1 in some unofficial files: unknown
 
 
 class _Question(msgspec.Struct, frozen=True, gc=False):
@@ -50,25 +50,25 @@ class _File(msgspec.Struct, frozen=True, gc=False):
     data: tuple[_Article, ...]
 
 
-def open_squad(name: str, data_dir: str) -> TaskExamples:
-    """Binds squad/v1.1 or squad/v2.0 to its folder, or to TFDS.
+def open_squad(name: str, data_dir: str) -> TaskExamples[QuestionExample]:
+    """Binds squad/v1.1 or squad/v2.0 to its folder or to TFDS.
 
-    The score of v2.0 tunes the threshold of no answer on the examples that it scores;
-    `squad_scores.score_v2` takes one that was tuned on others.
+    The score of v2.0 tunes the no-answer threshold on the examples that it scores; `squad_scores.score_v2` also accepts
+    a threshold tuned on other examples.
     """
     version = name.partition("/")[2]
     unanswerable = version == "v2.0"
 
     def read(split: str) -> list[QuestionExample]:
-        if tfds.named(data_dir):
+        if tfds.is_tfds(data_dir):
             records, place = tfds.read(f"squad/{version}", split, data_dir)
-            found = [_from_tfds(record, place) for record in records]
+            questions = [_from_tfds(record, place) for record in records]
         else:
-            found = list(_questions(line_formats.find([Path(data_dir)], [f"{split}-{version}.json"])))
-        kept = _checked(found, unanswerable, split == "train")
-        if not kept:
-            raise UserError(f"{data_dir}: there are no questions for {split}; get the file again")
-        return kept
+            questions = list(_questions(line_formats.find_file([Path(data_dir)], [f"{split}-{version}.json"])))
+        questions = _usable(questions, unanswerable, split == "train")
+        if not questions:
+            raise UserError(f"{data_dir}: no questions for {split}; download the file again, or restore it from a copy")
+        return questions
 
     return TaskExamples(
         name=name,
@@ -85,10 +85,10 @@ def _questions(path: Path) -> Iterator[QuestionExample]:
     with readers.opened(path) as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise UserError(f"{path}: it has more than {_MAX_BYTES:,} bytes; {_CURE}")
-    found = decoding.decode(content.removeprefix(codecs.BOM_UTF8), _File, path, _CURE)
+        raise UserError(f"{path}: larger than {_MAX_BYTES:,} bytes; {_REMEDY}")
+    decoded = decoding.decode(content.removeprefix(codecs.BOM_UTF8), _File, path, _REMEDY)
     place = str(path)
-    for article in found.data:
+    for article in decoded.data:
         for paragraph in article.paragraphs:
             for question in paragraph.qas:
                 yield _example(place, paragraph.context, question)
@@ -116,20 +116,20 @@ def _from_tfds(record: Mapping[str, Any], place: str) -> QuestionExample:
     return _example(place, record["context"].decode(), question)
 
 
-def _checked(questions: list[QuestionExample], unanswerable: bool, training: bool) -> list[QuestionExample]:
-    """Those that can be used: to train on an answer, it must stand where the file says."""
-    kept = []
+def _usable(questions: list[QuestionExample], unanswerable: bool, training: bool) -> list[QuestionExample]:
+    """Checks questions; for training drops those with answers that are not at their offsets in the passage."""
+    usable = []
     for question in questions:
         if question.answers is None:
-            raise UserError(f"{question.where}: it has no `answers`, without which nothing can be scored; add them")
+            raise UserError(f"{question.where}: no `answers`, so it cannot be scored; add them")
         if question.answers == () and not unanswerable:
-            raise UserError(f"{question.where}: there is no answer; take squad/v2.0, whose questions may have none")
+            raise UserError(f"{question.where}: no answer; use squad/v2.0, which has unanswerable questions")
         placed = all(
             start >= 0 and question.passage.startswith(answer, start)
             for answer, start in zip(question.answers, question.starts, strict=True)
         )
         if placed or not training:
-            kept.append(question)
-    if len(kept) < len(questions):
-        _LOG.info(f"left out {len(questions) - len(kept)} questions whose answers do not stand where the file says")
-    return kept
+            usable.append(question)
+    if len(usable) < len(questions):
+        _LOG.info(f"skipped {len(questions) - len(usable)} questions with answers that are not at their answer_start")
+    return usable

@@ -1,26 +1,38 @@
-"""What a downstream task is: examples by split, and how predictions are scored.
+"""The definition of a downstream task: its examples by split, and its scores.
 
-Adding a task means saying how its files are read and which scores count; everything else follows from its kind
-(`bertjax/tasks/kinds/`).
+A new task defines how its files are read and which scores it reports; its kind (`bertjax/tasks/kinds/`) does the rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
-from bertjax.tasks.kinds.base import TaskKind
+from bertjax.tasks.kinds.base import ExampleT, TaskKind
+from bertjax.tasks.scores import Score
 
 
 @dataclass(frozen=True)
-class TaskExamples:
-    """A task bound to its data."""
+class TaskExamples(Generic[ExampleT]):
+    """A task bound to its data.
+
+    Attributes:
+      name: name of the task.
+      kind: kind of the task.
+      labels: class names in the order of the model's outputs; () if the kind has no classes.
+      read: split → examples; raises UserError with the file and the place of an invalid example.
+      score: (examples, values of their predictions) → scores by name, in percent.
+      metric: the score that selects the best run.
+      dev: splits that are scored; the first selects the best run.
+      test: splits that are predicted for a submission; they may lack labels.
+      choices: sequences per example: choices, or separately encoded texts.
+    """
 
     name: str
-    kind: TaskKind
-    labels: tuple[str, ...]  # the classes, in the order of a model's outputs; () where there are none
-    read: Callable[[str], list[Any]]  # split → its examples; UserError for what is wrong with a file, with its row
-    score: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]  # (examples, predictions) → by name, in per cent
-    metric: str  # the score that chooses among runs
-    dev: tuple[str, ...] = ("dev",)  # the splits that are scored; the first one chooses
-    test: tuple[str, ...] = ("test",)  # those to predict for a submission; may be without labels
-    choices: int = 1  # rows per example: the number of choices, or of texts that are encoded on their own
+    kind: TaskKind[ExampleT]
+    labels: tuple[str, ...]
+    read: Callable[[str], list[ExampleT]]
+    score: Score
+    metric: str
+    dev: tuple[str, ...] = ("dev",)
+    test: tuple[str, ...] = ("test",)
+    choices: int = 1

@@ -1,7 +1,8 @@
-"""From what users type to texts, and from numbers to what they are shown."""
+"""Conversion of the inputs of `predict` to texts, and of numbers to its outputs."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import UnionType
+from typing import TypeVar, overload
 
 import numpy as np
 
@@ -12,54 +13,61 @@ from bertjax.text import readers
 
 T = TypeVar("T")
 
-_DIGITS = 6  # of a probability, or of a number of an embedding
+_DIGITS = 6  # decimals of probabilities and embeddings
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """One text or two."""
-
     text: str
-    second: str | None = None
+    text_pair: str | None = None
 
 
-def typed(value: Any, cls: type[T], where: str, expected: str) -> T:
-    """What a user typed, as a `cls`; `expected` is that in words.
+def convert_input(value: object, cls: type[T] | UnionType, where: str, expected: str) -> T:
+    """Returns an input as a `cls`, a type or a union of types; `expected` describes it in messages.
 
     Raises:
-      DecodingError: it is something else.
+      DecodingError: the input has another type.
     """
-    return decoding.convert(value, cls, where, f"give {expected}", foreign=True)
+    remedy = f"give {expected}"
+    return decoding.convert(value, cls, where, remedy, foreign=True)  # pyright: ignore[reportArgumentType]  # a union
 
 
-def read_text(value: Any, where: str) -> TextExample:
-    """The example of a text, a pair of texts, or a dict of `text` and perhaps `second`.
+def read_text(value: object, where: str) -> TextExample:
+    """Returns the example for a text, a pair of texts, or a dict with `text` and optionally `text_pair`.
 
     Raises:
-      UserError: it is none of these.
+      UserError: the input is none of these.
     """
-    expected = 'a text, a pair of texts, or an object {"text": …, "second": …}'
-    match typed(value, str | tuple[str, str | None] | _Texts, where, expected):
-        case str(first):
-            second = None
-        case (first, second):
+    expected = 'a text, a pair of texts, or an object {"text": …, "text_pair": …}'
+    typed: str | tuple[str, str | None] | _Texts = convert_input(
+        value, str | tuple[str, str | None] | _Texts, where, expected
+    )
+    match typed:
+        case str(text):
+            text_pair = None
+        case (text, text_pair):
             pass
-        case _Texts(first, second):
+        case _Texts(text, text_pair):
             pass
-    return TextExample(where, where, string(first, where), None if second is None else string(second, where))
+    checked_pair = None if text_pair is None else checked_text(text_pair, where)
+    return TextExample(where, where, checked_text(text, where), checked_pair)
 
 
-def string(value: str, where: str) -> str:
-    """A text that is not empty.
+def checked_text(value: str, where: str) -> str:
+    """Returns the text.
 
     Raises:
-      UserError: it is empty, or broken.
+      UserError: the text is empty or not valid Unicode.
     """
     if not value.strip():
         raise UserError(f"{where}: the text is empty; fill it in or leave it out")
     return readers.valid(value, where)
 
 
-def rounded(value: Any) -> Any:
-    """A number or an array as numbers of a few digits."""
+@overload
+def rounded(value: float) -> float: ...
+@overload
+def rounded(value: np.ndarray) -> list[float]: ...
+def rounded(value: float | np.ndarray) -> float | list[float]:
+    """Returns a number, or the numbers of a vector, rounded to a few decimals."""
     return np.round(np.asarray(value, np.float64), _DIGITS).tolist()

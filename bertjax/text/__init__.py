@@ -1,1 +1,1 @@
-"""From raw text to sentences of token ids: sources, sentences, tokenizers."""
+"""From raw text to sentences of token ids: sources, sentence splitting, tokenizers."""

@@ -1,8 +1,8 @@
-"""The embedded corpus: the documentation that every Python carries.
+"""The built-in corpus: the documentation bundled with Python.
 
-Documents are the topics of `help()` (the language reference) and, for each module of the standard library that has
-some, all its docstrings. Nothing is imported or run: sources are parsed. So the corpus is the same on every machine
-with the same Python.
+Its documents are the topics of `help()` (the language reference) and the docstrings of each documented module of the
+standard library. Sources are parsed, never imported or run, so the corpus is the same on every machine with the same
+Python.
 """
 
 import ast
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from bertjax.errors import UserError
 
-# A few words of documentation are no document.
+# Shorter texts are dropped.
 MIN_CHARACTERS = 500
 
 _TOPICS = "pydoc_data/topics.py"
-# Not documentation of the library: tests, other people's packages, and generated tables.
+# Tests, third-party packages and generated tables.
 _SKIPPED_FOLDERS = {
     "test",
     "tests",
@@ -30,16 +30,16 @@ _SKIPPED_FOLDERS = {
 
 
 def documents() -> Iterator[str]:
-    """Topics, then modules, both in alphabetical order.
+    """Yields the topics, then the modules, both in alphabetical order.
 
     Raises:
-      UserError: this Python was installed without the sources of its library.
+      UserError: this Python was installed without the sources of its standard library.
     """
     library = Path(sysconfig.get_paths()["stdlib"])
     topics = library / _TOPICS
     if not topics.is_file():
         raise UserError(
-            f"pydoc: this Python has no {topics}; install its full standard library, or give another source"
+            f"pydoc: {topics} does not exist; install Python's full standard library, or use another source"
         )
     yield from _topics(topics)
     for path in sorted(library.rglob("*.py"), key=lambda path: path.relative_to(library).as_posix()):
@@ -52,7 +52,7 @@ def documents() -> Iterator[str]:
 
 
 def _topics(path: Path) -> Iterator[str]:
-    """The values of the dictionary literal that the module assigns to `topics`."""
+    """Yields the values of the dictionary literal that the module assigns to `topics`."""
     for statement in ast.parse(path.read_bytes()).body:
         if isinstance(statement, ast.Assign):
             topics = ast.literal_eval(statement.value)
@@ -62,20 +62,20 @@ def _topics(path: Path) -> Iterator[str]:
 
 
 def docstrings(path: Path) -> str:
-    """All docstrings of a module in the order of its source, with a blank line between them."""
+    """Returns all docstrings of a module in source order, separated by blank lines."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return ""  # samples of broken code that test other modules
+        return ""  # deliberately broken test samples
     return "\n\n".join(filter(None, map(ast.get_docstring, _documented(tree))))
 
 
-def _documented(node: ast.AST) -> Iterator[ast.AST]:
-    """What can have a docstring, in the order of the source; `ast.walk` would visit every expression too."""
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+def _documented(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yields the nodes that can have a docstring, in source order; `ast.walk` would visit every expression too."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         yield node
     for block in ("body", "handlers", "orelse", "finalbody"):
         statements = getattr(node, block, ())
-        if isinstance(statements, list):  # a lambda's body is one expression
+        if isinstance(statements, list):  # the body of a lambda is a single expression
             for statement in statements:
                 yield from _documented(statement)

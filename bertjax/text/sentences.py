@@ -1,9 +1,8 @@
-"""A document to its sentences.
+"""Splits documents into sentences.
 
-sentencex (rules for some 240 languages, in Rust) finds the ends of sentences. Of the libraries that
-`benchmarks/sentences.py` compares it is the fastest by far and finds most boundaries right, abbreviations, quotes and
-decimals included.
-Here stands what comes before and after it: which line ends are only line wrapping, and how long a sentence may get.
+sentencex (rules for some 240 languages, in Rust) finds sentence boundaries. It is by far the fastest of the libraries
+compared in `benchmarks/sentences.py`, and handles most abbreviations, quotes and decimals correctly. This module adds
+unwrapping of wrapped lines before it and a length limit after it.
 """
 
 import itertools
@@ -12,53 +11,53 @@ from collections.abc import Sequence
 
 import sentencex
 
-# A longer sentence is a table, a list or a listing. 4,000 characters are some 1,000 tokens, twice the longest input.
+# Longer "sentences" are tables, lists or code. 4,000 characters are some 1,000 tokens, twice the longest input.
 MAX_CHARACTERS = 4_000
 
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _LIST_MARKS = ("-", "*", "+", "•", "·", "#", "|", ">>>")
-# Paragraphs of a narrower or wider page are taken to be one line each: lists, verses, or lines never wrapped.
+# In blocks of any other width each line is a paragraph: lists, verse, or lines that were never wrapped.
 _PAGE_WIDTHS = range(50, 121)
 
 
 def split(document: str, language: str = "en") -> list[str]:
     """Splits a document into sentences.
 
-    A blank line always ends a sentence. So does a line end, unless the lines are wrapped (see `unwrap`). White space
-    of any kind and number becomes one space. Nothing else is dropped: the characters of the sentences are those
-    of the document, in order.
+    A blank line always ends a sentence. A line end does too, unless the lines are wrapped (see `unwrap`). Each run of
+    white space becomes one space. All other characters of the document are kept, in order.
 
     Args:
       document: the text.
-      language: ISO 639 code, for abbreviations and quotes; a language without rules gets English ones.
+      language: ISO 639 code, for abbreviations and quotes; languages without rules use the English ones.
 
     Returns:
-      Sentences, never empty, without white space at their ends, of at most `MAX_CHARACTERS` characters.
+      Non-empty sentences of at most `MAX_CHARACTERS` characters, without white space at their ends.
     """
     blocks = (unwrap(block.split("\n")) for block in _BLANK_LINES.split(document))
     paragraphs = (_single_spaced(paragraph) for block in blocks for paragraph in block)
-    # One call for all, as a call costs as much as a short paragraph: sentencex never joins what a blank line parts.
+    # One call for all paragraphs: a call costs as much as a short paragraph, and no sentence crosses a blank line.
     text = "\n\n".join(filter(None, paragraphs))
-    found = [sentence.strip() for sentence in sentencex.segment(language, text)]
-    if max(map(len, found), default=0) > MAX_CHARACTERS:
-        found = [piece for sentence in found for piece in _cut(sentence)]
-    return list(filter(None, found))
+    segments = sentencex.segment(language, text)  # pyright: ignore[reportAttributeAccessIssue]  # native module
+    sentences = [sentence.strip() for sentence in segments]
+    if max(map(len, sentences), default=0) > MAX_CHARACTERS:
+        sentences = [piece for sentence in sentences for piece in _split_at_spaces(sentence)]
+    return list(filter(None, sentences))
 
 
 def spaced(sentences: Sequence[str]) -> list[str]:
-    """The sentences of a document as they stand in running text: all but the first with the space before them.
+    """Returns a document's sentences as in running text: all but the first with a leading space.
 
-    To byte-level BPE a word is one with its space: without it, a sentence's first word would be the end of the last
-    word before it. Other tokenizers see no difference.
+    In byte-level BPE a word includes the space before it. Without the space, the first word of a sentence would
+    continue the last word of the sentence before. Other tokenizers ignore the space.
     """
     return [*sentences[:1], *(" " + sentence for sentence in sentences[1:])]
 
 
 def unwrap(lines: list[str]) -> list[str]:
-    """Joins lines that were wrapped at a page's width; other lines stay paragraphs of their own.
+    """Joins lines that were wrapped at a page width; other lines remain separate paragraphs.
 
-    A line is full when the first word of the next one would not have fitted into the width of the block. Where
-    most lines are full, and the width is that of a page, the text is wrapped, and full lines are joined.
+    A line is full if the first word of the next line would not fit into the width of the block. If most lines are
+    full and the width is that of a page, the text is wrapped, and full lines are joined with the next line.
     """
     if len(lines) == 1:
         return lines
@@ -67,9 +66,9 @@ def unwrap(lines: list[str]) -> list[str]:
     if width not in _PAGE_WIDTHS:
         return lines
     full = [
-        # Of most lines the first comparison is enough to know that even all of the next one would have fitted.
-        len(line) + len(after) >= width and _is_full(line, after, width)
-        for line, after in itertools.pairwise(lines)
+        # For most pairs the cheap first comparison shows that even the whole next line would fit.
+        len(line) + len(next_line) >= width and _is_full(line, next_line, width)
+        for line, next_line in itertools.pairwise(lines)
     ]
     if 2 * sum(full) <= len(full):
         return lines
@@ -82,22 +81,22 @@ def unwrap(lines: list[str]) -> list[str]:
     return ["\n".join(paragraph) for paragraph in paragraphs]
 
 
-def _is_full(line: str, after: str, width: int) -> bool:
-    words = after.split(None, 1)
+def _is_full(line: str, next_line: str, width: int) -> bool:
+    words = next_line.split(None, 1)
     return bool(words) and len(line) + 1 + len(words[0]) > width and not words[0].startswith(_LIST_MARKS)
 
 
 def _single_spaced(paragraph: str) -> str:
-    """Without white space at its ends, and within it single spaces."""
+    """Strips a paragraph and replaces each run of white space by one space."""
     paragraph = paragraph.strip()
-    # The space is the only white space that is printable; looking is several times as fast as splitting.
+    # The space is the only printable white space; this test is several times as fast as splitting.
     if paragraph.isprintable() and "  " not in paragraph:
         return paragraph
     return " ".join(paragraph.split())
 
 
-def _cut(sentence: str) -> list[str]:
-    """Cuts a text that is too long for a sentence at spaces, or anywhere when it has none."""
+def _split_at_spaces(sentence: str) -> list[str]:
+    """Splits a text into pieces of at most `MAX_CHARACTERS`, at spaces, or anywhere if it has none."""
     pieces, start = [], 0
     while start < len(sentence):
         end = start + MAX_CHARACTERS

@@ -1,7 +1,7 @@
-"""Where documents come from: `kind:where[@weight]`.
+"""Sources of documents, given as `KIND:LOCATION[@WEIGHT]`.
 
-A source gives its documents in a fixed order, one at a time. What it gives may be raw (wikitext); `clean` makes it
-text. The two are apart because one process reads and all of them clean.
+A source yields its raw documents (wikitext, for example) one at a time in a fixed order; `clean` turns them into text.
+The two steps are separate because one process reads and all processes clean.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from bertjax.errors import UserError
 from bertjax.text import python_docs, readers, wikipedia
@@ -17,16 +17,23 @@ from bertjax.text import python_docs, readers, wikipedia
 MAX_WEIGHT = 100.0
 
 
+class SourceIdentity(TypedDict):
+    """Identity of a source: its spec, and the path, size in bytes and modification time in ns of each file."""
+
+    spec: str
+    files: list[tuple[str, int, int]]
+
+
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class SourceKind:
     """A kind of source.
 
     Attributes:
-      help: what stands behind the colon, for messages and documentation.
-      read: (file, argument) to raw documents; for a kind without files, (where,) to raw documents.
-      clean: a raw document to its text.
-      files: whether `where` names files.
-      argument: the default of what may follow the files after a second colon, or None where nothing may.
+      help: syntax and description, for messages and documentation.
+      read: yields the raw documents of (file, argument), or of (location,) for a kind without files.
+      clean: returns the text of a raw document.
+      files: whether the location names files.
+      argument: default of the argument after a second colon; None if the kind takes no argument.
     """
 
     help: str
@@ -37,120 +44,123 @@ class Kind:
 
 
 KINDS = {
-    "text": Kind("text:PATH, documents with a blank line between them", readers.text),
-    "file": Kind("file:PATH, each file one document (a book)", readers.file),
-    "wiki": Kind("wiki:PATH, WikiExtractor output or a MediaWiki XML dump", wikipedia.read, wikipedia.clean),
-    "jsonl": Kind("jsonl:PATH[:FIELD], one JSON object a line", readers.jsonl, argument="text"),
-    "parquet": Kind("parquet:PATH[:COLUMN]", readers.parquet, argument="text"),
-    "tfds": Kind("tfds:NAME[:SPLIT[:FEATURE]]", readers.tfds, files=False),
-    "pydoc": Kind("pydoc:, the documentation that Python carries", lambda where: python_docs.documents(), files=False),
+    "text": SourceKind("text:PATH, documents separated by blank lines", readers.text),
+    "file": SourceKind("file:PATH, each file one document (a book)", readers.file),
+    "wiki": SourceKind("wiki:PATH, WikiExtractor output or a MediaWiki XML dump", wikipedia.read, wikipedia.clean),
+    "jsonl": SourceKind("jsonl:PATH[:FIELD], one JSON object per line", readers.jsonl, argument="text"),
+    "parquet": SourceKind("parquet:PATH[:COLUMN]", readers.parquet, argument="text"),
+    "tfds": SourceKind("tfds:NAME[:SPLIT[:FEATURE]]", readers.tfds, files=False),
+    "pydoc": SourceKind(
+        "pydoc:, the documentation bundled with Python", lambda location: python_docs.documents(), files=False
+    ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One source, checked: its files exist.
+    """A source whose files were found to be readable.
 
     Attributes:
       spec: as the user wrote it.
       kind: key of `KINDS`.
-      where: the part between kind and weight.
-      weight: how often each document comes: 2 twice, 0.5 every second one.
-      files: for a kind with files, in order.
+      location: the part between kind and weight.
+      weight: number of copies of each document; 0.5 keeps half of the documents.
+      files: in order; empty for a kind without files.
       argument: field, column or "".
     """
 
     spec: str
     kind: str
-    where: str
+    location: str
     weight: float = 1.0
     files: tuple[Path, ...] = ()
     argument: str = ""
 
     def documents(self) -> Iterator[str]:
-        """Raw documents in order, stripped of white space at their ends, none empty.
+        """Yields the non-empty raw documents in order, without white space at their ends.
 
         Raises:
-          UserError: a file that is no text, broken UTF-8, a missing field, … with the place.
+          UserError: binary data, invalid UTF-8, a missing field, …; the message names the place.
         """
         kind = KINDS[self.kind]
-        calls = [(path, self.argument) for path in self.files] if kind.files else [(self.where,)]
+        calls = [(path, self.argument) for path in self.files] if kind.files else [(self.location,)]
         for arguments in calls:
             yield from filter(None, map(str.strip, kind.read(*arguments)))
 
     def clean(self, raw: str) -> str:
-        """The text of a raw document; may be empty."""
+        """Returns the text of a raw document; may be empty."""
         return KINDS[self.kind].clean(raw)
 
-    def identity(self) -> dict[str, Any]:
-        """What must be unchanged when a build goes on: spec, and the files with their sizes and times."""
-        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
-        return {"spec": self.spec, "files": [list(stat) for stat in stats]}
+    def identity(self) -> SourceIdentity:
+        """Returns the identity that must be unchanged when a build resumes."""
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
+        return {"spec": self.spec, "files": files}
 
 
-def parse(specs: Sequence[str]) -> list[Source]:
-    """Reads source specs and finds their files.
+def parse_sources(specs: Sequence[str]) -> list[Source]:
+    """Parses source specs and finds their files.
 
     Raises:
-      UserError: unknown kind, no such file, empty file, bad weight.
+      UserError: unknown kind, no such file, empty file, invalid weight.
     """
     if not specs:
-        raise UserError("no source; give --source=KIND:WHERE, e.g. --source=pydoc:")
-    return [_parse(spec) for spec in specs]
+        raise UserError("no source; pass --source=KIND:LOCATION, e.g. --source=pydoc:")
+    return [_parse_source(spec) for spec in specs]
 
 
-def _parse(spec: str) -> Source:
-    body, weight = _weight(spec)
-    name, colon, where = body.partition(":")
+def _parse_source(spec: str) -> Source:
+    body, weight = _split_weight(spec)
+    name, colon, location = body.partition(":")
     if not colon or name not in KINDS:
         forms = "; ".join(kind.help for kind in KINDS.values())
-        raise UserError(f"--source={spec}: unknown kind of source; give one of: {forms}")
+        raise UserError(f"--source={spec}: unknown kind of source; pass one of: {forms}")
     kind = KINDS[name]
     if not kind.files:
-        return Source(spec, name, where, weight)
-    files, argument = _files(where), kind.argument or ""
-    if not files and kind.argument is not None and ":" in where:
-        where, _, argument = where.rpartition(":")
-        files = _files(where)
+        return Source(spec, name, location, weight)
+    files, argument = _find_files(location), kind.argument or ""
+    if not files and kind.argument is not None and ":" in location:
+        location, _, argument = location.rpartition(":")
+        files = _find_files(location)
     if not files:
-        raise UserError(f"--source={spec}: no such file; check the path {where!r} (quote globs)")
+        raise UserError(f"--source={spec}: no such file; check the path {location!r} (quote globs)")
     for path in files:
-        _check(path)
-    return Source(spec, name, where, weight, files, argument)
+        _check_readable(path)
+    return Source(spec, name, location, weight, files, argument)
 
 
-def _weight(spec: str) -> tuple[str, float]:
-    """Cuts the weight off; a path may hold an @ of its own."""
+def _split_weight(spec: str) -> tuple[str, float]:
+    """Splits a spec into the part before the weight and the weight; a path may contain an @ itself."""
     match = re.fullmatch(r"(.*)@([0-9.]+)", spec, re.DOTALL)
     if not match:
         return spec, 1.0
     try:
         weight = float(match[2])
     except ValueError as error:
-        raise UserError(f"--source={spec}: the weight {match[2]!r} is no number; give e.g. @2 or @0.5") from error
+        raise UserError(f"--source={spec}: the weight {match[2]!r} is not a number; pass e.g. @2 or @0.5") from error
     if not 0 < weight <= MAX_WEIGHT:
-        raise UserError(f"--source={spec}: a weight is above 0 and at most {MAX_WEIGHT:g}; give such a number")
+        raise UserError(f"--source={spec}: weight out of range; pass a number above 0 and at most {MAX_WEIGHT:g}")
     return match[1], weight
 
 
-def _files(where: str) -> tuple[Path, ...]:
-    """A file, all files below a folder (hidden ones apart), or what a glob matches; sorted by path."""
-    path = Path(where).expanduser()
+def _find_files(location: str) -> tuple[Path, ...]:
+    """Returns a file, all files below a folder except hidden ones, or the matches of a glob, sorted by path."""
+    path = Path(location).expanduser()
     if path.is_file():
         return (path,)
     if path.is_dir():
-        found = [
+        paths = [
             file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts)
         ]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute patterns)
-    return tuple(sorted(file for file in found if file.is_file()))
+        paths = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute patterns)
+    return tuple(sorted(path for path in paths if path.is_file()))
 
 
-def _check(path: Path) -> None:
+def _check_readable(path: Path) -> None:
+    """Checks that a file is readable and not empty."""
     try:
         if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty; leave it out or put text into it")
+            raise UserError(f"{path}: the file is empty; exclude it, or add text to it")
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""How much of its texts a model can read: the shares of unknown tokens and of truncated examples.
+"""Shares of unknown tokens and of truncated examples.
 
-A tokenizer with the wrong case, or of another model, turns an eighth of all tokens into [UNK], and nothing else fails.
+A tokenizer of the wrong case or of another model may turn an eighth of all tokens into [UNK] without any error.
 """
 
 import dataclasses
@@ -9,29 +9,29 @@ import logging
 _WARN_ABOVE = 0.01
 
 _UNKNOWN_REMEDY = (
-    "check that the tokenizer is the model's own, made for this language, and that its case is right "
+    "check that the tokenizer is the model's own and matches the language, and that its case is right "
     "(do_lower_case in tokenizer_config.json, --lowercase of convert and prepare)"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class TextCounts:
-    """Tokens and examples as a model reads them; they are summed over inputs, shards and splits."""
+    """Counts of tokens and examples, summed over inputs, shards and splits."""
 
     tokens: int = 0  # without [CLS], [SEP], [PAD] and [MASK]
-    unknown: int = 0  # tokens that are [UNK]
-    examples: int = 0  # 0 where no text is truncated, as in a corpus
-    truncated: int = 0  # examples whose texts lost tokens; a text that is read in windows loses none
+    unknown: int = 0  # [UNK] tokens
+    examples: int = 0  # 0 if texts are never truncated, as in a corpus
+    truncated: int = 0  # examples that lost tokens; texts read in windows lose none
 
     def __add__(self, other: "TextCounts") -> "TextCounts":
         return TextCounts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
     def describe(self) -> str:
-        """Both shares, as a command logs them."""
+        """Returns both shares for logging."""
         return ", ".join([self._unknown(), self._truncated()] if self.examples else [self._unknown()])
 
     def warnings(self, truncated_remedy: str = "") -> dict[str, str]:
-        """A line with a remedy for each share above 1 %, by field; `truncated_remedy` names what limits the length."""
+        """Returns a warning with a remedy for each share above 1 %, by field; `truncated_remedy` is for truncation."""
         lines = {}
         if self.unknown > _WARN_ABOVE * self.tokens:
             lines["unknown"] = f"{self._unknown()}: {_UNKNOWN_REMEDY}"
@@ -47,12 +47,12 @@ class TextCounts:
 
 
 def log_counts(log: logging.Logger, name: str, counts: TextCounts, truncated_remedy: str = "") -> None:
-    """Logs the shares of what a command has read, and a warning for each that is above 1 %."""
+    """Logs both shares, and a warning for each share above 1 %."""
     log.info(f"{name}: {counts.describe()}")
     for line in counts.warnings(truncated_remedy).values():
         log.warning(f"{name}: {line}")
 
 
 def _share(part: int, whole: int, units: str) -> str:
-    """Counts beside the share: of a few words a percentage alone says little."""
+    """Returns the counts and the share: a percentage of a few words alone is not meaningful."""
     return f"{part:,} of {whole:,} {units} ({part / max(whole, 1):.2%})"

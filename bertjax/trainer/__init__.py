@@ -1,1 +1,1 @@
-"""What pre-training and fine-tuning share: the train step, the loop, metrics and progress."""
+"""Shared by pre-training and fine-tuning: the train step, the training loop, metrics and progress."""

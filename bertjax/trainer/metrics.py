@@ -1,7 +1,7 @@
-"""Where a run's numbers go: JSON lines and TensorBoard.
+"""Metrics of a run, written as JSON lines and as TensorBoard events.
 
-`metrics.jsonl` is what the mathematics says and is the same for every run of the same config; `perf.jsonl` is what the
-clock says.
+`metrics.jsonl` holds the results, which are equal for every run of the same config; `perf.jsonl` holds measurements of
+time.
 """
 
 import contextlib
@@ -13,17 +13,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from bertjax import decoding, host_tensorflow
-from bertjax.decoding import Count, DecodingError, ShortText, Written
+from bertjax.decoding import Count, DecodingError, FilePrefix, ShortText
 from bertjax.errors import UserError
 from bertjax.parallel import processes
-from bertjax.storage.files import file_sha256, written_whole
+from bertjax.storage.files import atomic_write, file_sha256
+
+Record: TypeAlias = dict[str, float]  # the metrics of a step by name, and "step", an int
 
 _MAX_BYTES = 2**31
-_NOTHING = hashlib.sha256(b"").hexdigest()
-_CURE = "put it back as it was, or, if you edited it, run python -m bertjax.convert --reseal --from=WORKDIR"
+_SHA256_OF_NOTHING = hashlib.sha256(b"").hexdigest()
+_REMEDY = "restore the file, or, if you edited it on purpose, run python -m bertjax.convert --reseal --from=WORKDIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +34,20 @@ class _Head:
 
 
 class Tracker(Protocol):
-    """A place where the metrics of a run go, continued after a step; its methods may raise OSError."""
+    """A destination for the metrics of a run, continued after a step; its methods may raise OSError."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values of a step."""
+        """Writes the metrics of a step."""
 
     def sync(self) -> None:
-        """Puts everything written so far on disk."""
+        """Flushes everything written to disk."""
 
     def close(self) -> None:
-        """Writes what is left and closes it."""
+        """Writes pending metrics and closes the tracker."""
 
 
 def open_trackers(workdir: Path, resume_step: int) -> list[Tracker]:
-    """All places where metrics go; another tracker is one more entry."""
+    """Opens all trackers of a run; add a further one here."""
     return [
         _JsonLines(workdir / "metrics.jsonl", resume_step, lambda name: not name.startswith("perf/")),
         _JsonLines(workdir / "perf.jsonl", resume_step, lambda name: name.startswith("perf/")),
@@ -54,63 +56,63 @@ def open_trackers(workdir: Path, resume_step: int) -> list[Tracker]:
 
 
 class MetricsWriter:
-    """Writes the metrics of a run to all its trackers; in other processes than the first it writes nothing."""
+    """Writes the metrics of a run to all trackers; does nothing in processes other than the first."""
 
     def __init__(self, workdir: Path, resume_step: int) -> None:
         """Opens the trackers, to continue after `resume_step`.
 
         Raises:
-          UserError: they cannot be written.
+          UserError: a tracker cannot be written.
         """
         self._workdir = workdir
-        with errors_explained(workdir):
+        with _os_errors_as_user_errors(workdir):
             self._trackers = open_trackers(workdir, resume_step) if processes.is_first() else []
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values of a step, by name: `train/…`, `eval/…`, `perf/…`.
+        """Writes the metrics of a step by name: `train/…`, `eval/…`, `perf/…`.
 
         Raises:
-          UserError: the disk is full, or the files may not be written any more.
+          UserError: the disk is full, or a file is no longer writable.
         """
-        self._each(lambda tracker: tracker.write(step, values))
+        self._for_each(lambda tracker: tracker.write(step, values))
 
     def sync(self) -> None:
-        """Puts everything written so far on disk, as a checkpoint must not know more than the metrics.
+        """Flushes everything to disk; call it before saving a checkpoint, which must not be ahead of the metrics.
 
         Raises:
-          UserError: it does not get there, the disk being full for instance.
+          UserError: the metrics cannot be flushed, e.g. because the disk is full.
         """
-        self._each(lambda tracker: tracker.sync())
+        self._for_each(lambda tracker: tracker.sync())
 
     def close(self) -> None:
         """Closes the trackers.
 
         Raises:
-          UserError: what was still to be written cannot be.
+          UserError: pending metrics cannot be written.
         """
-        self._each(lambda tracker: tracker.close())
+        self._for_each(lambda tracker: tracker.close())
 
-    def _each(self, act: Callable[[Tracker], None]) -> None:
-        with errors_explained(self._workdir):
+    def _for_each(self, action: Callable[[Tracker], None]) -> None:
+        with _os_errors_as_user_errors(self._workdir):
             for tracker in self._trackers:
-                act(tracker)
+                action(tracker)
 
 
 class _JsonLines:
-    """A file with a line of JSON per step, of the values whose names are chosen."""
+    """A file with one JSON object per line and step, with the metrics whose names are selected."""
 
-    def __init__(self, path: Path, resume_step: int, chosen: Callable[[str], bool]) -> None:
-        """Opens the file and cuts it back to what lies at or before `resume_step`."""
-        known = resume_step and path.exists()
-        kept = [line for line, record in _lines(path) if record["step"] <= resume_step] if known else []
-        with written_whole(path) as temporary:  # in place of a link, too, whose file stays as it is
-            temporary.write_bytes(b"".join(kept))
-        self.file, self._chosen = path.open("a"), chosen
+    def __init__(self, path: Path, resume_step: int, selects: Callable[[str], bool]) -> None:
+        """Opens the file and removes the lines after `resume_step`."""
+        resumes = resume_step and path.exists()
+        lines = [line for line, record in _lines(path) if record["step"] <= resume_step] if resumes else []
+        with atomic_write(path) as temporary:  # replaces a symbolic link instead of writing to its target
+            temporary.write_bytes(b"".join(lines))
+        self.file, self._selects = path.open("a"), selects
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        chosen = {name: value for name, value in values.items() if self._chosen(name)}
-        if chosen:
-            self.file.write(json.dumps({"step": step} | chosen) + "\n")
+        selected = {name: value for name, value in values.items() if self._selects(name)}
+        if selected:
+            self.file.write(json.dumps({"step": step} | selected) + "\n")
             self.file.flush()
 
     def sync(self) -> None:
@@ -121,14 +123,15 @@ class _JsonLines:
 
 
 class _TensorBoard:
-    """An event file, written in the calling thread, so that a failed write is seen where it happens.
+    """An event file, written in the calling thread, so that a failed write raises where it happens.
 
-    It is opened, and TensorFlow imported, at the first write: nothing of that need be done before the first step.
+    It is opened, and TensorFlow imported, at the first write, to keep both out of the time before the first step.
     """
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self._folder, self._resume_step = folder, resume_step
-        self._tf = self._writer = None
+        self._tf: Any = None  # untyped
+        self._writer: Any = None
 
     def _open(self) -> None:
         self._tf = host_tensorflow.load()
@@ -137,7 +140,7 @@ class _TensorBoard:
         with self._as_os_errors():
             self._writer = self._tf.io.TFRecordWriter(str(self._folder / f"events.out.tfevents.{time.time_ns()}"))
             self._event(file_version="brain.Event:2")
-            if continues:  # TensorBoard forgets what an earlier file says of later steps
+            if continues:  # TensorBoard then drops the later steps of earlier files
                 start = self._tf.compat.v1.SessionLog(status="START")
                 self._event(step=self._resume_step + 1, session_log=start)
 
@@ -150,14 +153,14 @@ class _TensorBoard:
             self._writer.flush()
 
     def sync(self) -> None:
-        """Does nothing: no checkpoint depends on the events."""
+        """Does nothing: checkpoints do not depend on the events."""
 
     def close(self) -> None:
         if self._writer:
             with self._as_os_errors():
                 self._writer.close()
 
-    def _event(self, **content: Any) -> None:
+    def _event(self, **content: object) -> None:
         self._writer.write(self._tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
 
     @contextlib.contextmanager
@@ -169,71 +172,70 @@ class _TensorBoard:
 
 
 @contextlib.contextmanager
-def errors_explained(workdir: Path) -> Iterator[None]:
-    """Turns an OSError about the metrics of a workdir into a UserError."""
+def _os_errors_as_user_errors(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write the metrics in {workdir}: {error.strerror}; "
-            "put that right and run the same command again, it continues from the last checkpoint"
+            f"{workdir}: cannot write the metrics ({error.strerror}); fix the cause and run the same command again, "
+            "which continues from the last checkpoint"
         ) from error
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file, ascending by step; a tail that is damaged, or was cut off, is left out.
+def read(path: Path) -> list[Record]:
+    """Returns the records of a metrics file, ascending by step; a damaged or truncated tail is left out.
 
     Raises:
-      UserError: it cannot be read, or a record stands behind a line that is none.
+      UserError: the file cannot be read, or a valid record follows an invalid line.
     """
     return [record for _, record in _lines(Path(path))]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """(line, record) of a metrics file; see `read`."""
-    last, broken, cure = 0, None, "delete the line"
-    for number, line in enumerate(decoding.read_bytes(path, cure, _MAX_BYTES).split(b"\n")[:-1], 1):
+def _lines(path: Path) -> Iterator[tuple[bytes, Record]]:
+    """Yields (line, record) of a metrics file; see `read`."""
+    last_step, first_error, remedy = 0, None, "delete the line"
+    for number, line in enumerate(decoding.read_bytes(path, remedy, _MAX_BYTES).split(b"\n")[:-1], 1):
         where = f"{path}, line {number}"
         try:
-            record = decoding.parse(line, where, cure)
-            step = decoding.convert(record, _Head, where, cure, foreign=True).step
-            decoding.convert(record, dict[ShortText, float], where, cure)
-            if step < last:
-                raise DecodingError(f"step: {step} behind {last}", where, cure)
+            values = decoding.parse(line, where, remedy)
+            step = decoding.convert(values, _Head, where, remedy, foreign=True).step
+            record: Record = decoding.convert(values, dict[ShortText, float], where, remedy) | {"step": step}
+            if step < last_step:
+                raise DecodingError(f"step: {step} after {last_step}", where, remedy)
         except DecodingError as error:
-            broken = broken or error
+            first_error = first_error or error
             continue
-        if broken:
-            raise broken
-        last = step
+        if first_error:
+            raise first_error
+        last_step = step
         yield line + b"\n", record
 
 
-def written(path: Path) -> Written:
-    """What a checkpoint records of a metrics file as it is on disk now."""
-    return Written(path.stat().st_size, file_sha256(path)) if path.exists() else Written(0, _NOTHING)
+def file_prefix(path: Path) -> FilePrefix:
+    """Returns size and digest of a metrics file as it is on disk now, to be recorded in a checkpoint."""
+    return FilePrefix(path.stat().st_size, file_sha256(path)) if path.exists() else FilePrefix(0, _SHA256_OF_NOTHING)
 
 
-def written_until(path: Path, step: int) -> Written:
-    """What the checkpoint of a step must record of a metrics file that was edited on purpose.
+def prefix_until(path: Path, step: int) -> FilePrefix:
+    """Returns size and digest of the lines up to `step`, for the checkpoint of a run whose metrics were edited.
 
     Raises:
       UserError: as `read`.
     """
     lines = list(_lines(path)) if path.exists() else []
-    kept = b"".join(line for line, record in lines if record["step"] <= step)
-    return Written(len(kept), hashlib.sha256(kept).hexdigest())
+    content = b"".join(line for line, record in lines if record["step"] <= step)
+    return FilePrefix(len(content), hashlib.sha256(content).hexdigest())
 
 
-def cut_back(path: Path, known: Written) -> None:
-    """Cuts a metrics file back to what it held at the checkpoint that the run continues from.
+def truncate(path: Path, prefix: FilePrefix) -> None:
+    """Truncates a metrics file to the prefix that the checkpoint to continue from has recorded.
 
     Raises:
-      UserError: the file is not as it was then, or cannot be written.
+      UserError: the file does not begin with that prefix, or cannot be written.
     """
-    content = decoding.read_bytes(path, _CURE, _MAX_BYTES)[: known.bytes] if known.bytes else b""
-    if hashlib.sha256(content).hexdigest() != known.sha256:
-        problem = f"its first {known.bytes:,} bytes are not those of the checkpoint that is continued"
-        raise DecodingError(problem, path, _CURE)
-    with errors_explained(path.parent), written_whole(path) as temporary:
+    content = decoding.read_bytes(path, _REMEDY, _MAX_BYTES)[: prefix.bytes] if prefix.bytes else b""
+    if hashlib.sha256(content).hexdigest() != prefix.sha256:
+        problem = f"its first {prefix.bytes:,} bytes differ from those that the checkpoint has recorded"
+        raise DecodingError(problem, path, _REMEDY)
+    with _os_errors_as_user_errors(path.parent), atomic_write(path) as temporary:
         temporary.write_bytes(content)

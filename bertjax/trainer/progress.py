@@ -1,4 +1,4 @@
-"""The progress of a run."""
+"""Progress of a run, as a bar or as log lines."""
 
 import contextlib
 import logging
@@ -8,10 +8,10 @@ _LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def progress(total: int, start: int, show_bar: bool) -> Iterator[Callable[..., None]]:
-    """Gives a function `show(step, text="")`: it moves a bar on stderr and shows a text beside it.
+def progress_bar(total: int, start: int, show_bar: bool) -> Iterator[Callable[..., None]]:
+    """Yields a function `show(step, text="")` that moves a bar on stderr and shows a text beside it.
 
-    Without a bar it logs a line for each text.
+    Without a bar, `show` logs a line for each text.
     """
     if not show_bar:
 

@@ -1,75 +1,97 @@
-"""The state of a training and its compiled steps: train, evaluate, predict; whatever the objective."""
+"""Training state, and the compiled train and evaluation steps of any objective."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
+from bertjax.arrays.types import Batch, Params
+from bertjax.data.batch import HostBatch
 from bertjax.errors import UserError
+from bertjax.model.computation import Computation
 from bertjax.model.partitioning import all_gather_params, state_shardings
 from bertjax.objectives.terms import Term, total
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import compiler_options, put_batch
 
-Batch = Mapping[str, Any]
-TeacherForward = Callable[[Any, Batch], Batch]  # (a teacher's parameters, a batch) -> the batch with its outputs
-Metrics = dict[str, jax.Array]  # f32 scalars by name, still being computed
+TeacherForward = Callable[[Params, Batch], Batch]  # (teacher's parameters, batch) -> batch with the teacher's outputs
+Metrics = dict[str, jax.Array]  # f32 scalars by name, which may still be being computed
 TrainStep = Callable[..., tuple["TrainState", Metrics]]
+EvalStep = Callable[[Params, Batch], dict[str, Term]]
+AbstractBatch: TypeAlias = Mapping[str, jax.Array | np.ndarray | jax.ShapeDtypeStruct]
+
+
+class Model(Protocol):
+    """A Flax module of an encoder with its heads."""
+
+    computation: Computation
+
+    def init(self, rngs: jax.Array, batch: Batch, /) -> Mapping[str, PyTree]:
+        """Returns {"params": initial parameters}."""
+        ...
+
+    def apply(
+        self, variables: Mapping[str, Params], batch: Batch, keys: jax.Array | None, /, *, method: str | None
+    ) -> PyTree:
+        """Returns the outputs from {"params": parameters}, a batch and dropout keys [rows] (None: no dropout)."""
+        ...
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a training carries from step to step."""
+    """The state that training carries from step to step."""
 
     step: jax.Array  # int32 scalar: steps done
-    params: Any
-    optimizer: Any
+    params: Params
+    optimizer: PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is trained: a model, and the terms and the loss made from its outputs."""
+    """A model to train, with the terms of the loss on its outputs."""
 
-    model: Any  # flax module: apply({"params": …}, batch, dropout_keys) -> outputs
+    model: Model
     terms: Callable[[Mapping[str, jax.Array], Batch], dict[str, Term]]
-    weights: Callable[[Batch], dict[str, jax.Array]]  # those of the terms, known before the model runs
-    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of terms in the loss, where not 1
-    teacher_forward: TeacherForward | None = None  # runs on each batch of a train step, before the model
+    weights: Callable[[Batch], dict[str, jax.Array]]  # of the terms, known before the model runs
+    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of terms in the loss; 1 if left out
+    teacher_forward: TeacherForward | None = None  # runs on each training batch, before the model
 
 
 def abstract_state(
-    objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh
+    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, mesh: Mesh
 ) -> TrainState:
-    """The state's shapes, dtypes and shardings; computes nothing. `batch` may be abstract as well."""
+    """Returns shapes, dtypes and shardings of the state without computing it."""
     shapes = jax.eval_shape(lambda batch: _initial(objective, optimizer, batch, 0), batch)
-    where = state_shardings(shapes, mesh)
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, where)
+    shardings = state_shardings(shapes, mesh)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
 
 
 def init_state(
-    objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
+    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, mesh: Mesh, seed: int
 ) -> TrainState:
-    """The state before the first step, made where it will lie."""
+    """Returns the initial state, computed in its final sharding."""
     return make_init(objective, optimizer, batch, mesh, seed)()
 
 
 def make_init(
-    objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, mesh: Mesh, seed: int
+    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, mesh: Mesh, seed: int
 ) -> Callable[[], TrainState]:
-    """What makes the state before the first step, compiled. `batch` may be abstract."""
-    where = jax.tree.map(lambda x: x.sharding, abstract_state(objective, optimizer, batch, mesh))
+    """Returns a compiled function that returns the initial state."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(objective, optimizer, batch, mesh))
 
-    def make() -> TrainState:
+    def init() -> TrainState:
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
         return _initial(objective, optimizer, zeros, seed)
 
-    return jax.jit(make, out_shardings=where)
+    return jax.jit(init, out_shardings=shardings)
 
 
 def _initial(objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
@@ -84,8 +106,8 @@ def make_train_step(
     mesh: Mesh,
     seed: int,
     accumulation: int = 1,
-) -> TrainStep:
-    """`train_step_function`, compiled. The old state's memory is re-used."""
+) -> jax.stages.Wrapped:
+    """Compiles `train_step_function`, donating the memory of the old state."""
     step = train_step_function(objective, optimizer, schedule, mesh, seed, accumulation)
     return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
@@ -98,13 +120,13 @@ def train_step_function(
     seed: int | jax.Array,
     accumulation: int = 1,
 ) -> TrainStep:
-    """A step, still to be compiled: (state, batch) -> (state, metrics).
+    """Returns the train step, not yet compiled: (state, batch) -> (state, metrics).
 
-    The batch is computed in `accumulation` parts, one after the other; their number changes nothing but rounding. A
-    step whose objective has a `teacher_forward` takes the teacher's parameters as its third argument.
+    The batch is computed in `accumulation` microbatches, one after the other, which changes results only by rounding.
+    With `objective.teacher_forward` the step takes the teacher's parameters as a third argument.
     """
 
-    def train_step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, teacher: PyTree = None) -> tuple[TrainState, Metrics]:
         rows = jax.tree.leaves(dict(batch))[0].shape[0]
         keys = dropout_keys(seed, state.step, rows)
         with sharding.use_mesh(mesh):
@@ -118,7 +140,11 @@ def train_step_function(
             "train/learning_rate": schedule(state.step),
         } | {f"train/{name}": term.mean() for name, term in terms.items()}
         params = optax.apply_updates(state.params, updates)
-        state = TrainState(step=state.step + 1, params=params, optimizer=optimizer_state)
+        state = TrainState(
+            step=state.step + 1,
+            params=params,  # pyright: ignore[reportArgumentType]  # optax's trees may be bare arrays
+            optimizer=optimizer_state,
+        )
         return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh)), metrics
 
     return train_step
@@ -126,66 +152,69 @@ def train_step_function(
 
 def _gradients(
     objective: Objective,
-    params: Any,
+    params: Params,
     batch: dict[str, jax.Array],
     keys: jax.Array,
-    parts: int,
+    microbatches: int,
     prepare: Callable[[Batch], Batch],
-) -> tuple[Any, dict[str, Term]]:
-    """The gradients of the loss, and its terms; both summed over the parts of the batch, each prepared."""
+) -> tuple[Params, dict[str, Term]]:
+    """Returns the gradients of the loss and its terms, summed over the microbatches; `prepare` maps each of these."""
     weights = objective.weights(batch)
 
-    def loss_of(params: Any, batch: Batch, keys: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
+    def loss(params: Params, batch: Batch, keys: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
         terms = objective.terms(apply_model(objective.model, params, batch, keys), batch)
-        # By the weight of the whole batch: the parts have unequal numbers of predictions.
+        # By the weight of the whole batch: microbatches have unequal numbers of predictions.
         terms = {name: Term(term.sum, weights[name]) for name, term in terms.items()}
         return total(terms, objective.scales), terms
 
-    def gradient_of(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, dict[str, Term]]:
-        return jax.grad(loss_of, has_aux=True)(params, prepare(batch), keys)
+    def gradient(params: Params, batch: Batch, keys: jax.Array) -> tuple[Params, dict[str, Term]]:
+        return jax.grad(loss, has_aux=True)(params, prepare(batch), keys)
 
-    if parts == 1:
-        return gradient_of(params, batch, keys)
+    if microbatches == 1:
+        return gradient(params, batch, keys)
 
-    def add(sums: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        gradients, terms = gradient_of(params, *part)
-        more = (gradients, {name: term.sum for name, term in terms.items()})
-        return jax.tree.map(jnp.add, sums, more), None
+    def add(sums: PyTree, microbatch: tuple[Batch, jax.Array]) -> tuple[PyTree, None]:
+        gradients, terms = gradient(params, *microbatch)
+        summands = (gradients, {name: term.sum for name, term in terms.items()})
+        return jax.tree.map(jnp.add, sums, summands), None
 
-    # Every device gives rows of its own to every part.
-    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
-    start = (jax.tree.map(jnp.zeros_like, params), dict.fromkeys(weights, jnp.float32(0)))
+    # Every microbatch takes rows from every device.
+    split = jax.tree.map(lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), (batch, keys))
+    zero = jnp.float32(0)
+    start = (jax.tree.map(jnp.zeros_like, params), {name: zero for name in weights})
     (gradients, sums), _ = jax.lax.scan(add, start, split)
     return gradients, {name: Term(total, weights[name]) for name, total in sums.items()}
 
 
-def apply_model(model: Any, params: Any, batch: Batch, keys: jax.Array | None = None, method: str | None = None) -> Any:
-    """A model's outputs, within a program and `sharding.use_mesh`."""
+def apply_model(
+    model: Model, params: Params, batch: Batch, keys: jax.Array | None = None, method: str | None = None
+) -> PyTree:
+    """Returns a model's outputs; to be called while tracing, within `sharding.use_mesh`."""
     return model.apply({"params": all_gather_params(params, model.computation.dtype)}, batch, keys, method=method)
 
 
 def dropout_keys(seed: int | jax.Array, step: jax.Array, rows: int) -> jax.Array:
-    """A threefry key for each row of the global batch of `step`, typed keys [rows]; derived, so never saved."""
+    """Returns a typed threefry key per row of the global batch of `step`, [rows]; derived, thus never saved."""
     key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
 
-def make_eval_step(objective: Objective, mesh: Mesh) -> Callable[[Any, Batch], dict[str, Term]]:
-    """A compiled evaluation of one batch: (params, batch) -> terms, without dropout."""
+def make_eval_step(objective: Objective, mesh: Mesh) -> EvalStep:
+    """Returns a compiled evaluation of one batch without dropout: (params, batch) -> terms."""
 
-    def eval_step(params: Any, batch: Batch) -> dict[str, Term]:
+    def eval_step(params: Params, batch: Batch) -> dict[str, Term]:
         with sharding.use_mesh(mesh):
             return objective.terms(apply_model(objective.model, params, batch), batch)
 
     return jax.jit(eval_step, compiler_options=compiler_options(mesh))
 
 
-def evaluate(
-    eval_step: Callable[[Any, Batch], dict[str, Term]], params: Any, batches: Iterable[Batch], mesh: Mesh
-) -> dict[str, float]:
-    """The mean of each term over all batches together, each divided once by its own weight."""
+def evaluate(eval_step: EvalStep, params: Params, batches: Iterable[HostBatch], mesh: Mesh) -> dict[str, float]:
+    """Returns the mean of each term over all batches, each divided once by its total weight."""
     results = jax.device_get([eval_step(params, put_batch(batch, mesh)) for batch in batches])
     if not results:
-        raise UserError("the held-out split is too small for one example; prepare the corpus with a larger --heldout")
+        raise UserError(
+            "the held-out split is smaller than one example; prepare the corpus again with a larger --heldout"
+        )
     sums = jax.tree.map(lambda *values: sum(map(float, values)), *results)
     return {name: term.sum / max(term.weight, 1e-6) for name, term in sums.items()}

@@ -1,21 +1,23 @@
-"""How fast a run is: what its clock says."""
+"""Training throughput, measured by the host's clock."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Clock:
-    """Seconds of training between two readings, without evaluations and checkpoints, and those spent on input."""
+    """Measures training time between readings, without evaluations and checkpoints, and the wait for input in it."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._paused = 0.0
         self._waited = 0.0
 
-    def waiting(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches, timing how long each keeps the loop waiting."""
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yields the batches, measuring how long the loop waits for each."""
         before = time.perf_counter()
         for batch in batches:
             self._waited += time.perf_counter() - before
@@ -24,13 +26,15 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """A context whose time does not count."""
+        """Excludes the time spent in the context."""
         before = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - before
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - before
 
     def read(self) -> tuple[float, float]:
-        """(seconds of training, seconds of them spent waiting for input) since the last reading."""
+        """Returns (seconds of training, seconds of these spent waiting for input) since the last reading."""
         now = time.perf_counter()
         reading = now - self._start - self._paused, self._waited
         self._start, self._paused, self._waited = now, 0.0, 0.0
@@ -41,14 +45,15 @@ class Speed:
     """Tokens and model FLOPs per second between log lines."""
 
     def __init__(self, clock: Clock, work: Callable[[int], tuple[int, float]], start: int, peak: float | None) -> None:
-        """Begins at step `start`.
+        """Starts measuring at step `start`.
 
-        `work` gives (tokens, model FLOPs) of a step, counted from 0; `peak` is the devices' FLOP/s, where known.
+        `work` maps a step, counted from 0, to its (tokens, model FLOPs); `peak` is the FLOP/s of all devices, or None
+        if unknown.
         """
         self._clock, self._work, self._step, self._peak = clock, work, start, peak
 
     def since_last(self, step: int) -> dict[str, float]:
-        """The `perf/…` values of the steps since the last call."""
+        """Returns the `perf/…` metrics of the steps since the last call."""
         tokens, flops = map(sum, zip(*map(self._work, range(self._step, step)), strict=True))
         self._step = step
         seconds, waited = self._clock.read()

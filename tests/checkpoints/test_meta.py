@@ -1,4 +1,4 @@
-"""The meta of a checkpoint: what is written is read back, and nothing else is."""
+"""The meta of a checkpoint: round trip, seal, validation and contradictions."""
 
 import dataclasses
 import json
@@ -40,16 +40,16 @@ META = CheckpointMeta(
 
 
 def sealed(**changes) -> bytes:
-    """META with other values, under a seal that holds."""
+    """Returns META with changed values under a valid seal."""
     return json.dumps(decoding.sealed(decoding.without_seal(encode_meta(META)) | changes)).encode()
 
 
 @pytest.mark.parametrize("meta", [META, dataclasses.replace(META, task=None, sentence=None, corpus="", teacher="t")])
-def test_what_is_written_is_read_back(meta):
+def test_round_trip(meta):
     assert decode_meta(json.dumps(encode_meta(meta)).encode(), Path("meta")) == meta
 
 
-def test_any_edit_fails_the_seal():
+def test_any_edit_breaks_the_seal():
     for name in encode_meta(META):
         edited = json.dumps(encode_meta(META) | {name: 3}).encode()
         with pytest.raises(DecodingError, match="checksum mismatch"):
@@ -68,30 +68,32 @@ def test_any_edit_fails_the_seal():
         ({"config": {"model": {"hidden": 8}}}, "unknown key config.model.hidden"),
         ({"config": {"short_seq_prob": 2.0}}, "config.short_seq_prob is 2.0; it must be"),
         ({"tokenizer": {"hash": "", "files": {"vocab.txt": "W1BBRF0"}}}, r"tokenizer.files.vocab.txt: not base64"),
-        ({"tokenizer": {"hash": "", "files": {"../vocab.txt": ""}}}, "a key of tokenizer.files: .*of another form"),
+        ({"tokenizer": {"hash": "", "files": {"../vocab.txt": ""}}}, "a key of tokenizer.files: .*a different format"),
         ({"sentence": {"pooling": "sum"}}, "sentence.pooling: Invalid enum value 'sum'"),
         ({"sentence": {"lowest": float("nan")}}, "sentence.lowest: Expected `float` >= "),
     ],
 )
-def test_values_of_other_types_are_refused_though_the_seal_holds(changes, message):
+def test_invalid_values_are_refused_under_a_valid_seal(changes, message):
     with pytest.raises(UserError, match=message) as error:
         decode_meta(sealed(**changes), Path("checkpoints/7/meta/metadata"))
     assert str(error.value).startswith("checkpoints/7/meta/metadata: ") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("number", [FORMAT + 1, None])
-def test_another_format_is_refused_in_one_line_and_stays_where_it_is(trained, tiny_config, tmp_path, number):
+def test_another_format_is_refused_and_its_checkpoint_stays_in_place(trained, tiny_config, tmp_path, number):
     workdir = shutil.copytree(trained, tmp_path / "run")
     path = workdir / "checkpoints/8/meta/metadata"
     edit_sealed(path, lambda values: values.pop("format") if number is None else values.update(format=number))
     for use in (lambda: load_model(workdir), lambda: train(tiny_config, workdir)):
-        with pytest.raises(UserError, match=f"checkpoint format {number}, but this bertjax reads format 1") as error:
+        with pytest.raises(
+            UserError, match=f"checkpoint format {number}, but this version of bertjax reads format 1"
+        ) as error:
             use()
         assert str(path) in str(error.value) and "\n" not in str(error.value)
     assert store.steps(workdir / "checkpoints") == [4, 8] and not (workdir / "checkpoints.broken").exists()
 
 
-def test_a_damaged_format_number_is_damage(trained, tmp_path):
+def test_a_damaged_format_number_is_treated_as_damage(trained, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
     path = workdir / "checkpoints/8/meta/metadata"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": FORMAT + 1}))
@@ -111,7 +113,7 @@ def test_a_damaged_format_number_is_damage(trained, tmp_path):
         (lambda meta: meta["tokenizer"]["files"].clear(), "its tokenizer cannot be used .*no tokenizer in this folder"),
     ],
 )
-def test_a_checkpoint_that_contradicts_itself_is_refused_though_the_seal_holds(edit, message, trained, tmp_path):
+def test_contradictions_are_refused_under_a_valid_seal(edit, message, trained, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
     edit_sealed(workdir / "checkpoints/8/meta/metadata", edit)
     with pytest.raises(UserError, match=message) as error:

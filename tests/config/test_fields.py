@@ -1,4 +1,4 @@
-"""What every config field says about itself, and that its range decides what is refused."""
+"""Every config field has a description, and its allowed values decide which configs are refused."""
 
 import dataclasses
 import typing
@@ -15,8 +15,8 @@ from bertjax.errors import UserError
 
 def config_classes(cls: type) -> set[type]:
     """`cls` and the dataclasses of its fields, items of tuples included."""
-    inner = [item for field in dataclasses.fields(cls) for item in (field.type, *typing.get_args(field.type))]
-    return {cls}.union(*(config_classes(item) for item in inner if dataclasses.is_dataclass(item)))
+    types = [item for field in dataclasses.fields(cls) for item in (field.type, *typing.get_args(field.type))]
+    return {cls}.union(*(config_classes(item) for item in types if dataclasses.is_dataclass(item)))
 
 
 FIELDS = {
@@ -27,7 +27,7 @@ FIELDS = {
 
 
 def test_every_field_has_a_meaning():
-    assert len(FIELDS) > 100 and {"Phase.steps", "Table.label", "MeshConfig.data"} <= FIELDS.keys()
+    assert len(FIELDS) > 100 and {"Phase.steps", "TableConfig.label", "MeshConfig.data"} <= FIELDS.keys()
     for name, field in FIELDS.items():
         meaning = setting_of(field).meaning
         assert meaning and meaning == meaning.strip() and meaning.endswith("."), name
@@ -57,30 +57,30 @@ def test_ranges(allowed, inside, outside, words):
 
 
 @pytest.mark.parametrize(
-    ("section", "change", "says"),
+    ("section", "change", "message"),
     [
         ("", {"log_every": 0}, "config.log_every is 0; it must be at least 1"),
         ("", {"learning_rates": (1e-3, 0.0)}, "config.learning_rates[1] is 0.0; it must be above 0"),
         ("", {"features": "first"}, "it must be one of '', last, concat_last_4, weighted_sum"),
         ("mesh", {"data": 0}, "config.mesh.data is 0; it must be -1, or at least 1"),
-        ("mesh", {"fsdp": -1}, "it must be -1 at one axis only"),
+        ("mesh", {"fsdp": -1}, "it must be -1 on one axis at most"),
         ("layout", {"attention_impl": "flash"}, "config.layout.attention_impl is 'flash'; it must be one of auto, xla"),
         (
             "optimizer",
             {"schedule": "wsd"},
             "config.optimizer.schedule is 'wsd'; it must be one of linear, cosine, const",
         ),
-        ("sentence", {"lowest": 5.0}, "config.sentence.highest is 5.0; it must be larger than sentence.lowest"),
+        ("sentence", {"lowest": 5.0}, "config.sentence.highest is 5.0; it must be larger than sentence.lowest (5.0)"),
     ],
 )
-def test_messages_name_the_setting_its_value_and_the_rule(section, change, says):
+def test_messages_name_the_setting_its_value_and_the_rule(section, change, message):
     config = FinetuneConfig(task="glue/cola", init_from="runs/base")
     change = {section: dataclasses.replace(getattr(config, section), **change)} if section else change
     with pytest.raises(UserError) as error:
         validate(dataclasses.replace(config, **change))
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_section_alone_is_named_as_in_its_config():
+def test_validate_prefixes_names_with_the_path_of_the_section():
     with pytest.raises(UserError, match=r"config\.model\.hidden_size is 0; it must be at least 1"):
         validate(ModelConfig(hidden_size=0), "model.")

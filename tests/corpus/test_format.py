@@ -21,7 +21,7 @@ def small(tmp_path):
     return synthetic.write(tmp_path / "small", {"train": [DOCUMENTS[:2], DOCUMENTS[2:]], "heldout": [DOCUMENTS[:1]]})
 
 
-def test_opens_what_was_written(small):
+def test_a_written_corpus_can_be_opened(small):
     train = Corpus.open(small)
     assert (train.documents, train.sentences, train.tokens) == (3, 4, 10)
     assert train.document_sentences.tolist() == [0, 2, 3, 4]
@@ -30,24 +30,24 @@ def test_opens_what_was_written(small):
     assert Corpus.open(small, "heldout").tokens == 5
 
 
-def test_views_are_mapped_and_read_only(small):
+def test_views_are_memory_mapped_and_read_only(small):
     shard = Corpus.open(small).shards[0]
     for view in (shard.document_offsets, shard.sentence_offsets, shard.tokens):
         assert not view.flags.writeable and not view.flags.owndata
 
 
-def test_anyone_reads_a_shard_with_pyarrow(small):
+def test_shards_are_plain_arrow_files(small):
     table = pa.ipc.open_file(small / "train-00000.arrow").read_all()
     assert table.to_pydict() == {"sentences": DOCUMENTS[:2]}
     assert table.schema.field("sentences").type == pa.list_(pa.list_(pa.uint16()))
 
 
-def test_large_vocabularies_take_uint32(tmp_path):
+def test_large_vocabularies_use_uint32(tmp_path):
     synthetic.write(tmp_path, {"train": [[[[100_000, 5]]]]}, vocab_size=120_000)
     assert Corpus.open(tmp_path).shards[0].tokens.tolist() == [100_000, 5]
 
 
-def test_fingerprint_is_of_the_contents(small, tmp_path):
+def test_fingerprint_depends_on_the_contents_only(small, tmp_path):
     same = synthetic.write(tmp_path / "same", {"train": [DOCUMENTS[:2], DOCUMENTS[2:]], "heldout": [DOCUMENTS[:1]]})
     other = synthetic.write(tmp_path / "other", {"train": [DOCUMENTS[:2], [[[15]]]], "heldout": [DOCUMENTS[:1]]})
     assert Corpus.open(small).fingerprint == Corpus.open(same).fingerprint == Corpus.open(small, "heldout").fingerprint
@@ -55,26 +55,26 @@ def test_fingerprint_is_of_the_contents(small, tmp_path):
 
 
 @pytest.mark.parametrize("offsets", [[0, 1, 1, 2], [0, 1], [1, 2], []])
-def test_empty_or_ill_fitting_documents_are_refused(tmp_path, offsets):
+def test_empty_documents_and_invalid_offsets_are_refused(tmp_path, offsets):
     with pytest.raises(ValueError, match="document_offsets"):
         format.write_shard(tmp_path / "s.arrow", np.array(offsets), np.array([0, 1, 2]), np.zeros(2, np.uint16))
     assert not list(tmp_path.iterdir())
 
 
-def test_truncated_shard_is_named_at_open(small):
+def test_a_truncated_shard_is_reported_on_open(small):
     path = small / "train-00001.arrow"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"train-00001.arrow: truncated.*prepare"):
         Corpus.open(small)
 
 
-def test_missing_shard_is_named_at_open(small):
+def test_a_missing_shard_is_reported_on_open(small):
     (small / "train-00000.arrow").unlink()
     with pytest.raises(UserError, match=r"train-00000.arrow.*missing.*prepare"):
         Corpus.open(small)
 
 
-def test_flipped_bit_is_named_at_open_and_by_verify(small):
+def test_a_flipped_bit_is_reported_on_open_and_by_verify(small):
     flip_a_bit(small / "heldout-00000.arrow")
     Corpus.open(small, "train")
     for check in (format.verify, lambda directory: Corpus.open(directory, "heldout")):
@@ -83,48 +83,48 @@ def test_flipped_bit_is_named_at_open_and_by_verify(small):
 
 
 @pytest.mark.parametrize("split", format.SPLITS)
-def test_what_was_found_whole_is_remembered_until_it_changes(small, split):
+def test_verified_shards_are_recorded_until_they_change(small, split):
     for opened in format.SPLITS:
         Corpus.open(small, opened)
-    memory = small / "cache/verified.json"
-    remembered = json.loads(memory.read_text())
-    assert decoding.without_seal(remembered).keys() == {"train-00000.arrow", "train-00001.arrow", "heldout-00000.arrow"}
-    written = memory.stat().st_mtime_ns
+    cache = small / "cache/verified.json"
+    verified = json.loads(cache.read_text())
+    assert decoding.without_seal(verified).keys() == {"train-00000.arrow", "train-00001.arrow", "heldout-00000.arrow"}
+    written = cache.stat().st_mtime_ns
     Corpus.open(small, split)
-    assert memory.stat().st_mtime_ns == written, "verified anew"
+    assert cache.stat().st_mtime_ns == written, "verified again"
     path = small / f"{split}-00000.arrow"
     times = path.stat()
     flip_a_bit(path)
-    # As a tool does that keeps times.
+    # Some tools preserve times.
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(UserError, match="damaged"):
         Corpus.open(small, split)
-    assert json.loads(memory.read_text()) == remembered
+    assert json.loads(cache.read_text()) == verified
 
 
-def test_an_unchanged_shard_is_not_read_again(small):
-    """Told of a damaged shard that it was found whole, opening believes it; `verify` believes nothing."""
+def test_recorded_shards_are_not_read_again(small):
+    """`Corpus.open` trusts a forged record of a damaged shard, `verify` does not."""
     Corpus.open(small)
-    memory, path = small / "cache/verified.json", small / "train-00001.arrow"
+    cache, path = small / "cache/verified.json", small / "train-00001.arrow"
     flip_a_bit(path)
-    now = path.stat()
-    state = [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
-    edit_sealed(memory, lambda remembered: remembered.update({path.name: state + remembered[path.name][3:]}))
+    status = path.stat()
+    state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    edit_sealed(cache, lambda verified: verified.update({path.name: state + verified[path.name][3:]}))
     Corpus.open(small)
     with pytest.raises(UserError, match="damaged"):
         format.verify(small)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "7", '{"train-00000.arrow": 1}'])
-def test_a_damaged_memory_costs_a_reading(small, content):
+def test_a_damaged_record_of_verified_shards_is_replaced(small, content):
     (small / "cache").mkdir()
     (small / "cache/verified.json").write_text(content)
     Corpus.open(small)
     assert "train-00001.arrow" in json.loads((small / "cache/verified.json").read_text())
 
 
-def test_a_corpus_without_room_for_its_memory_opens(small):
-    """A file stands where the folder should be: no writing for root either, whom permissions do not stop."""
+def test_a_corpus_with_an_unwritable_cache_can_be_opened(small):
+    """A file in place of the folder prevents writing even for root."""
     (small / "cache").write_text("")
     Corpus.open(small)
     flip_a_bit(small / "train-00000.arrow")
@@ -132,7 +132,7 @@ def test_a_corpus_without_room_for_its_memory_opens(small):
         Corpus.open(small)
 
 
-def test_shard_of_noise_is_no_traceback(small):
+def test_a_shard_of_zeros_is_refused(small):
     path = small / "train-00000.arrow"
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match=r"train-00000\.arrow"):
@@ -146,10 +146,10 @@ def test_shard_of_noise_is_no_traceback(small):
         ("{", "not JSON"),
         ("[]", "not the manifest"),
         ('{"format": "bertjax corpus", "version": 99}', "version 99"),
-        ('{"format": "bertjax corpus", "version": 1}', "without its seal"),
+        ('{"format": "bertjax corpus", "version": 1}', "missing seal sha256"),
     ],
 )
-def test_what_is_no_corpus_is_refused(small, manifest, message):
+def test_a_missing_or_invalid_manifest_is_refused(small, manifest, message):
     (small / "corpus.json").unlink()
     if manifest is not None:
         (small / "corpus.json").write_text(manifest)
@@ -169,18 +169,18 @@ def test_what_is_no_corpus_is_refused(small, manifest, message):
         (lambda content: content["shards"]["train"][1].update(tokens=2**60), r"shards\.train\[1\]\.tokens: Expected"),
         (lambda content: content["shards"]["train"][1].update(name="../train-00001.arrow"), r"train\[1\]\.name"),
         (lambda content: content["shards"]["train"].append(content["shards"]["train"][1]), r"train\[2\]\.name"),
-        (lambda content: content["shards"]["train"].extend(content["shards"].pop("heldout")), "no shard of train"),
+        (lambda content: content["shards"]["train"].extend(content["shards"].pop("heldout")), "is not a train shard"),
         (lambda content: content["shards"]["train"][0].update(sentences=1), "fewer sentences than documents"),
         (lambda content: content["counts"]["train"].update(documents=1), "counts: not the sums"),
         (lambda content: content["shards"]["train"].pop(), "counts: not the sums"),
         (lambda content: content.update(vocab_size=content["vocab_size"] + 1), "fingerprint"),
         (
             lambda content: content["shards"]["heldout"][0].update(sha256=content["shards"]["train"][0]["sha256"]),
-            r"shards\.heldout\[0\]: is a shard of train too",
+            r"shards\.heldout\[0\]: also a shard of train",
         ),
     ],
 )
-def test_a_manifest_that_cannot_be_true_is_refused_with_the_place(small, edit, message):
+def test_an_inconsistent_manifest_is_refused_with_the_place(small, edit, message):
     edit_sealed(small / "corpus.json", edit)
     for read in (Corpus.open, format.verify):
         with pytest.raises(UserError, match=rf"corpus\.json: not valid \(.*{message}.*\); copy it again") as error:
@@ -188,7 +188,7 @@ def test_a_manifest_that_cannot_be_true_is_refused_with_the_place(small, edit, m
         assert "\n" not in str(error.value)
 
 
-def test_an_edit_without_its_seal_is_refused(small):
+def test_an_unsealed_edit_is_refused(small):
     content = json.loads((small / "corpus.json").read_text())
     content["statistics"]["note"] = "mine"
     (small / "corpus.json").write_text(json.dumps(content))
@@ -198,16 +198,16 @@ def test_an_edit_without_its_seal_is_refused(small):
     assert Corpus.open(small).documents and json.loads((small / "corpus.json").read_text())["statistics"]
 
 
-def test_a_file_without_documents_is_refused_though_its_hash_is_right(small):
+def test_resealing_refuses_a_file_without_documents(small):
     schema = pa.schema([("sentences", pa.list_(pa.list_(pa.uint16())))])
     with pa.ipc.new_file(small / "train-00001.arrow", schema):
         pass
-    with pytest.raises(UserError, match=r"train-00001\.arrow: no Arrow file of documents"):
+    with pytest.raises(UserError, match=r"train-00001\.arrow: not an Arrow file of documents"):
         format.reseal(small)
 
 
-def test_resealing_counts_again(small, tmp_path):
-    """A shard that was replaced on purpose is taken in; one of another vocabulary is not."""
+def test_resealing_updates_counts_and_fingerprint(small, tmp_path):
+    """An intentionally replaced shard is accepted, a shard of another vocabulary is not."""
     fingerprint = Corpus.open(small).fingerprint
     other = synthetic.write(tmp_path / "other", {"train": [[[[5, 6], [7]]]]})
     (small / "train-00001.arrow").write_bytes((other / "train-00000.arrow").read_bytes())
@@ -217,15 +217,18 @@ def test_resealing_counts_again(small, tmp_path):
     corpus = Corpus.open(small)
     assert corpus.fingerprint != fingerprint and corpus.shards[1].tokens.tolist() == [5, 6, 7]
     edit_sealed(small / "corpus.json", lambda content: content.update(vocab_size=7))
-    with pytest.raises(UserError, match=r"holds the id \d+, but the vocabulary has 7"):
+    with pytest.raises(UserError, match=r"contains id \d+, but the vocabulary has 7 ids"):
         format.reseal(small)
 
 
 @pytest.mark.parametrize(
     ("documents", "sentences", "message"),
-    [([0, 2, 1, 3], [0, 1, 2, 3], "document_offsets must rise"), ([0, 1, 2, 3], [0, 2, 2, 3], "sentence_offsets must")],
+    [
+        ([0, 2, 1, 3], [0, 1, 2, 3], "document_offsets must be strictly"),
+        ([0, 1, 2, 3], [0, 2, 2, 3], "sentence_offsets must be strictly"),
+    ],
 )
-def test_a_sealed_shard_of_impossible_offsets_is_refused(small, documents, sentences, message):
+def test_resealing_refuses_invalid_offsets(small, documents, sentences, message):
     batch = pa.ListArray.from_arrays(
         pa.array(documents, pa.int32()),
         pa.ListArray.from_arrays(pa.array(sentences, pa.int32()), pa.array([5, 6, 7], pa.uint16())),

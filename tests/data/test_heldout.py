@@ -1,3 +1,5 @@
+"""Held-out batches and the unigram baseline."""
+
 import dataclasses
 
 import numpy as np
@@ -10,7 +12,7 @@ from bertjax.corpus.format import Corpus
 from bertjax.corpus.manifest import write_manifest
 from bertjax.data.heldout import heldout_batches, unigram_entropy
 from bertjax.data.pipeline import row_format
-from bertjax.data.spans import examples
+from bertjax.data.spans import cut_examples
 from bertjax.errors import UserError
 from tests.support import synthetic
 
@@ -24,16 +26,16 @@ def held_out(prose, config=CONFIG, **options):
     return list(heldout_batches(Corpus.open(prose, "heldout"), VOCABULARY, rows, **options))
 
 
-def test_every_example_once_and_the_rest_weighs_nothing(prose):
-    plan = examples(Corpus.open(prose, "heldout"), 64, 0, 0, Sequencing())
+def test_every_example_once_and_padding_rows_have_no_weight(prose):
+    expected = cut_examples(Corpus.open(prose, "heldout"), 64, 0, 0, Sequencing())
     batches = held_out(prose)
     assert {batch["input_ids"].shape for batch in batches} == {(31, 64)}
     weights = np.concatenate([batch["example_weights"] for batch in batches])
-    assert weights.sum() == len(plan) and 0 < len(weights) - len(plan) < 31 and weights.dtype == np.float32
+    assert weights.sum() == len(expected) and 0 < len(weights) - len(expected) < 31 and weights.dtype == np.float32
     predictions = np.concatenate([batch["masked_lm_weights"] for batch in batches]).sum(axis=1)
     assert np.array_equal(predictions > 0, weights > 0)
     sizes = np.concatenate([batch["attention_mask"] for batch in batches]).sum(axis=1)[weights > 0]
-    assert np.array_equal(np.sort(sizes), np.sort(plan["first"].astype(int) + plan["second"] + 3))
+    assert np.array_equal(np.sort(sizes), np.sort(expected["length_a"].astype(int) + expected["length_b"] + 3))
 
 
 def test_the_same_for_every_run(prose):
@@ -65,14 +67,14 @@ def test_pairs_need_two_documents(tmp_path):
 
 def test_unigram_entropy(tmp_path):
     synthetic.write(tmp_path, {"train": [[[[5, 5, 5]]], [[[6]]]], "heldout": [[[[5, 6, 7]]]]}, vocab_size=8)
-    # Counts with one more for each of the eight ids: 4 of 12, 2 of 12, 1 of 12.
+    # Counts plus one for each of the eight ids: 4 of 12, 2 of 12, 1 of 12.
     expected = -(np.log(4 / 12) + np.log(2 / 12) + np.log(1 / 12)) / 3
-    found = unigram_entropy(Corpus.open(tmp_path), Corpus.open(tmp_path, "heldout"))
-    assert found == pytest.approx(expected)
+    entropy = unigram_entropy(Corpus.open(tmp_path), Corpus.open(tmp_path, "heldout"))
+    assert entropy == pytest.approx(expected)
 
 
 def test_unigram_entropy_of_a_large_corpus_is_that_of_a_sample(tmp_path):
-    """More than the tokens that are counted: the answer is that of all of them, but for chance."""
+    """With more tokens than are counted, the entropy is that of all tokens up to the sampling error."""
     ids = np.random.default_rng(0).choice(np.arange(5, 8), 70 * 2**20, p=[0.7, 0.2, 0.1]).astype(np.uint16)
     shard = format.write_shard(tmp_path / "train-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids)
     other = format.write_shard(tmp_path / "heldout-00000.arrow", np.array([0, 1]), np.array([0, len(ids)]), ids[::-1])

@@ -1,3 +1,5 @@
+"""Masking: number, position and replacement of the predicted tokens."""
+
 import dataclasses
 
 import numpy as np
@@ -6,9 +8,9 @@ import pytest
 from bertjax.config.data import MaskingConfig, Sequencing
 from bertjax.corpus.format import Corpus
 from bertjax.data import rng
-from bertjax.data.masking import mask
-from bertjax.data.sequences import sequences
-from bertjax.data.spans import examples
+from bertjax.data.masking import mask_tokens
+from bertjax.data.sequences import read_sequences
+from bertjax.data.spans import cut_examples
 from tests.support import synthetic
 from tests.support.statistics import assert_frequencies, assert_share
 
@@ -20,22 +22,22 @@ ORDINARY = len(VOCABULARY.ordinary_ids)
 def batch(prose):
     """More than 100,000 sequences, unmasked."""
     corpus = Corpus.open(prose)
-    plan = np.concatenate([examples(corpus, 128, 0, epoch, Sequencing()) for epoch in range(5)])
-    keys = rng.bits(rng.key(0, "pairs"), np.arange(len(plan)))
-    assert len(plan) > 100_000
-    return sequences(corpus, plan, keys, 128, VOCABULARY, Sequencing())
+    examples = np.concatenate([cut_examples(corpus, 128, 0, epoch, Sequencing()) for epoch in range(5)])
+    keys = rng.bits(rng.key(0, "pairs"), np.arange(len(examples)))
+    assert len(examples) > 100_000
+    return read_sequences(corpus, examples, keys, 128, VOCABULARY, Sequencing())
 
 
-def part(batch, rows):
-    """The first rows of a batch."""
+def first_rows(batch, rows):
+    """The first `rows` rows of a batch."""
     return dataclasses.replace(
-        batch, **{name: getattr(batch, name)[:rows] for name in ("input_ids", "first", "second", "negative")}
+        batch, **{name: getattr(batch, name)[:rows] for name in ("input_ids", "length_a", "length_b", "negative")}
     )
 
 
 def masked(batch, masking, seed=0):
     keys = rng.bits(rng.key(seed, "masks"), np.arange(len(batch.input_ids)))
-    input_ids, predictions = mask(batch, keys, VOCABULARY, masking)
+    input_ids, predictions = mask_tokens(batch, keys, VOCABULARY, masking)
     return input_ids, predictions, predictions.weights.astype(bool)
 
 
@@ -56,7 +58,7 @@ def result(batch):
 def test_number_of_predictions(batch, masking):
     used = masked(batch, masking)[2]
     wanted = [min(masking.predictions(128), max(1, round(masking.rate * int(size)))) for size in batch.sizes]
-    maskable = batch.first + batch.second
+    maskable = batch.length_a + batch.length_b
     assert np.array_equal(used.sum(axis=1), np.minimum(wanted, maskable))
 
 
@@ -66,8 +68,8 @@ def test_masking_rate_of_full_sequences(batch, result):
 
 
 @pytest.mark.parametrize("unit", ["token", "word", "span"])
-def test_original_comes_back_and_nothing_else_is_touched(batch, unit):
-    batch = part(batch, 30_000)
+def test_predictions_restore_the_original_and_nothing_else_changes(batch, unit):
+    batch = first_rows(batch, 30_000)
     input_ids, predictions, used = masked(batch, MaskingConfig(unit=unit))
     special = batch.special()
     rows = np.nonzero(used)[0]
@@ -75,18 +77,18 @@ def test_original_comes_back_and_nothing_else_is_touched(batch, unit):
     restored = input_ids.copy()
     restored[rows, predictions.positions[used]] = predictions.ids[used]
     assert np.array_equal(restored, batch.input_ids)
-    # Rising positions, used slots first, nothing in the rest.
-    rising = np.diff(predictions.positions, axis=1) > 0
-    assert rising[used[:, 1:]].all() and not np.any(used[:, 1:] & ~used[:, :-1])
+    # Ascending positions, used slots first, zeros in the rest.
+    ascending = np.diff(predictions.positions, axis=1) > 0
+    assert ascending[used[:, 1:]].all() and not np.any(used[:, 1:] & ~used[:, :-1])
     assert not predictions.positions[~used].any() and not predictions.ids[~used].any()
 
 
-def test_eight_in_ten_masked_one_random_one_kept(result):
+def test_eight_in_ten_masked_one_random_one_unchanged(result):
     input_ids, predictions, used = result
     new = np.take_along_axis(input_ids, predictions.positions, axis=1)[used]
     old = predictions.ids[used]
     assert_share(int((new == synthetic.MASK).sum()), len(new), 0.8)
-    # A random token is by chance the old one.
+    # A random token can equal the original one.
     assert_share(int((new == old).sum()), len(new), 0.1 + 0.1 / ORDINARY)
 
 
@@ -96,11 +98,11 @@ def test_random_tokens_are_uniform_and_never_special(result):
     random = new[(new != synthetic.MASK) & (new != predictions.ids[used])]
     assert len(random) > 100_000 and not np.isin(random, synthetic.SPECIAL).any()
     counts = np.bincount(random, minlength=VOCABULARY.size)[VOCABULARY.ordinary_ids]
-    # An id is left out where it is the old one; the old ones are themselves nearly uniform.
+    # Random tokens equal to the original are not counted; the originals are themselves nearly uniform.
     assert_frequencies(counts, np.full(ORDINARY, len(random) / ORDINARY))
 
 
-def test_shares_are_as_configured(batch):
+def test_probabilities_are_as_configured(batch):
     input_ids, predictions, used = masked(batch, MaskingConfig(mask_prob=0.3, random_prob=0.0))
     new = np.take_along_axis(input_ids, predictions.positions, axis=1)[used]
     assert_share(int((new == synthetic.MASK).sum()), len(new), 0.3)
@@ -132,7 +134,7 @@ def words_of(batch):
 
 @pytest.mark.parametrize("unit", ["word", "span"])
 def test_whole_words_only(batch, unit):
-    batch = part(batch, 30_000)
+    batch = first_rows(batch, 30_000)
     _, predictions, used = masked(batch, MaskingConfig(unit=unit))
     chosen = np.zeros(batch.input_ids.shape, bool)
     chosen[np.nonzero(used)[0], predictions.positions[used]] = True
@@ -141,11 +143,11 @@ def test_whole_words_only(batch, unit):
     assert np.array_equal(chosen[:, 1:][same], chosen[:, :-1][same])
     wanted = np.clip(np.rint(0.15 * batch.sizes), 1, 20)
     assert np.all(chosen.sum(axis=1) <= wanted)
-    # All but the few rows where nothing of the right size is left come out full.
+    # All rows reach the wanted number, except a few in which no remaining word fits.
     assert chosen.sum() / wanted.sum() > 0.98
 
 
-def test_the_draw_is_for_the_word(batch):
+def test_all_pieces_of_a_word_are_replaced_alike(batch):
     input_ids, predictions, used = masked(batch, MaskingConfig(unit="word", random_prob=0.0))
     words = words_of(batch)
     changed = np.zeros(batch.input_ids.shape, bool)
@@ -161,9 +163,9 @@ def test_the_draw_is_for_the_word(batch):
 
 
 def test_spans_are_runs_of_up_to_three_words(batch):
-    """Few are drawn, so few meet: their lengths in words fall as 1/n does, but for what has no room."""
-    _, predictions, used = masked(part(batch, 5000), MaskingConfig(rate=0.06, unit="span", max_span=3))
-    words = words_of(part(batch, 5000))
+    """At a low rate few spans collide: their lengths in words fall roughly as 1/n."""
+    _, predictions, used = masked(first_rows(batch, 5000), MaskingConfig(rate=0.06, unit="span", max_span=3))
+    words = words_of(first_rows(batch, 5000))
     lengths = []
     for row, positions in enumerate(predictions.positions):
         numbers = np.unique(words[row, positions[used[row]]])

@@ -1,3 +1,5 @@
+"""The input pipeline: shapes, padding and refused corpora."""
+
 import dataclasses
 import subprocess
 import sys
@@ -50,11 +52,11 @@ def test_types_and_attention_follow_the_separators(prose):
 
 def test_padding_share_is_that_of_the_batches(prose):
     source = BatchSource(Corpus.open(prose), VOCABULARY, CONFIG)
-    real = np.mean([1 - source.batch(0, step)["attention_mask"].mean() for step in range(50)])
-    assert source.padding_share(0) == pytest.approx(real, abs=0.01)
+    expected = np.mean([1 - source.batch(0, step)["attention_mask"].mean() for step in range(50)])
+    assert source.padding_share(0) == pytest.approx(expected, abs=0.01)
 
 
-def test_one_document_makes_no_pairs(tmp_path):
+def test_pairs_from_one_document_are_refused(tmp_path):
     synthetic.write(tmp_path, {"train": [[[[5, 6, 7]]]]})
     with pytest.raises(UserError, match=r"two train documents.*next_sentence"):
         BatchSource(Corpus.open(tmp_path), VOCABULARY, CONFIG)

@@ -1,3 +1,5 @@
+"""The random number generator: bijections, uniformity and independence."""
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def test_permute_of_a_part_is_part_of_the_whole():
 
 
 @pytest.mark.parametrize("size", [5, 12, 61])
-def test_permute_takes_every_index_everywhere_equally_often(size):
+def test_permute_sends_every_index_to_every_position_equally_often(size):
     trials = 4000
     counts = np.zeros((size, size), int)
     for seed in range(trials):
@@ -32,12 +34,12 @@ def test_permute_takes_every_index_everywhere_equally_often(size):
 @pytest.mark.parametrize("size", [100_000, 1_000_000, 2**20])
 def test_permute_spreads_neighbours_uniformly(size):
     order = rng.permute(rng.key(1, "shuffle"), np.arange(size), size)
-    # Where index i goes, and how far from it i + 1, i + 2 and i + 1024 go.
+    # The position of index i, and its distance from those of i + 1, i + 2 and i + 1024.
     _assert_joint_uniform(np.arange(size), order, size)
     for lag in (1, 2, 1024):
         assert_frequencies(*_histogram((np.roll(order, -lag) - order) % size, size))
     assert_uncorrelated(order[1:], order[:-1])
-    # Fixed points of a random permutation: a Poisson number of mean 1.
+    # The number of fixed points of a random permutation is Poisson distributed with mean 1.
     assert np.sum(order == np.arange(size)) < 10
 
 
@@ -59,7 +61,7 @@ def test_every_bit_is_fair_and_independent_of_its_neighbours():
     bits = np.unpackbits(draws[..., None].view(np.uint8), axis=-1)
     for bit in range(64):
         assert_share(int(bits[..., bit].sum()), draws.size, 0.5)
-    # Of neighbouring rows and of neighbouring columns half the bits differ.
+    # Half of the bits differ between neighbouring rows and between neighbouring columns.
     assert_share(int((bits[1:] != bits[:-1]).sum()), bits[1:].size, 0.5)
     assert_share(int((bits[:, 1:] != bits[:, :-1]).sum()), bits[:, 1:].size, 0.5)
 
@@ -70,13 +72,13 @@ def test_integers_are_uniform():
 
 
 def _histogram(values: np.ndarray, size: int, bins: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of integers in [0, size) in bins, and what is expected."""
-    places = np.bincount(np.arange(size) * bins // size, minlength=bins)
-    return np.bincount(values * bins // size, minlength=bins), places * len(values) / size
+    """Counts of integers in [0, size) per bin, and their expectation."""
+    bin_sizes = np.bincount(np.arange(size) * bins // size, minlength=bins)
+    return np.bincount(values * bins // size, minlength=bins), bin_sizes * len(values) / size
 
 
 def _assert_joint_uniform(a: np.ndarray, b: np.ndarray, size: int, bins: int = 30) -> None:
-    """Two permutations fill a table of pairs evenly. They fill its rows and columns exactly."""
-    places = np.bincount(np.arange(size) * bins // size, minlength=bins)
+    """Asserts that two permutations fill a table of pairs evenly (they fill its rows and columns exactly)."""
+    bin_sizes = np.bincount(np.arange(size) * bins // size, minlength=bins)
     counts = np.bincount(a * bins // size * bins + b * bins // size, minlength=bins**2)
-    assert_frequencies(counts, np.outer(places, places) / size, freedom=(bins - 1) ** 2)
+    assert_frequencies(counts, np.outer(bin_sizes, bin_sizes) / size, freedom=(bins - 1) ** 2)

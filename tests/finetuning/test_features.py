@@ -1,4 +1,4 @@
-"""The feature-based way: the encoder stays as it is, its features are computed once, a head is trained on them."""
+"""Feature-based fine-tuning: the encoder is frozen, its features are computed once, and a head is trained on them."""
 
 import dataclasses
 import json
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.finetuning import FEATURES, FinetuneConfig, Table, from_config_dict
+from bertjax.config.finetuning import FEATURES, FinetuneConfig, TableConfig, from_config_dict
 from bertjax.errors import UserError
 from bertjax.finetuning import evaluation, features
 from bertjax.finetuning.run import finetune
-from bertjax.finetuning.task_model import ENCODER, make_task_model
+from bertjax.finetuning.task_model import ENCODER_PARAMS, make_task_model
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
@@ -33,7 +33,7 @@ WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "objec
 
 @pytest.fixture(scope="module")
 def config(trained, tmp_path_factory) -> FinetuneConfig:
-    """Words that are to be tagged by their length."""
+    """A tagging task: words are labelled by their length."""
     folder = tmp_path_factory.mktemp("words")
     rng = np.random.default_rng(0)
     for name, count in (("train", 200), ("dev", 50)):
@@ -45,7 +45,7 @@ def config(trained, tmp_path_factory) -> FinetuneConfig:
     return FinetuneConfig(
         task="table/tagging",
         data_dir=str(folder),
-        table=Table(train="train.jsonl", dev="dev.jsonl"),
+        table=TableConfig(train="train.jsonl", dev="dev.jsonl"),
         init_from=str(trained),
         features="weighted_sum",
         learning_rates=(1e-2,),
@@ -65,10 +65,10 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
     params = random_params(FinetuningModel(shape, 2, pooled=False))
     task = TaskMetadata("", "tagging", ("a", "b"))
     export_model(from_parts(shape, params, task=task), tmp_path / "export")
-    theirs = transformers.BertModel.from_pretrained(tmp_path / "export")
+    reference = transformers.BertModel.from_pretrained(tmp_path / "export")
     with torch.no_grad():
         tensors = {name: torch.tensor(array) for name, array in batch.items()}
-        states = theirs(**tensors, output_hidden_states=True).hidden_states
+        states = reference(**tensors, output_hidden_states=True).hidden_states
     states = np.stack([state.numpy() for state in states], axis=2)  # [rows, length, layers, hidden]
     real = batch["attention_mask"] == 1
     expected = {"last": states[:, :, -1:], "concat_last_4": states[:, :, -4:], "weighted_sum": states}
@@ -85,12 +85,12 @@ def test_features_are_the_hidden_states_of_transformers(tmp_path):
 
 @pytest.mark.parametrize("kind", ["classification", "span"])
 def test_a_head_on_features_is_the_head_of_the_whole_model(kind):
-    """Dropout included, so that what it learns from features is what it would learn under the frozen encoder."""
+    """Includes dropout: training on features equals training the head on top of the frozen encoder."""
     batch = random_batch(SMALL, 4, 20, 2)
     model = kind_named(kind).model(SMALL, ("a", "b")).clone(features="weighted_sum")
     params = model.init(jax.random.key(0), batch)["params"]
-    found = model.apply({"params": params}, batch, method="encode")
-    on_features = {"features": found, "attention_mask": batch["attention_mask"]}
+    encoded = model.apply({"params": params}, batch, method="encode")
+    on_features = {"features": encoded, "attention_mask": batch["attention_mask"]}
     head = model.init(jax.random.key(0), on_features)["params"]
     assert head.keys() == params.keys() - {"embeddings", "encoder"}
     keys = jax.random.split(jax.random.key(1), 4)
@@ -100,24 +100,24 @@ def test_a_head_on_features_is_the_head_of_the_whole_model(kind):
     assert np.abs(alone - model.apply({"params": params}, batch)["logits"]).max() > 1e-3
 
 
-def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_path, said):
+def test_a_sweep_on_features_trains_a_head_and_saves_a_whole_model(config, tmp_path, said):
     results = finetune(config, tmp_path / "run")
     assert "computing features (weighted_sum)" in " ".join(said)
     assert results["best"]["scores"]["dev"]["accuracy"] > 90
-    kept, before = (load_model(path) for path in (tmp_path / "run", config.init_from))
+    tuned, source = (load_model(path) for path in (tmp_path / "run", config.init_from))
     for part in ("embeddings", "encoder"):
-        for name, value in named_leaves(before.params[part]).items():
-            assert np.array_equal(named_leaves(kept.params[part])[name], value), name
-    assert np.abs(kept.params["layer_mixture"]["weights"]).min() > 0
-    # Without features at hand, by the path alone.
-    task_model = evaluation.open_scoring(kept, dataclasses.replace(config, task="", batch=7), None)
+        for name, value in named_leaves(source.params[part]).items():
+            assert np.array_equal(named_leaves(tuned.params[part])[name], value), name
+    assert np.abs(tuned.params["layer_mixture"]["weights"]).min() > 0
+    # The saved model computes the features itself.
+    task_model = evaluation.open_scoring(tuned, dataclasses.replace(config, task="", batch=7), None)
     dev = task_model.split("dev")
-    found = task_model.predictions(kept.params, dev)
-    assert task_model.scores(dev, found) == pytest.approx(results["best"]["scores"]["dev"])
-    predicted = predictor.load(tmp_path / "run")([list(dev.examples[0].words)])[0]["labels"]
-    assert predicted == [task_model.task.labels[label] for label in found[0].value]
+    predictions = task_model.predictions(tuned.params, dev)
+    assert task_model.scores(dev, predictions) == pytest.approx(results["best"]["scores"]["dev"])
+    predicted = predictor.load_predictor(tmp_path / "run")([list(dev.examples[0].words)])[0]["labels"]
+    assert predicted == [task_model.task.labels[label] for label in predictions[0].value]
     with pytest.raises(UserError, match="is feature-based"):
-        export_model(kept, tmp_path / "export")
+        export_model(tuned, tmp_path / "export")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_sweep_on_features_trains_a_head_and_keeps_a_whole_model(config, tmp_p
         ({"init_from": "random:"}, ["trained encoder"]),
     ],
 )
-def test_what_has_no_features_is_refused(config, change, parts, tmp_path):
+def test_settings_that_contradict_features_are_refused(config, change, parts, tmp_path):
     if "init_from" in change:
         change = {"init_from": change["init_from"] + config.init_from}
     with pytest.raises(UserError) as error:
@@ -140,20 +140,20 @@ def test_what_has_no_features_is_refused(config, change, parts, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tagging", "choice"])
-def test_features_come_back_in_place(kind, config):
-    """Rows are computed by length and padded; predictions on their features are those of the texts."""
+def test_features_keep_the_order_of_rows(kind, config):
+    """Rows are batched by length; predictions from features equal those from the texts."""
     source = load_model(config.init_from)
     task = open_task(config.task, config.data_dir, config.table)
     if kind == "choice":
-        made = [ChoiceExample(str(i), "", "the " * i, ("a list", "a " * i, "string")) for i in range(1, 22)]
-        task = TaskExamples("ends", Choice(), (), lambda split: made, lambda *_: {}, "accuracy", choices=3)
+        examples = [ChoiceExample(str(i), "", "the " * i, ("a list", "a " * i, "string")) for i in range(1, 22)]
+        task = TaskExamples("ends", Choice(), (), lambda split: examples, lambda *_: {}, "accuracy", choices=3)
     task_model = make_task_model(
         dataclasses.replace(config, features="last"), task, source.config.model, source.tokenizer
     )
     dev = task_model.split("dev")
-    encoder = {name: source.params[name] for name in ENCODER}
-    (cached,) = features.computed(task_model, encoder, [dev], 1)
+    encoder = {name: source.params[name] for name in ENCODER_PARAMS}
+    (cached,) = features.compute_features(task_model, encoder, [dev], 1)
     head = task_model.model.init(jax.random.key(0), cached.batches.example())["params"]
     pairs = zip(task_model.predictions(head, cached), task_model.predictions(encoder | head, dev), strict=True)
-    for ours, expected in pairs:
-        np.testing.assert_allclose(ours.probabilities, expected.probabilities, rtol=0, atol=1e-6)
+    for prediction, expected in pairs:
+        np.testing.assert_allclose(prediction.probabilities, expected.probabilities, rtol=0, atol=1e-6)

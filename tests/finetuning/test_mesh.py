@@ -1,4 +1,4 @@
-"""Fine-tuning on several devices, among which a batch is shared: the same losses, the same predictions."""
+"""Fine-tuning on several devices gives the same losses and predictions as on one."""
 
 import json
 import subprocess
@@ -13,15 +13,15 @@ from tests.support.commands import ROOT
 
 @pytest.fixture(scope="module")
 def results(trained, tmp_path_factory):
-    """What tests/support/finetuned_on_meshes.py found."""
+    """The output of tests/support/finetuned_on_meshes.py."""
     folder, rng = tmp_path_factory.mktemp("meshes"), np.random.default_rng(0)
-    things = ["list", "string", "number", "class", "method", "module"]
+    nouns = ["list", "string", "number", "class", "method", "module"]
     for name, count in (("train", 96), ("dev", 30)):
         lines = []
-        for thing in rng.choice(things, count):
-            words = " ".join(rng.choice(things, rng.integers(1, 9)))
-            label = "even" if things.index(thing) % 2 else "odd"
-            lines.append({"text": f"the {thing} of {words}", "partner": f"returns a {thing}", "class": label})
+        for noun in rng.choice(nouns, count):
+            words = " ".join(rng.choice(nouns, rng.integers(1, 9)))
+            label = "even" if nouns.index(noun) % 2 else "odd"
+            lines.append({"text": f"the {noun} of {words}", "partner": f"returns a {noun}", "class": label})
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     command = [sys.executable, "-m", "tests.support.finetuned_on_meshes", trained, folder, folder / "results.json"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -32,8 +32,8 @@ def results(trained, tmp_path_factory):
 @pytest.mark.parametrize("mesh", list(finetuned_on_meshes.MESHES)[1:])
 @pytest.mark.parametrize("kind", finetuned_on_meshes.CASES)
 def test_fine_tuning_is_the_same_on_several_devices(kind, mesh, results):
-    """With dropout, in packed rows; of retrieval the negatives are those of the whole batch, wherever they lie."""
-    one, other = results[kind]["one device"], results[kind][mesh]
-    assert len(one["losses"]) == 6
-    np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
-    assert other["predictions"] == one["predictions"]
+    """Includes dropout, packed rows, and the in-batch negatives of retrieval across devices."""
+    single, sharded = results[kind]["one device"], results[kind][mesh]
+    assert len(single["losses"]) == 6
+    np.testing.assert_allclose(sharded["losses"], single["losses"], rtol=1e-5)
+    assert sharded["predictions"] == single["predictions"]

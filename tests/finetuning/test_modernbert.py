@@ -1,4 +1,4 @@
-"""Fine-tuning a ModernBERT: its head starts as the masked-LM head's, and it learns in packed rows."""
+"""Fine-tuning of ModernBERT, whose head is initialized from the masked-LM head."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.finetuning import FinetuneConfig, Table
+from bertjax.config.finetuning import FinetuneConfig, TableConfig
 from bertjax.finetuning.run import finetune
 from bertjax.finetuning.task_model import open_task_model
 from bertjax.interop.huggingface import export_model
@@ -21,7 +21,7 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in ra
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Twelve words a text, which are four windows; the label is one of them."""
+    """Texts of twelve words, one of which is the label; they span four windows of local attention."""
     folder = tmp_path_factory.mktemp("modernbert")
     rng = np.random.default_rng(0)
     for split, count in (("train", 300), ("dev", 60)):
@@ -40,7 +40,7 @@ def config(tmp_path_factory):
     return FinetuneConfig(
         task="table/classification",
         data_dir=str(folder),
-        table=Table(train="train.jsonl", dev="dev.jsonl"),
+        table=TableConfig(train="train.jsonl", dev="dev.jsonl"),
         init_from=str(folder / "model"),
         learning_rates=(1e-2,),
         epochs=(4,),
@@ -50,7 +50,7 @@ def config(tmp_path_factory):
     )
 
 
-def test_a_head_starts_as_the_masked_lm_head(config):
+def test_the_head_is_initialized_from_the_masked_lm_head(config):
     task_model, source, params = open_task_model(config)
     assert named_leaves(params["prediction_head"]).keys() == {"dense/kernel", "layer_norm/scale"}
     for name, x in named_leaves(params["prediction_head"]).items():
@@ -59,7 +59,7 @@ def test_a_head_starts_as_the_masked_lm_head(config):
     assert task_model.model.config.attention_output_dropout_prob == -1
 
 
-def test_it_learns_and_its_head_goes_on_to_the_next_task(config, tmp_path):
+def test_it_learns_and_the_next_task_inherits_its_head(config, tmp_path):
     results = finetune(config, tmp_path / "run")
     assert results["best"]["scores"]["dev"]["accuracy"] > 80
     _, source, params = open_task_model(dataclasses.replace(config, init_from=str(tmp_path / "run")))

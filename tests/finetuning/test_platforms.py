@@ -1,4 +1,4 @@
-"""Every config of fine-tuning traces and lowers as on every accelerator, on models of every family."""
+"""Every fine-tuning config lowers for every accelerator, and every family of models."""
 
 import runpy
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.config.finetuning import Table, from_config_dict
+from bertjax.config.finetuning import TableConfig, from_config_dict
 from bertjax.config.model import ModelConfig
 from bertjax.config.parse import from_config_dict as pretraining_config
 from bertjax.finetuning.sweep import Sweep
@@ -19,7 +19,7 @@ from tests.support.commands import ROOT
 from tests.support.models import from_parts
 from tests.support.platforms import PLATFORMS, kernels, libraries_of, lower
 
-# Of each config a task, and the pre-training config whose model it starts from.
+# Config → (task, pre-training config of its initial model).
 CASES = {
     "classify": ("table/classification", "base"),
     "glue": ("glue/stsb", "roberta_base"),
@@ -46,8 +46,8 @@ def test_every_config_and_family_has_a_case():
 
 
 def on_mesh(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    places = sharding.of_batch(batch, mesh)
-    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in batch.items()}
+    shardings = sharding.batch_shardings(batch, mesh)
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in batch.items()}
 
 
 def task_model_of(name: str, platform: str) -> TaskModel:
@@ -55,8 +55,8 @@ def task_model_of(name: str, platform: str) -> TaskModel:
     values = load(name)
     values.task, values.init_from = task, "model"
     config = from_config_dict(values)
-    # The task without its files.
-    table, labels = (Table(train="train.csv"), ("bad", "good")) if task.startswith("table/") else (None, None)
+    # Avoids reading files.
+    table, labels = (TableConfig(train="train.csv"), ("bad", "good")) if task.startswith("table/") else (None, None)
     shape = with_dropout(model_of(model), config)
     tokenizer = from_parts(shape, {}).tokenizer
     return make_task_model(config, open_task(task, "data", table, labels), shape, tokenizer, platform)
@@ -76,10 +76,10 @@ def test_every_config_lowers(name, platform):
     with libraries_of(platform):
         sweep = Sweep(task_model, {}, Split("train", rows, batches), [])
         settings = sweep.settings(config.runs()[0])
-        init = lower(platform, sweep.initial, {}, settings["seed"])
+        init = lower(platform, sweep.init_state, {}, settings["seed"])
         step = lower(platform, sweep.step, init.out_info, train, settings, None)
         evaluation = lower(platform, make_eval_step(task_model.objective, mesh), init.out_info.params, padded)
     assert not kernels(init)
-    assert not kernels(step)  # no kernel has dropout on the probabilities
-    # On TPUs 128 and 384 tokens are too few for a kernel.
+    assert not kernels(step)  # no kernel supports dropout of the attention probabilities
+    # On TPUs, kernels are not used for rows as short as 128 and 384 tokens.
     assert kernels(evaluation) == ({"cudnn"} if platform == "cuda" else set())

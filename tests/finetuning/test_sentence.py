@@ -1,4 +1,4 @@
-"""Texts that are encoded on their own: losses, ranks, training, search, and what sentence-transformers gets."""
+"""Bi-encoders: losses, ranks, training, search, and export to sentence-transformers."""
 
 import dataclasses
 import json
@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, Table, TaskDistillation
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TableConfig, TaskDistillationConfig
 from bertjax.errors import UserError
 from bertjax.finetuning.run import finetune
 from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
-from bertjax.model.sentence import pooled
+from bertjax.model.sentence import pool
 from bertjax.objectives.sentence import retrieval_losses
 from bertjax.tasks.examples import ChoiceExample
 from bertjax.tasks.kinds.retrieval import ranked
@@ -21,21 +21,21 @@ from bertjax.tasks.metadata import SentenceMetadata
 from tests.support.commands import run
 from tests.support.damage import unsealed
 
-THINGS = ["list", "string", "class", "value"]
+NOUNS = ["list", "string", "class", "value"]
 VERBS = ["returns", "is", "has", "takes"]
 
 
 def pairs(count: int, seed: int) -> list[dict]:
-    """Two texts that are alike where they speak of the same thing, and a third that does not."""
+    """Random records of two texts, similar if they share a noun, and of a third text about another noun."""
     rng = np.random.default_rng(seed)
-    made = []
+    records = []
     for _ in range(count):
-        thing, other = rng.permutation(THINGS)[:2]
-        first, second, third = (f"the {what} {rng.choice(VERBS)} a name" for what in (thing, thing, other))
+        noun, other = rng.permutation(NOUNS)[:2]
+        first, second, third = (f"the {subject} {rng.choice(VERBS)} a name" for subject in (noun, noun, other))
         same = bool(rng.integers(2))
         label = {"score": 5 if same else 1, "class": "same" if same else "other"}
-        made.append({"text": first, "second": second if same else third, "partner": second, "wrong": third} | label)
-    return made
+        records.append({"text": first, "second": second if same else third, "partner": second, "wrong": third} | label)
+    return records
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def config_of(folder, trained, kind: str, **columns) -> FinetuneConfig:
     return FinetuneConfig(
         task=f"table/{kind}",
         data_dir=str(folder),
-        table=Table(train="train.jsonl", dev="dev.jsonl", **columns),
+        table=TableConfig(train="train.jsonl", dev="dev.jsonl", **columns),
         init_from=str(trained),
         learning_rates=(3e-3,),
         epochs=(4,),
@@ -64,25 +64,25 @@ def config_of(folder, trained, kind: str, **columns) -> FinetuneConfig:
 
 @pytest.fixture(scope="module")
 def similar(folder, trained, tmp_path_factory):
-    """(config, workdir, results) of texts whose cosine was trained."""
+    """(config, workdir, results) of a sweep on the similarity of texts."""
     config = config_of(folder, trained, "regression", second="second", label="score")
     workdir = tmp_path_factory.mktemp("similar") / "run"
     return config, workdir, finetune(config, workdir)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
-def test_vectors_are_pooled_over_the_tokens_of_a_text(pooling):
+def test_pooling_ignores_padding(pooling):
     hidden = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
     mask = np.arange(5) < np.array([[5], [2], [1]])
-    found = pooled(hidden, mask, pooling)
+    pooled = pool(hidden, mask, pooling)
     for row, size in enumerate((5, 2, 1)):
         text = hidden[row, :size]
         expected = {"mean": text.mean(axis=0), "cls": text[0], "max": text.max(axis=0)}[pooling]
-        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
+        np.testing.assert_allclose(pooled[row], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("texts", [2, 3])
-def test_losses_are_those_of_pytorch(texts):
+def test_losses_match_pytorch(texts):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(6, texts, 8)).astype(np.float32)
@@ -90,9 +90,9 @@ def test_losses_are_those_of_pytorch(texts):
     real = torch.nn.functional.normalize(torch.tensor(vectors[:4]), dim=-1)
     scores = 20 * real[:, 0] @ real[:, 1:].reshape(-1, 8).T
     expected = torch.nn.functional.cross_entropy(scores, torch.arange(4) * (texts - 1))
-    found = retrieval_losses(vectors, weights, 20.0)[:4].mean()
-    assert float(found) == pytest.approx(expected.item(), rel=1e-5)
-    # The labels of similarity go from 1 to 5, and stand in each row of an example.
+    loss = retrieval_losses(vectors, weights, 20.0)[:4].mean()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
+    # Similarity: labels from 1 to 5, repeated in each row of an example.
     cosines, labels = rng.uniform(-1, 1, 6).astype(np.float32), rng.uniform(1, 5, 6).astype(np.float32)
     outputs = {"logits": np.repeat(cosines, texts)[:, None]}
     term = Similarity(SentenceConfig(lowest=1.0), texts).terms(outputs, {"labels": labels, "weights": weights})[
@@ -101,7 +101,7 @@ def test_losses_are_those_of_pytorch(texts):
     assert float(term.mean()) == pytest.approx(np.mean((cosines - (labels - 1) / 4)[:4] ** 2), rel=1e-5)
 
 
-def test_ranks_count_what_stands_before_the_right_text():
+def test_ranks_count_the_texts_before_the_right_one():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 3, 6)).astype(np.float32)
     unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -110,34 +110,34 @@ def test_ranks_count_what_stands_before_the_right_text():
     for number, prediction in enumerate(ranked(vectors, examples)):
         order = np.argsort(-(others @ unit[number, 0]), kind="stable")
         assert prediction.value == 1 + list(order).index(2 * number)
-    # A model that says the same of all texts finds nothing, but the same text is as right where it stands elsewhere.
+    # Ties count against the right text, except for equal texts.
     assert [prediction.value for prediction in ranked(np.ones((50, 3, 6)), examples)] == [100] * 50
-    alike = [ChoiceExample("", "", "a", ("b", "c"), 0)] * 50
-    assert [prediction.value for prediction in ranked(np.ones((50, 3, 6)), alike)] == [51] * 50
+    equal_texts = [ChoiceExample("", "", "a", ("b", "c"), 0)] * 50
+    assert [prediction.value for prediction in ranked(np.ones((50, 3, 6)), equal_texts)] == [51] * 50
 
 
-def test_cosines_learn_what_is_alike(similar):
+def test_cosines_learn_similarity(similar):
     _, workdir, results = similar
     assert results["metric"] == "spearman" and results["best"]["scores"]["dev"]["spearman"] > 70
-    kept = SentenceMetadata("mean", normalize=False, lowest=1.0, highest=5.0)
-    assert load_model(workdir).task.sentence == kept
+    metadata = SentenceMetadata("mean", normalize=False, lowest=1.0, highest=5.0)
+    assert load_model(workdir).task.sentence == metadata
     scored = run(
         "evaluate",
         f"--checkpoint={workdir}",
         f"--data_dir={similar[0].data_dir}",
         "--dev=dev.jsonl",
-    )  # the columns are those of the training
+    )  # the columns default to those of the training
     assert scored.returncode == 0, scored.stderr
-    found = json.loads(scored.stdout)["dev"]["spearman"]
-    assert found == pytest.approx(results["best"]["scores"]["dev"]["spearman"], abs=0.1)  # near ties
+    spearman = json.loads(scored.stdout)["dev"]["spearman"]
+    assert spearman == pytest.approx(results["best"]["scores"]["dev"]["spearman"], abs=0.1)  # near ties
 
 
-def test_a_softmax_over_both_vectors_learns_it_too(folder, trained, tmp_path):
+def test_a_softmax_over_both_vectors_learns_similarity(folder, trained, tmp_path):
     results = finetune(config_of(folder, trained, "classification", second="second", label="class"), tmp_path / "run")
     assert results["best"]["scores"]["dev"]["accuracy"] > 75
 
 
-def test_partners_are_found_among_all(folder, trained, tmp_path):
+def test_retrieval_finds_partners_among_all_texts(folder, trained, tmp_path):
     config = config_of(folder, trained, "retrieval", second="partner", negative="wrong")
     results = finetune(config, tmp_path / "run")
     scores = results["best"]["scores"]["dev"]
@@ -147,17 +147,20 @@ def test_partners_are_found_among_all(folder, trained, tmp_path):
     again = run("evaluate", f"--checkpoint={tmp_path}/run", f"--data_dir={folder}", "--dev=dev.jsonl")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["dev"]["recall@10"] == pytest.approx(scores["recall@10"], abs=2)  # near ties
-    others = [
-        ({"layout": dataclasses.replace(config.layout, accumulation=2)}, "must be computed at once"),
-        ({"features": "last"}, "config.features is not for texts that are encoded on their own"),
-        ({"distillation": TaskDistillation(teacher=str(trained))}, "config.distillation.teacher is not for"),
+    refused = [
+        ({"layout": dataclasses.replace(config.layout, accumulation=2)}, "cannot be split into microbatches"),
+        ({"features": "last"}, "config.features is not supported for bi-encoders"),
+        (
+            {"distillation": TaskDistillationConfig(teacher=str(trained))},
+            "config.distillation.teacher is not supported for bi-encoders",
+        ),
     ]
-    for changes, message in others:
+    for changes, message in refused:
         with pytest.raises(UserError, match=message):
             finetune(dataclasses.replace(config, **changes), tmp_path / "refused")
 
 
-def test_search_finds_what_numpy_finds(similar, tmp_path):
+def test_search_matches_numpy(similar, tmp_path):
     texts = [record["text"] for record in pairs(40, 2)]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
     result = run(
@@ -169,70 +172,76 @@ def test_search_finds_what_numpy_finds(similar, tmp_path):
         "the list is a name",
     )
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)["found"]
-    embed = predictor.load(similar[1], "embed", normalize=True)
+    nearest = json.loads(result.stdout)["found"]
+    embed = predictor.load_predictor(similar[1], "embed", normalize=True)
     vectors = embed.array([*texts, "the list is a name"])
     expected = np.argsort(-(vectors[:-1] @ vectors[-1]), kind="stable")[:10]
-    assert [one["place"] for one in found] == expected.tolist()
-    assert [one["text"] for one in found] == [texts[i] for i in expected]
+    assert [text["place"] for text in nearest] == expected.tolist()
+    assert [text["text"] for text in nearest] == [texts[i] for i in expected]
 
 
 def test_exports_load_in_sentence_transformers_with_the_same_vectors(similar, tmp_path):
     model = load_model(similar[1])
     export_model(dataclasses.replace(model, sentence=SentenceMetadata("max", normalize=True)), tmp_path / "out")
-    unsealed(tmp_path / "out")  # it is changed below
+    unsealed(tmp_path / "out")  # its files are changed below
     modules = json.loads((tmp_path / "out/modules.json").read_text())
     assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Normalize"]
     settings = json.loads((tmp_path / "out/1_Pooling/config.json").read_text())
     assert settings["pooling_mode_max_tokens"] and not settings["pooling_mode_mean_tokens"]
-    # What transformers makes of the encoder, pooled as the settings say.
+    # Vectors of transformers, pooled by hand.
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    theirs = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+    reference = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
     texts = ["the list is a name", "a value"]
     with torch.no_grad():
-        states = [theirs(**tokenizer(text, return_tensors="pt")).last_hidden_state[0] for text in texts]
-    expected = torch.nn.functional.normalize(torch.stack([one.max(dim=0).values for one in states]), dim=-1)
-    ours = predictor.make(model, "embed", predictor.Options(pooling="max", normalize=True)).array(texts)
+        states = [reference(**tokenizer(text, return_tensors="pt")).last_hidden_state[0] for text in texts]
+    expected = torch.nn.functional.normalize(torch.stack([state.max(dim=0).values for state in states]), dim=-1)
+    ours = predictor.make_predictor(model, "embed", predictor.PredictOptions(pooling="max", normalize=True)).array(
+        texts
+    )
     np.testing.assert_allclose(ours, expected, atol=1e-5)
-    # The folder says how: so does what is read from it.
+    # A model that is loaded from the folder uses its settings.
     back = load_model(tmp_path / "out")
-    np.testing.assert_allclose(predictor.make(back, "embed").array(texts), expected, atol=1e-5)
-    longer = predictor.make(back, "embed", predictor.Options(normalize=False)).array(texts)
-    np.testing.assert_allclose(longer, [one.max(dim=0).values for one in states], atol=1e-4)
-    # Of a longer text than its settings read, what they read; and as its author had it, or not at all.
+    np.testing.assert_allclose(predictor.make_predictor(back, "embed").array(texts), expected, atol=1e-5)
+    unnormalized = predictor.make_predictor(back, "embed", predictor.PredictOptions(normalize=False)).array(texts)
+    np.testing.assert_allclose(unnormalized, [state.max(dim=0).values for state in states], atol=1e-4)
+    # Texts are truncated to `max_seq_length`; unsupported settings are refused.
     limits = tmp_path / "out/sentence_bert_config.json"
     limits.write_text('{"max_seq_length": 8}')
     back = load_model(tmp_path / "out")
     long = tokenizer("the list is a name " * 3, truncation=True, max_length=8)["input_ids"]
     with torch.no_grad():
-        states = theirs(torch.tensor([long])).last_hidden_state[0]
+        states = reference(torch.tensor([long])).last_hidden_state[0]
     short = torch.nn.functional.normalize(states.max(dim=0).values, dim=0)
-    np.testing.assert_allclose(predictor.make(back, "embed").array(["the list is a name " * 3])[0], short, atol=1e-5)
+    np.testing.assert_allclose(
+        predictor.make_predictor(back, "embed").array(["the list is a name " * 3])[0], short, atol=1e-5
+    )
     limits.write_text('{"max_seq_length": 24, "do_lower_case": true}')
-    with pytest.raises(UserError, match="lower-cases texts before they are tokenized, which bertjax has not"):
+    with pytest.raises(UserError, match=r"sentence_bert_config\.json: do_lower_case=true is not supported"):
         load_model(tmp_path / "out")
     limits.write_text('{"max_seq_length": 24}')
-    # And so does what is made of that, in both formats.
-    for name, flags in (("ours", ()), ("theirs", ("--format=huggingface",))):
+    # Conversion to either format keeps the settings.
+    for name, flags in (("bertjax", ()), ("huggingface", ("--format=huggingface",))):
         converted = run("convert", f"--from={tmp_path}/out", f"--to={tmp_path}/{name}", *flags)
         assert converted.returncode == 0, converted.stderr
         again = load_model(tmp_path / name)
-        np.testing.assert_allclose(predictor.make(again, "embed").array(texts), expected, atol=1e-5)
+        np.testing.assert_allclose(predictor.make_predictor(again, "embed").array(texts), expected, atol=1e-5)
         assert again.sentence.length == 24
-    # What is fine-tuned from it makes vectors as it was fine-tuned.
+    # Fine-tuning replaces the settings.
     tuned = dataclasses.replace(similar[0], init_from=str(tmp_path / "out"), seeds=(0,), epochs=(1,))
     finetune(tuned, tmp_path / "tuned")
     assert load_model(tmp_path / "tuned").sentence == model.sentence
-    # What has more modules is another function of the states.
+    # Unknown modules are refused.
     (tmp_path / "out/modules.json").write_text(json.dumps([*modules, modules[-1] | {"type": "x.models.Dense"}]))
-    with pytest.raises(UserError, match=r"makes vectors with .*x\.models\.Dense; bertjax has Transformer"):
+    with pytest.raises(
+        UserError, match=r"modules\.json: unsupported modules .*x\.models\.Dense\); expected Transformer"
+    ):
         load_model(tmp_path / "out")
 
 
 def test_single_texts_and_other_kinds_are_refused(folder, trained, tmp_path):
     single = config_of(folder, trained, "regression", label="score")
-    with pytest.raises(UserError, match="one text only"):
+    with pytest.raises(UserError, match="only one text"):
         finetune(single, tmp_path / "single")
     many = dataclasses.replace(single, task="table/multi_label", table=dataclasses.replace(single.table, label="class"))
     with pytest.raises(UserError, match="table/multi_label is multi_label"):

@@ -1,4 +1,4 @@
-"""Fine-tuning from a pre-trained checkpoint: sweeps, their results, and the model that they leave."""
+"""Sweeps from a pre-trained checkpoint: results, checkpoints, continuation and refusals."""
 
 import dataclasses
 import json
@@ -13,8 +13,15 @@ import pytest
 
 from bertjax import decoding
 from bertjax.arrays.trees import named_leaves
-from bertjax.config.finetuning import FinetuneConfig, Table, TaskDistillation, UpdateConfig, from_config_dict
+from bertjax.config.finetuning import (
+    FinetuneConfig,
+    TableConfig,
+    TaskDistillationConfig,
+    UpdateConfig,
+    from_config_dict,
+)
 from bertjax.errors import UserError
+from bertjax.finetuning.report import format_results
 from bertjax.finetuning.run import finetune
 from bertjax.finetuning.sweep import Sweep
 from bertjax.finetuning.task_model import TaskModel, open_task_model
@@ -26,7 +33,7 @@ WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "objec
 
 
 def write_reviews(path, count: int, seed: int) -> None:
-    """Texts that are good where they speak of a list, and bad where they speak of a string."""
+    """Writes texts that are good if they contain "list", and bad if they contain "string"."""
     rng = np.random.default_rng(seed)
     lines = []
     for good in rng.integers(0, 2, count):
@@ -49,7 +56,7 @@ def config(reviews, trained) -> FinetuneConfig:
     return FinetuneConfig(
         task="table/classification",
         data_dir=str(reviews),
-        table=Table(train="train.jsonl", dev="dev.jsonl"),
+        table=TableConfig(train="train.jsonl", dev="dev.jsonl"),
         init_from=str(trained),
         learning_rates=(1e-2, 1e-9),
         epochs=(3,),
@@ -69,14 +76,14 @@ def finished(config, tmp_path_factory):
     return workdir, finetune(config, workdir)
 
 
-def test_a_sweep_learns_keeps_the_best_and_reports_all(config, finished):
+def test_a_sweep_learns_and_reports_all_runs(config, finished):
     workdir, results = finished
-    assert [one["seed"] for one in results["runs"]] == [0, 1, 0, 1]
+    assert [record["seed"] for record in results["runs"]] == [0, 1, 0, 1]
     assert results["best"]["learning_rate"] == 1e-2
     assert results["best"]["scores"]["dev"]["accuracy"] > 80
     rows = results["summary"]["dev"]
     assert [row["learning_rate"] for row in rows] == [1e-2, 1e-9] and rows[0]["seeds"] == 2
-    accuracies = [one["scores"]["dev"]["accuracy"] for one in results["runs"][:2]]
+    accuracies = [record["scores"]["dev"]["accuracy"] for record in results["runs"][:2]]
     assert rows[0]["scores"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert rows[0]["scores"]["accuracy"]["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
     assert json.loads((workdir / "results.json").read_text()) == results
@@ -88,8 +95,8 @@ def test_a_sweep_learns_keeps_the_best_and_reports_all(config, finished):
     assert losses[0]["train/loss"] > losses[-2]["train/loss"] and "dev/accuracy" in losses[-1]
 
 
-def test_the_kept_model_scores_again_what_it_scored(config, finished):
-    """By its path alone: labels, limits and tokenizer are in the checkpoint."""
+def test_evaluate_reproduces_the_scores_of_the_best_run(config, finished):
+    """From the checkpoint alone, which holds labels, limits and tokenizer."""
     workdir, results = finished
     result = run("evaluate", f"--checkpoint={workdir}", f"--data_dir={config.data_dir}", "--dev=dev.jsonl", "--batch=7")
     assert result.returncode == 0, result.stderr
@@ -98,49 +105,47 @@ def test_the_kept_model_scores_again_what_it_scored(config, finished):
     assert "warning" not in result.stderr
 
 
-def test_a_stopped_sweep_goes_on_where_it_was(config, finished, tmp_path, said):
+def test_a_stopped_sweep_continues(config, finished, tmp_path, said):
     workdir, results = finished
     shutil.copytree(workdir, tmp_path / "run")
     lines = (workdir / "runs.jsonl").read_text().splitlines()
     for damaged in ([*lines[:3], lines[3][:20]], [*lines, lines[0]], [lines[0].replace("1", "2"), *lines[1:]]):
         (tmp_path / "run/runs.jsonl").write_text("\n".join(damaged) + "\n")
-        with pytest.raises(
-            UserError, match=r"runs\.jsonl, line \d: not valid .*; delete the line, and its run is made"
-        ):
+        with pytest.raises(UserError, match=r"runs\.jsonl, line \d: not valid .*; delete the line to repeat its run"):
             finetune(config, tmp_path / "run")
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n")
     again = finetune(config, tmp_path / "run")
     assert "run 4 of 4" in " ".join(said)
-    # Without the run that is best: it is kept when it comes.
+    # Without the best run, which is repeated and saved.
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[2:]) + "\n")
     again = finetune(config, tmp_path / "run")
-    by_name = {(one["learning_rate"], one["seed"]): one["scores"] for one in results["runs"]}
-    assert {(one["learning_rate"], one["seed"]): one["scores"] for one in again["runs"]} == by_name
-    kept = load_model(tmp_path / "run").task.run
-    assert kept["learning_rate"] == 1e-2 and kept["scores"] == again["best"]["scores"]
+    by_name = {(record["learning_rate"], record["seed"]): record["scores"] for record in results["runs"]}
+    assert {(record["learning_rate"], record["seed"]): record["scores"] for record in again["runs"]} == by_name
+    saved = load_model(tmp_path / "run").task.run
+    assert saved["learning_rate"] == 1e-2 and saved["scores"] == again["best"]["scores"]
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines) + "\n")
     again = finetune(dataclasses.replace(config, learning_rates=(1e-2,)), tmp_path / "run")
     assert again["best"] == results["best"]
-    assert [one["scores"] for one in again["runs"]] == [one["scores"] for one in results["runs"]]
+    assert [record["scores"] for record in again["runs"]] == [record["scores"] for record in results["runs"]]
     record = decoding.without_seal(json.loads(lines[1])) | {"scores": {"dev": {"mcc": 1.0}}}
     (tmp_path / "run/runs.jsonl").write_text("\n".join([lines[0], json.dumps(decoding.sealed(record))]) + "\n")
-    with pytest.raises(UserError, match=r"runs\.jsonl, line 2: not valid \(scores: not those of this sweep\); delete"):
+    with pytest.raises(UserError, match=r"runs\.jsonl, line 2: not valid \(scores: those of another sweep\); delete"):
         finetune(config, tmp_path / "run")
-    with pytest.raises(UserError, match=r"another config\.batch \(was 16, now 8\)"):
+    with pytest.raises(UserError, match=r"config\.batch was 16 at the start and is now 8; set it back"):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
 
 
-def test_it_says_how_much_of_the_examples_the_model_can_read(config, tmp_path, said):
-    """Once for all runs; above 1 % with the setting that changes it."""
+def test_unknown_tokens_and_truncated_examples_are_logged(config, tmp_path, said):
+    """Once for all runs; above 1 % with a warning that names the setting."""
     unreadable = [{"text": "the ☃ list " * (1 + 9 * (i == 0)), "label": "good" if i % 2 else "bad"} for i in range(40)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, unreadable)))
     shutil.copy(f"{config.data_dir}/dev.jsonl", tmp_path)
     one_epoch = dataclasses.replace(config, epochs=(1,), length=24)
     finetune(dataclasses.replace(one_epoch, data_dir=str(tmp_path)), tmp_path / "run")
     counts = [line for line in said if "unknown ([UNK])" in line or "truncated" in line]
-    read = len(load_model(config.init_from).tokenizer.encode("the ☃ list"))
-    # Of the long text [CLS], [SEP] and 22 more are read.
-    share = f"{39 + -(-21 // read)} of {39 * read + 22} tokens ("
+    length = len(load_model(config.init_from).tokenizer.encode("the ☃ list"))
+    # The model reads [CLS], [SEP] and 22 tokens of the long text.
+    share = f"{39 + -(-21 // length)} of {39 * length + 22} tokens ("
     assert counts[0].startswith(f"train: {share}") and counts[0].endswith(", 1 of 40 examples (2.50%) truncated")
     assert counts[1].startswith(f"train: {share}") and "check that the tokenizer is the model's own" in counts[1]
     assert counts[2] == (
@@ -151,7 +156,7 @@ def test_it_says_how_much_of_the_examples_the_model_can_read(config, tmp_path, s
     assert len(counts) == 4
 
 
-def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews, trained, tmp_path):
+def test_a_signal_stops_a_sweep_and_the_same_command_continues_it(reviews, trained, tmp_path):
     settings = {"init_from": trained, "data_dir": reviews, "table.train": "train.jsonl", "table.dev": "dev.jsonl"}
     settings |= {"seeds": "(0,1)", "length": 32, "log_every": 1, "batch": 8}
     arguments = ["--config=configs/classify.py", f"--workdir={tmp_path}/run", *overrides(settings)]
@@ -160,13 +165,15 @@ def test_a_signal_ends_a_sweep_after_a_step_and_the_same_command_goes_on(reviews
         if line.startswith("step "):
             process.send_signal(signal.SIGTERM)
             break
-    said = process.stderr.read()
-    assert process.wait() == 0, said
-    assert "stopped; 0 runs are finished, the same command goes on with" in said
+    stderr = process.stderr.read()
+    assert process.wait() == 0, stderr
+    assert "stopped with 0 finished runs; the same command continues with rate-" in stderr
     assert not (tmp_path / "run/checkpoints").exists()
     again = run("finetune", *arguments)
     assert again.returncode == 0, again.stderr
-    assert len(json.loads((tmp_path / "run/results.json").read_text())["runs"]) == 2
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert len(results["runs"]) == 2
+    assert again.stdout == format_results(results) + "\n" and "dev accuracy" in again.stdout
 
 
 def open_sweep(config: FinetuneConfig) -> Sweep:
@@ -177,11 +184,11 @@ def open_sweep(config: FinetuneConfig) -> Sweep:
 def params_after(config: FinetuneConfig) -> list[dict]:
     sweep = open_sweep(config)
     with StopSignal() as stop:
-        runs = [sweep.train(one, stop, lambda step, values: None, show_progress=False) for one in config.runs()]
+        runs = [sweep.train(run, stop, lambda step, values: None, show_progress=False) for run in config.runs()]
     return [jax.device_get(named_leaves(result.params)) for result in runs]
 
 
-def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
+def test_a_run_does_not_depend_on_the_rest_of_its_sweep(config):
     config = dataclasses.replace(config, learning_rates=(1e-3,), epochs=(1,), hidden_dropout_prob=0.1)
     compiled = []
 
@@ -194,7 +201,7 @@ def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
         first, second = params_after(config)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
-    assert 1 <= len(compiled) <= 5  # once a length, whatever the run
+    assert 1 <= len(compiled) <= 5  # once per length for all runs
     (alone,) = params_after(dataclasses.replace(config, seeds=(1,)))
     for name, value in second.items():
         assert np.array_equal(alone[name], value), name
@@ -202,7 +209,7 @@ def test_a_run_is_the_same_alone_and_in_a_sweep_and_seeds_differ(config):
 
 
 def test_dev_is_predicted_once_per_run_and_compiled_once(config, tmp_path, monkeypatch):
-    """The best run's predictions are those that are written; another process has to predict them again."""
+    """The predictions of the best run are written; a later process has to compute them again."""
     config = dataclasses.replace(config, learning_rates=(1e-3,), epochs=(1,), train_examples=32)
     predicted, compiled, predictions = [], [], TaskModel.predictions
 
@@ -211,9 +218,9 @@ def test_dev_is_predicted_once_per_run_and_compiled_once(config, tmp_path, monke
             compiled.append(duration)
 
     def counted(task_model, params, split):
-        found = predictions(task_model, params, split)
+        result = predictions(task_model, params, split)
         predicted.append((split.name, len(compiled)))
-        return found
+        return result
 
     monkeypatch.setattr(TaskModel, "predictions", counted)
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -227,19 +234,19 @@ def test_dev_is_predicted_once_per_run_and_compiled_once(config, tmp_path, monke
     assert len(predicted) == 3 and (tmp_path / "run/predictions/dev.jsonl").read_text() == written
 
 
-def test_patience_ends_a_run_that_gets_no_better(config, tmp_path, monkeypatch):
-    """At a rate of nothing every epoch scores alike. Whether to stop is asked once per step."""
+def test_patience_stops_a_run_without_improvement(config, tmp_path, monkeypatch):
+    """At a tiny learning rate all epochs have the same score. The stop signal is checked once per step."""
     config = dataclasses.replace(config, learning_rates=(1e-9,), epochs=(6,), seeds=(0,), patience=2)
-    asked = []
-    monkeypatch.setattr(StopSignal, "due", lambda self, step: asked.append(step))
+    checked_steps = []
+    monkeypatch.setattr(StopSignal, "due", lambda self, step: checked_steps.append(step))
     best = finetune(config, tmp_path / "run")["best"]
     scored = [json.loads(line) for line in next((tmp_path / "run/runs").glob("*/metrics.jsonl")).open()]
     assert sum("dev/accuracy" in record for record in scored) == 3
     assert best["epoch"] == 1 and best["steps"] == 3 * 19
-    assert asked == list(range(1, 3 * 19 + 1))
+    assert checked_steps == list(range(1, 3 * 19 + 1))
 
 
-def test_patience_takes_the_best_epoch(config, tmp_path):
+def test_patience_selects_the_best_epoch(config, tmp_path):
     config = dataclasses.replace(config, learning_rates=(1e-2,), epochs=(6,), seeds=(0,), patience=1)
     results = finetune(config, tmp_path / "run")
     scores = [json.loads(line) for line in (tmp_path / "run/runs/rate-0.01-epochs-6-seed-0/metrics.jsonl").open()]
@@ -250,7 +257,7 @@ def test_patience_takes_the_best_epoch(config, tmp_path):
 
 
 def test_a_checkpoint_of_eight_devices_is_fine_tuned_on_one(corpus, reviews, config, tmp_path):
-    """By its path alone, whatever mesh it was written on."""
+    """Checkpoints load on any mesh."""
     settings = TINY_MODEL | {
         "corpus": corpus,
         "mesh.data": 1,
@@ -279,10 +286,10 @@ def test_a_checkpoint_of_eight_devices_is_fine_tuned_on_one(corpus, reviews, con
         ({"length": 128}, ["config.length is 128", "at most 64"]),
         ({"task": "glue/sst3"}, ["glue/sst2"]),
         ({"optimizer": dataclasses.asdict(UpdateConfig()) | {"schedule": "wsd"}}, ["optimizer.schedule"]),
-        ({"table": {"train": "train.jsonl", "dev": "dev.jsonl", "text": "review"}}, ["review", "row 1"]),
+        ({"table": {"train": "train.jsonl", "dev": "dev.jsonl", "text": "review"}}, ["review", "line 1"]),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_written(config, change, parts, tmp_path):
+def test_invalid_settings_are_refused_before_anything_is_written(config, change, parts, tmp_path):
     with pytest.raises(UserError) as error:
         finetune(from_config_dict(dataclasses.asdict(config) | change), tmp_path / "run")
     assert all(part in str(error.value) for part in parts), str(error.value)
@@ -295,19 +302,19 @@ def test_a_loss_that_is_not_finite_is_refused(config, tmp_path):
         finetune(config, tmp_path / "run")
 
 
-def test_a_fine_tuned_teacher_teaches(config, finished, tmp_path):
-    """Half of the loss is the task's, half the distance from the teacher; alone it is enough to learn the task."""
-    taught = TaskDistillation(teacher=str(finished[0]), soft_weight=0.5)
-    once = dataclasses.replace(config, learning_rates=(1e-2,), seeds=(0,), distillation=taught)
-    finetune(dataclasses.replace(once, epochs=(1,)), tmp_path / "half")
+def test_distillation_from_a_fine_tuned_teacher(config, finished, tmp_path):
+    """The loss is the weighted sum of task loss and soft loss; the soft loss alone is enough to learn the task."""
+    distilled = TaskDistillationConfig(teacher=str(finished[0]), soft_weight=0.5)
+    config = dataclasses.replace(config, learning_rates=(1e-2,), seeds=(0,), distillation=distilled)
+    finetune(dataclasses.replace(config, epochs=(1,)), tmp_path / "half")
     (record, *_) = [json.loads(line) for line in next((tmp_path / "half/runs").glob("*/metrics.jsonl")).open()]
     expected = 0.5 * record["train/task_loss"] + 0.5 * record["train/soft_loss"]
     assert record["train/loss"] == pytest.approx(expected, rel=1e-5)
-    alone = dataclasses.replace(once, distillation=dataclasses.replace(taught, soft_weight=1.0))
-    assert finetune(alone, tmp_path / "alone")["best"]["scores"]["dev"]["accuracy"] > 80
+    soft_only = dataclasses.replace(config, distillation=dataclasses.replace(distilled, soft_weight=1.0))
+    assert finetune(soft_only, tmp_path / "soft")["best"]["scores"]["dev"]["accuracy"] > 80
 
 
 def test_teachers_of_other_tasks_are_refused(config, trained, tmp_path):
-    taught = dataclasses.replace(config, distillation=TaskDistillation(teacher=str(trained)))
+    config = dataclasses.replace(config, distillation=TaskDistillationConfig(teacher=str(trained)))
     with pytest.raises(UserError, match="has kind 'pre-training', table/classification has 'classification'"):
-        finetune(taught, tmp_path / "run")
+        finetune(config, tmp_path / "run")

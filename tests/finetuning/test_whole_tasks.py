@@ -1,4 +1,4 @@
-"""Whole fine-tunings of published tasks from small files in their official layout, to what users find in the end."""
+"""End-to-end fine-tuning of published tasks, from small files in the official formats to the final reports."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bertjax.checkpoints import pretrained
-from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, Table
+from bertjax.config.finetuning import FinetuneConfig, SentenceConfig, TableConfig
 from bertjax.errors import UserError
 from bertjax.finetuning import evaluation
 from bertjax.finetuning.run import finetune, finetune_all
@@ -24,9 +24,9 @@ from bertjax.tasks.registry import open_task
 from tests.support.commands import assert_refused, run
 
 WORDS = ("the", "returns", "a", "value", "of", "class", "method", "name", "object", "is", "function", "list")
-HEADERS = {  # of the columns before texts and labels, which count
-    "MNLI": [f"c{place}" for place in range(7)],
-    "STS-B": [f"c{place}" for place in range(6)],
+HEADERS = {  # columns before the texts and labels, whose number matters
+    "MNLI": [f"c{number}" for number in range(7)],
+    "STS-B": [f"c{number}" for number in range(6)],
 }
 SPLITS = {
     "MNLI": {"train": 8, "dev_matched": 6, "dev_mismatched": 6, "test_matched": 3, "test_mismatched": 4},
@@ -38,24 +38,24 @@ def text(rng, count: int = 5) -> str:
 
 
 def write_glue(folder, name: str) -> None:
-    """Random examples of a task, as its official files hold them."""
+    """Writes random examples of a task in its official format."""
     spec, rng = glue.TASKS[name], np.random.default_rng(0)
     labels = spec.codes or spec.labels
-    place = folder / spec.folders[0]
-    place.mkdir()
+    task_folder = folder / spec.folders[0]
+    task_folder.mkdir()
     for split, count in SPLITS.get(spec.folders[0], {"train": 8, "dev": 6, "test": 3}).items():
         test = split in spec.test
-        rows = []
+        lines = []
         if split not in spec.headless:
-            rows.append([spec.index, *HEADERS.get(spec.folders[0], []), *spec.texts, *([] if test else [spec.label])])
+            lines.append([spec.index, *HEADERS.get(spec.folders[0], []), *spec.texts, *([] if test else [spec.label])])
         for number in range(count):
             label = labels[number % len(labels)] if labels else f"{5 * rng.random():.2f}"
             if split in spec.headless:
-                rows.append(["gj04", label, "", text(rng)])
+                lines.append(["gj04", label, "", text(rng)])
             else:
                 between = ["x"] * len(HEADERS.get(spec.folders[0], []))
-                rows.append([str(number), *between, *(text(rng) for _ in spec.texts), *([] if test else [label])])
-        (place / f"{split}.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+                lines.append([str(number), *between, *(text(rng) for _ in spec.texts), *([] if test else [label])])
+        (task_folder / f"{split}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
 
 
 @pytest.fixture(scope="module")
@@ -83,68 +83,71 @@ def config(glue_folder, trained) -> FinetuneConfig:
     )
 
 
-def test_all_of_glue_ends_in_the_leaderboard_s_row_and_a_submission(config, glue_folder, tmp_path, capsys):
-    finetune_all(config, tmp_path / "run")
+def test_all_of_glue_ends_with_the_leaderboard_and_a_submission(config, glue_folder, tmp_path, capsys):
+    *tables, leaderboard = finetune_all(config, tmp_path / "run")
+    assert len(tables) == len(glue.TASKS) - 1 and not capsys.readouterr().out
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["scores"].keys() == {*glue.AVERAGED, "WNLI"}
     matched = json.loads((tmp_path / "run/mnli/results.json").read_text())["best"]["scores"]["dev_matched"]
     assert results["scores"]["MNLI-m"] == matched["accuracy"]
     assert results["averages"] == glue.averages(results["scores"])
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("this sweep (dev)"))
-    assert [f"{value:.1f}" for value in results["averages"].values()] == row.split()[-2:]
+    line = next(line for line in leaderboard.splitlines() if line.startswith("this sweep (dev)"))
+    assert [f"{value:.1f}" for value in results["averages"].values()] == line.split()[-2:]
     with zipfile.ZipFile(tmp_path / "run/submission/submission.zip") as archive:
         assert sorted(archive.namelist()) == sorted(f"{column}.tsv" for column in glue.COLUMNS.values())
         ax = archive.read("AX.tsv").decode().splitlines()
-    # The diagnostics are answered by MNLI's model.
-    model = predictor.load(tmp_path / "run/mnli")
-    label = model([("one list", "two")])[0]["label"]
+    # The model of MNLI predicts the diagnostics.
+    predict = predictor.load_predictor(tmp_path / "run/mnli")
+    label = predict([("one list", "two")])[0]["label"]
     assert ax == ["index\tprediction", *(f"{number}\t{label}" for number in range(5))]
 
 
-def test_names_of_classes_are_drawn_as_they_are(table, tmp_path):
-    """A dollar sign begins a formula elsewhere."""
+def test_class_names_may_contain_dollar_signs(table, tmp_path):
+    """Matplotlib reads them as the start of a formula."""
     for name in ("train", "dev"):
         (tmp_path / f"{name}.csv").write_text("text,label\na list,under $5_$x\nthe list,100%_$x_$\n")
     finetune(table, tmp_path / "run")
     assert (tmp_path / "run/confusion-dev.png").is_file()
 
 
-def test_similarities_of_a_bi_encoder_are_submitted_on_the_scale_of_the_labels(config, tmp_path):
+def test_submitted_similarities_of_a_bi_encoder_have_the_scale_of_the_labels(config, tmp_path):
     sentence = SentenceConfig(bi_encoder=True, lowest=1.0, highest=4.0)
     results = finetune(dataclasses.replace(config, task="glue/stsb", sentence=sentence), tmp_path / "run")
-    model = predictor.load(tmp_path / "run")
+    model = predictor.load_predictor(tmp_path / "run")
     examples = open_task("glue/stsb", config.data_dir).read("test")
-    vectors = [model.array([getattr(one, name) for one in examples]) for name in ("text", "text_pair")]
+    vectors = [model.array([getattr(example, name) for example in examples]) for name in ("text", "text_pair")]
     first, second = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in vectors)
     expected = 1 + 3 * np.sum(first * second, axis=1)
     lines = (tmp_path / "run/submission/STS-B.tsv").read_text().splitlines()[1:]
     np.testing.assert_allclose([float(line.split("\t")[1]) for line in lines], np.clip(expected, 0, 5), atol=2e-3)
-    again = evaluation.open_scoring(load_model(tmp_path / "run"), config_of(config), None)
-    found = again.predictions(load_model(tmp_path / "run").params, again.split("dev"))
-    assert again.scores(again.split("dev"), found) == pytest.approx(results["best"]["scores"]["dev"])
+    task_model = evaluation.open_scoring(load_model(tmp_path / "run"), scoring_config(config), None)
+    predictions = task_model.predictions(load_model(tmp_path / "run").params, task_model.split("dev"))
+    assert task_model.scores(task_model.split("dev"), predictions) == pytest.approx(results["best"]["scores"]["dev"])
     lines = [json.loads(line) for line in (tmp_path / "run/predictions/dev.jsonl").read_text().splitlines()]
-    assert [line["prediction"] for line in lines] == pytest.approx([one.value for one in found], abs=1e-5)
+    assert [line["prediction"] for line in lines] == pytest.approx(
+        [prediction.value for prediction in predictions], abs=1e-5
+    )
 
 
-def config_of(config: FinetuneConfig) -> FinetuneConfig:
-    """What `evaluate` knows."""
+def scoring_config(config: FinetuneConfig) -> FinetuneConfig:
+    """The config that `evaluate` uses."""
     return FinetuneConfig(data_dir=config.data_dir, batch=4)
 
 
 def write_questions(path, count: int, seed: int) -> None:
-    """Of a third nothing in the passage is the answer."""
+    """Writes random questions, a third of them without an answer."""
     rng = np.random.default_rng(seed)
     paragraphs = []
     for number in range(count):
         passage = text(rng, 60)
-        word = rng.choice([word for word in passage.split() if word not in ("a", "the")])  # of which nothing is left
+        word = rng.choice([word for word in passage.split() if word not in ("a", "the")])  # the metric ignores articles
         answers = [{"text": word, "answer_start": passage.index(word)}] if number % 3 else []
-        asked = {"id": f"q{number}", "question": f"is it {text(rng, 2)}", "answers": answers}
-        paragraphs.append({"context": passage, "qas": [asked | {"is_impossible": not answers}]})
+        question = {"id": f"q{number}", "question": f"is it {text(rng, 2)}", "answers": answers}
+        paragraphs.append({"context": passage, "qas": [question | {"is_impossible": not answers}]})
     path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "", "paragraphs": paragraphs}]}))
 
 
-def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, tmp_path):
+def test_squad_predictions_match_the_official_script_and_the_saved_model(config, tmp_path):
     write_questions(tmp_path / "train-v2.0.json", 12, 0)
     write_questions(tmp_path / "dev-v2.0.json", 15, 1)
     config = dataclasses.replace(config, task="squad/v2.0", data_dir=str(tmp_path), length=48, stride=16)
@@ -152,75 +155,81 @@ def test_squad_leaves_what_its_script_takes_and_a_model_that_answers_so(config, 
     scores, written = results["best"]["scores"]["dev"], tmp_path / "run/predictions"
     examples = open_task("squad/v2.0", str(tmp_path)).read("dev")
     answers, odds = (json.loads((written / f"dev.{name}").read_text()) for name in ("json", "null_odds.json"))
-    found = [Answer(answers[one.id], odds[one.id]) for one in examples]
-    assert squad_scores.score_v2(examples, found) == pytest.approx(scores)
+    predicted = [Answer(answers[example.id], odds[example.id]) for example in examples]
+    assert squad_scores.score_v2(examples, predicted) == pytest.approx(scores)
 
-    # What stands beside each question is what counted, and what the model answers when it is asked.
+    # dev.jsonl has the scored predictions, which are also those of the saved model.
     lines = [json.loads(line) for line in (written / "dev.jsonl").read_text().splitlines()]
     decided = [Answer(line["prediction"], -1.0) for line in lines]
-    counted = squad_scores.score_v2(examples, decided, threshold=0.0)
-    assert (counted["exact"], counted["f1"]) == pytest.approx((scores["exact"], scores["f1"]))
-    model = predictor.load(tmp_path / "run")
-    asked = model([(one.question, one.passage) for one in examples])
-    # The threshold is the odds of some question, which rounding may decide in either way.
-    sure = [abs(odds[one.id] - scores["best_f1_thresh"]) > 1e-4 for one in examples]
-    pairs = [(one["answer"], line["prediction"]) for one, line in zip(asked, lines, strict=True)]
-    assert all(answer == written for (answer, written), known in zip(pairs, sure, strict=True) if known)
+    rescored = squad_scores.score_v2(examples, decided, threshold=0.0)
+    assert (rescored["exact"], rescored["f1"]) == pytest.approx((scores["exact"], scores["f1"]))
+    predict = predictor.load_predictor(tmp_path / "run")
+    answered = predict([(example.question, example.passage) for example in examples])
+    # The threshold equals the odds of a question, whose decision may depend on rounding.
+    sure = [abs(odds[example.id] - scores["best_f1_thresh"]) > 1e-4 for example in examples]
+    pairs = [(record["answer"], line["prediction"]) for record, line in zip(answered, lines, strict=True)]
+    assert all(answer == written for (answer, written), is_sure in zip(pairs, sure, strict=True) if is_sure)
     assert "" in [answer for answer, _ in pairs] and sum(sure) > 10
 
-    # Other data is scored with the threshold of the checkpoint, not with one tuned on it.
-    kept = load_model(tmp_path / "run")
-    assert kept.task.threshold == scores["best_f1_thresh"]
-    moved = dataclasses.replace(kept, task=dataclasses.replace(kept.task, threshold=1e9))
-    setup = evaluation.open_scoring(moved, config_of(config), None)
-    assert setup.scores(setup.split("dev"), setup.predictions(kept.params, setup.split("dev"))) == pytest.approx(
-        squad_scores.score_v2(examples, found, threshold=1e9)
+    # Other data is scored with the threshold of the checkpoint.
+    model = load_model(tmp_path / "run")
+    assert model.task.threshold == scores["best_f1_thresh"]
+    changed = dataclasses.replace(model, task=dataclasses.replace(model.task, threshold=1e9))
+    task_model = evaluation.open_scoring(changed, scoring_config(config), None)
+    dev = task_model.split("dev")
+    assert task_model.scores(dev, task_model.predictions(model.params, dev)) == pytest.approx(
+        squad_scores.score_v2(examples, predicted, threshold=1e9)
     )
 
-    # An export does not know the windows: all that the model reads, or what is asked for.
-    export_model(kept, tmp_path / "out")
-    there = load_model(tmp_path / "out")
-    asks = dataclasses.replace(config_of(config), task="squad/v2.0")
-    assert evaluation.open_scoring(there, asks, None).limits.length == 64
-    assert evaluation.open_scoring(there, asks, 40).limits.length == 40
+    # An export has no token limits: the default is all that the model can read.
+    export_model(model, tmp_path / "out")
+    exported = load_model(tmp_path / "out")
+    export_config = dataclasses.replace(scoring_config(config), task="squad/v2.0")
+    assert evaluation.open_scoring(exported, export_config, None).limits.length == 64
+    assert evaluation.open_scoring(exported, export_config, 40).limits.length == 40
 
 
 def test_scores_that_are_not_numbers_are_refused(config, tmp_path):
     model = load_model(config.init_from)
     parts = {name: model.params[name] for name in ("embeddings", "encoder", "pooler")}
-    head = {"kernel": np.zeros((32, 1), np.float32), "bias": np.ones(1, np.float32)}  # always says the same
+    head = {"kernel": np.zeros((32, 1), np.float32), "bias": np.ones(1, np.float32)}  # constant output
     task = TaskMetadata("glue/stsb", "regression")
     model = dataclasses.replace(model, params=parts | {"task_head": head}, task=task)
-    setup = evaluation.open_scoring(model, config_of(config), 32)
-    dev = setup.split("dev")
+    task_model = evaluation.open_scoring(model, scoring_config(config), 32)
+    dev = task_model.split("dev")
     with pytest.raises(UserError, match="glue/stsb: pearson on dev is nan"):
-        setup.scores(dev, setup.predictions(jax.device_put(model.params), dev))
+        task_model.scores(dev, task_model.predictions(jax.device_put(model.params), dev))
     broken = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
-    with pytest.raises(UserError, match="what the model says of dev is not finite"):
-        setup.predictions(broken, dev)
+    with pytest.raises(UserError, match="glue/stsb: the outputs of the model for dev are not finite"):
+        task_model.predictions(broken, dev)
 
 
-def test_numbers_that_are_all_alike_are_no_dev_data(table, tmp_path):
+def test_dev_labels_that_are_all_equal_are_refused(table, tmp_path):
     (tmp_path / "train.csv").write_text("text,label\na list,1\nthe list,2\n")
     (tmp_path / "dev.csv").write_text("text,label\na list,1\nthe list,1\n")
-    with pytest.raises(UserError, match=r"dev\.csv, row 2: all labels of dev are 1; correlations need different ones"):
+    with pytest.raises(
+        UserError, match=r"dev\.csv, row 2: all labels of dev are 1, but a correlation needs labels that differ"
+    ):
         finetune(dataclasses.replace(table, task="table/regression"), tmp_path / "run")
     assert not (tmp_path / "run/runs").exists()
 
 
 @pytest.fixture
 def table(config, tmp_path) -> FinetuneConfig:
-    """A sweep on files of one's own."""
+    """A sweep on tables."""
     rows = "".join(f"{text(np.random.default_rng(i))},{i % 2}\n" for i in range(8))
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
-    names = Table(train="train.csv", dev="dev.csv")
+    names = TableConfig(train="train.csv", dev="dev.csv")
     return dataclasses.replace(config, task="table/classification", data_dir=str(tmp_path), table=names)
 
 
-def test_without_dev_data_nothing_is_trained(table, tmp_path):
-    for names in (Table(train="train.csv"), Table(train="train.csv", test="test.csv")):
-        with pytest.raises(UserError, match=r"no dev data to choose the best run by; give table\.dev"):
+def test_a_dev_split_is_required(table, tmp_path):
+    for names in (TableConfig(train="train.csv"), TableConfig(train="train.csv", test="test.csv")):
+        with pytest.raises(
+            UserError,
+            match=r"table/classification: there is no dev split to select the best run; set config\.table\.dev",
+        ):
             finetune(dataclasses.replace(table, table=names), tmp_path / "run")
     (tmp_path / "test.csv").write_text("text,label\na list,\nthe list\n")
     with pytest.raises(UserError, match=r"test\.csv, row 3: 1 cells"):
@@ -228,41 +237,41 @@ def test_without_dev_data_nothing_is_trained(table, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_keeps_to_its_examples_and_no_model_is_overwritten(table, trained, tmp_path):
+def test_a_workdir_with_other_data_or_another_model_is_refused(table, trained, tmp_path):
     finetune(table, tmp_path / "run")
     dev = tmp_path / "dev.csv"
     dev.write_text(dev.read_text().replace(",1\n", ",0\n", 1))
     again = dataclasses.replace(table, seeds=(0, 1))
-    with pytest.raises(UserError, match=r"had others \(dev\)"):
+    with pytest.raises(UserError, match=r"used other examples or models \(changed: dev\)"):
         finetune(again, tmp_path / "run")
     shutil.copyfile(tmp_path / "test.csv", dev)
     model = load_model(trained)
-    pretrained.save(tmp_path / "moved", model)  # the same model elsewhere is the same
+    pretrained.save(tmp_path / "moved", model)  # the same model in another folder
     moved = dataclasses.replace(again, init_from=str(tmp_path / "moved"))
     assert len(finetune(moved, tmp_path / "run")["runs"]) == 2
     twice = jax.tree.map(lambda leaf: 2 * leaf, model.params)
     pretrained.save(tmp_path / "other", dataclasses.replace(model, params=twice))
-    with pytest.raises(UserError, match=r"had others \(init_from\)"):
+    with pytest.raises(UserError, match=r"used other examples or models \(changed: init_from\)"):
         finetune(dataclasses.replace(again, init_from=str(tmp_path / "other")), tmp_path / "run")
     pretrained.save(tmp_path / "model", load_model(trained))
-    with pytest.raises(UserError, match="holds a model that no sweep made; give a new --workdir"):
+    with pytest.raises(UserError, match="contains a model that is not from a sweep; use a new --workdir"):
         finetune(dataclasses.replace(table, init_from=str(tmp_path / "model")), tmp_path / "model")
     assert load_model(tmp_path / "model").step == 8
 
 
-def test_what_cannot_be_written_is_said_before_anything_is_computed(table, tmp_path):
+def test_an_unwritable_output_is_refused_before_anything_is_computed(table, tmp_path):
     finetune(table, tmp_path / "run")
     (tmp_path / "file").write_text("")
     flags = [f"--checkpoint={tmp_path}/run", f"--data_dir={tmp_path}", "--dev=dev.csv"]
     assert_refused(run("evaluate", *flags, f"--output={tmp_path}/file/out"), "cannot be written to", "--output")
-    found = run("evaluate", *flags, f"--output={tmp_path}/out", "--length=40", "--task=table/classification")
-    assert found.returncode == 0, found.stderr
+    scored = run("evaluate", *flags, f"--output={tmp_path}/out", "--length=40", "--task=table/classification")
+    assert scored.returncode == 0, scored.stderr
     records = [json.loads(line) for line in (tmp_path / "out/predictions/dev.jsonl").open()]
     right = np.mean([record["prediction"] == record["label"] for record in records])
-    assert json.loads(found.stdout)["dev"]["accuracy"] == pytest.approx(100 * right)
+    assert json.loads(scored.stdout)["dev"]["accuracy"] == pytest.approx(100 * right)
 
 
-def test_confusions_of_many_classes_are_still_a_picture(table, tmp_path):
+def test_confusion_matrices_of_many_classes_have_a_limited_size(table, tmp_path):
     for name in ("train", "dev"):
         rows = "".join(f"{text(np.random.default_rng(i))},{i}\n" for i in range(300))
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")

@@ -1,4 +1,4 @@
-"""Fine-tuned models out and in: each kind as its class of `transformers`, with its labels and the same scores."""
+"""Export and import of fine-tuned models: class, labels and scores of each kind of task in `transformers`."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from bertjax.checkpoints import pretrained
 from bertjax.config.model import ModelConfig
 from bertjax.errors import UserError
 from bertjax.inference.fill_mask import FillMask
-from bertjax.inference.runner import Options
+from bertjax.inference.runner import PredictOptions
 from bertjax.interop import families, verification
 from bertjax.interop.huggingface import export_model, import_model
 from bertjax.interop.loading import load_model
@@ -35,11 +35,11 @@ TASKS = {
 }
 
 
-def task_of(kind: str) -> TaskMetadata:
+def make_task(kind: str) -> TaskMetadata:
     return TaskMetadata("mine", kind, tuple(TASKS[kind]))
 
 
-def params_of(task: TaskMetadata, config: ModelConfig = SMALL) -> dict:
+def make_params(task: TaskMetadata, config: ModelConfig = SMALL) -> dict:
     return random_params(kind_named(task.kind).model(config, task.labels))
 
 
@@ -52,11 +52,11 @@ def tokenizer_folder(tmp_path_factory):
 
 @pytest.fixture
 def export(tokenizer_folder, tmp_path):
-    """Writes a model of a kind and returns its folder."""
+    """A function that exports a model of a kind of task and returns the folder."""
 
     def write(kind: str, config: ModelConfig = SMALL):
-        task = task_of(kind)
-        export_model(from_parts(config, params_of(task, config), tokenizer_folder, task), tmp_path / kind)
+        task = make_task(kind)
+        export_model(from_parts(config, make_params(task, config), tokenizer_folder, task), tmp_path / kind)
         return unsealed(tmp_path / kind)
 
     return write
@@ -68,8 +68,8 @@ def reconfigure(folder, **changes) -> None:
     path.write_text(json.dumps({key: value for key, value in values.items() if value != "absent"}))
 
 
-# The kinds that have classes of their own.
-OTHERS = [
+# The kinds with their own class in `transformers`.
+OTHER_FAMILIES = [
     (family, kind)
     for family in FAMILIES
     if family != "bert"
@@ -77,8 +77,8 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "kind"), [*(("bert", kind) for kind in TASKS), *OTHERS])
-def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(family, kind, export, tmp_path):
+@pytest.mark.parametrize(("family", "kind"), [*(("bert", kind) for kind in TASKS), *OTHER_FAMILIES])
+def test_exports_score_equally_in_transformers_and_round_trip(family, kind, export, tmp_path):
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
     folder = export(kind, shape)
@@ -91,19 +91,19 @@ def test_an_export_scores_alike_in_transformers_and_comes_back_as_it_was(family,
         assert model.config.label2id == {label: i for i, label in enumerate(TASKS[kind])}
     batch = random_batch(shape, 5, 31, 4)
     assert_attention_is_sharp(model, batch)
-    theirs = verification.run_transformers(folder, batch, task_of(kind))["logits"]
-    ours = verification.run_ours(shape, params_of(task_of(kind), shape), batch, task_of(kind))["logits"]
-    assert ours.shape == theirs.shape
-    rows = batch["attention_mask"] == 1 if ours.ndim == 3 else slice(None)
-    assert difference(ours[rows], theirs[rows]) <= 1
+    expected = verification.run_transformers(folder, batch, make_task(kind))["logits"]
+    actual = verification.run_bertjax(shape, make_params(make_task(kind), shape), batch, make_task(kind))["logits"]
+    assert actual.shape == expected.shape
+    selected = batch["attention_mask"] == 1 if actual.ndim == 3 else slice(None)
+    assert difference(actual[selected], expected[selected]) <= 1
     model.save_pretrained(tmp_path / "again")
     config, params, task = import_model(tmp_path / "again")
-    assert (config, task) == (shape, task_of(kind))
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, params_of(task, shape)))
+    assert (config, task) == (shape, make_task(kind))
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, make_params(task, shape)))
 
 
-def test_problem_type_decides_what_a_classifier_trains(export):
-    """The rules of `transformers` where a config says little; names of labels and of the task are then unknown."""
+def test_problem_type_determines_the_kind_of_a_classifier(export):
+    """Incomplete configs follow the defaults of `transformers`, without names of the labels and the task."""
     folder = export("classification")
     absent = dict.fromkeys(("id2label", "label2id", "problem_type", "finetuning_task"), "absent")
     reconfigure(folder, **absent, num_labels=3)
@@ -111,7 +111,7 @@ def test_problem_type_decides_what_a_classifier_trains(export):
     assert import_model(folder)[2] == TaskMetadata("", "classification", tuple(labels))
     folder = export("regression")
     reconfigure(folder, problem_type="absent")
-    assert import_model(folder)[2] == task_of("regression")
+    assert import_model(folder)[2] == make_task("regression")
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_configs_that_contradict_the_weights_are_refused(changes, message, expor
     assert "\n" not in str(error.value)
 
 
-def test_a_fine_tuned_folder_becomes_a_checkpoint_that_knows_its_task(export, tmp_path):
+def test_checkpoints_of_imported_fine_tuned_models_keep_the_task(export, tmp_path):
     loaded = load_model(export("tagging"))
-    assert loaded.task == task_of("tagging")
+    assert loaded.task == make_task("tagging")
     pretrained.save(tmp_path / "run", loaded)
     saved = load_model(tmp_path / "run")
     assert saved.task == loaded.task
@@ -145,7 +145,7 @@ def test_a_fine_tuned_folder_becomes_a_checkpoint_that_knows_its_task(export, tm
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_a_tokenizer_of_another_model_is_refused(export):
+def test_tokenizers_larger_than_the_model_are_refused(export):
     folder = export("regression")
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join([*PIECES, *map(str, range(1000))]) + "\n")
@@ -153,13 +153,13 @@ def test_a_tokenizer_of_another_model_is_refused(export):
         load_model(folder)
 
 
-def test_a_tokenizer_of_a_far_smaller_model_is_refused(tmp_path, said):
+def test_tokenizers_far_smaller_than_the_model_are_refused(tmp_path, said):
     shape = dataclasses.replace(SMALL, vocab_size=300)
-    task = task_of("regression")
-    export_model(from_parts(shape, params_of(task, shape), task=task), tmp_path / "out")
+    task = make_task("regression")
+    export_model(from_parts(shape, make_params(task, shape), task=task), tmp_path / "out")
     unsealed(tmp_path / "out")
     (tmp_path / "out/tokenizer.json").unlink()
-    for pieces, remark in ((120, None), (160, "is it the model's own?"), (300, "")):
+    for pieces, remark in ((120, None), (160, "check that it is the model's own"), (300, "")):
         (tmp_path / "out/vocab.txt").write_text("\n".join([*PIECES, *map(str, range(pieces - len(PIECES)))]) + "\n")
         said.clear()
         if remark is None:
@@ -178,36 +178,38 @@ def test_verification_compares_the_scores_of_the_task(export):
     path = folder / "tokenizer_config.json"
     written = path.read_text()
     path.write_text(written.replace('"do_lower_case": true', '"do_lower_case": false'))
-    with pytest.raises(UserError, match=r"transformers gives other ids than bertjax for .* of 2,999 lines"):
+    with pytest.raises(
+        UserError, match=r"span: the tokenizer gives other ids in transformers than in bertjax for .* of 2,999 lines"
+    ):
         verification.verify(model, folder)
     path.write_text(written)
     model.params["task_head"]["bias"][1] += 0.001
-    with pytest.raises(UserError, match="differ from transformers"):
+    with pytest.raises(UserError, match="scores differ from transformers"):
         verification.verify(model, folder)
 
 
-def test_verification_reads_more_than_a_window(export):
+def test_verification_covers_several_attention_windows(export):
     pytest.importorskip("transformers")
     config = dataclasses.replace(FAMILIES["modernbert"], max_position_embeddings=600, local_attention=128)
     folder = export("tagging", config)
     model = load_model(folder)
     assert "logits" in verification.verify(model, folder)
     reconfigure(folder, local_attention=126)
-    with pytest.raises(UserError, match="differ from transformers"):
+    with pytest.raises(UserError, match="scores differ from transformers"):
         verification.verify(model, folder)
 
 
-def test_where_heads_of_pretraining_are_needed_a_fine_tuned_model_is_refused(export):
+def test_fine_tuned_models_are_refused_where_pretraining_heads_are_needed(export):
     model = load_model(export("classification"))
     with pytest.raises(UserError, match="has no heads of pre-training"):
-        FillMask(model, Options())
+        FillMask(model, PredictOptions())
     config = dataclasses.replace(model.config, init_from=str(model.path))
     with pytest.raises(UserError, match="has no heads of pre-training"):
         build.load_initial_params(config, None, model.tokenizer)
 
 
-def test_num_labels_counts_before_an_id2label_of_another_size(export, said):
-    """As in `transformers`, which warns and names the labels by their numbers."""
+def test_num_labels_takes_precedence_over_an_id2label_of_another_size(export, said):
+    """As in `transformers`, which warns and numbers the labels."""
     folder = export("classification")
     reconfigure(folder, num_labels=3, id2label={"0": "no", "1": "yes"})
     said.clear()

@@ -1,4 +1,4 @@
-"""Google's TensorFlow checkpoints: the same model as their Hugging Face twins, and one line for what is damaged."""
+"""Google's TensorFlow checkpoints: equality with the same model from Hugging Face, and messages for damaged files."""
 
 import json
 import shutil
@@ -19,8 +19,8 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuv
 PREFIX = "bert_model.ckpt"
 
 
-def googles_variables(model) -> dict[str, np.ndarray]:
-    """The parameters of a BertForPreTraining of `transformers` as google-research/bert names and turns them."""
+def google_variables(model) -> dict[str, np.ndarray]:
+    """The parameters of a BertForPreTraining with the names and orientation of google-research/bert."""
     variables = {}
 
     def table(name, parameter):
@@ -58,7 +58,7 @@ def googles_variables(model) -> dict[str, np.ndarray]:
 
 
 def write_checkpoint(prefix, variables: dict[str, np.ndarray]) -> None:
-    """A TensorFlow 1 checkpoint of these variables."""
+    """Writes a TensorFlow 1 checkpoint."""
     tf = host_tensorflow.load()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         for name, value in variables.items():
@@ -69,42 +69,42 @@ def write_checkpoint(prefix, variables: dict[str, np.ndarray]) -> None:
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    """(Google's folder, the Hugging Face folder) of the same random weights."""
+    """(Google's folder, Hugging Face folder) with the same random weights."""
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     google, huggingface = tmp_path_factory.mktemp("google"), tmp_path_factory.mktemp("huggingface")
     model = transformers.BertForPreTraining(transformers.BertConfig(**vars(SMALL)))
     randomize(model)
     model.save_pretrained(huggingface)
-    variables = googles_variables(model)
+    variables = google_variables(model)
     slots = {f"{name}/{slot}": value for name, value in variables.items() for slot in ("adam_m", "adam_v")}
     write_checkpoint(google / PREFIX, variables | slots | {"global_step": np.int64(1_000_000)})
     config = vars(SMALL) | {"pooler_type": "first_token_transform", "directionality": "bidi"}
-    del config["layer_norm_eps"]  # Google's has none
+    del config["layer_norm_eps"]  # not in Google's configs
     (google / "bert_config.json").write_text(json.dumps(config))
     for folder in (google, huggingface):
         (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     return google, huggingface
 
 
-def test_a_checkpoint_gives_the_scores_of_its_twin_in_transformers(twins, tmp_path):
+def test_checkpoints_score_like_the_same_model_in_transformers(twins, tmp_path):
     google, huggingface = twins
     converted = run("convert", f"--from={google}", f"--to={tmp_path / 'run'}")
     assert converted.returncode == 0, converted.stderr
-    case, *others = converted.stderr.splitlines()
-    assert "vocab.txt is taken for an uncased vocabulary" in case
-    assert [line.split()[0] for line in others] == ["wrote", "next:"]
+    case, *progress = converted.stderr.splitlines()
+    assert "vocab.txt: assuming an uncased vocabulary" in case
+    assert [line.split()[0] for line in progress] == ["wrote", "next:"]
     model = load_model(tmp_path / "run")
     assert model.config.model == SMALL and model.config.next_sentence
     assert model.tokenizer.encode("Abe") == model.tokenizer.encode("abe")  # lower-cased, as the vocabulary is
-    batch = verification.sample(SMALL, model.tokenizer)
-    ours = verification.run_ours(SMALL, model.params, batch)
-    theirs = verification.run_transformers(huggingface, batch)
-    assert set(theirs) == {"hidden", "masked_lm_logits", "next_sentence_logits"}
-    real = batch["attention_mask"] == 1
-    for name, values in theirs.items():
-        rows = real if values.ndim == 3 else slice(None)
-        assert difference(ours[name][rows], values[rows]) <= 1, name
+    batch = verification.sample_batch(SMALL, model.tokenizer)
+    actual = verification.run_bertjax(SMALL, model.params, batch)
+    expected = verification.run_transformers(huggingface, batch)
+    assert set(expected) == {"hidden", "masked_lm_logits", "next_sentence_logits"}
+    mask = batch["attention_mask"] == 1
+    for name, values in expected.items():
+        selected = mask if values.ndim == 3 else slice(None)
+        assert difference(actual[name][selected], values[selected]) <= 1, name
     twin = load_model(huggingface)
     assert jax.tree.all(jax.tree.map(np.array_equal, model.params, twin.params))
 

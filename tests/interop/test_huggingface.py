@@ -1,4 +1,4 @@
-"""Hugging Face folders: what is written loads there, comes back as it was, and damaged ones are refused."""
+"""Hugging Face folders: exports load in `transformers` and round-trip; damaged folders are refused."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from tests.support.models import from_parts
 
 
 def random_params(pairs: str = "next_sentence", config: ModelConfig = SMALL) -> dict:
-    """Parameters of which no two numbers are alike."""
+    """Parameters without equal numbers."""
     model = PretrainingModel(config, pairs)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(config, 1, 8, 2))["params"])
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def reconfigure(folder, **changes) -> None:
         ("modernbert", "", "ModernBertForMaskedLM"),
     ],
 )
-def test_export_through_transformers_and_back_is_the_identity(family, pairs, name, tmp_path):
+def test_export_and_import_through_transformers_round_trip(family, pairs, name, tmp_path):
     transformers = pytest.importorskip("transformers")
     shape = FAMILIES[family]
     params = random_params(pairs, shape)
@@ -78,9 +78,9 @@ def test_export_through_transformers_and_back_is_the_identity(family, pairs, nam
     assert model.config.architectures == [name]
     assert model.config.pad_token_id == 3
     model.save_pretrained(tmp_path / "b")
-    config, again, _ = import_model(tmp_path / "b")
+    config, imported, _ = import_model(tmp_path / "b")
     assert config == shape
-    assert_equal(again, params)
+    assert_equal(imported, params)
 
 
 @pytest.mark.parametrize(
@@ -90,22 +90,25 @@ def test_export_through_transformers_and_back_is_the_identity(family, pairs, nam
         (FAMILIES["albert"], "no head for next_sentence"),
         (
             dataclasses.replace(FAMILIES["roberta"], type_vocab_size=0),
-            "Roberta of transformers has model.type_vocab_size>0",
+            "Roberta in transformers requires model.type_vocab_size>0",
         ),
-        (dataclasses.replace(FAMILIES["albert"], model_type="bert"), "Bert of transformers has model.embedding_size=0"),
+        (
+            dataclasses.replace(FAMILIES["albert"], model_type="bert"),
+            "Bert in transformers requires model.embedding_size=0",
+        ),
         (
             dataclasses.replace(SMALL, model_type="distilbert"),
-            "DistilBert .* has model.pooler_act='relu', model.type_vocab_size=0",
+            "DistilBert .* requires model.pooler_act='relu', model.type_vocab_size=0",
         ),
     ],
 )
-def test_what_transformers_has_no_class_for_is_refused(config, message, tmp_path):
+def test_models_that_transformers_cannot_represent_are_not_exported(config, message, tmp_path):
     with pytest.raises(UserError, match=message):
         export_model(from_parts(config, random_params("next_sentence", config)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_tokenizer_files_travel_along(tmp_path):
+def test_exports_contain_the_tokenizer_files(tmp_path):
     (tmp_path / "tokenizer").mkdir()
     files = {"vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nA\n##a\n", "special_tokens_map.json": "{}"}
     for name, content in files.items():
@@ -116,7 +119,7 @@ def test_tokenizer_files_travel_along(tmp_path):
     assert config["do_lower_case"] is False and config["model_max_length"] == SMALL.max_position_embeddings
 
 
-def test_old_names_missing_prefixes_and_tied_copies_are_understood(folder):
+def test_old_names_missing_prefixes_and_tied_copies_are_read(folder):
     def old(tensors):
         renamed = {}
         for name, tensor in tensors.items():
@@ -165,7 +168,7 @@ def test_pickled_weights_are_read(folder, layout):
 
 
 @pytest.mark.parametrize("form", ["zip", "old", "bare"])
-def test_pickles_that_run_code_are_refused_unrun(folder, form, tmp_path):
+def test_pickles_with_code_are_refused_and_not_run(folder, form, tmp_path):
     torch = pytest.importorskip("torch")
 
     class Trap:
@@ -187,16 +190,16 @@ def test_pickles_that_run_code_are_refused_unrun(folder, form, tmp_path):
 
 def test_pickled_weights_without_pytorch_are_refused(folder, monkeypatch):
     renamed(folder)
-    monkeypatch.setitem(sys.modules, "torch", None)  # as Python does where it is not installed
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(UserError, match="pip install torch"):
         import_model(folder)
 
 
-def test_missing_heads_are_fresh_and_said_so(folder, said):
+def test_missing_heads_are_initialised_and_logged(folder, said):
     rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
     said.clear()
     _, params, _ = import_model(folder)
-    assert len(said) == 1 and "cls.predictions" in said[0] and "afresh" in said[0]
+    assert len(said) == 1 and "cls.predictions" in said[0] and "initialised randomly" in said[0]
     expected = random_params()
     for part in ("embeddings", "encoder", "pooler"):
         assert_equal(params[part], expected[part])
@@ -204,14 +207,14 @@ def test_missing_heads_are_fresh_and_said_so(folder, said):
     assert_equal(params, import_model(folder)[1])
 
 
-def test_what_has_no_place_is_left_out_and_said_so(folder, said):
+def test_unknown_tensors_are_ignored_and_logged(folder, said):
     rewrite(folder, lambda tensors: tensors | {"classifier.weight": np.ones((2, 24), np.float32)})
     said.clear()
     assert_equal(import_model(folder)[1], random_params())
-    assert len(said) == 1 and "classifier.weight" in said[0]
+    assert len(said) == 1 and "ignored classifier.weight" in said[0]
 
 
-def test_without_a_pooler_there_is_no_next_sentence(folder):
+def test_models_without_a_pooler_have_no_next_sentence_head(folder):
     rewrite(folder, lambda t: {k: v for k, v in t.items() if "pooler" not in k and "seq_rel" not in k})
     assert_equal(import_model(folder)[1], random_params(""))
 
@@ -245,7 +248,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (lambda folder: reconfigure(folder, model_type="electra"), "'electra'"),
         (lambda folder: reconfigure(folder, hidden_size="absent"), "missing required field `hidden_size`"),
         (lambda folder: reconfigure(folder, hidden_size="24"), "hidden_size: Expected `int`, got `str`"),
-        (lambda folder: reconfigure(folder, hidden_size=25), "no multiple"),
+        (lambda folder: reconfigure(folder, hidden_size=25), "not a multiple"),
         (
             lambda folder: reconfigure(folder, num_hidden_layers=10**12),
             "num_hidden_layers: Expected `int`",
@@ -259,8 +262,8 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
             "position_embedding_type",
         ),
         (lambda folder: (folder / "model.safetensors").unlink(), "no .*model.safetensors"),
-        (truncate, "model.safetensors cannot be read"),
-        (renamed, "pickled weights .* not read"),
+        (truncate, "model.safetensors: cannot be read"),
+        (renamed, "pytorch_model.bin: the pickled weights .* not read"),
         (drop(QUERY), QUERY),
         (drop("cls.predictions.bias"), "cls.predictions.bias"),
         (put(QUERY, np.ones((24, 23), np.float32)), r"\(24, 23\)"),
@@ -276,53 +279,53 @@ def test_bad_folders_are_refused(folder, damage, message):
 
 
 @pytest.mark.parametrize("files", [7, ["config.json"], {"../config.json": 1}, {"a\0b": 1}])
-def test_a_seal_that_names_no_files_is_not_made_anew(files, tmp_path):
+def test_invalid_seals_are_not_resealed(files, tmp_path):
     export_model(from_parts(SMALL, random_params()), tmp_path / "model")
     (tmp_path / "model" / export_seal.NAME).write_text(json.dumps({"files": files}))
     with pytest.raises(
         UserError, match=r"bertjax_manifest\.json: not valid \((a key of )?files: .*export the model again"
     ):
-        export_seal.reseal(tmp_path / "model")
+        export_seal.reseal_export(tmp_path / "model")
 
 
 def test_nothing_is_overwritten(folder):
     before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="model: already exists"):
         export_model(from_parts(SMALL, random_params()), folder)
     assert sorted((path.name, path.read_bytes()) for path in folder.iterdir()) == before
 
 
-def test_a_failed_export_leaves_nothing(tmp_path):
-    """A file of the tokenizer has a name that no file system takes."""
+def test_failed_exports_leave_no_files(tmp_path):
+    """The name of a tokenizer file is too long for any file system."""
     model = dataclasses.replace(from_parts(SMALL, random_params()), tokenizer_files={"x" * 300: ""})
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="out: cannot be written"):
         export_model(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_config_without_model_type_is_recognised(folder):
-    """`transformers` loads such a folder by the class that it is told; here its names tell."""
+def test_configs_without_model_type_are_recognised(folder):
+    """By its architectures or tensor names; `transformers` is told the class instead."""
     expected = import_model(folder)
     reconfigure(folder, model_type="absent")
-    assert_equal(import_model(folder)[1], expected[1])  # by its architectures
+    assert_equal(import_model(folder)[1], expected[1])
     reconfigure(folder, architectures="absent")
-    assert_equal(import_model(folder)[1], expected[1])  # by its tensors
+    assert_equal(import_model(folder)[1], expected[1])
     rewrite(folder, lambda tensors: {name.removeprefix("bert."): tensor for name, tensor in tensors.items()})
-    with pytest.raises(UserError, match=r'no model_type, .*; write "model_type": "bert" \(or bert, roberta, .*into it'):
+    with pytest.raises(UserError, match=r'no model_type, .*; add "model_type": "bert" \(or bert, roberta, '):
         import_model(folder)
     reconfigure(folder, architectures=["BertModel"])
     assert import_model(folder)[0] == expected[0]
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"), [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new"), ("gelu_python", "gelu")]
+    ("alias", "name"), [("gelu_pytorch_tanh", "gelu_new"), ("gelu_fast", "gelu_new"), ("gelu_python", "gelu")]
 )
-def test_activations_of_other_names_are_those_of_transformers(folder, theirs, ours):
-    reconfigure(folder, hidden_act=theirs)
+def test_aliases_of_activations_compute_the_same_as_in_transformers(folder, alias, name):
+    reconfigure(folder, hidden_act=alias)
     config, params, _ = import_model(folder)
-    assert config.hidden_act == ours
+    assert config.hidden_act == name
     batch = random_batch(config, 3, 12, 4)
-    found = verification.run_ours(config, params, batch)["hidden"]
+    actual = verification.run_bertjax(config, params, batch)["hidden"]
     expected = verification.run_transformers(folder, batch)["hidden"]
-    real = batch["attention_mask"] != 0
-    np.testing.assert_allclose(found[real], expected[real], atol=1e-4)
+    mask = batch["attention_mask"] != 0
+    np.testing.assert_allclose(actual[mask], expected[mask], atol=1e-4)

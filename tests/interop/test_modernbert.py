@@ -1,4 +1,4 @@
-"""ModernBERT's config.json in all its spellings, and what of it is refused."""
+"""ModernBERT's config.json in the current and the older format, and the values that are refused."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from tests.support.batches import FAMILIES, random_batch
 from tests.support.models import from_parts
 
 SMALL = FAMILIES["modernbert"]
-# As published, but for what says nothing of the mathematics.
+# The published config, without keys that do not affect the computation.
 BASE = {
     "architectures": ["ModernBertForMaskedLM"],
     "attention_bias": False,
@@ -50,7 +50,7 @@ BASE = {
     "tie_word_embeddings": True,
     "vocab_size": 50368,
 }
-TODAY = {
+CURRENT = {
     "rope_parameters": {
         "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -62,19 +62,21 @@ TODAY = {
 def read(folder, **changes) -> ModelConfig:
     values = {key: value for key, value in (BASE | changes).items() if value != "absent"}
     (folder / "config.json").write_text(json.dumps(values))
-    return configs.read(folder)[0]
+    return configs.read_config(folder)[0]
 
 
 ABSENT = dict.fromkeys(("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"), "absent")
 
 
-@pytest.mark.parametrize("changes", [{}, ABSENT, ABSENT | TODAY, TODAY], ids=["old", "silent", "new", "both"])
-def test_the_published_model_is_the_config_of_ours(changes, tmp_path):
+@pytest.mark.parametrize(
+    "changes", [{}, ABSENT, ABSENT | CURRENT, CURRENT], ids=["older", "defaults", "current", "both"]
+)
+def test_the_published_config_equals_modern_base(changes, tmp_path):
     base = from_config_dict(modern_base.get_config()).model
     assert read(tmp_path, **changes) == dataclasses.replace(base, attention_output_dropout_prob=-1.0)
 
 
-def test_spellings_carry_their_values(tmp_path):
+def test_both_formats_are_read(tmp_path):
     old = {"global_rope_theta": 5.0, "local_rope_theta": 7, "local_attention": 10, "global_attn_every_n_layers": 4}
     types = ["sliding_attention" if i % 4 else "full_attention" for i in range(22)]
     rope = {"full_attention": {"rope_theta": 5.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 7.0}}
@@ -97,23 +99,23 @@ def test_spellings_carry_their_values(tmp_path):
         dataclasses.replace(SMALL, attention_output_dropout_prob=0.1, attention_probs_dropout_prob=0.2),
     ],
 )
-def test_configs_come_back_from_transformers_as_they_were(config, tmp_path):
+def test_configs_round_trip_through_transformers(config, tmp_path):
     transformers = pytest.importorskip("transformers")
-    (tmp_path / "config.json").write_text(json.dumps(configs.written(config, None, "", 3)))
-    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-    assert theirs.layer_types.count("full_attention") == sum(
-        not config.is_local(i) for i in range(len(theirs.layer_types))
+    (tmp_path / "config.json").write_text(json.dumps(configs.config_values(config, None, "", 3)))
+    loaded = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert loaded.layer_types.count("full_attention") == sum(
+        not config.is_local(i) for i in range(len(loaded.layer_types))
     )
-    theirs.save_pretrained(tmp_path)
-    assert configs.read(tmp_path)[0] == config
+    loaded.save_pretrained(tmp_path)
+    assert configs.read_config(tmp_path)[0] == config
 
 
-@pytest.mark.parametrize("absent", [ABSENT, TODAY], ids=["new", "old"])
-def test_both_spellings_are_written(absent, tmp_path):
-    values = configs.written(SMALL, None, "", 3)
+@pytest.mark.parametrize("absent", [ABSENT, CURRENT], ids=["current", "older"])
+def test_both_formats_are_written(absent, tmp_path):
+    values = configs.config_values(SMALL, None, "", 3)
     assert absent.keys() <= values.keys()
     (tmp_path / "config.json").write_text(json.dumps({key: values[key] for key in values if key not in absent}))
-    assert configs.read(tmp_path)[0] == SMALL
+    assert configs.read_config(tmp_path)[0] == SMALL
 
 
 @pytest.mark.parametrize(
@@ -129,8 +131,8 @@ def test_both_spellings_are_written(absent, tmp_path):
         ({"architectures": ["ModernBertForMultipleChoice"]}, "classifier_pooling='mean'"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}}, "rope_type='yarn'"),
-        ({"rope_theta": 1e4}, "rope_theta=10000.0, which transformers does not read"),
-        ({"rope_parameters": {"rope_theta": 1e4}}, "rope_theta=10000.0, which transformers does not read"),
+        ({"rope_theta": 1e4}, "rope_theta=10000.0, which transformers ignores"),
+        ({"rope_parameters": {"rope_theta": 1e4}}, "rope_theta=10000.0, which transformers ignores"),
         ({"global_rope_theta": "high"}, "global_rope_theta: Expected `float"),
         ({"local_rope_theta": -1.0}, "local_rope_theta: Expected `float` > 0"),
         ({"local_attention": 1.5}, "local_attention: Expected `int`"),
@@ -141,16 +143,16 @@ def test_both_spellings_are_written(absent, tmp_path):
         ({"rope_parameters": 7}, "rope_parameters: Expected `object"),
         ({"rope_parameters": {"full_attention": "default"}}, "rope_parameters.full_attention: Expected `object"),
         ({"global_rope_theta": 10**400}, "global_rope_theta: "),
-        ({"num_attention_heads": 256}, "even for rotary"),
+        ({"num_attention_heads": 256}, "even with rotary"),
     ],
 )
-def test_what_is_computed_otherwise_is_refused(changes, message, tmp_path):
+def test_unsupported_values_are_refused(changes, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path, **changes)
     assert "\n" not in str(error.value) and "config.json" in str(error.value)
 
 
-def test_tasks_that_read_every_token_do_not_mind_the_pooling(tmp_path):
+def test_token_classification_ignores_the_pooling(tmp_path):
     assert read(tmp_path, architectures=["ModernBertForTokenClassification"]) == read(tmp_path)
 
 
@@ -163,20 +165,20 @@ def test_tasks_that_read_every_token_do_not_mind_the_pooling(tmp_path):
         ({"model_type": "bert"}, "model.pre_norm=False"),
     ],
 )
-def test_what_transformers_cannot_say_is_not_exported(changes, message):
+def test_models_that_transformers_cannot_represent_are_not_exported(changes, message):
     with pytest.raises(UserError, match=message):
-        configs.written(dataclasses.replace(SMALL, **changes), None, "", 0)
+        configs.config_values(dataclasses.replace(SMALL, **changes), None, "", 0)
 
 
-def test_the_encoder_alone_comes_in_without_its_prefix(tmp_path, said):
+def test_encoders_without_heads_and_prefix_are_imported(tmp_path, said):
     transformers = pytest.importorskip("transformers")
     batch = random_batch(SMALL, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(SMALL, "").init(jax.random.key(1), batch)["params"])()
     export_model(from_parts(SMALL, params), tmp_path / "whole")
     transformers.ModernBertModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "encoder")
     said.clear()
-    config, found, task = import_model(tmp_path / "encoder")
+    config, imported, task = import_model(tmp_path / "encoder")
     assert (config, task) == (SMALL, None)
-    assert len(said) == 1 and "decoder.bias" in said[0] and "afresh" in said[0]
+    assert len(said) == 1 and "decoder.bias" in said[0] and "initialised randomly" in said[0]
     for part in ("embeddings", "encoder"):
-        assert jax.tree.all(jax.tree.map(np.array_equal, found[part], params[part]))
+        assert jax.tree.all(jax.tree.map(np.array_equal, imported[part], params[part]))

@@ -1,4 +1,4 @@
-"""What bertjax wrote is as it was written, or refused; what was edited on purpose is sealed again."""
+"""Seals: changed files are refused, and files are sealed again after a deliberate edit."""
 
 import dataclasses
 import json
@@ -30,28 +30,28 @@ def reseal(folder):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "vocab.txt"])
-def test_an_export_with_a_flipped_bit_or_without_a_file_is_refused(export, name):
+def test_exports_with_a_flipped_bit_or_a_missing_file_are_refused(export, name):
     load_model(export)
-    kept = (export / name).read_bytes()
-    (export / name).write_bytes(kept[:-3] + bytes([kept[-3] ^ 1]) + kept[-2:])
-    with pytest.raises(UserError, match=rf"{name}: not (as it was exported|valid).*--reseal --from={export}"):
+    content = (export / name).read_bytes()
+    (export / name).write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    with pytest.raises(UserError, match=rf"{name}: (changed since the export|not valid).*--reseal --from={export}"):
         load_model(export)
     (export / name).unlink()
     with pytest.raises(UserError, match=rf"{name}: missing"):
         load_model(export)
-    (export / name).write_bytes(kept)
+    (export / name).write_bytes(content)
     load_model(export)
 
 
-def test_an_export_needs_its_seal_until_another_program_saves_it(export, tmp_path):
+def test_exports_need_their_seal_until_another_program_saves_them(export, tmp_path):
     seal = export / export_seal.NAME
-    kept = seal.read_text()
-    seal.write_text(kept.replace('"bytes": ', '"bytes": 1', 1))
+    content = seal.read_text()
+    seal.write_text(content.replace('"bytes": ', '"bytes": 1', 1))
     with pytest.raises(UserError, match="checksum mismatch"):
         load_model(export)
     edit_sealed(seal, lambda values: values["files"].update({"../outside": next(iter(values["files"].values()))}))
     with pytest.raises(
-        UserError, match=rf"{export_seal.NAME}: not valid \(a key of files: Expected `str` of another form"
+        UserError, match=rf"{export_seal.NAME}: not valid \(a key of files: Expected `str` in a different format"
     ):
         load_model(export)
     seal.unlink()
@@ -65,7 +65,7 @@ def test_an_export_needs_its_seal_until_another_program_saves_it(export, tmp_pat
     load_model(tmp_path / "again")
 
 
-def test_an_export_that_was_edited_is_sealed_again(export):
+def test_edited_exports_are_resealed(export):
     tensors = load_file(export / "model.safetensors")
     tensors["bert.pooler.dense.bias"] += 1
     save_file(tensors, export / "model.safetensors")
@@ -75,7 +75,7 @@ def test_an_export_that_was_edited_is_sealed_again(export):
     assert (bias == tensors["bert.pooler.dense.bias"]).all()
 
 
-def test_a_corpus_that_was_edited_is_sealed_again(corpus, tmp_path):
+def test_edited_corpora_are_resealed(corpus, tmp_path):
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     path = folder / "corpus.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"statistics": {"by": "hand"}}))
@@ -92,29 +92,29 @@ def edit_lines(path, edit):
 
 
 DAMAGES = {
-    "a digit": lambda lines: lines.__setitem__(1, lines[1].replace("1", "2")),
-    "a line gone": lambda lines: lines.pop(0),
-    "a line twice": lambda lines: lines.insert(0, lines[0]),
-    "two lines exchanged": lambda lines: lines.__setitem__(slice(0, 2), [lines[1], lines[0]]),
-    "another type": lambda lines: lines.__setitem__(0, '{"step": "1"}\n'),
-    "cut off before the checkpoint": lambda lines: lines.__delitem__(slice(3, None)),
-    "all gone": lambda lines: lines.clear(),
+    "changed digit": lambda lines: lines.__setitem__(1, lines[1].replace("1", "2")),
+    "missing line": lambda lines: lines.pop(0),
+    "repeated line": lambda lines: lines.insert(0, lines[0]),
+    "exchanged lines": lambda lines: lines.__setitem__(slice(0, 2), [lines[1], lines[0]]),
+    "wrong type": lambda lines: lines.__setitem__(0, '{"step": "1"}\n'),
+    "truncated before the checkpoint": lambda lines: lines.__delitem__(slice(3, None)),
+    "empty": lambda lines: lines.clear(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_metrics_that_are_not_those_of_the_checkpoint_are_refused(trained, tiny_config, tmp_path, damage):
+def test_metrics_that_contradict_the_checkpoint_are_refused(trained, tiny_config, tmp_path, damage):
     workdir = shutil.copytree(trained, tmp_path / "run")
     edit_lines(workdir / "metrics.jsonl", DAMAGES[damage])
     before = (workdir / "metrics.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"metrics\.jsonl: not valid \(its first .* bytes .*\); put it back.*--reseal"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: not valid \(its first .* bytes .*\); restore.*--reseal"):
         train(tiny_config, workdir)
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_damaged_tail_of_metrics_is_cut_back(trained, tiny_config, tmp_path):
-    """Whatever stands behind what the checkpoint knows: a torn line, zeros, steps that are done again."""
-    whole = (trained / "metrics.jsonl").read_bytes()
+def test_metrics_after_the_checkpoint_are_truncated(trained, tiny_config, tmp_path):
+    """Whatever they are: a partial line, zeros, steps that will be repeated."""
+    expected = (trained / "metrics.jsonl").read_bytes()
     for tail in (b'{"step": 9, "train/lo', b"\0" * 100, b'{"step": 9}\n' * 3, b"\xff\n"):
         workdir = shutil.copytree(trained, tmp_path / str(len(tail)))
         with (workdir / "metrics.jsonl").open("ab") as file:
@@ -122,12 +122,12 @@ def test_a_damaged_tail_of_metrics_is_cut_back(trained, tiny_config, tmp_path):
         with (workdir / "perf.jsonl").open("ab") as file:
             file.write(tail)
         train(tiny_config, workdir)
-        assert (workdir / "metrics.jsonl").read_bytes() == whole
+        assert (workdir / "metrics.jsonl").read_bytes() == expected
 
 
-def test_a_workdir_that_was_edited_is_sealed_again(trained, tiny_config, tmp_path):
+def test_edited_workdirs_are_resealed(trained, tiny_config, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
-    edit_lines(workdir / "metrics.jsonl", DAMAGES["a digit"])
+    edit_lines(workdir / "metrics.jsonl", DAMAGES["changed digit"])
     edited = (workdir / "metrics.jsonl").read_bytes()
     meta = workdir / "checkpoints/8/meta/metadata"
     meta.write_text(meta.read_text().replace('"log_every": 1', '"log_every": 2'))
@@ -137,7 +137,7 @@ def test_a_workdir_that_was_edited_is_sealed_again(trained, tiny_config, tmp_pat
     assert load_model(workdir).config.log_every == 2
 
 
-def test_what_cannot_be_true_is_not_sealed(trained, tiny_config, corpus, tmp_path):
+def test_contradictory_contents_are_not_resealed(trained, tiny_config, corpus, tmp_path):
     folder = shutil.copytree(corpus, tmp_path / "corpus")
     vocabulary = (folder / "tokenizer/vocab.txt").read_text().split("\n")
     shutil.rmtree(folder / "tokenizer")
@@ -149,27 +149,26 @@ def test_what_cannot_be_true_is_not_sealed(trained, tiny_config, corpus, tmp_pat
     assert_refused(run("convert", "--reseal", f"--from={workdir}"), "metadata: not valid", "Expected `object`")
 
 
-def test_metrics_that_were_not_there_are_not_lost_when_they_are_back(trained, tiny_config, tmp_path):
-    """A checkpoint that says nothing of metrics takes nothing away."""
+def test_checkpoints_without_a_record_of_metrics_keep_them(trained, tiny_config, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
-    whole = (workdir / "metrics.jsonl").read_bytes()
+    expected = (workdir / "metrics.jsonl").read_bytes()
     edit_sealed(workdir / "checkpoints/8/meta/metadata", lambda values: values.update(metrics=None))
     train(tiny_config, workdir)
-    assert (workdir / "metrics.jsonl").read_bytes() == whole
+    assert (workdir / "metrics.jsonl").read_bytes() == expected
 
 
-def test_nothing_is_sealed_where_nothing_of_bertjax_is(tmp_path):
+def test_other_folders_are_not_resealed(tmp_path):
     assert_refused(run("convert", "--reseal", f"--from={tmp_path}"), "no corpus, export or workdir of bertjax")
 
 
-def test_a_damaged_checkpoint_is_still_set_aside(trained, tmp_path):
+def test_damaged_checkpoints_are_skipped(trained, tmp_path):
     workdir = shutil.copytree(trained, tmp_path / "run")
     flip_a_bit(workdir / "checkpoints/8/meta/metadata")
     assert load_model(workdir).step == 4
 
 
-def test_links_are_read_and_never_written_through(trained, tiny_config, tmp_path):
-    """As in caches of models, whose files are links; what a link of a workdir points to stays as it is."""
+def test_symlinks_are_read_but_not_written_through(trained, tiny_config, tmp_path):
+    """Caches of models consist of symlinks, whose targets must stay unchanged."""
     elsewhere, workdir = tmp_path / "elsewhere", shutil.copytree(trained, tmp_path / "run")
     elsewhere.mkdir()
     linked = ("metrics.jsonl", "perf.jsonl", "config.json", "curves.png", "tokenizer/tokenizer.json")

@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers: what the library itself writes gives the same vectors here, and the other way."""
+"""Folders of sentence-transformers: equal vectors in both libraries after import and after export."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ SHAPE = {"vocab_size": len(PIECES), "hidden_size": 24, "num_hidden_layers": 2, "
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A folder of `transformers` with random weights that are not small."""
+    """A folder of `transformers` with large random weights."""
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     config = transformers.BertConfig(**SHAPE, intermediate_size=32, max_position_embeddings=64, initializer_range=0.3)
@@ -40,8 +40,8 @@ def encoder(tmp_path_factory):
     return folder
 
 
-def saved(encoder, folder, *modules, length=32, **options):
-    """What sentence-transformers writes of an encoder with modules behind it, and the library's own model of it."""
+def save(encoder, folder, *modules, length=32, **options):
+    """Saves an encoder with further modules through sentence-transformers, and returns the model it loads again."""
     model = sentence_transformers.SentenceTransformer(
         modules=[Transformer(str(encoder), max_seq_length=length), *modules], device="cpu", **options
     )
@@ -49,8 +49,8 @@ def saved(encoder, folder, *modules, length=32, **options):
     return sentence_transformers.SentenceTransformer(str(folder), device="cpu")
 
 
-def assert_alike(ours, theirs):
-    assert np.max(np.abs(ours - theirs)) <= TOLERANCE * max(1, np.max(np.abs(theirs)))
+def assert_close(actual, expected):
+    assert np.max(np.abs(actual - expected)) <= TOLERANCE * max(1, np.max(np.abs(expected)))
 
 
 CASES = {
@@ -67,12 +67,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_library_writes_gives_its_vectors_before_and_after_export(encoder, case, tmp_path, caplog):
-    theirs = saved(encoder, tmp_path / "st", *CASES[case])
+def test_vectors_are_equal_after_import_and_after_export(encoder, case, tmp_path, caplog):
+    reference = save(encoder, tmp_path / "st", *CASES[case])
     model = load_model(tmp_path / "st")
-    expected = theirs.encode(TEXTS)
-    assert_alike(predictor.make(model, "embed").array(TEXTS), expected)
-    assert model.sentence.length == 32  # longer texts lose their ends at the same place
+    expected = reference.encode(TEXTS)
+    assert_close(predictor.make_predictor(model, "embed").array(TEXTS), expected)
+    assert model.sentence.length == 32  # the same truncation of long texts
     pretrained.save(tmp_path / "run", model)
     export_model(load_model(tmp_path / "run"), tmp_path / "out")
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
@@ -86,31 +86,35 @@ def test_what_the_library_writes_gives_its_vectors_before_and_after_export(encod
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("include", [True, False])
-def test_prompts_stand_before_texts_and_are_pooled_or_not(encoder, include, pooling, tmp_path):
+def test_prompts_are_prepended_and_optionally_pooled(encoder, include, pooling, tmp_path):
     prompts = {"query": "tests: ", "passage": "a seat in ", "nothing": ""}
-    theirs = saved(
+    reference = save(
         encoder, tmp_path / "st", Pooling(24, pooling, include), prompts=prompts, default_prompt_name="query"
     )
     model, texts = load_model(tmp_path / "st"), TEXTS
-    assert_alike(predictor.make(model, "embed").array(texts), theirs.encode(texts))
+    assert_close(predictor.make_predictor(model, "embed").array(texts), reference.encode(texts))
     for name in ("passage", "nothing"):
-        options = predictor.Options(prompt=name)
-        assert_alike(predictor.make(model, "embed", options).array(texts), theirs.encode(texts, prompt_name=name))
-    found = predictor.make(model, "search", predictor.Options(texts=texts, top=len(texts)))(["tin ants"])[0]["found"]
-    queries, documents = theirs.encode_query(["tin ants"]), theirs.encode_document(texts)
+        options = predictor.PredictOptions(prompt=name)
+        assert_close(
+            predictor.make_predictor(model, "embed", options).array(texts), reference.encode(texts, prompt_name=name)
+        )
+    results = predictor.make_predictor(model, "search", predictor.PredictOptions(texts=texts, top=len(texts)))(
+        ["tin ants"]
+    )[0]["found"]
+    queries, documents = reference.encode_query(["tin ants"]), reference.encode_document(texts)
     expected = sentence_transformers.util.cos_sim(queries, documents)[0].numpy()
-    assert [one["place"] for one in found] == np.argsort(-expected, kind="stable").tolist()
-    options = predictor.Options(texts=texts, top=1, prompt="nothing")
-    nearest = predictor.make(model, "search", options)(["tin ants"])[0]["found"][0]
+    assert [result["place"] for result in results] == np.argsort(-expected, kind="stable").tolist()
+    options = predictor.PredictOptions(texts=texts, top=1, prompt="nothing")
+    nearest = predictor.make_predictor(model, "search", options)(["tin ants"])[0]["found"][0]
     plain = sentence_transformers.util.cos_sim(
-        *(theirs.encode(one, prompt_name="nothing") for one in (["tin ants"], texts))
+        *(reference.encode(batch, prompt_name="nothing") for batch in (["tin ants"], texts))
     )
     assert nearest["place"] == int(plain[0].argmax())
-    with pytest.raises(UserError, match="no prompt 'none'; it has document, nothing, passage, query"):
-        predictor.make(model, "embed", predictor.Options(prompt="none"))
+    with pytest.raises(UserError, match="no prompt 'none'; choose from document, nothing, passage, query"):
+        predictor.make_predictor(model, "embed", predictor.PredictOptions(prompt="none"))
     export_model(model, tmp_path / "out")
     back = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
-    np.testing.assert_array_equal(back.encode(texts), theirs.encode(texts))
+    np.testing.assert_array_equal(back.encode(texts), reference.encode(texts))
 
 
 @pytest.mark.parametrize(
@@ -122,15 +126,15 @@ def test_prompts_stand_before_texts_and_are_pooled_or_not(encoder, include, pool
         ({"embedding_dimension": 24}, "mean"),
     ],
 )
-def test_older_spellings_are_read_as_the_library_reads_them(encoder, pooling, mode, tmp_path):
-    saved(encoder, tmp_path / "st", Pooling(24, "mean"))
+def test_older_formats_are_read_as_by_the_library(encoder, pooling, mode, tmp_path):
+    save(encoder, tmp_path / "st", Pooling(24, "mean"))
     (tmp_path / "st/1_Pooling/config.json").write_text(json.dumps(pooling))
     (tmp_path / "st/sentence_bert_config.json").unlink()
     (tmp_path / "st/sentence_roberta_config.json").write_text('{"max_seq_length": 12, "do_lower_case": false}')
     model = load_model(tmp_path / "st")
     assert (model.sentence.pooling, model.sentence.length) == (mode, 12)
-    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "st"), device="cpu")
-    assert_alike(predictor.make(model, "embed").array(TEXTS), theirs.encode(TEXTS))
+    reference = sentence_transformers.SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    assert_close(predictor.make_predictor(model, "embed").array(TEXTS), reference.encode(TEXTS))
 
 
 @pytest.mark.parametrize(
@@ -139,34 +143,46 @@ def test_older_spellings_are_read_as_the_library_reads_them(encoder, pooling, mo
         ("modules.json", "{", r"modules\.json: not valid \(not JSON"),
         ("modules.json", "{}", "Expected `array`, got `object`"),
         ("modules.json", '[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]', r"\[0\]\.path"),
-        ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', "makes vectors with"),
-        ("1_Pooling/config.json", '{"pooling_mode": "lasttoken"}', "pools by lasttoken; bertjax has mean, cls, max"),
-        ("1_Pooling/config.json", '{"pooling_mode": ["mean", "max"]}', "pools by mean, max"),
+        (
+            "modules.json",
+            '[{"type": "sentence_transformers.models.Transformer"}]',
+            r"modules\.json: unsupported modules",
+        ),
+        (
+            "1_Pooling/config.json",
+            '{"pooling_mode": "lasttoken"}',
+            r"1_Pooling/config\.json: pooling by lasttoken is not supported; expected one of mean, cls, max",
+        ),
+        ("1_Pooling/config.json", '{"pooling_mode": ["mean", "max"]}', r"pooling by mean \+ max is not supported"),
         ("1_Pooling/config.json", '{"pooling_mode": 3}', "pooling_mode: Expected"),
         ("2_Dense/config.json", '{"in_features": 24, "out_features": 9}', r"linear.weight is \(16, 24\)"),
         ("2_Dense/config.json", '{"in_features": 24, "out_features": 16, "use_residual": true}', "use_residual"),
         ("2_Dense/config.json", '{"in_features": 24, "out_features": 1e300}', "out_features: Expected `int`"),
         ("2_Dense/config.json", '{"in_features": 24, "out_features": 16, "activation_function": "x.Y"}', "activation"),
         ("sentence_bert_config.json", '{"max_seq_length": 0}', "max_seq_length: Expected `int` >= 1"),
-        ("config_sentence_transformers.json", '{"default_prompt_name": "x"}', "default prompt 'x', which is none of"),
+        (
+            "config_sentence_transformers.json",
+            '{"default_prompt_name": "x"}',
+            "default prompt 'x' is not one of the prompts",
+        ),
         ("config_sentence_transformers.json", '{"prompts": {"x": 3}}', r"prompts\[\.\.\.\]: Expected"),
         ("config_sentence_transformers.json", '{"model_type": "CrossEncoder"}', "model_type"),
     ],
 )
-def test_what_cannot_be_read_as_the_library_reads_it_is_refused(encoder, file, content, message, tmp_path):
-    saved(encoder, tmp_path / "st", Pooling(24, "mean"), Dense(24, 16))
+def test_unsupported_and_damaged_files_are_refused(encoder, file, content, message, tmp_path):
+    save(encoder, tmp_path / "st", Pooling(24, "mean"), Dense(24, 16))
     (tmp_path / "st" / file).write_text(content)
     with pytest.raises(UserError, match=message) as error:
         load_model(tmp_path / "st")
     assert "\n" not in str(error.value)
 
 
-def test_convert_compares_the_vectors(encoder, tmp_path):
-    saved(encoder, tmp_path / "st", *CASES["dense"])
+def test_verify_compares_the_vectors(encoder, tmp_path):
+    save(encoder, tmp_path / "st", *CASES["dense"])
     result = run("convert", f"--from={tmp_path / 'st'}", f"--to={tmp_path / 'run'}", "--verify")
     assert result.returncode == 0, result.stderr
-    assert "vectors from sentence-transformers, relative" in result.stdout
-    # Another kernel on one side, as a wrong order of its axes would be.
+    assert "vectors from sentence-transformers: " in result.stdout
+    # A different kernel in the dense layer.
     shutil.copytree(tmp_path / "st", tmp_path / "other")
     from safetensors.numpy import load_file, save_file
 
@@ -174,6 +190,6 @@ def test_convert_compares_the_vectors(encoder, tmp_path):
     save_file({name: tensor * 1.01 for name, tensor in load_file(path).items()}, path)
     from bertjax.interop import verification
 
-    ours = predictor.make(load_model(tmp_path / "st"), "embed").array
+    embed = predictor.make_predictor(load_model(tmp_path / "st"), "embed").array
     with pytest.raises(UserError, match="the vectors differ from sentence-transformers'"):
-        verification.verify(load_model(tmp_path / "st"), tmp_path / "other", ours)
+        verification.verify(load_model(tmp_path / "st"), tmp_path / "other", embed)

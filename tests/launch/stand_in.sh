@@ -1,10 +1,11 @@
 #!/bin/bash
-# Stands in for a cluster's programs, by whose names it is linked: notes each call under $STAND_INS and plays back answers.
-# A worker of a pod is a folder there, its home; what ssh is given, a shell runs there. python plays bertjax.train.
+# Fake of the cluster programs, installed under each of their names: records calls under $STAND_INS and replays results.
+# A worker of a pod is a folder there, its home directory, in which a shell runs the commands for ssh. python imitates
+# bertjax.train.
 set -euo pipefail
 NAME="$(basename "$0")"
 
-# Takes the first line from the file of answers $1, but leaves the last one there.
+# Prints the first line of the file $1 and removes it, except for the last line.
 next() {
   (
     flock 8

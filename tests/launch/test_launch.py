@@ -1,7 +1,7 @@
-"""The launchers of pods and clusters do what their dry run says, and come through what goes wrong there.
+"""The launchers of pods and clusters: they run the commands of their dry run and recover from failures.
 
-Stand-ins for gcloud, sbatch, srun and kubectl note their calls; what they are told to run on a worker, a shell runs in
-a folder that is the worker's home. See stand_in.sh.
+Fakes of gcloud, sbatch, srun and kubectl record their calls; a shell runs the commands for a worker in a folder that
+serves as its home directory. See stand_in.sh.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from tests.support.commands import ROOT
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers of a pod run Linux")
 
 PROGRAMS = ("gcloud", "sbatch", "srun", "scancel", "scontrol", "kubectl", "python3")
-# What the scripts may use besides; a real gcloud must not be found.
+# Other programs that the scripts use; a real gcloud must not be on PATH.
 TOOLS = "bash basename cat cksum cp dirname flock git grep gzip head mkdir mktemp rm sed setsid sleep tail tar touch tr"
 TOOLS += " true wc"
 PLACE = ("--project=p", "--zone=us-west4-a")
 SLICE = (*PLACE, "--accelerator-type=v5litepod-256", "--poll=0")
 GKE = ("--image=i", "--accelerator=tpu-v5-lite-podslice", "--topology=16x16")
 QUOTA = ["ERROR: (gcloud) RESOURCE_EXHAUSTED: quota of chips is used up", "- its details"]
-# With all that a shell, ssh or YAML might take for something else.
+# With characters that are special in a shell, ssh or YAML.
 TRAIN = (
     "--config=configs/large.py",
     '--config.phases=({"steps":60,"length":64,"batch":16},)',
@@ -42,7 +42,7 @@ TRAIN = (
 
 
 class Cluster:
-    """A checkout of bertjax to launch from, and a cluster that is played by stand-ins."""
+    """A checkout of bertjax to launch from, and a cluster of fake programs."""
 
     def __init__(self, folder: Path):
         self.folder, self.checkout = folder / "stand_ins", folder / "checkout"
@@ -70,7 +70,7 @@ class Cluster:
         }
 
     def play(self, **answers: list[str]) -> None:
-        """Has the stand-ins give these answers, one a call, the last one for ever."""
+        """Sets the results of the fake programs, one per call; the last one repeats."""
         for name, lines in answers.items():
             (self.folder / name).write_text("".join(f"{line}\n" for line in lines))
 
@@ -88,28 +88,28 @@ class Cluster:
         return process
 
     def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess:
-        """Runs a script of launch/ to its end."""
+        """Runs a script of launch/ until it ends."""
         process = self.start(script, *arguments)
         output, errors = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def calls(self, *programs: str) -> list[list[str]]:
-        """The calls of these programs so far."""
+        """The calls of these programs to date."""
         path = self.folder / "calls"
         lines = path.read_text().split("\0\n")[:-1] if path.exists() else []
         return [words for words in (line.split("\0") for line in lines) if words[0] in programs]
 
     def trained(self) -> list[list[str]]:
-        """The flags of each start of bertjax.train so far."""
+        """The flags of each start of bertjax.train to date."""
         return [words[3:] for words in self.calls("python", "python3") if words[1:3] == ["-m", "bertjax.train"]]
 
     def training(self) -> list[int]:
-        """The processes that began to play a training that waits to be told to stop."""
+        """The ids of the fake training processes that wait for a signal."""
         path = self.folder / "training"
         return list(map(int, path.read_text().split())) if path.exists() else []
 
     def close(self) -> None:
-        """Ends what a failed test has left running."""
+        """Kills the processes that a failed test has left running."""
         for process in self.started:
             process.kill()
         for process in self.training():
@@ -132,7 +132,7 @@ def cluster(tmp_path):
 
 
 def printed(result: subprocess.CompletedProcess, program: str) -> list[list[str]]:
-    """The calls of a program that a dry run has printed."""
+    """The calls of a program in the output of a dry run."""
     assert result.returncode == 0, result.stderr
     lines = [shlex.split(line) for line in result.stdout.splitlines() if line.startswith(f"{program} ")]
     return [list(itertools.takewhile(lambda word: word != "<<", words)) for words in lines]
@@ -146,8 +146,8 @@ def assert_one_error(result: subprocess.CompletedProcess, *parts: str) -> None:
         assert part in errors[0]
 
 
-def test_a_tpu_run_makes_the_calls_of_its_dry_run(cluster):
-    """A slice is asked for and waited for; all its workers get the code and run train with the very flags."""
+def test_tpu_runs_make_the_calls_of_the_dry_run(cluster):
+    """The script requests a slice, waits for it, and copies code and flags to all workers unchanged."""
     arguments = ("run", *SLICE, "--spot", "--setup=touch mounted", "--", *TRAIN)
     dry = cluster.run("tpu_pod.sh", "--dry-run", *arguments)
     assert cluster.calls(*PROGRAMS) == []
@@ -156,18 +156,18 @@ def test_a_tpu_run_makes_the_calls_of_its_dry_run(cluster):
     cluster.play(states=["NOT_FOUND", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
     result = cluster.run("tpu_pod.sh", *arguments)
     assert result.returncode == 0, result.stderr
-    looked_once = [words for words, _ in itertools.groupby(cluster.calls("gcloud"))]
-    assert looked_once == printed(dry, "gcloud")
+    without_repeats = [words for words, _ in itertools.groupby(cluster.calls("gcloud"))]
+    assert without_repeats == printed(dry, "gcloud")
     assert cluster.trained() == [list(TRAIN)] * 2
     assert "wrote all there is" in result.stdout
     for worker in ("worker0", "worker1"):
         assert (cluster.folder / worker / "mounted").exists()
 
 
-def test_a_preempted_tpu_run_continues_on_a_new_slice(cluster):
-    """A slice that was taken away is deleted and asked for again, and the same command runs there."""
+def test_preempted_tpu_runs_continue_on_a_new_slice(cluster):
+    """A preempted slice is deleted and requested again, and the same command runs there."""
     cluster.play(states=["ACTIVE", "SUSPENDED", "NOT_FOUND", "ACTIVE"])
-    cluster.play(plays=["lose", "lose", "finish"])  # the two workers of the slice that goes, then the new one's
+    cluster.play(plays=["lose", "lose", "finish"])  # the two workers of the preempted slice, then the new slice
     result = cluster.run("tpu_pod.sh", "run", *SLICE, "--", *TRAIN)
     assert result.returncode == 0, result.stderr
     verbs = [words[4] for words in cluster.calls("gcloud") if words[3] == "queued-resources" and words[4] != "describe"]
@@ -175,8 +175,8 @@ def test_a_preempted_tpu_run_continues_on_a_new_slice(cluster):
     assert cluster.trained() == [list(TRAIN)] * 4
 
 
-def test_a_tpu_run_goes_on_when_the_connection_is_lost_and_stop_ends_it(cluster):
-    """The run does not depend on who watches it; stop saves on all workers and ends it, and the watching."""
+def test_tpu_runs_survive_a_lost_connection_until_stop(cluster):
+    """The run is independent of the connection; stop saves on all workers and ends run and script."""
     cluster.play(plays=["wait"], lost=[""])
     watching = cluster.start("tpu_pod.sh", "run", *SLICE, "--", *TRAIN)
     follows = ["--worker=0", "--command=bash bertjax/launch/worker.sh follow"]
@@ -190,8 +190,8 @@ def test_a_tpu_run_goes_on_when_the_connection_is_lost_and_stop_ends_it(cluster)
     assert len(cluster.trained()) == 2
 
 
-def test_a_tpu_run_that_was_saved_by_another_signal_is_started_again(cluster):
-    """A worker that is told to leave, as before maintenance, does not end a run that has steps left."""
+def test_tpu_runs_restart_after_a_signal_other_than_stop(cluster):
+    """SIGTERM on a worker, as before maintenance, does not end a run with remaining steps."""
     cluster.play(plays=["wait", "wait", "finish"])
     watching = cluster.start("tpu_pod.sh", "run", *SLICE, "--", *TRAIN)
     wait_until(lambda: len(cluster.training()) == 2)
@@ -205,18 +205,18 @@ def test_a_tpu_run_that_was_saved_by_another_signal_is_started_again(cluster):
 @pytest.mark.parametrize(
     ("script", "arguments", "answers", "parts"),
     [
-        ("tpu_pod.sh", ["run", "--project=p", "--zone=z", "--", "--a"], {}, ["--accelerator-type is missing"]),
-        ("tpu_pod.sh", ["run", *SLICE, "--spott", "--", "--a"], {}, ["unknown flag --spott"]),
+        ("tpu_pod.sh", ["run", "--project=p", "--zone=z", "--", "--a"], {}, ["--accelerator-type: flag missing"]),
+        ("tpu_pod.sh", ["run", *SLICE, "--spott", "--", "--a"], {}, ["--spott: unknown flag"]),
         ("tpu_pod.sh", ["run", *SLICE], {}, ["bertjax.train are missing"]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"states": ["NOT_FOUND"], "quota": QUOTA}, [QUOTA[0]]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"states": ["NOT_FOUND", "FAILED"]}, ["was refused"]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"plays": ["refuse"]}, ["the error above", "delete"]),
         ("tpu_pod.sh", ["run", *SLICE, "--", "--a"], {"plays": ["lose"]}, ["gave up after 3 failures"]),
-        ("slurm.sh", ["--gpus=many", "--time=1:00", "--", "--a"], {}, ["--gpus=many"]),
-        ("kubernetes.sh", ["apply", *GKE, "--topology=16", "--", "--a"], {}, ["--topology=16 is not like"]),
+        ("slurm.sh", ["--gpus=many", "--time=1:00", "--", "--a"], {}, ["--gpus=many: expected a positive integer"]),
+        ("kubernetes.sh", ["apply", *GKE, "--topology=16", "--", "--a"], {}, ["--topology=16: expected a topology"]),
     ],
 )
-def test_what_goes_wrong_ends_in_one_line(cluster, script, arguments, answers, parts):
+def test_failures_end_in_a_one_line_error(cluster, script, arguments, answers, parts):
     cluster.play(**answers)
     assert_one_error(cluster.run(script, *arguments), *parts)
 
@@ -225,13 +225,13 @@ def test_what_goes_wrong_ends_in_one_line(cluster, script, arguments, answers, p
     ("script", "arguments"),
     [("tpu_pod.sh", ["run", *SLICE]), ("slurm.sh", ["--time=1:00"]), ("kubernetes.sh", ["apply", *GKE])],
 )
-def test_a_missing_program_is_named(cluster, script, arguments):
+def test_missing_programs_are_named(cluster, script, arguments):
     for name in PROGRAMS:
         (cluster.folder / name).unlink()
     assert_one_error(cluster.run(script, *arguments, "--", "--a"), "is not installed", "https://")
 
 
-def test_a_slurm_job_is_submitted_as_its_dry_run_says(cluster):
+def test_slurm_jobs_are_submitted_as_in_the_dry_run(cluster):
     arguments = ("--nodes=4", "--gpus=8", "--time=24:00:00", "--partition=a100", "--", *TRAIN)
     dry = cluster.run("slurm.sh", "--dry-run", *arguments)
     assert cluster.calls(*PROGRAMS) == []
@@ -242,9 +242,9 @@ def test_a_slurm_job_is_submitted_as_its_dry_run_says(cluster):
     assert {"--nodes=4", "--ntasks-per-node=8", "--gpus-per-node=8"} < set(submitted)
 
 
-def test_a_slurm_job_saves_before_its_time_is_over_and_queues_again(cluster):
-    """Until all steps are done: then it does not."""
-    assert cluster.run("slurm.sh", "--time=1:00", "--", *TRAIN).returncode == 0  # makes .venv
+def test_slurm_jobs_save_and_requeue_before_their_time_limit(cluster):
+    """A job that has finished all steps is not requeued."""
+    assert cluster.run("slurm.sh", "--time=1:00", "--", *TRAIN).returncode == 0  # creates .venv
     cluster.play(plays=["wait", "finish"])
     job = cluster.start("slurm_job.sh", *TRAIN)
     wait_until(cluster.training)
@@ -257,8 +257,8 @@ def test_a_slurm_job_saves_before_its_time_is_over_and_queues_again(cluster):
     assert cluster.trained() == [list(TRAIN)] * 2
 
 
-def test_the_manifest_asks_for_all_machines_of_the_slice(cluster):
-    """kubectl is given the manifest that the dry run prints: a pod a machine, with the very flags."""
+def test_manifests_request_all_hosts_of_the_slice(cluster):
+    """kubectl receives the manifest of the dry run: one pod per host, with unchanged flags."""
     arguments = ("apply", *GKE, "--spot", "--claim=c", "--", *TRAIN)
     dry = cluster.run("kubernetes.sh", "--dry-run", *arguments)
     assert cluster.calls(*PROGRAMS) == []
@@ -276,8 +276,8 @@ def test_the_manifest_asks_for_all_machines_of_the_slice(cluster):
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
 
 
-def test_a_pod_that_is_told_to_leave_does_not_count_as_done(cluster):
-    """The container of the manifest saves at SIGTERM and ends with another code than a finished run."""
+def test_terminated_pods_do_not_count_as_finished(cluster):
+    """At SIGTERM the container saves and exits with another code than after a finished run."""
     cluster.environment["PYTHON"] = "python3"
     assert cluster.run("worker.sh", "run", *TRAIN).returncode == 0
     cluster.play(plays=["wait"])
@@ -291,9 +291,10 @@ def test_a_pod_that_is_told_to_leave_does_not_count_as_done(cluster):
     assert cluster.trained() == [list(TRAIN)] * 3
 
 
-def test_the_commands_of_the_guide_are_accepted(cluster):
-    """Every launcher's command in docs/pods.md, with a dry run."""
-    guide = (ROOT / "docs/pods.md").read_text().replace("\\\n", " ")
+def test_commands_of_the_guides_are_valid(cluster):
+    """Every launcher's command in the how-to guides, with a dry run."""
+    guides = [(ROOT / f"docs/how-to/{name}.md").read_text() for name in ("tpu-pods", "slurm", "kubernetes")]
+    guide = "".join(guides).replace("\\\n", " ")
     commands = re.findall(r"^bash (launch/(?:tpu_pod|slurm|kubernetes)\.sh .*)$", guide, re.MULTILINE)
     assert {re.match(r"launch/(\w+)", line)[1] for line in commands} == {"tpu_pod", "slurm", "kubernetes"}
     script = "\n".join(["set -e", *re.findall(r"^export .*$", guide, re.MULTILINE)])

@@ -1,4 +1,4 @@
-"""The data law: batches are equal to the bit however they are computed; an epoch is every example once, every token."""
+"""The data law: batches are reproducible to the bit; an epoch contains every example once and every token."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from tests.support import synthetic
 from tests.support.statistics import assert_share, assert_uncorrelated
 
 VOCABULARY = synthetic.vocabulary()
-# The first phase crosses the ends of epochs: 64 rows a step, of about 900 examples an epoch.
+# The first phase spans several epochs: 64 rows per step, about 900 examples per epoch.
 CONFIG = Config(
     seed=7, phases=(Phase(steps=45, length=64, batch=64), Phase(steps=9, length=128, batch=24)), eval_every=0
 )
@@ -31,7 +31,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batches(directory):
-    """Every batch of the run, one thread, one host, no tf.data."""
+    """All batches of the run, from one thread and one host, without tf.data."""
     source = source_of(directory)
     return [source.batch(*CONFIG.locate(step)) for step in range(CONFIG.total_steps)]
 
@@ -40,9 +40,9 @@ def source_of(directory, config=CONFIG):
     return BatchSource(Corpus.open(directory), VOCABULARY, config)
 
 
-def assert_equal(found, expected):
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
+def assert_equal(actual, expected):
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
         assert a.keys() == b.keys()
         for name in a:
             assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
@@ -69,10 +69,10 @@ def test_hosts_do_not_change_batches(directory, batches, hosts):
     assert_equal(joined, batches)
 
 
-def test_restart_at_any_step_goes_on_with_the_same_batches(directory, batches, tmp_path):
+def test_restarts_at_any_step_continue_with_the_same_batches(directory, batches, tmp_path):
     generator = np.random.default_rng()
     for step in [0, *generator.integers(0, CONFIG.total_steps, 6).tolist()]:
-        # Another copy of the corpus, without anything that an earlier process has kept.
+        # A copy of the corpus without caches.
         shutil.copytree(directory, tmp_path / str(step), ignore=lambda *_: ["cache"], dirs_exist_ok=True)
         restarted = source_of(tmp_path / str(step)).iterate(step, CONFIG.total_steps, threads=2)
         assert_equal(list(restarted), batches[step:])
@@ -86,8 +86,8 @@ def test_restart_at_any_step_goes_on_with_the_same_batches(directory, batches, t
         pytest.param({"next_sentence": False, "full_sentences": True}, id="full sentences"),
     ],
 )
-def test_other_rows_keep_the_law(directory, fields):
-    """Four hosts with two threads each, started again in the middle."""
+def test_other_row_formats_are_reproducible(directory, fields):
+    """With four hosts of two threads each, restarted in the middle."""
     config = dataclasses.replace(CONFIG, phases=(Phase(steps=30, length=64, batch=32),), **fields)
     expected = [source_of(directory, config).batch(0, step) for step in range(30)]
     parts = []
@@ -107,7 +107,7 @@ def test_other_rows_keep_the_law(directory, fields):
         {"masking": MaskingConfig(unit="span"), "packing": 4},
     ],
 )
-def test_rows_do_not_depend_on_the_rows_beside_them(directory, fields):
+def test_rows_are_independent_of_other_rows_in_the_batch(directory, fields):
     source = source_of(directory, Config(phases=CONFIG.phases, **fields))
     whole = source.batch(0, 3)
     single = [source.batch(0, 3, slice(row, row + 1)) for row in range(64)]
@@ -116,7 +116,7 @@ def test_rows_do_not_depend_on_the_rows_beside_them(directory, fields):
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
-    """The rows of a corpus of prose; four epochs and a bit are 100,000."""
+    """A stream of rows from a corpus of prose; 100,000 rows are a little more than four epochs."""
     corpus = Corpus.open(synthetic.prose(tmp_path_factory.mktemp("prose")))
     return make_stream(corpus)
 
@@ -134,50 +134,50 @@ def make_stream(corpus, seed=0, name="phase 0", sequencing=SEQUENCINGS["next_sen
 
 
 @pytest.mark.parametrize("sequencing", SEQUENCINGS)
-def test_an_epoch_is_every_example_once_and_every_token(stream, sequencing):
+def test_epochs_contain_every_example_once_and_every_token(stream, sequencing):
     corpus = stream.corpus
     stream = make_stream(corpus, sequencing=SEQUENCINGS[sequencing])
     begin = 0
     for epoch in range(2):
-        count = stream.plans.count(epoch)
+        count = stream.epochs.count(epoch)
         rows = stream.examples(np.arange(begin, begin + count))
-        plan = stream.plans.plan(epoch)
+        plan = stream.epochs.examples(epoch)
         assert not np.array_equal(rows, plan)
         assert np.array_equal(np.sort(rows), np.sort(plan))
-        sizes = rows["first"] + np.where(rows["negative"] & (sequencing == "next_sentence"), 0, rows["second"])
+        sizes = rows["length_a"] + np.where(rows["negative"] & (sequencing == "next_sentence"), 0, rows["length_b"])
         ends = rows["start"] + sizes
-        if sequencing == "full_sentences":  # [SEP] are counted as well: one for each document that ends within
+        if sequencing == "full_sentences":  # sizes include one [SEP] per document that ends in the row
             order = np.argsort(rows["start"])
             ends[order] = np.minimum(ends[order], np.append(rows["start"][order][1:], corpus.tokens))
-        seen = np.zeros(corpus.tokens + 1, int)
-        np.add.at(seen, rows["start"], 1)
-        np.add.at(seen, ends, -1)
-        assert np.cumsum(seen)[:-1].min() >= 1
+        uses = np.zeros(corpus.tokens + 1, int)
+        np.add.at(uses, rows["start"], 1)
+        np.add.at(uses, ends, -1)
+        assert np.cumsum(uses)[:-1].min() >= 1
         begin += count
 
 
 def test_batches_hold_the_tokens_of_their_examples(stream):
     corpus = stream.corpus
     tokens = synthetic.all_tokens(corpus)
-    rows = np.arange(20_000, 30_000)  # across an epoch's end
+    rows = np.arange(20_000, 30_000)  # across the end of an epoch
     batch = stream.batch(rows)
     ids = batch["input_ids"].copy()
     row, slot = np.nonzero(batch["masked_lm_weights"])
     ids[row, batch["masked_lm_positions"][row, slot]] = batch["masked_lm_ids"][row, slot]
-    for found, example, label in zip(ids, stream.examples(rows), batch["next_sentence_labels"], strict=True):
+    for row_ids, example, label in zip(ids, stream.examples(rows), batch["next_sentence_labels"], strict=True):
         assert label == example["negative"]
-        middle = example["start"] + example["first"]
-        assert np.array_equal(found[1 : example["first"] + 1], tokens[example["start"] : middle])
+        middle = example["start"] + example["length_a"]
+        assert np.array_equal(row_ids[1 : example["length_a"] + 1], tokens[example["start"] : middle])
         if not label:
-            b = found[example["first"] + 2 : example["first"] + 2 + example["second"]]
-            assert np.array_equal(b, tokens[middle : middle + example["second"]])
+            b = row_ids[example["length_a"] + 2 : example["length_a"] + 2 + example["length_b"]]
+            assert np.array_equal(b, tokens[middle : middle + example["length_b"]])
 
 
-def test_order_is_shuffled_anew_in_every_epoch_phase_and_seed(stream):
-    count = min(stream.plans.count(epoch) for epoch in range(2))
+def test_every_epoch_phase_and_seed_has_its_own_order(stream):
+    count = min(stream.epochs.count(epoch) for epoch in range(2))
     first = stream.examples(np.arange(count))["start"]
     others = [
-        stream.examples(np.arange(count) + stream.plans.count(0)),
+        stream.examples(np.arange(count) + stream.epochs.count(0)),
         make_stream(stream.corpus, name="phase 1").examples(np.arange(count)),
         make_stream(stream.corpus, seed=1).examples(np.arange(count)),
     ]
@@ -187,15 +187,15 @@ def test_order_is_shuffled_anew_in_every_epoch_phase_and_seed(stream):
         assert_uncorrelated(first, other["start"])
 
 
-def test_masks_are_drawn_anew_in_every_epoch(stream):
-    """The same example, wherever it comes again: its masks are as independent as those of two strangers."""
+def test_every_epoch_draws_its_own_masks(stream):
+    """Masks of the same example in two epochs are as independent as those of two examples."""
     rows = np.arange(24_000)
     a, b = stream.batch(rows), make_stream(stream.corpus, name="phase 1").batch(rows)
-    full = (a["attention_mask"].sum(axis=1) == 128) & (b["attention_mask"].sum(axis=1) == 128)
-    chosen = []
+    is_full = (a["attention_mask"].sum(axis=1) == 128) & (b["attention_mask"].sum(axis=1) == 128)
+    masks = []
     for batch in (a, b):
         mask = np.zeros((len(rows), 128), bool)
         row, slot = np.nonzero(batch["masked_lm_weights"])
         mask[row, batch["masked_lm_positions"][row, slot]] = True
-        chosen.append(mask[full, 1:127])
-    assert_share(int((chosen[0] & chosen[1]).sum()), chosen[0].size, chosen[0].mean() * chosen[1].mean())
+        masks.append(mask[is_full, 1:127])
+    assert_share(int((masks[0] & masks[1]).sum()), masks[0].size, masks[0].mean() * masks[1].mean())

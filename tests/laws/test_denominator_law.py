@@ -1,4 +1,4 @@
-"""Law 5: each loss term is divided once, by its own global weight, so that every prediction counts the same."""
+"""Law 5: each loss term is divided once, by its global weight, so that all predictions have equal weight."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ from tests.support.objectives import example
 ROWS, LENGTH, PREDICTIONS = 8, 32, 6
 
 
-def test_sums_add_over_microbatches_of_unequal_weight():
+def test_sums_of_microbatches_with_unequal_weights_add_up():
     outputs, batch = example(8)
     whole = terms(outputs, batch)
     halves = [
@@ -35,14 +35,14 @@ def test_sums_add_over_microbatches_of_unequal_weight():
 
 @pytest.fixture(scope="module")
 def batch():
-    """Row r predicts 1 + r % 6 tokens, so that no two microbatches weigh the same."""
+    """Row r predicts 1 + r % 6 tokens, which gives the microbatches different weights."""
     batch = random_batch(SMALL, ROWS, LENGTH, PREDICTIONS)
     weights = np.arange(PREDICTIONS) <= np.arange(ROWS)[:, None] % PREDICTIONS
     return batch | {"masked_lm_weights": weights.astype(np.float32)}
 
 
-def one_step(batch, accumulation: int):
-    """(metrics, the parameters before, the gradients) of a step without dropout; with SGD these are their change."""
+def train_step(batch, accumulation: int):
+    """Returns objective, initial parameters, metrics and gradients of an SGD step without dropout."""
     model = dataclasses.replace(SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     layout = LayoutConfig(accumulation=accumulation)
     config = Config(model=model, phases=(Phase(1, LENGTH, ROWS),), dtype="float32", layout=layout)
@@ -57,22 +57,22 @@ def one_step(batch, accumulation: int):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
-def test_a_step_divides_by_the_weight_of_the_whole_batch(batch, accumulation):
-    """However it is computed in parts: the loss is the mean over predictions, its gradient that of this mean."""
-    objective, params, metrics, gradients = one_step(batch, accumulation)
+def test_steps_divide_by_the_weight_of_the_whole_batch(batch, accumulation):
+    """With any accumulation the loss is the mean over predictions, and the gradient that of this mean."""
+    objective, params, metrics, gradients = train_step(batch, accumulation)
 
-    def loss_of(params):
+    def loss_and_mlm(params):
         outputs = objective.model.apply({"params": params}, batch)
         predictions = jax.nn.log_softmax(outputs["masked_lm_logits"])
-        right = jnp.take_along_axis(predictions, batch["masked_lm_ids"][..., None], axis=-1)[..., 0]
+        correct = jnp.take_along_axis(predictions, batch["masked_lm_ids"][..., None], axis=-1)[..., 0]
         pairs = jax.nn.log_softmax(outputs["next_sentence_logits"])[jnp.arange(ROWS), batch["next_sentence_labels"]]
-        mlm = -jnp.sum(right * batch["masked_lm_weights"]) / batch["masked_lm_weights"].sum()
+        mlm = -jnp.sum(correct * batch["masked_lm_weights"]) / batch["masked_lm_weights"].sum()
         return mlm - jnp.mean(pairs), mlm
 
-    (loss, mlm), expected = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
+    (loss, mlm), expected = jax.jit(jax.value_and_grad(loss_and_mlm, has_aux=True))(params)
     assert metrics["train/mlm_loss"] == pytest.approx(float(mlm), rel=1e-5)
     assert metrics["train/loss"] == pytest.approx(float(loss), rel=1e-5)
     expected = named_leaves(jax.device_get(expected))
-    whole = np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in expected.values()))
-    for name, gradient in gradients.items():  # differences of parameters hold fewer digits than gradients
-        assert np.linalg.norm(gradient - expected[name]) <= 1e-4 * np.linalg.norm(expected[name]) + 1e-5 * whole, name
+    norm = np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in expected.values()))
+    for name, gradient in gradients.items():  # differences of parameters are less precise than gradients
+        assert np.linalg.norm(gradient - expected[name]) <= 1e-4 * np.linalg.norm(expected[name]) + 1e-5 * norm, name

@@ -1,4 +1,4 @@
-"""Law 3: how the work is laid out changes no result, but for rounding."""
+"""Law 3: meshes and memory options do not change results, beyond rounding."""
 
 import subprocess
 import sys
@@ -13,16 +13,16 @@ from tests.support.commands import ROOT
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What tests/support/layouts.py found, as {layout: {key: array}}."""
+    """The results of tests/support/layouts.py, as {layout: {key: array}}."""
     path = tmp_path_factory.mktemp("layouts") / "results.npz"
     command = [sys.executable, "-m", "tests.support.layouts", path]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    found = {}
+    arrays = {}
     for name, value in np.load(path).items():
         layout, key = name.split("/", 1)
-        found.setdefault(layout, {})[key] = value
-    return found
+        arrays.setdefault(layout, {})[key] = value
+    return arrays
 
 
 def norm(arrays) -> float:
@@ -32,42 +32,42 @@ def norm(arrays) -> float:
 @pytest.mark.parametrize("layout", [*layouts.MESHES, *layouts.LAYOUTS])
 def test_layout_law(layout, results):
     """Ten steps with dropout."""
-    check_the_same(results[layouts.ONE], results[layout])
+    assert_same(results[layouts.ONE], results[layout])
 
 
 @pytest.mark.parametrize("kernel", list(layouts.KERNELS)[1:])
-def test_kernels_of_attention_change_no_number(kernel, results):
+def test_attention_kernels_compute_the_same(kernel, results):
     """Ten steps without dropout, on a mesh that splits rows and heads."""
-    check_the_same(results[layouts.PLAIN], results[kernel])
+    assert_same(results[layouts.PLAIN], results[kernel])
 
 
-@pytest.mark.parametrize("case", [*layouts.FAMILY, layouts.PACKED, layouts.TAUGHT])
-def test_layout_law_of_the_family_of_packed_rows_and_of_a_teacher(case, results):
+@pytest.mark.parametrize("case", [*layouts.FAMILY, layouts.PACKED, layouts.DISTILLED])
+def test_layout_law_of_other_models_packed_rows_and_distillation(case, results):
     """Ten steps with dropout, all axes and all layouts at once."""
-    check_the_same(results[case], results[layouts.EVERYTHING.format(case)])
+    assert_same(results[case], results[layouts.EVERYTHING.format(case)])
 
 
 @pytest.mark.parametrize("optimizer", layouts.OPTIMIZERS)
 def test_layout_law_of_optimizers(optimizer, results):
     """Ten steps with dropout, parameters and optimizer state sharded over fsdp and tensor."""
-    # A gradient that differs in its last bit may round a moment of 8 bits to its other neighbour, 0.4 % away.
+    # A difference in the last bit of a gradient may round a moment of 8 bits differently, by 0.4 %.
     bound = 1e-4 if optimizer == "bfloat16 state" else 1e-5
-    check_the_same(results[optimizer], results[layouts.SHARDED.format(optimizer)], bound)
+    assert_same(results[optimizer], results[layouts.SHARDED.format(optimizer)], bound)
 
 
-def check_the_same(one, other, bound=1e-5):
-    """Losses, the first gradients and the parameters at the end."""
-    assert one.keys() == other.keys() - {"sent"}
-    np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-5)
-    gradients = [key for key in one if key.startswith("gradient/")]
-    whole = norm(one[key] for key in gradients)
+def assert_same(expected, actual, bound=1e-5):
+    """Compares losses, gradients of the first step and final parameters."""
+    assert expected.keys() == actual.keys() - {"sent"}
+    np.testing.assert_allclose(actual["losses"], expected["losses"], rtol=1e-5)
+    gradients = [key for key in expected if key.startswith("gradient/")]
+    total = norm(expected[key] for key in gradients)
     for key in gradients:
-        assert norm([other[key] - one[key]]) <= 1e-5 * norm([one[key]]) + 1e-7 * whole, key
-    params = [key for key in one if key.startswith("params/")]
-    assert norm(other[key] - one[key] for key in params) <= bound * norm(one[key] for key in params)
+        assert norm([actual[key] - expected[key]]) <= 1e-5 * norm([expected[key]]) + 1e-7 * total, key
+    params = [key for key in expected if key.startswith("params/")]
+    assert norm(actual[key] - expected[key] for key in params) <= bound * norm(expected[key] for key in params)
 
 
-# In bytes of one device, all times together. On a CPU a gradient that is stored in parts is reduced whole.
+# Total bytes per device. On a CPU sharded gradients are reduced as a whole.
 SENT = {
     "fsdp 8": [
         "all-gather over fsdp: 23 times, 212688 bytes",
@@ -90,8 +90,8 @@ SENT = {
 }
 
 
-@pytest.mark.skipif(not jax.__version__.startswith("0.10."), reason="another XLA may send in another way")
+@pytest.mark.skipif(not jax.__version__.startswith("0.10."), reason="communication depends on the version of XLA")
 @pytest.mark.parametrize("layout", layouts.PINNED)
-def test_a_step_sends_what_it_sent_before(layout, results):
-    """A change that adds to what devices send is seen here; where it must be, write down the new figures."""
+def test_communication_of_a_step_is_unchanged(layout, results):
+    """Detects additional communication; update the figures if it is intended."""
     assert results[layout]["sent"].tolist() == SENT[layout]

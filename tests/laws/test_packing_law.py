@@ -1,4 +1,4 @@
-"""Law 3 for rows of several sequences: packed or padded, the losses and gradients are the same (dropout off)."""
+"""Law 3 for packed rows: without dropout, packed and padded rows have the same losses and gradients."""
 
 import dataclasses
 
@@ -20,8 +20,8 @@ LENGTH = 96
 TASKS = {"bert": "next_sentence", "albert": "sentence_order"}
 
 
-def torn_apart(batch: dict[str, np.ndarray], pairs: str) -> dict[str, np.ndarray]:
-    """A row for each sequence of a packed batch."""
+def unpack(batch: dict[str, np.ndarray], pairs: str) -> dict[str, np.ndarray]:
+    """Returns a padded batch with one row per sequence of a packed batch."""
     mask = batch["attention_mask"]
     row, number, _ = np.nonzero(mask[:, None, :] == np.arange(1, mask.max() + 1)[:, None])
     row, number = np.unique(np.stack([row, number]), axis=1)
@@ -29,15 +29,15 @@ def torn_apart(batch: dict[str, np.ndarray], pairs: str) -> dict[str, np.ndarray
     shapes = {"input_ids": LENGTH, "token_type_ids": LENGTH, "attention_mask": LENGTH}
     shapes |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), slots)
     result = {name: np.zeros((len(row), width), batch[name].dtype) for name, width in shapes.items()}
-    for place, (line, which) in enumerate(zip(row, number, strict=True)):
-        here = np.flatnonzero(mask[line] == which + 1)
+    for target, (source, sequence) in enumerate(zip(row, number, strict=True)):
+        positions = np.flatnonzero(mask[source] == sequence + 1)
         for name in ("input_ids", "token_type_ids"):
-            result[name][place, : len(here)] = batch[name][line, here]
-        result["attention_mask"][place, : len(here)] = 1
-        own = np.isin(batch["masked_lm_positions"][line], here) & (batch["masked_lm_weights"][line] > 0)
+            result[name][target, : len(positions)] = batch[name][source, positions]
+        result["attention_mask"][target, : len(positions)] = 1
+        slots_used = np.isin(batch["masked_lm_positions"][source], positions) & (batch["masked_lm_weights"][source] > 0)
         for name in ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"):
-            result[name][place, : own.sum()] = batch[name][line, own]
-        result["masked_lm_positions"][place, : own.sum()] -= here[0]
+            result[name][target, : slots_used.sum()] = batch[name][source, slots_used]
+        result["masked_lm_positions"][target, : slots_used.sum()] -= positions[0]
     if pairs:
         result[f"{pairs}_labels"] = batch[f"{pairs}_labels"][row, number]
     return result
@@ -50,34 +50,34 @@ def corpus(tmp_path_factory):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_and_padded_rows_give_the_same_losses_and_gradients(family, corpus):
+def test_packed_and_padded_rows_have_the_same_losses_and_gradients(family, corpus):
     pairs = TASKS.get(family, "")
     config = dataclasses.replace(FAMILIES[family], vocab_size=synthetic.VOCAB_SIZE, max_position_embeddings=LENGTH)
     sequencing = Sequencing(pairs, short_seq_prob=0.8, packing=5)
     vocabulary = synthetic.vocabulary()
-    made = Stream(corpus, vocabulary, RowFormat(LENGTH, MaskingConfig(), sequencing), 0, "phase 0")
-    packed = made.batch(np.arange(6))
-    padded = torn_apart(packed, pairs)
+    stream = Stream(corpus, vocabulary, RowFormat(LENGTH, MaskingConfig(), sequencing), 0, "phase 0")
+    packed = stream.batch(np.arange(6))
+    padded = unpack(packed, pairs)
     assert len(padded["input_ids"]) > 8 and padded["masked_lm_weights"].sum() == packed["masked_lm_weights"].sum()
     model = PretrainingModel(config, pairs)
     params = jax.jit(lambda: model.init(jax.random.key(0), padded)["params"])()
 
     @jax.jit
     def run(params, batch):
-        def loss_of(params):
-            found = terms(model.apply({"params": params}, batch), batch)
-            return total(found), found
+        def loss_and_terms(params):
+            loss_terms = terms(model.apply({"params": params}, batch), batch)
+            return total(loss_terms), loss_terms
 
-        return jax.value_and_grad(loss_of, has_aux=True)(params)
+        return jax.value_and_grad(loss_and_terms, has_aux=True)(params)
 
-    (loss, ours), gradients = run(params, packed)
-    (expected, theirs), others = run(params, padded)
-    assert ours.keys() == theirs.keys() == weights(packed).keys()
-    for name, term in ours.items():
-        assert float(term.weight) == float(theirs[name].weight) == float(weights(packed)[name])
-        assert float(term.sum) == pytest.approx(float(theirs[name].sum), rel=1e-5)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    whole = np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(others)))
+    (loss, packed_terms), gradients = run(params, packed)
+    (expected_loss, padded_terms), padded_gradients = run(params, padded)
+    assert packed_terms.keys() == padded_terms.keys() == weights(packed).keys()
+    for name, term in packed_terms.items():
+        assert float(term.weight) == float(padded_terms[name].weight) == float(weights(packed)[name])
+        assert float(term.sum) == pytest.approx(float(padded_terms[name].sum), rel=1e-5)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(padded_gradients)))
     for name, gradient in named_leaves(gradients).items():
-        other = named_leaves(others)[name]
-        assert np.linalg.norm(gradient - other) <= 1e-5 * np.linalg.norm(other) + 1e-7 * whole, name
+        expected = named_leaves(padded_gradients)[name]
+        assert np.linalg.norm(gradient - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-7 * norm, name

@@ -1,4 +1,4 @@
-"""Law 2: a run that is killed and continued is, to the bit, the run that nobody touched."""
+"""Law 2: a run that is killed and resumed equals an uninterrupted run to the bit."""
 
 import json
 import random
@@ -38,7 +38,7 @@ def _arguments(corpus: Path, workdir: Path) -> list[str]:
 
 
 def _state(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array of the last checkpoint, params and optimizer, by path."""
+    """Path → array of the last checkpoint, for parameters and optimizer state."""
     step = max(store.steps(workdir / "checkpoints"))
     folder = workdir / "checkpoints" / str(step)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -57,44 +57,44 @@ def _saving(workdir: Path) -> bool:
 
 
 def _kill_when(condition, arguments: list[str]) -> None:
-    """Starts the run and kills it with SIGKILL at the moment when `condition` holds."""
+    """Starts the run, and sends SIGKILL as soon as `condition` holds."""
     process = subprocess.Popen(command("train", *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None, f"the run ended before it was killed: {process.stderr.read()}"
         assert time.monotonic() < deadline
-        time.sleep(0.0005)  # the grain of the watch, not a wait for something to have happened
+        time.sleep(0.0005)  # polling interval
     process.kill()
     assert process.wait() == -signal.SIGKILL
 
 
-def _check_the_same(whole: Path, workdir: Path) -> int:
-    """To the bit, in parameters, optimizer state and metrics; gives the step that both are at."""
-    expected, found = _state(whole), _state(workdir)
-    assert expected.keys() == found.keys()
+def _assert_same_run(uninterrupted: Path, workdir: Path) -> int:
+    """Compares parameters, optimizer state and metrics to the bit, and returns the step of both."""
+    expected, actual = _state(uninterrupted), _state(workdir)
+    assert expected.keys() == actual.keys()
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert (workdir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    return int(found["step"])
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
+    assert (workdir / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
+    return int(actual["step"])
 
 
 @pytest.fixture(scope="module")
-def whole(corpus, tmp_path_factory) -> Path:
-    """The run that nobody touched."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(corpus, tmp_path_factory) -> Path:
+    """The workdir of a run without interruptions."""
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
     result = run("train", *_arguments(corpus, workdir))
     assert result.returncode == 0, result.stderr
     return workdir
 
 
-def test_killed_five_times_and_resumed_is_the_same_run(corpus, whole, tmp_path):
-    """SIGKILL at five random moments, two of them while a checkpoint is being written."""
+def test_runs_are_equal_after_five_kills(corpus, uninterrupted, tmp_path):
+    """SIGKILL at five random times, two of them during the writing of a checkpoint."""
     workdir = tmp_path / "run"
     arguments = _arguments(corpus, workdir)
-    chance = random.Random(2)
+    rng = random.Random(2)
     for kill in range(5):
-        # Further than the run before came; mostly behind its last checkpoint, so that work is lost and done again.
-        target = _lines(workdir) + chance.randint(4, 12)
+        # Beyond the last kill, and mostly after the last checkpoint, so that steps are lost and repeated.
+        target = _lines(workdir) + rng.randint(4, 12)
         if kill % 2:
             _kill_when(lambda target=target: _lines(workdir) >= target and _saving(workdir), arguments)
         else:
@@ -103,11 +103,11 @@ def test_killed_five_times_and_resumed_is_the_same_run(corpus, whole, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith("continuing at step ")
 
-    assert _check_the_same(whole, workdir) == STEPS
+    assert _assert_same_run(uninterrupted, workdir) == STEPS
 
 
-def test_sigterm_saves_and_leaves_cleanly(corpus, whole, tmp_path):
-    """A preempted run exits with 0 at a step that is no checkpoint step, and its successor ends like the whole run."""
+def test_sigterm_saves_a_checkpoint_and_exits_cleanly(corpus, uninterrupted, tmp_path):
+    """A preempted run exits with 0 between two checkpoint steps, and resumes like an uninterrupted run."""
     workdir = tmp_path / "run"
     arguments = _arguments(corpus, workdir)
     process = subprocess.Popen(command("train", *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -120,12 +120,12 @@ def test_sigterm_saves_and_leaves_cleanly(corpus, whole, tmp_path):
     assert "the same command continues" in stderr
     assert max(store.steps(workdir / "checkpoints")) < STEPS
     assert run("train", *arguments).returncode == 0
-    assert (workdir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (workdir / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps) and set(steps) == set(range(1, STEPS + 1))
 
 
-# What is not the shipped config's; for the modern one two phases with rotary bases of their own, and packed rows.
+# Changes to the shipped configs; the modern one has packed rows, and two phases with different rotary bases.
 FAMILY = {
     "roberta_base": {},
     "albert_base": {"model.embedding_size": 16},
@@ -144,17 +144,17 @@ FAMILY = {
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_resume_law_of_the_family(name, corpus, tmp_path, said):
-    """What a run leaves that is killed behind step 5, with the checkpoint of step 3, goes on to the same end."""
+    """A run that is killed after step 5, with a checkpoint of step 3, resumes to the same result."""
     config = runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"]()
     phases = ({"steps": 6, "length": 32, "batch": 4},)
     settings = {"corpus": str(corpus), "phases": phases, "log_every": 1, "eval_sequences": 8, "checkpoint_every": 3}
     config.update_from_flattened_dict(TINY_MODEL | settings | {"optimizer.warmup_steps": 2} | FAMILY[name])
     config = from_config_dict(config)
-    train(config, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    train(config, tmp_path / "uninterrupted")
+    shutil.copytree(tmp_path / "uninterrupted", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed/checkpoints/6")
-    lines = (tmp_path / "whole/metrics.jsonl").read_text().splitlines(keepends=True)
+    lines = (tmp_path / "uninterrupted/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "killed/metrics.jsonl").write_text("".join(lines[:5]))
     train(config, tmp_path / "killed")
     assert "continuing at step 3 of 6" in " ".join(said)
-    assert _check_the_same(tmp_path / "whole", tmp_path / "killed") == 6
+    assert _assert_same_run(tmp_path / "uninterrupted", tmp_path / "killed") == 6

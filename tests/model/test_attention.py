@@ -1,4 +1,4 @@
-"""Kernels of attention compute what the plain path does, and are chosen only where they can."""
+"""Fused attention kernels agree with the plain path and are chosen only where they are supported."""
 
 import dataclasses
 
@@ -32,17 +32,17 @@ def inputs(dtype: jnp.dtype) -> list[jax.Array]:
     return list(np.random.default_rng(0).normal(size=shape).astype(dtype))
 
 
-# Padded: rows of several lengths, one of them nothing but padding. Packed: three sequences and padding in a row.
+# Padded: rows of several lengths, one all padding. Packed: rows of three sequences and padding.
 PADDED = (np.arange(LENGTH) < np.array([[LENGTH], [100], [0]])).astype(np.int32)
 PACKED = np.searchsorted([50, 70, 120], np.arange(LENGTH), side="right")[None].repeat(BATCH, 0)
 PACKED = np.where(PACKED < 3, PACKED + 1, 0).astype(np.int32)
 
 
-def contexts_and_gradients(attend, dtype, segments, near=None):
-    """Contexts (0 where padding asks, after a look that they are finite), gradients of queries, keys and values."""
+def contexts_and_gradients(attend, dtype, sequences, window_mask=None):
+    """Contexts (checked to be finite, 0 at padding) and gradients of queries, keys and values."""
     *operands, gradient = inputs(dtype)
-    real = (segments[0] > 0)[..., None, None]
-    mask = dataclasses.replace(AttentionMask(*segments), near=near)
+    real = (sequences[0] > 0)[..., None, None]
+    mask = dataclasses.replace(AttentionMask(*sequences), window_mask=window_mask)
 
     def weighted(*operands):
         contexts = attend(*operands, mask)
@@ -61,40 +61,40 @@ def splash_with_window(*operands):
     return fused_attention.splash_attention(*operands, window=20, interpret=True)
 
 
-def masks_of_cudnn(*operands):
-    """cuDNN itself needs a GPU; the masks that it is given do not."""
+def cudnn_masks(*operands):
+    """cuDNN needs a GPU, but its masks can be tested on any device."""
     return fused_attention.cudnn_attention(*operands, implementation="xla")
 
 
 @pytest.mark.parametrize(
-    ("kernel", "dtype", "segments", "tolerance"),
+    ("kernel", "dtype", "sequences", "tolerance"),
     [
         (splash, jnp.float32, (PADDED,), 1e-6),
         (splash, jnp.float32, (PACKED, PACKED), 1e-6),
         (splash, jnp.bfloat16, (PACKED, PACKED), 1e-2),
-        (masks_of_cudnn, jnp.float32, (PADDED,), 1e-6),
-        (masks_of_cudnn, jnp.float32, (PACKED, PACKED), 1e-6),
+        (cudnn_masks, jnp.float32, (PADDED,), 1e-6),
+        (cudnn_masks, jnp.float32, (PACKED, PACKED), 1e-6),
     ],
 )
-def test_kernels_agree_with_the_plain_path(kernel, dtype, segments, tolerance):
-    expected = contexts_and_gradients(plain_attention, jnp.float32, segments)
-    for plain, found in zip(expected, contexts_and_gradients(kernel, dtype, segments), strict=True):
-        assert np.isfinite(found).all()
-        assert np.linalg.norm(found - plain) <= tolerance * np.linalg.norm(plain)
+def test_kernels_agree_with_the_plain_path(kernel, dtype, sequences, tolerance):
+    expected = contexts_and_gradients(plain_attention, jnp.float32, sequences)
+    for plain, fused in zip(expected, contexts_and_gradients(kernel, dtype, sequences), strict=True):
+        assert np.isfinite(fused).all()
+        assert np.linalg.norm(fused - plain) <= tolerance * np.linalg.norm(plain)
 
 
-@pytest.mark.parametrize("segments", [PADDED, PACKED], ids=["padded", "packed"])
-def test_splash_has_the_plain_paths_window(segments):
-    columns = np.arange(LENGTH)
-    near = np.abs(columns[:, None] - columns)[None] <= 20
-    expected = contexts_and_gradients(plain_attention, jnp.float32, (segments, segments), near)
-    found = contexts_and_gradients(splash_with_window, jnp.float32, (segments, segments))
-    for mine, theirs in zip(found, expected, strict=True):
-        assert np.linalg.norm(mine - theirs) <= 1e-6 * np.linalg.norm(theirs)
+@pytest.mark.parametrize("sequences", [PADDED, PACKED], ids=["padded", "packed"])
+def test_splash_has_the_window_of_the_plain_path(sequences):
+    positions = np.arange(LENGTH)
+    window_mask = np.abs(positions[:, None] - positions)[None] <= 20
+    expected = contexts_and_gradients(plain_attention, jnp.float32, (sequences, sequences), window_mask)
+    results = contexts_and_gradients(splash_with_window, jnp.float32, (sequences, sequences))
+    for fused, plain in zip(results, expected, strict=True):
+        assert np.linalg.norm(fused - plain) <= 1e-6 * np.linalg.norm(plain)
 
 
-def test_packed_sequences_do_not_see_each_other():
-    """The plain path itself: each sequence by itself gives the same."""
+def test_packed_sequences_cannot_attend_to_one_another():
+    """On the plain path, each sequence has the same contexts in a packed row and alone."""
     query, key, value, _ = inputs(jnp.float32)
     packed = plain_attention(query, key, value, AttentionMask(PACKED, PACKED))
     alone = [array[:, 50:70] for array in (query, key, value)]
@@ -102,25 +102,25 @@ def test_packed_sequences_do_not_see_each_other():
     np.testing.assert_allclose(packed[:, 50:70], alone, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("segments", "window"), [(1, 0), (2, 0), (2, 64)], ids=["padded", "packed", "window"])
-def test_splash_compiles_for_tpus(segments, window):
-    """By the compiler of a TPU itself: heads of 64, forward and backward, one kernel each."""
+@pytest.mark.parametrize(("masks", "window"), [(1, 0), (2, 0), (2, 64)], ids=["padded", "packed", "window"])
+def test_splash_compiles_for_tpus(masks, window):
+    """The TPU's own compiler accepts heads of 64, forward and backward, one kernel each."""
     pytest.importorskip("libtpu")
     chip = SingleDeviceSharding(describe("v5e:1x1").devices[0])
     shape = jax.ShapeDtypeStruct((2, 512, 4, 64), jnp.bfloat16, sharding=chip)
     rows = jax.ShapeDtypeStruct((2, 512), jnp.int32, sharding=chip)
 
-    def total(query, key, value, *segments):
-        mask = AttentionMask(*segments)
+    def total(query, key, value, *sequences):
+        mask = AttentionMask(*sequences)
         return jnp.sum(fused_attention.splash_attention(query, key, value, mask, window=window).astype(jnp.float32))
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
-    program = gradients.lower(shape, shape, shape, *[rows] * segments).compile()
+    program = gradients.lower(shape, shape, shape, *[rows] * masks).compile()
     assert program.as_text().count('custom_call_target="tpu_custom_call"') == 2
 
 
-def test_splash_computes_nothing_twice():
-    """Beside the plain path's products only the scores, again for the backward pass; with remat="bert" no more."""
+def test_splash_recomputes_only_scores():
+    """The backward pass recomputes the scores and no other product, also with remat="bert"."""
     config = dataclasses.replace(SMALL, max_position_embeddings=128)
     batch = random_batch(config, 2, 128, 5)
     params = jax.eval_shape(lambda: PretrainingModel(config).init(jax.random.key(0), batch)["params"])
@@ -131,13 +131,13 @@ def test_splash_computes_nothing_twice():
         return matmul_flops(jax.jit(step).trace(params).jaxpr.jaxpr)
 
     scores = 2 * 2 * 128 * 128 * config.hidden_size
-    full_layers = config.num_hidden_layers - 1  # the last one computes some rows, on the plain path
-    added = products("splash", "none") - products("xla", "none")
-    assert full_layers * scores <= added < 1.1 * full_layers * scores
+    full_layers = config.num_hidden_layers - 1  # the last one computes some positions, on the plain path
+    extra = products("splash", "none") - products("xla", "none")
+    assert full_layers * scores <= extra < 1.1 * full_layers * scores
     assert products("splash", "bert") - products("splash", "none") < scores
 
 
-TPU = fused_attention.Request("tpu", jnp.bfloat16, length=512, head_size=64, dropout=False, split=False)
+TPU = fused_attention.AttentionRequest("tpu", jnp.bfloat16, length=512, head_size=64, dropout=False, split=False)
 GPU = dataclasses.replace(TPU, platform="cuda", length=128)
 
 
@@ -161,8 +161,8 @@ GPU = dataclasses.replace(TPU, platform="cuda", length=128)
         (dataclasses.replace(GPU, platform="gpu"), "xla"),
     ],
 )
-def test_auto_takes_a_kernel_where_it_can(request_, expected):
-    assert fused_attention.choose("auto", request_) == expected
+def test_auto_chooses_a_kernel_where_it_is_supported(request_, expected):
+    assert fused_attention.choose_impl("auto", request_) == expected
 
 
 @pytest.mark.parametrize(
@@ -180,28 +180,30 @@ def test_auto_takes_a_kernel_where_it_can(request_, expected):
         ("cudnn", dataclasses.replace(GPU, length=127), "even lengths"),
     ],
 )
-def test_a_kernel_that_cannot_is_refused(kernel, request_, reason):
-    with pytest.raises(UserError, match=reason):
-        fused_attention.choose(kernel, request_)
-    assert fused_attention.choose("xla", request_) == "xla"
+def test_an_unsupported_kernel_is_refused(kernel, request_, reason):
+    with pytest.raises(
+        UserError, match=rf"config\.layout\.attention_impl: '{kernel}' .*{reason}.*; set it to 'auto' or 'xla'"
+    ):
+        fused_attention.choose_impl(kernel, request_)
+    assert fused_attention.choose_impl("xla", request_) == "xla"
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("head_size", [4, 8, 20, 64, 80, 128, 136])
 @pytest.mark.parametrize("length", [64, 127, 130, 384])
 @pytest.mark.parametrize(("platform", "impl"), [("cuda", "cudnn"), ("tpu", "splash")])
-def test_jax_takes_every_shape_that_a_kernel_is_chosen_for(platform, impl, length, head_size, packed):
-    """Forward and backward; JAX knows requirements of its own, and refuses where they are not met."""
-    request = fused_attention.Request(platform, jnp.bfloat16, length, head_size, dropout=False, split=False)
+def test_jax_accepts_every_shape_for_which_a_kernel_is_chosen(platform, impl, length, head_size, packed):
+    """JAX has its own requirements on shapes, forward and backward."""
+    request = fused_attention.AttentionRequest(platform, jnp.bfloat16, length, head_size, dropout=False, split=False)
     try:
-        fused_attention.choose(impl, request)
+        fused_attention.choose_impl(impl, request)
     except UserError:
         return
     heads = jax.ShapeDtypeStruct((2, length, 4, head_size), jnp.bfloat16)
     rows = jax.ShapeDtypeStruct((2, length), jnp.int32)
 
-    def total(query, key, value, *segments):
-        context = fused_attention.kernel(impl, platform)(query, key, value, AttentionMask(*segments))
+    def total(query, key, value, *sequences):
+        context = fused_attention.kernel(impl, platform)(query, key, value, AttentionMask(*sequences))
         return jnp.sum(context.astype(jnp.float32))
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
@@ -216,8 +218,8 @@ def test_jax_takes_every_shape_that_a_kernel_is_chosen_for(platform, impl, lengt
     ids=lambda model: type(model).__name__,
 )
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "gpu"])
-def test_parameters_are_initialised_alike_on_every_platform(model, platform):
-    """Initialisation batches a layer over its repeats, and cuDNN's attention cannot be batched."""
+def test_parameters_are_the_same_on_every_platform(model, platform):
+    """Initialisation vmaps a layer over its repeats, which cuDNN's attention does not support."""
     batch = random_batch(SMALL, 2, 16, 3)
     model, plain = (
         model.clone(computation=Computation(jnp.bfloat16, attention_impl=impl, platform=platform))

@@ -1,4 +1,4 @@
-"""Dropout: an exact rate, and masks that nothing but key, site and element decide."""
+"""Dropout has an exact rate, and its masks depend only on key, site and element."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def keys(count: int, seed: int = 0) -> jax.Array:
 @pytest.mark.parametrize(
     ("key", "counter", "expected"),
     [
-        # The known answers that come with Random123, the authors' implementation.
+        # Known answers of Random123, the authors' implementation.
         ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
         ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
         ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
@@ -28,7 +28,7 @@ def test_the_generator_is_threefry(key, counter, expected):
     assert (int(a), int(b)) == expected
 
 
-def test_rate_is_exact_and_the_mean_is_kept():
+def test_the_rate_is_exact_and_preserves_the_mean():
     x = jnp.ones((64, 128, 200))
     y = np.asarray(Dropout(0.1, keys(64), 3)(x))
     dropped = np.mean(y == 0)
@@ -37,7 +37,7 @@ def test_rate_is_exact_and_the_mean_is_kept():
     assert set(np.unique(y)) == {0, np.float32(1 / (1 - rate))}
 
 
-def test_every_row_row_position_and_column_drops_alike():
+def test_the_rate_is_equal_along_every_axis():
     dropped = ~np.asarray(keep_mask(keys(128), 1, (64, 33), THRESHOLD))
     rate = THRESHOLD / 65536
     for axes in ((1, 2), (0, 2), (0, 1)):

@@ -11,9 +11,9 @@ from bertjax.model.pretraining import PretrainingModel
 from tests.support.batches import random_batch
 
 
-def test_large_costs_what_is_known():
+def test_bert_large_agrees_with_published_flops():
     large = ModelConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
-    # Published accounts, 1.88 and 1.99 GFLOP a token, run the last layer on every token: read them all.
+    # The published 1.88 and 1.99 GFLOP per token run the last layer on every token.
     head = 6 * 1024 * (1024 + large.vocab_size)
     for length, predictions, published in ((128, 20, 1.88e9), (512, 80, 1.99e9)):
         whole = training_flops(large, length, length, pairs=False) - (length - predictions) * head
@@ -21,7 +21,7 @@ def test_large_costs_what_is_known():
         assert training_flops(large, length, predictions) < 0.98 * whole
 
 
-def test_agrees_with_the_compilers_count_of_a_forward_pass():
+def test_a_forward_pass_agrees_with_the_compilers_count():
     config = ModelConfig(
         vocab_size=2000, hidden_size=256, num_hidden_layers=1, num_attention_heads=4, intermediate_size=1024
     )
@@ -39,25 +39,25 @@ def test_agrees_with_the_compilers_count_of_a_forward_pass():
     assert count(wider) - count(config) == pytest.approx(4 * training_flops(wider, 128, 20) / 3 - ours, rel=0.1)
 
 
-def test_windows_and_gates_cost_what_they_compute():
-    """Beside BERT's: a third matrix in the MLP, and in local layers the keys within the window."""
+def test_flops_of_windows_and_gates():
+    """A gated MLP has a third matrix, and local layers compute only the keys within the window."""
     bert = ModelConfig(hidden_size=256, num_hidden_layers=5, num_attention_heads=4, intermediate_size=512)
     gated = dataclasses.replace(bert, gated_mlp=True)
-    length, read = 50, 8
-    rows = 4 * length + read
+    length, predictions = 50, 8
+    positions = 4 * length + predictions
 
     def cost(config: ModelConfig, length: int = length) -> float:
-        return training_flops(config, length, read, pairs=False)
+        return training_flops(config, length, predictions, pairs=False)
 
-    assert cost(gated) - cost(bert) == 6 * rows * 256 * 512
+    assert cost(gated) - cost(bert) == 6 * positions * 256 * 512
     windows = dataclasses.replace(bert, local_attention=20, global_attn_every_n_layers=3)  # layers 1, 2 and 4
     pairs = sum(abs(i - j) <= 10 for i in range(length) for j in range(length))
-    spared = (2 * length + read) * (length - pairs / length)
-    assert cost(bert) - cost(windows) == pytest.approx(6 * 2 * 256 * spared)
-    assert cost(bert, 11) == cost(windows, 11)  # all stand within the window
+    saved = (2 * length + predictions) * (length - pairs / length)
+    assert cost(bert) - cost(windows) == pytest.approx(6 * 2 * 256 * saved)
+    assert cost(bert, 11) == cost(windows, 11)  # all keys are within the window
 
 
-def test_agrees_with_the_compilers_count_of_a_modernbert():
+def test_modernbert_agrees_with_the_compilers_count():
     config = ModelConfig(
         vocab_size=2000,
         hidden_size=256,

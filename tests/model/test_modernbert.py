@@ -1,4 +1,4 @@
-"""ModernBERT's fields: layers that are not alike, rotary positions, windows, pre-LayerNorm."""
+"""ModernBERT's settings: layers of several kinds, rotary positions, windows, pre-LayerNorm."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import pytest
 
 from bertjax.arrays.trees import named_leaves
 from bertjax.config.parse import from_config_dict
-from bertjax.interop.parameter_map import pretraining_names
+from bertjax.interop.parameter_map import pretraining_mappings
 from bertjax.model import attention
 from bertjax.model.computation import Computation
 from bertjax.model.finetuning import FinetuningModel
@@ -28,7 +28,7 @@ DROPPING = dataclasses.replace(
 
 
 def random_params(model, batch: dict) -> dict:
-    """Parameters of which no two numbers are alike."""
+    """Random parameters, including norms and biases."""
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: 0.2 * rng.normal(size=x.shape).astype(np.float32), shapes)
@@ -56,7 +56,7 @@ def loss(model, batch, keys, params) -> jax.Array:
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
 @pytest.mark.parametrize("layers", [1, 2, 3, 4, 8, 22])
-def test_any_number_of_layers_is_cut_into_stacks(layers, every):
+def test_any_number_of_layers_forms_stacks(layers, every):
     windows = {"local_attention": 6 if every > 1 else 0, "global_attn_every_n_layers": every}
     config = dataclasses.replace(SMALL, num_hidden_layers=layers, **windows)
     stacks = layer_stacks(config)
@@ -67,19 +67,19 @@ def test_any_number_of_layers_is_cut_into_stacks(layers, every):
     assert len(stacks) <= 3
 
 
-def test_base_has_the_parameters_that_are_published():
+def test_base_has_the_published_number_of_parameters():
     config = from_config_dict(importlib.import_module("configs.modern_base").get_config())
     assert not config.next_sentence and config.masking.rate == 0.3
     model = PretrainingModel(config.model, "")
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
     assert count_parameters(config.model, shapes) == 149_655_232
-    theirs = {name.theirs for name in pretraining_names(config.model, False)}
-    assert len(theirs) == 137  # 138 with the copy that tying makes
-    assert {"model.layers.0.mlp_norm.weight", "model.layers.1.attn_norm.weight", "decoder.bias"} <= theirs
-    assert "model.layers.0.attn_norm.weight" not in theirs
+    tensors = {mapping.tensor for mapping in pretraining_mappings(config.model, False)}
+    assert len(tensors) == 137  # 138 with the copy that tying makes
+    assert {"model.layers.0.mlp_norm.weight", "model.layers.1.attn_norm.weight", "decoder.bias"} <= tensors
+    assert "model.layers.0.attn_norm.weight" not in tensors
 
 
-def test_what_is_added_between_layers_starts_narrower(batch):
+def test_kernels_into_the_residual_stream_start_smaller(batch):
     config = dataclasses.replace(SMALL, hidden_size=96, intermediate_size=384)
     params = jax.jit(lambda: PretrainingModel(config, "").init(jax.random.key(0), batch)["params"])()
     for name, x in named_leaves(params).items():
@@ -90,7 +90,7 @@ def test_what_is_added_between_layers_starts_narrower(batch):
 
 
 def with_dropout(batch, params, **layout) -> tuple:
-    """Loss and gradients of a layout, dropping at every site."""
+    """Loss and gradients of a layout with dropout at every site."""
     model, keys = PretrainingModel(DROPPING, "", Computation(**layout)), jax.random.split(jax.random.key(7), 4)
     return jax.jit(jax.value_and_grad(functools.partial(loss, model, batch, keys)))(params)
 
@@ -101,48 +101,48 @@ def scanned(batch, params):
 
 
 @pytest.mark.parametrize("layout", [{"unroll": 8}, {"remat": "bert"}, {"remat": "full", "unroll": 2}])
-def test_scanned_unrolled_and_recomputed_are_the_same(layout, batch, params, scanned):
-    (one, expected), (other, found) = scanned, with_dropout(batch, params, **layout)
-    assert float(other) == pytest.approx(float(one), rel=1e-5)
+def test_unrolling_and_remat_do_not_change_results(layout, batch, params, scanned):
+    (scanned_loss, expected), (loss, gradients) = scanned, with_dropout(batch, params, **layout)
+    assert float(loss) == pytest.approx(float(scanned_loss), rel=1e-5)
     whole = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(expected)))
     for name, x in named_leaves(expected).items():
-        assert np.linalg.norm(named_leaves(found)[name] - x) <= 1e-5 * np.linalg.norm(x) + 1e-7 * whole, name
+        assert np.linalg.norm(named_leaves(gradients)[name] - x) <= 1e-5 * np.linalg.norm(x) + 1e-7 * whole, name
 
 
 @pytest.mark.parametrize("unroll", [2, 7])
-def test_patterns_to_the_end_drop_the_same_however_many_are_unrolled(unroll, batch):
-    """ModernBERT-Base ends so: nothing is left over after the last pattern, so that unrolled it could be cut short."""
+def test_unrolling_a_final_pattern_does_not_change_dropout(unroll, batch):
+    """ModernBERT-Base ends with a complete pattern, which unrolled could compute fewer positions."""
     config = dataclasses.replace(DROPPING, num_hidden_layers=7)
     assert layer_stacks(config)[-1].layers > 1
     params = random_params(PretrainingModel(config, ""), batch)
     keys = jax.random.split(jax.random.key(7), 4)
-    one, other = (
+    scanned_loss, unrolled_loss = (
         jax.jit(functools.partial(loss, PretrainingModel(config, "", Computation(unroll=layers)), batch, keys))(params)
         for layers in (1, unroll)
     )
-    assert float(other) == pytest.approx(float(one), rel=1e-5)
+    assert float(unrolled_loss) == pytest.approx(float(scanned_loss), rel=1e-5)
 
 
 @pytest.mark.parametrize("window", [6, 20], ids=["blocks", "plain"])
-@pytest.mark.parametrize("layers", [7, 8], ids=["global", "local"])  # which attention the last layer has
-def test_rows_that_nobody_reads_are_not_needed(layers, window, batch):
+@pytest.mark.parametrize("layers", [7, 8], ids=["global", "local"])  # attention of the last layer
+def test_query_indices_select_outputs(layers, window, batch):
     config = dataclasses.replace(SMALL, num_hidden_layers=layers, local_attention=window)
     params = random_params(PretrainingModel(config, ""), batch)
     whole = encode(params, batch, config)
     few, many = batch["masked_lm_positions"], np.tile(np.arange(30)[::-1], (4, 1))
-    for read in (few, many):
-        some = encode(params, batch, config, read)
-        np.testing.assert_allclose(some, np.take_along_axis(whole, read[..., None], axis=1), rtol=0, atol=2e-5)
+    for indices in (few, many):
+        selected = encode(params, batch, config, indices)
+        np.testing.assert_allclose(selected, np.take_along_axis(whole, indices[..., None], axis=1), rtol=0, atol=2e-5)
 
 
-def test_blocks_and_the_plain_path_make_the_same_model(batch, params, monkeypatch):
+def test_blocked_and_plain_attention_give_the_same_model(batch, params, monkeypatch):
     model = PretrainingModel(SMALL, "")
 
     def run():
         return jax.jit(jax.grad(functools.partial(loss, model, batch, None)))(params)
 
     blocks = run()
-    monkeypatch.setattr(attention, "_BLOCKS_FROM", 1000)
+    monkeypatch.setattr(attention, "_MIN_BLOCKED_WINDOWS", 1000)
     monkeypatch.setattr(attention, "local_attention", None)
     for name, x in named_leaves(run()).items():
         assert np.linalg.norm(named_leaves(blocks)[name] - x) <= 1e-5 * np.linalg.norm(x), name
@@ -156,24 +156,26 @@ def test_packed_equals_padded(pooled, window):
     lengths = np.array([11, 5, 14])
     padded = random_batch(config, 3, 14, 2)
     padded["attention_mask"] = (np.arange(14) < lengths[:, None]).astype(np.int32)
-    begins = np.array([0, 11, 16])
+    starts = np.array([0, 11, 16])
     packed = {name: np.zeros((1, 33), np.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
     packed["position_ids"] = np.zeros((1, 33), np.int32)
-    for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
-        packed["input_ids"][0, begin : begin + length] = padded["input_ids"][row, :length]
-        packed["attention_mask"][0, begin : begin + length] = row + 1
-        packed["position_ids"][0, begin : begin + length] = np.arange(length)
-    packed["cls_positions"] = begins[None].astype(np.int32)
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        packed["input_ids"][0, start : start + length] = padded["input_ids"][row, :length]
+        packed["attention_mask"][0, start : start + length] = row + 1
+        packed["position_ids"][0, start : start + length] = np.arange(length)
+    packed["cls_positions"] = starts[None].astype(np.int32)
     params = random_params(model, padded)
-    apart, together = (model.apply({"params": params}, x)["logits"] for x in (padded, packed))
+    padded_logits, packed_logits = (model.apply({"params": params}, x)["logits"] for x in (padded, packed))
     if pooled:
-        np.testing.assert_allclose(together[0], apart, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(packed_logits[0], padded_logits, rtol=0, atol=1e-5)
         return
-    for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
-        np.testing.assert_allclose(together[0, begin : begin + length], apart[row, :length], rtol=0, atol=1e-5)
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        np.testing.assert_allclose(
+            packed_logits[0, start : start + length], padded_logits[row, :length], rtol=0, atol=1e-5
+        )
 
 
-def test_the_last_of_collected_layers_is_what_heads_read(batch):
+def test_the_last_collected_layer_is_the_input_of_heads(batch):
     last, four = (FinetuningModel(SMALL, 3, pooled=False, features=name) for name in ("last", "concat_last_4"))
     params = random_params(last, batch)
     last, four = (model.apply({"params": params}, batch, method="encode") for model in (last, four))
@@ -182,7 +184,7 @@ def test_the_last_of_collected_layers_is_what_heads_read(batch):
     assert not np.allclose(four[:, :, -2], last[:, :, 0], atol=0.1)
 
 
-def test_dropout_of_attentions_output_has_a_rate_of_its_own(batch, params):
+def test_attention_output_has_its_own_dropout_rate(batch, params):
     keys = jax.random.split(jax.random.key(7), 4)
 
     def run(rate, hidden=0.0):
@@ -194,12 +196,12 @@ def test_dropout_of_attentions_output_has_a_rate_of_its_own(batch, params):
     assert np.array_equal(run(-1.0, hidden=0.1), run(0.1, hidden=0.1))
 
 
-def test_rotation_leaves_lengths_and_sees_distances_alone():
+def test_rotation_preserves_norms_and_depends_on_distances_only():
     x, y = np.random.default_rng(0).normal(size=(2, 1, 9, 2, 8)).astype(np.float32)
-    places = jnp.arange(9)
-    turned, further = rotate(x, places, 100.0), rotate(x, places + 1000, 100.0)
-    np.testing.assert_allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
-    products = jnp.einsum("bqhd,bkhd->bhqk", turned, rotate(y, places, 100.0))
-    shifted = jnp.einsum("bqhd,bkhd->bhqk", further, rotate(y, places + 1000, 100.0))
-    np.testing.assert_allclose(products, shifted, rtol=0, atol=2e-3)
+    positions = jnp.arange(9)
+    rotated, shifted = rotate(x, positions, 100.0), rotate(x, positions + 1000, 100.0)
+    np.testing.assert_allclose(np.linalg.norm(rotated, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+    products = jnp.einsum("bqhd,bkhd->bhqk", rotated, rotate(y, positions, 100.0))
+    shifted_products = jnp.einsum("bqhd,bkhd->bhqk", shifted, rotate(y, positions + 1000, 100.0))
+    np.testing.assert_allclose(products, shifted_products, rtol=0, atol=2e-3)
     assert not np.allclose(products, jnp.einsum("bqhd,bkhd->bhqk", x, y), atol=0.1)

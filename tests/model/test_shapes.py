@@ -1,4 +1,4 @@
-"""The shapes that a config gives are those of the model's parameters."""
+"""Shapes computed from a config equal those of the model's parameters."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ from tests.support.batches import FAMILIES, SMALL
 
 OTHERS = {
     "one layer": dataclasses.replace(FAMILIES["modernbert"], num_hidden_layers=1),
-    "all layers see all": dataclasses.replace(
+    "all layers global": dataclasses.replace(
         FAMILIES["modernbert"], local_attention=0, local_rope_theta=0.0, global_attn_every_n_layers=1
     ),
-    "a gate and biases": dataclasses.replace(SMALL, gated_mlp=True, type_vocab_size=0),
-    "norms before, with biases": dataclasses.replace(SMALL, pre_norm=True, embedding_size=10),
-    "rotary positions, no biases": dataclasses.replace(SMALL, global_rope_theta=100.0, use_bias=False),
+    "gated with biases": dataclasses.replace(SMALL, gated_mlp=True, type_vocab_size=0),
+    "pre-norm with biases": dataclasses.replace(SMALL, pre_norm=True, embedding_size=10),
+    "rotary without biases": dataclasses.replace(SMALL, global_rope_theta=100.0, use_bias=False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Losses and accuracies, and that every prediction counts the same."""
+"""Losses and accuracies; every prediction counts the same."""
 
 import jax
 import numpy as np
@@ -14,22 +14,22 @@ def cross_entropy(logits, labels) -> np.ndarray:
     return -np.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
 
 
-def test_terms_are_weighted_sums_of_cross_entropy_and_hits():
+def test_terms_are_weighted_sums_of_cross_entropy_and_correct_predictions():
     outputs, batch = example()
     result = terms(outputs, batch)
     weights = batch["masked_lm_weights"]
     losses = cross_entropy(outputs["masked_lm_logits"], batch["masked_lm_ids"])
-    hits = outputs["masked_lm_logits"].argmax(-1) == batch["masked_lm_ids"]
-    assert 0 < np.sum(weights * hits) < np.sum(weights)
+    correct = outputs["masked_lm_logits"].argmax(-1) == batch["masked_lm_ids"]
+    assert 0 < np.sum(weights * correct) < np.sum(weights)
     np.testing.assert_allclose(result["mlm_loss"], (np.sum(weights * losses), weights.sum()), rtol=1e-6)
-    np.testing.assert_allclose(result["mlm_accuracy"], (np.sum(weights * hits), weights.sum()))
+    np.testing.assert_allclose(result["mlm_accuracy"], (np.sum(weights * correct), weights.sum()))
     pair_losses = cross_entropy(outputs["next_sentence_logits"], batch["next_sentence_labels"])
     np.testing.assert_allclose(result["nsp_loss"], (pair_losses.sum(), 4), rtol=1e-6)
     expected = losses[weights > 0].mean() + pair_losses.mean()
     np.testing.assert_allclose(total(result), expected, rtol=1e-6)
 
 
-def test_unused_slots_and_rows_have_neither_value_nor_gradient():
+def test_unused_slots_and_rows_contribute_no_loss_and_no_gradient():
     outputs, batch = example()
     batch["example_weights"] = np.array([1, 1, 0, 1], np.float32)
     result = terms(outputs, batch)
@@ -45,23 +45,23 @@ def test_no_predictions_give_zero_instead_of_nan():
     batch["masked_lm_weights"][:] = 0
     result = terms(outputs, batch)
     assert result["mlm_loss"].mean() == 0
-    assert np.isfinite(jax.tree.leaves(jax.grad(lambda o: total(terms(o, batch)))(outputs))[0]).all()
+    assert np.isfinite(jax.tree.leaves(jax.grad(lambda outputs: total(terms(outputs, batch)))(outputs))[0]).all()
 
 
 def test_large_logits_do_not_overflow():
     outputs, batch = example()
     outputs["masked_lm_logits"] *= 1e4
     result = terms(outputs, batch)
-    losses = cross_entropy_of_large(outputs["masked_lm_logits"], batch["masked_lm_ids"])
+    losses = stable_cross_entropy(outputs["masked_lm_logits"], batch["masked_lm_ids"])
     np.testing.assert_allclose(result["mlm_loss"].sum, np.sum(losses * batch["masked_lm_weights"]), rtol=1e-5)
 
 
-def cross_entropy_of_large(logits, labels) -> np.ndarray:
+def stable_cross_entropy(logits, labels) -> np.ndarray:
     highest = logits.max(-1, keepdims=True)
     return cross_entropy(logits - highest, labels)
 
 
-def test_a_model_without_next_sentence_has_no_such_terms():
+def test_a_model_without_next_sentence_has_no_nsp_terms():
     outputs, batch = example()
     del outputs["next_sentence_logits"]
     assert set(terms(outputs, batch)) == {"mlm_loss", "mlm_accuracy"}

@@ -1,4 +1,4 @@
-"""The optimizers against independent implementations, and the schedules."""
+"""AdamW against independent implementations, and the schedules."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def _train(config: OptimizerConfig) -> dict[str, np.ndarray]:
     return jax.tree.map(np.asarray, params)
 
 
-def test_textbook_adamw_is_torch_s():
+def test_adamw_equals_torch():
     ours = _train(OptimizerConfig(bias_correction=True, weight_decay=0.1, eps=1e-6, clip_norm=1.0))
     params = {KERNEL: torch.nn.Parameter(torch.ones(4, 3)), BIAS: torch.nn.Parameter(torch.ones(3))}
     groups = [{"params": params[KERNEL], "weight_decay": 0.1}, {"params": params[BIAS], "weight_decay": 0.0}]
@@ -46,8 +46,8 @@ def test_textbook_adamw_is_torch_s():
         np.testing.assert_allclose(ours[name], parameter.detach().numpy(), rtol=1e-5)
 
 
-def test_bert_s_adamw_is_its_equations():
-    """As google-research/bert states it: m and v without correction, update = m / (sqrt(v) + eps) + decay × w."""
+def test_berts_adamw_follows_its_equations():
+    """As in google-research/bert: m and v without bias correction, update = m / (sqrt(v) + eps) + decay × w."""
     ours = _train(OptimizerConfig(weight_decay=0.1, eps=1e-6, clip_norm=1.0))
     params = {KERNEL: np.ones((4, 3)), BIAS: np.ones(3)}
     m = {name: np.zeros_like(value) for name, value in params.items()}
@@ -67,7 +67,7 @@ def test_bert_s_adamw_is_its_equations():
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])
-def test_schedules_warm_up_and_end_where_they_should(schedule):
+def test_schedules_have_the_expected_start_middle_and_end(schedule):
     config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=10, decay_steps=20, final_fraction=0.1)
     rate = learning_rate(config, (Phase(100, 8, 1),))
     assert [float(rate(step)) for step in (0, 5)] == [0.0, 1.0]
@@ -75,5 +75,5 @@ def test_schedules_warm_up_and_end_where_they_should(schedule):
     np.testing.assert_allclose(float(rate(50)), middle[schedule], rtol=1e-5)
     end = 2.0 if schedule == "constant" else 0.2
     np.testing.assert_allclose(float(rate(100)), end, rtol=1e-5)
-    if schedule == "wsd":  # 1-sqrt: half way through the decay the rate has fallen by √½
+    if schedule == "wsd":  # 1-sqrt: halfway through the decay the rate has fallen by √½
         np.testing.assert_allclose(float(rate(90)), 0.2 + 1.8 * (1 - np.sqrt(0.5)), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""LAMB against its equations, and moments in bfloat16."""
+"""LAMB against its equations, and moments stored in bfloat16."""
 
 import functools
 
@@ -19,15 +19,15 @@ RATE, DECAY, EPS = 1e-2, 0.1, 1e-6
 
 
 def draw(rng):
-    """A model as NumPy arrays by name: three layers, the later ones with larger numbers, and word embeddings."""
+    """A model as NumPy arrays by name: three layers, with larger values in the later ones, and word embeddings."""
     layers = {f"{i}/{name}": 3**i * rng.normal(size=shape) for i in range(LAYERS) for name, shape in SHAPES.items()}
     words = rng.normal(size=(6, 4))
-    words[5] = 0  # a row of padding
+    words[5] = 0  # padding of the vocabulary
     return layers | {"word_embeddings/embedding": words}
 
 
 def stacked(arrays):
-    """The same as bertjax has it: the layers in one array, in a nested dict."""
+    """The model as a nested dict in which the layers are stacked."""
     stack = lambda name: jnp.asarray(np.stack([arrays[f"{i}/{name}"] for i in range(LAYERS)]), jnp.float32)  # noqa: E731
     tree = {}
     for name in SHAPES:
@@ -38,8 +38,8 @@ def stacked(arrays):
 
 
 @pytest.mark.parametrize("bias_correction", [True, False])
-def test_lamb_is_its_equations_in_every_layer(bias_correction):
-    """Algorithm 2 of arXiv:1904.00962 on arrays that are not stacked, with the gradients clipped first."""
+def test_lamb_follows_its_equations_in_every_layer(bias_correction):
+    """Algorithm 2 of arXiv:1904.00962 on unstacked arrays, after clipping the gradients."""
     rng = np.random.default_rng(0)
     expected, gradients = draw(rng), [draw(rng) for _ in range(5)]
     params = stacked(expected)
@@ -69,16 +69,16 @@ def test_lamb_is_its_equations_in_every_layer(bias_correction):
     assert not params["embeddings"]["word_embeddings"]["embedding"][5].any()
 
 
-def test_a_layer_of_zeros_gets_its_first_step():
-    """It has no length to take the step's from; the update is taken as it is."""
+def test_a_layer_of_zeros_is_updated():
+    """Its norm is zero; the update is not scaled."""
     params = {"pooler": {"kernel": jnp.zeros((2, 2))}}
     optimizer = lamb(OptimizerConfig(bias_correction=True), optax.constant_schedule(RATE))
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
     np.testing.assert_allclose(updates["pooler"]["kernel"], -RATE, rtol=1e-4)
 
 
-def test_moments_in_bfloat16_follow_those_in_float32():
-    """The gradients fall to a tenth: rounded to nearest, the second moments would stay where they were."""
+def test_bfloat16_moments_follow_float32_moments():
+    """The gradients fall to a tenth; second moments rounded to nearest would not change."""
     elements, steps = 1024, 2000
     gradients = np.random.default_rng(0).normal(size=(steps, elements)).astype(np.float32)
     gradients[steps // 4 :] *= 0.1

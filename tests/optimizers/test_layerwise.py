@@ -1,4 +1,4 @@
-"""Layer-wise rates: how far below the heads a parameter lies decides what is left of its update."""
+"""Layer-wise learning rates scale an update by its number of layers below the heads."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from bertjax.optimizers.layerwise import scale_by_layer
 from tests.support.batches import FAMILIES, SMALL, random_batch
 
 
-def test_each_layer_has_its_share_of_the_rate():
+def test_each_layer_has_its_own_rate():
     model = FinetuningModel(SMALL, 2, pooled=True)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), random_batch(SMALL, 1, 8, 2))["params"])
     ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
@@ -19,17 +19,17 @@ def test_each_layer_has_its_share_of_the_rate():
     assert SMALL.num_hidden_layers == 3
     for name, update in named_leaves(updates).items():
         if name.startswith("encoder/"):
-            expected = np.array([0.125, 0.25, 0.5])  # the last layer lies one below the heads
+            expected = np.array([0.125, 0.25, 0.5])  # the last layer is one below the heads
             expected = expected.reshape(3, *[1] * (update.ndim - 1))
         else:
             expected = 0.0625 if name.startswith("embeddings/") else 1
         np.testing.assert_array_equal(update, np.broadcast_to(expected, update.shape), err_msg=name)
 
 
-def test_layers_of_several_stacks_are_counted_as_they_lie():
+def test_layers_are_counted_across_stacks():
     config = FAMILIES["modernbert"]
-    places = ("segment_0/layer_0", "segment_1/layer_0", "segment_1/layer_1", "segment_1/layer_2", "segment_2/layer_0")
-    depths = [layers_above(f"encoder/{place}/output/kernel", config) for place in places]
+    layers = ("segment_0/layer_0", "segment_1/layer_0", "segment_1/layer_1", "segment_1/layer_2", "segment_2/layer_0")
+    depths = [layers_above(f"encoder/{layer}/output/kernel", config) for layer in layers]
     assert depths == [[8], [7, 4], [6, 3], [5, 2], [1]]
     assert layers_above("embeddings/layer_norm/scale", config) == 9
-    assert layers_above("encoder/final_layer_norm/scale", config) == 0  # above all layers, as heads are
+    assert layers_above("encoder/final_layer_norm/scale", config) == 0  # above all layers, like heads

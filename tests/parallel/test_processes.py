@@ -1,4 +1,4 @@
-"""Several processes as one run: what they compute, how they stop together, and what is said of one that is missing."""
+"""Several processes as one run: equal results, stopping together, and errors for missing processes."""
 
 import contextlib
 import dataclasses
@@ -20,16 +20,16 @@ from bertjax.config.optimizer import OptimizerConfig
 from bertjax.config.pretraining import Phase
 from bertjax.errors import UserError
 from bertjax.parallel import output_filter
-from bertjax.parallel.processes import find_cluster, joined
+from bertjax.parallel.processes import find_cluster, join_cluster
 from bertjax.pretraining.run import train
 from bertjax.trainer import metrics
 from tests.support.commands import ROOT, TINY_MODEL, assert_refused, command, overrides
 
-LAYOUT = LayoutConfig(unroll=1)  # compiling layer by layer would take most of the time
+LAYOUT = LayoutConfig(unroll=1)  # compiles faster than unrolled layers
 
 
-def started_together(count: int, arguments: list, **variables: str) -> list[subprocess.Popen]:
-    """Processes of one run, told of each other as launch scripts do it."""
+def start_cluster(count: int, arguments: list, **variables: str) -> list[subprocess.Popen]:
+    """Starts the processes of one run with the variables that launch scripts set."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     return [
@@ -48,23 +48,23 @@ def started_together(count: int, arguments: list, **variables: str) -> list[subp
 
 
 def test_rows_and_checkpoints_are_the_same_for_any_mesh_and_number_of_processes(corpus, tmp_path):
-    """Devices get their rows to the bit; a checkpoint of fsdp 8 goes on anywhere with the same losses."""
+    """Devices get exactly their rows; a checkpoint of fsdp 8 continues with the same losses on any mesh."""
     arguments = [sys.executable, "-m", "tests.support.hosts", corpus, tmp_path / "checkpoints"]
-    found = {}
+    losses_by_mesh = {}
     for processes, devices in ((1, 8), (2, 4)):
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-        for process in started_together(processes, arguments, XLA_FLAGS=flags):
+        for process in start_cluster(processes, arguments, XLA_FLAGS=flags):
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
         for path in tmp_path.glob(f"checkpoints-{processes}-*.json"):
-            found |= {f"{name} ({path.name})": losses for name, losses in json.loads(path.read_text()).items()}
-    assert len(found) == 5
-    for name, losses in found.items():
-        assert losses == pytest.approx(found["one device (checkpoints-1-0.json)"], rel=1e-5), name
+            losses_by_mesh |= {f"{name} ({path.name})": losses for name, losses in json.loads(path.read_text()).items()}
+    assert len(losses_by_mesh) == 5
+    for name, losses in losses_by_mesh.items():
+        assert losses == pytest.approx(losses_by_mesh["one device (checkpoints-1-0.json)"], rel=1e-5), name
 
 
 class Pod:
-    """launch/local_pod.sh as a user starts it."""
+    """A run of launch/local_pod.sh."""
 
     def __init__(self, processes: int, *arguments: str) -> None:
         script = ["bash", "launch/local_pod.sh", str(processes), *map(str, arguments)]
@@ -81,12 +81,12 @@ class Pod:
         self.script.wait(timeout=60)
 
     def process(self, number: int) -> psutil.Process:
-        """One of its processes."""
+        """Returns the process of a rank."""
         children = psutil.Process(self.script.pid).children()
         return next(child for child in children if child.environ().get("JAX_PROCESS_ID") == str(number))
 
     def wait_for_steps(self, count: int) -> None:
-        """Until so many steps have been reported."""
+        """Waits until `count` steps have been logged."""
         for line in self.script.stderr:
             self.errors += line
             count -= line.startswith("step ")
@@ -95,16 +95,16 @@ class Pod:
         raise AssertionError(self.errors)
 
     def end(self) -> tuple[int, str]:
-        """(exit code, what was said)."""
+        """Waits for the end; returns (exit code, stderr)."""
         self.errors += self.script.communicate(timeout=120)[1]
         return self.script.returncode, self.errors
 
 
-def test_a_pod_survives_a_death_stops_together_and_computes_what_one_process_computes(tiny_config, tmp_path):
-    """4 processes, ended by SIGKILL of one, then 2 that go on, ended by SIGTERM to one; data, then tensor parallel."""
+def test_a_pod_recovers_from_a_death_stops_together_and_matches_one_process(tiny_config, tmp_path):
+    """4 processes until one gets SIGKILL, then 2 until one gets SIGTERM; data, then tensor parallelism."""
     config = dataclasses.replace(
         tiny_config,
-        phases=(Phase(1, 32, 32),) * 300,  # a phase of one step needs no TensorFlow, which takes long to import
+        phases=(Phase(1, 32, 32),) * 300,  # phases of one step need no TensorFlow, whose import is slow
         layout=LAYOUT,
         eval_every=4,
         optimizer=OptimizerConfig(learning_rate=1e-4, schedule="constant", warmup_steps=2),
@@ -144,80 +144,80 @@ def test_a_pod_survives_a_death_stops_together_and_computes_what_one_process_com
     assert f"continuing at step {saved} of 300" in errors
     stopped = int(re.search(r"stopped at step (\d+) of 300, saved", errors)[1])
     assert store.steps(checkpoints)[-1] == stopped
-    assert "[1]" not in errors  # process 0 speaks for all
+    assert "[1]" not in errors  # only process 0 logs
 
-    found = metrics.read(tmp_path / "pod/metrics.jsonl")
+    actual = metrics.read(tmp_path / "pod/metrics.jsonl")
     train(dataclasses.replace(config, phases=config.phases[:stopped]), tmp_path / "one")
     expected = metrics.read(tmp_path / "one/metrics.jsonl")
     if stopped % 4:
-        expected.pop()  # the evaluation at the end
-    assert [record["step"] for record in found] == [record["step"] for record in expected]
-    for one, several in zip(expected, found, strict=True):
-        for name in one.keys() & {"train/loss", "eval/mlm_loss"}:
-            assert several[name] == pytest.approx(one[name], rel=1e-5), one["step"]
+        expected.pop()  # the final evaluation
+    assert [record["step"] for record in actual] == [record["step"] for record in expected]
+    for single, several in zip(expected, actual, strict=True):
+        for name in single.keys() & {"train/loss", "eval/mlm_loss"}:
+            assert several[name] == pytest.approx(single[name], rel=1e-5), single["step"]
 
 
-def test_a_missing_process_is_named_by_those_that_are_there(tmp_path):
-    """Before a device is touched, when the time is over."""
+def test_every_started_process_names_a_missing_one(tmp_path):
+    """The error comes after the timeout, before any device is used."""
     settings = overrides({"corpus": "none"})
     arguments = command("train", "--config=configs/tiny.py", f"--workdir={tmp_path}/run", *settings)
-    first, second, third = started_together(3, [*arguments, "--start_timeout=6"])
+    first, second, third = start_cluster(3, [*arguments, "--start_timeout=6"])
     second.kill()
     for process in (first, third):
         _, errors = process.communicate(timeout=60)
         result = subprocess.CompletedProcess(arguments, process.returncode, stderr=errors)
-        assert_refused(result, "of the 3 processes 1 did not come", "within 6 s", "--start_timeout")
+        assert_refused(result, "process 1 of the 3 processes did not start", "within 6 s", "--start_timeout")
     assert not (tmp_path / "run").exists()
 
 
-STRANGE = [b'"a"\n', b"[7, 3]\n", b"[1]\n", b'{"missing": ["a"]}\n', b"[1e9, 3]\n", b"\xff\n", b"[" * 99_999 + b"\n"]
+INVALID = [b'"a"\n', b"[7, 3]\n", b"[1]\n", b'{"missing": ["a"]}\n', b"[1e9, 3]\n", b"\xff\n", b"[" * 99_999 + b"\n"]
 
 
 @pytest.mark.parametrize(("number", "missing"), [(0, "1, 2"), (1, "0")])
-def test_strangers_at_the_address_are_not_taken_for_processes(monkeypatch, number, missing):
-    """Neither by process 0, which listens there, nor by another one, which something else answers."""
+def test_other_programs_at_the_address_are_ignored(monkeypatch, number, missing):
+    """By process 0, which listens there, and by another process, which another program answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", f"127.0.0.1:{address[1]}")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "3")
     monkeypatch.setenv("JAX_PROCESS_ID", str(number))
-    met = []
+    messages = []
 
-    def knock() -> None:
+    def connect() -> None:
         time.sleep(0.5)
-        for message in [*STRANGE, b"x" * 2_000_000]:
+        for message in [*INVALID, b"x" * 2_000_000]:
             with socket.create_connection(address) as connection, contextlib.suppress(ConnectionError):
                 connection.sendall(message)
                 connection.recv(1)
-            met.append(message)
+            messages.append(message)
 
     def answer() -> None:
-        for message in STRANGE:
+        for message in INVALID:
             with contextlib.suppress(ConnectionError), listening.accept()[0] as connection:
                 connection.sendall(message)
-            met.append(message)
+            messages.append(message)
 
     with contextlib.ExitStack() as stack:
         if number:
             listening = stack.enter_context(socket.create_server(address))
-        stranger = threading.Thread(target=answer if number else knock)
-        stranger.start()
-        stack.enter_context(pytest.raises(UserError, match=f"of the 3 processes {missing} did not come"))
-        stack.enter_context(joined(6, 9))
-    stranger.join()
-    assert len(met) >= len(STRANGE)
+        program = threading.Thread(target=answer if number else connect)
+        program.start()
+        stack.enter_context(pytest.raises(UserError, match=f"process {missing} of the 3 processes did not start"))
+        stack.enter_context(join_cluster(6, 9))
+    program.join()
+    assert len(messages) >= len(INVALID)
 
 
 @pytest.mark.parametrize(
-    ("status", "who"),
+    ("status", "process"),
     [
         ("UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\n3\nThe", "process 1, 3 of"),
         ("UNAVAILABLE: Failed to send RPC to coordination service. Either", "process 0 of"),
         ("INTERNAL: something else", "a process of this run is lost (INTERNAL: something else)"),
     ],
 )
-def test_the_end_by_jax_s_service_becomes_one_line(status, who):
-    """What JAX 0.10 prints before it aborts a process, among what else is printed."""
+def test_a_message_of_jax_about_a_lost_process_becomes_one_line(status, process):
+    """The output of JAX 0.10 before it aborts a process, with other output."""
     fatal = "F1121 22:43:22 291 client.h:80] Terminating process as the JAX distributed service detected fatal errors."
     printed = [
         "step 1/9: loss 7.1",
@@ -225,8 +225,8 @@ def test_the_end_by_jax_s_service_becomes_one_line(status, who):
         f"{fatal} absl::Status: {status}",
         "@ 0x",
     ]
-    seen = list(output_filter.pass_on(line + "\n" for text in printed for line in text.split("\n")))
-    assert len(seen) == 2 and seen[0] == "step 1/9: loss 7.1\n" and seen[1].startswith(f"error: {who}")
+    lines = list(output_filter.filter_lines(line + "\n" for text in printed for line in text.split("\n")))
+    assert len(lines) == 2 and lines[0] == "step 1/9: loss 7.1\n" and lines[1].startswith(f"error: {process}")
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_a_contradictory_environment_is_refused(monkeypatch, variables, part):
         find_cluster(1)
 
 
-def test_slurm_is_found(monkeypatch):
-    """As `srun` sets it: the first node is process 0's, and each process of a node has a device of its own."""
+def test_slurm_is_detected(monkeypatch):
+    """With the variables of `srun`: process 0 is on the first node, and each process has its own device."""
     assert find_cluster(1) is None
     variables = {"JOB_ID": "4242", "STEP_NODELIST": "node[07-10]", "NTASKS": "8", "PROCID": "3", "LOCALID": "1"}
     for name, value in variables.items():

@@ -1,4 +1,4 @@
-"""What is read from a compiled program's text, on programs whose answer is known."""
+"""Parsing of compiled programs, on programs with known trip counts and FLOPs."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ ROWS, WIDTH, LAYERS = 256, 512, 7
 
 
 def stack(x, kernels):
-    """LAYERS products, one after the other."""
+    """Returns `x` after LAYERS matrix products in sequence."""
     return jax.lax.scan(lambda x, kernel: (jnp.tanh(x @ kernel), None), x, kernels)[0]
 
 
@@ -22,16 +22,16 @@ def traced():
     return jax.jit(stack).trace(*shapes)
 
 
-def test_a_loop_counts_as_often_as_it_runs(traced):
+def test_a_loop_body_counts_once_per_trip(traced):
     program = hlo.parse(traced.lower().compile().as_text())
     assert max(program.runs.values()) == LAYERS
     assert list(program.trips.values()) == [LAYERS]
-    # Each trip reads its kernel and the rows and writes the rows; a CPU copies the kernel first, and takes tanh apart.
+    # A trip reads the kernel and the rows and writes the rows; on a CPU it also copies the kernel and splits tanh off.
     least = 4 * LAYERS * (WIDTH * WIDTH + 2 * ROWS * WIDTH)
     assert least <= traffic(program) <= 3 * least
 
 
-def test_flops_count_products_in_loops_and_what_is_computed_again(traced):
+def test_flops_include_loops_and_recomputation(traced):
     forward = 2 * LAYERS * ROWS * WIDTH * WIDTH
     assert matmul_flops(traced.jaxpr.jaxpr) == forward
 

@@ -1,12 +1,11 @@
-"""Every config traces and lowers as on every accelerator, with the attention kernels that bertjax chooses there.
+"""Every config lowers for every platform, with the attention kernels chosen there.
 
-Nothing is compiled, so that it needs neither a GPU nor a TPU. A new config in configs/ is covered by being there.
+Nothing is compiled, thus no GPU or TPU is needed. New files in configs/ are covered automatically.
 """
 
 import dataclasses
 import functools
 import runpy
-from typing import Any
 
 import jax
 import pytest
@@ -17,23 +16,23 @@ from bertjax.config.pretraining import Config, Phase
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import make_mesh
 from bertjax.pretraining import build, distillation
-from bertjax.trainer.step import make_eval_step, make_init, make_train_step
+from bertjax.trainer.step import TrainState, make_eval_step, make_init, make_train_step
 from tests.support.commands import ROOT
 from tests.support.platforms import PLATFORMS, kernels, libraries_of, lower
 
-VOCABULARY = 8000  # of a config that leaves it to the corpus
+VOCABULARY = 8000  # of configs that take it from the corpus
 
 
 def pretraining_configs() -> dict[str, Config]:
-    found = {}
+    configs = {}
     for path in sorted((ROOT / "configs").glob("*.py")):
         values = runpy.run_path(str(path))["get_config"]()
-        if "phases" not in values:  # of fine-tuning
+        if "phases" not in values:  # a fine-tuning config
             continue
         config = from_config_dict(values)
         model = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or VOCABULARY)
-        found[path.stem] = dataclasses.replace(config, model=model)
-    return found
+        configs[path.stem] = dataclasses.replace(config, model=model)
+    return configs
 
 
 CONFIGS = pretraining_configs()
@@ -41,12 +40,12 @@ PHASES = [(name, number) for name, config in CONFIGS.items() for number in range
 
 
 def without_dropout(config: Config) -> Config:
-    """As an evaluation computes."""
+    """Returns the config of an evaluation."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, attention_probs_dropout_prob=0.0))
 
 
-def chosen(config: Config, phase: Phase, platform: str) -> set[str]:
-    """The kernels among what bertjax tells a user that it computes attention by."""
+def fused_impls(config: Config, phase: Phase, platform: str) -> set[str]:
+    """Returns the fused attention implementations of a phase, as reported to the user."""
     impls = build.attention_impl(config, phase, one_device(), platform)
     return set(impls.split(" and ")) - {"xla"}
 
@@ -57,13 +56,13 @@ def one_device() -> jax.sharding.Mesh:
 
 def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
     batch = build.abstract_batch(config, phase)
-    shardings = sharding.of_batch(batch, one_device())
+    shardings = sharding.batch_shardings(batch, one_device())
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in batch.items()}
 
 
 @functools.cache
-def initialisation(name: str, platform: str) -> tuple[set[str], Any]:
-    """(its kernels, the abstract state that it gives); a run starts with the first phase."""
+def initialisation(name: str, platform: str) -> tuple[set[str], TrainState]:
+    """Returns (kernels, abstract state) of the initialisation of a run, which takes the batch of the first phase."""
     config = CONFIGS[name]
     objective, (optimizer, _) = build.make_objective(config, platform), build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
@@ -74,17 +73,17 @@ def initialisation(name: str, platform: str) -> tuple[set[str], Any]:
 def check_phase(name: str, number: int, platform: str) -> None:
     config, mesh = CONFIGS[name], one_device()
     phase = config.phases[number]
-    initialised_by, state = initialisation(name, platform)
-    assert not initialised_by
+    init_kernels, state = initialisation(name, platform)
+    assert not init_kernels
 
-    objective = build.make_objective(config.in_phase(phase), platform)
+    objective = build.make_objective(config.for_phase(phase), platform)
     optimizer, schedule = build.make_optimizer(config)
     batch = abstract_batch(config, phase)
     step = make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
-    expected = chosen(config, phase, platform)
+    expected = fused_impls(config, phase, platform)
     assert kernels(lower(platform, step, state, batch)) == expected | {f"{impl} backward" for impl in expected}
     evaluation = lower(platform, make_eval_step(objective, mesh), state.params, batch)
-    assert kernels(evaluation) == chosen(without_dropout(config), phase, platform)
+    assert kernels(evaluation) == fused_impls(without_dropout(config), phase, platform)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -96,7 +95,7 @@ def test_every_phase_of_every_config_lowers(name, number, platform):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_student_lowers_with_its_teacher(platform):
-    """A teacher drops nothing, so that it has a kernel where the student has none."""
+    """The teacher has no dropout and may use a fused kernel where the student cannot."""
     config, teacher = CONFIGS["distilbert_base"], CONFIGS["base"]
     settings, (phase,) = dataclasses.replace(config.distillation, teacher="base"), config.phases
     config = dataclasses.replace(config, distillation=settings)
@@ -105,16 +104,16 @@ def test_a_student_lowers_with_its_teacher(platform):
         forward = distillation.make_forward(teacher.model, config, platform)
         objective = dataclasses.replace(build.make_objective(config, platform), teacher_forward=forward)
         step = make_train_step(objective, *build.make_optimizer(config), one_device(), config.seed)
-        params = {name: teacher_state.params[name] for name in distillation.READ}
+        params = {name: teacher_state.params[name] for name in distillation.TEACHER_PARTS}
         lowered = lower(platform, step, state, abstract_batch(config, phase), params)
-    assert not chosen(config, phase, platform)
-    assert kernels(lowered) == chosen(without_dropout(config), phase, platform) != set()
+    assert not fused_impls(config, phase, platform)
+    assert kernels(lowered) == fused_impls(without_dropout(config), phase, platform) != set()
 
 
 @pytest.mark.parametrize(("platform", "kernel"), [("cuda", "cudnn"), ("tpu", "splash")])
-def test_the_configs_reach_the_kernel_of_each_platform(platform, kernel):
-    """Else the test above would hold where nothing is ever fused."""
+def test_some_config_uses_the_kernel_of_each_platform(platform, kernel):
+    """Otherwise the tests above would pass without any fused kernel."""
     phases = [(config, phase) for config in CONFIGS.values() for phase in config.phases]
-    assert any(chosen(config, phase, platform) == {kernel} for config, phase in phases)
-    assert any(not chosen(config, phase, platform) for config, phase in phases)
-    assert any(chosen(without_dropout(config), phase, platform) == {kernel} for config, phase in phases)
+    assert any(fused_impls(config, phase, platform) == {kernel} for config, phase in phases)
+    assert any(not fused_impls(config, phase, platform) for config, phase in phases)
+    assert any(fused_impls(without_dropout(config), phase, platform) == {kernel} for config, phase in phases)

@@ -1,4 +1,4 @@
-"""What cannot be written, or is not on this machine, is known before any work is done."""
+"""Paths that cannot be written, or are not on this machine, are refused before any work is done."""
 
 import subprocess
 
@@ -33,28 +33,27 @@ from tests.support.commands import assert_refused, run
         ("adapt", ["--from=run", "--source=text:x", "--workdir=s3://bucket/run"], "--workdir"),
     ],
 )
-def test_addresses_of_other_storage_are_refused_at_once(command, arguments, named, tmp_path):
-    refused = run(command, *arguments)
-    assert_refused(refused, "a path on this machine", named)
+def test_remote_paths_are_refused_immediately(command, arguments, named, tmp_path):
+    assert_refused(run(command, *arguments), "a path on this machine", named)
 
 
-def test_a_folder_that_is_none_cannot_be_written_to(tmp_path):
-    """Nor by root, whom permissions do not stop."""
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    """A file also stops root, unlike permissions."""
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot be written to \(Not a directory\); choose another --output"):
         check_room(tmp_path / "file", "--output")
     check_room(tmp_path / "not/there/yet", "--output")
 
 
-def test_room_for_a_checkpoint_is_asked_for_before_the_first_step(tmp_path):
-    """A real small file system."""
+def test_free_space_is_checked(tmp_path):
+    """On a real small file system."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
+        pytest.skip("needs permission to mount a tmpfs")
     try:
         check_room(disk / "run", "--workdir", 3 * 2**20, "a checkpoint")
-        with pytest.raises(UserError, match=r"4 MB are free there, and a checkpoint takes 9 MB; make room, or choose"):
+        with pytest.raises(UserError, match=r"4 MB free, but a checkpoint needs 9 MB; free some space, or choose"):
             check_room(disk / "run", "--workdir", 9 * 10**6, "a checkpoint")
         (disk / "full").write_bytes(bytes(4 * 2**20))
         with pytest.raises(UserError, match=r"cannot be written to \(No space left on device\)"):

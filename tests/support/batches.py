@@ -1,4 +1,4 @@
-"""Random batches as the input pipeline makes them, and small models of each family."""
+"""Random batches like those of the input pipeline, and a small model of each family."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from bertjax.config.model import ModelConfig
 
-# Sizes that are no multiples of each other, so that mixed-up axes cannot go unnoticed.
+# No size is a multiple of another, which exposes confused axes.
 SMALL = ModelConfig(
     vocab_size=97,
     hidden_size=24,
@@ -29,7 +29,7 @@ FAMILIES = {
         hidden_dropout_prob=0.0,
     ),
     "distilbert": dataclasses.replace(SMALL, model_type="distilbert", type_vocab_size=0, pooler_act="relu"),
-    # One layer alone, two patterns, one layer that is left over; a row is several windows long.
+    # The first layer, two patterns and one further layer; a row has several windows.
     "modernbert": dataclasses.replace(
         SMALL,
         model_type="modernbert",
@@ -53,7 +53,7 @@ FAMILIES = {
 def random_batch(
     config: ModelConfig, batch: int, length: int, predictions: int, seed: int = 0, pad_id: int = 0
 ) -> dict[str, np.ndarray]:
-    """Rows of two segments and several lengths, padded, with some unused prediction slots."""
+    """Returns padded rows of two segments and several lengths, with some unused prediction slots."""
     rng, vocab = np.random.default_rng(seed), config.vocab_size
     pairs = "sentence_order" if config.model_type == "albert" else "next_sentence"
     lengths = rng.integers(length // 2, length + 1, batch)
@@ -64,7 +64,7 @@ def random_batch(
     weights = np.ones((batch, predictions), np.float32)
     weights[1:, -1] = 0
     result = {
-        # The padding's id stands for nothing else, as PyTorch gives its embedding no gradient.
+        # No token has the padding id, for whose embedding PyTorch computes no gradient.
         "input_ids": np.where(mask, (pad_id + rng.integers(1, vocab, (batch, length))) % vocab, pad_id),
         "token_type_ids": (columns > lengths[:, None] // 3) & mask & (config.type_vocab_size > 1),
         "attention_mask": mask,

@@ -1,4 +1,4 @@
-"""Commands run as a user runs them, a tiny model's settings, and files damaged as a disk damages them."""
+"""Runs commands of bertjax in a new process; settings of a tiny model; a damaged file."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# A model small enough to compile and train in seconds; every other setting stays the config file's.
+# A model that compiles and trains in seconds; all other settings are those of the config file.
 TINY_MODEL = {
     "model.vocab_size": 0,
     "model.hidden_size": 32,
@@ -18,17 +18,17 @@ TINY_MODEL = {
 
 
 def overrides(settings: dict) -> list[str]:
-    """Settings as flags."""
+    """Returns settings as flags."""
     return [f"--config.{key}={value}" for key, value in settings.items()]
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """The command line of a bertjax command."""
+    """Returns the command line of a bertjax command."""
     return [sys.executable, "-m", f"bertjax.{module}", *map(str, arguments)]
 
 
 def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Runs a bertjax command in a process of its own, as a user does."""
+    """Runs a bertjax command in a new process."""
     options = {"cwd": ROOT} | options
     return subprocess.run(
         command(module, *arguments), capture_output=True, text=True, timeout=300, check=False, **options
@@ -36,7 +36,7 @@ def run(module: str, *arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def assert_refused(result: subprocess.CompletedProcess, *parts: str) -> None:
-    """The command ended as bad input should: exit code 2, one line, no traceback, saying `parts`."""
+    """Checks that a command refused its input: exit code 2 and one line that contains `parts`, without traceback."""
     assert result.returncode == 2, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and errors[0] == result.stderr.splitlines()[-1], result.stderr
@@ -46,7 +46,7 @@ def assert_refused(result: subprocess.CompletedProcess, *parts: str) -> None:
 
 
 def flip_a_bit(path: Path, where: int | None = None) -> None:
-    """Damages a file as a failing disk does, at byte `where` or in its middle."""
+    """Flips a bit of a file, in byte `where` or in the middle."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2 if where is None else where] ^= 0x10
     path.write_bytes(content)

@@ -1,7 +1,7 @@
-"""Fine-tunes on one device and on 4 virtual ones: python -m tests.support.finetuned_on_meshes MODEL DATA OUTPUT.json
+"""Fine-tunes on one device and on 4 virtual devices: python -m tests.support.finetuned_on_meshes MODEL DATA OUTPUT.json
 
-MODEL is a pre-trained workdir, DATA a folder with train.jsonl and dev.jsonl. For each case the losses of its steps, and
-what the model on one device predicts for the dev split, on each mesh.
+MODEL is a pre-trained workdir, DATA a folder with train.jsonl and dev.jsonl. Writes for each case and mesh the losses
+of all steps, and the dev predictions of the model that was trained on one device.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ def main(model: str, data: str, output: str) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     import jax
 
-    from bertjax.config.finetuning import FinetuneConfig, Table
+    from bertjax.config.finetuning import FinetuneConfig, TableConfig
     from bertjax.config.layout import MeshConfig
     from bertjax.finetuning.sweep import Sweep
     from bertjax.finetuning.task_model import open_task_model
@@ -31,7 +31,7 @@ def main(model: str, data: str, output: str) -> None:
         config = FinetuneConfig(
             task=f"table/{kind}",
             data_dir=data,
-            table=Table(train="train.jsonl", dev="dev.jsonl", **columns),
+            table=TableConfig(train="train.jsonl", dev="dev.jsonl", **columns),
             init_from=model,
             learning_rates=(1e-3,),
             epochs=(1,),
@@ -48,17 +48,17 @@ def main(model: str, data: str, output: str) -> None:
             task_model = dataclasses.replace(task_model, mesh=mesh)
             train, dev = task_model.split("train", config.train_examples), task_model.split("dev")
             losses = []
-            result = Sweep(task_model, params, train, [dev]).train(
+            run_result = Sweep(task_model, params, train, [dev]).train(
                 config.runs()[0],
                 StopSignal(),
                 lambda step, values, losses=losses: losses.append(values.get("train/loss")),
                 show_progress=False,
             )
-            trained = jax.device_get(result.params) if trained is None else trained
+            trained = jax.device_get(run_result.params) if trained is None else trained
             placed = jax.device_put(trained, state_shardings(trained, mesh))
             predictions = [prediction.value for prediction in task_model.predictions(placed, dev)]
-            found = {"losses": [loss for loss in losses if loss is not None], "predictions": predictions}
-            results.setdefault(kind, {})[name] = found
+            result = {"losses": [loss for loss in losses if loss is not None], "predictions": predictions}
+            results.setdefault(kind, {})[name] = result
     with open(output, "w") as file:  # noqa: PTH123
         json.dump(results, file)
 

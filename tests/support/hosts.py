@@ -1,7 +1,7 @@
-"""What each process of a run does by itself: python -m tests.support.hosts CORPUS CHECKPOINTS
+"""One process of a multi-process run: python -m tests.support.hosts CORPUS CHECKPOINTS
 
-Checks on several meshes that its devices get the rows of the global batch that are theirs, to the bit. Continues the
-checkpoint in CHECKPOINTS, which it writes on fsdp 8 where there is none yet, and writes the next losses to
+Checks on several meshes that the devices get their parts of the global batch, to the bit. Continues the checkpoint in
+CHECKPOINTS, which a single process first writes on fsdp 8, and writes the next losses to
 CHECKPOINTS-PROCESSES-PROCESS.json.
 """
 
@@ -23,7 +23,7 @@ from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
 from bertjax.data.token_info import Vocabulary
 from bertjax.parallel import processes
-from bertjax.parallel.mesh import local_rows, make_mesh, put, put_batch
+from bertjax.parallel.mesh import local_rows, make_mesh, put_array, put_batch
 from bertjax.pretraining import build
 from bertjax.text.tokenizer import load_tokenizer
 from bertjax.trainer.step import TrainState, abstract_state, init_state, make_train_step
@@ -33,9 +33,9 @@ STEPS = 3
 
 
 def main(arguments: list[str]) -> None:
-    """Does it all."""
+    """Runs all checks."""
     corpus, folder = arguments
-    with processes.joined(60, 20):
+    with processes.join_cluster(60, 20):
         opened = Corpus.open(corpus)
         config = Config(
             corpus=corpus,
@@ -56,24 +56,24 @@ def main(arguments: list[str]) -> None:
             for axes in AXES:
                 for devices in (jax.devices(), sorted(jax.devices(), key=lambda device: device.id * 5 % 8)):
                     check_rows(source, make_mesh(MeshConfig(**axes), devices))
-        found = continue_on_meshes(source, config, Path(folder))
-        Path(f"{folder}-{jax.process_count()}-{jax.process_index()}.json").write_text(json.dumps(found))
+        losses_by_mesh = continue_on_meshes(source, config, Path(folder))
+        Path(f"{folder}-{jax.process_count()}-{jax.process_index()}.json").write_text(json.dumps(losses_by_mesh))
 
 
 def check_rows(source: BatchSource, mesh: jax.sharding.Mesh) -> None:
-    """Every device of this process has its part of the global batch."""
-    found = list(source.iterate(0, 2, rows=functools.partial(local_rows, mesh)))
-    for phase, rows in enumerate(found):
-        whole = source.batch(phase, 0)
+    """Checks that every device of this process has its part of the global batch."""
+    batches = list(source.iterate(0, 2, rows=functools.partial(local_rows, mesh)))
+    for phase, rows in enumerate(batches):
+        global_batch = source.batch(phase, 0)
         for name, array in put_batch(rows, mesh).items():
-            assert array.shape == whole[name].shape
+            assert array.shape == global_batch[name].shape
             assert len(array.addressable_shards) == jax.local_device_count()
             for shard in array.addressable_shards:
-                assert np.array_equal(np.asarray(shard.data), whole[name][shard.index]), (dict(mesh.shape), name)
+                assert np.array_equal(np.asarray(shard.data), global_batch[name][shard.index]), (dict(mesh.shape), name)
 
 
 def continue_on_meshes(source: BatchSource, config: Config, folder: Path) -> dict[str, list[float]]:
-    """From a mesh to its losses after the checkpoint."""
+    """Mesh → its losses after the checkpoint."""
     if jax.process_count() > 1:
         return {f"{jax.process_count()} processes": losses(source, config, folder, MeshConfig(), jax.devices())}
     written = losses(source, config, folder, MeshConfig(data=1, fsdp=8), jax.devices(), write=True)
@@ -85,7 +85,7 @@ def continue_on_meshes(source: BatchSource, config: Config, folder: Path) -> dic
 
 
 def losses(source, config, folder, axes, devices, write=False) -> list[float]:
-    """The losses of steps 2 to 4, from the checkpoint of step 2, or writing it."""
+    """Returns the losses of steps 2 to 4; reads the checkpoint of step 2, or writes it if `write` is set."""
     mesh = make_mesh(axes, devices)
     objective = build.make_objective(config)
     optimizer, schedule = build.make_optimizer(config)
@@ -94,11 +94,11 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
     step = make_train_step(objective, optimizer, schedule, mesh, seed=3)
 
     def train(state, first, last):
-        found = []
+        step_losses = []
         for number in range(first, last):
             state, metrics = step(state, put_batch(source.batch(0, number, rows), mesh))
-            found.append(float(metrics["train/loss"]))
-        return state, found
+            step_losses.append(float(metrics["train/loss"]))
+        return state, step_losses
 
     if write:
         state, _ = train(init_state(objective, optimizer, batch, mesh, seed=3), 0, 2)
@@ -108,7 +108,7 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
     else:
         abstract = abstract_state(objective, optimizer, batch, mesh)
         params, moments, meta = store.restore_latest(folder, abstract.params, abstract.optimizer)
-        number = put(np.int32(meta.step), abstract.step.sharding)
+        number = put_array(np.int32(meta.step), abstract.step.sharding)
         state = TrainState(number, params, moments)
     return train(state, 2, 2 + STEPS)[1]
 

@@ -1,7 +1,7 @@
-"""Trains the same small model in many layouts on 8 virtual devices: python -m tests.support.layouts OUTPUT.npz
+"""Trains a small model in many layouts on 8 virtual devices: python -m tests.support.layouts OUTPUT.npz
 
-For each layout the losses of ten steps, the first step's gradients and the parameters at the end; of those in PINNED
-what their programs send as well.
+Writes for each layout the losses of ten steps, the gradients of the first step and the final parameters, and for those
+in PINNED the communication of a step.
 """
 
 import dataclasses
@@ -34,17 +34,17 @@ LAYOUTS = {
     "unrolled": {"unroll": 3},
 }
 PINNED = ("fsdp 8", "data 2 x tensor 4", "data 2 x sequence 4")
-# Without dropout, at a length that the kernel can: (mesh, layout); the first is what the others are compared with.
+# Without dropout, at a length that the kernel supports: (mesh, layout); the first one is the reference.
 PLAIN = "plain attention"
 KERNELS = {
     PLAIN: (None, {"attention_impl": "xla"}),
     "splash attention": ({"data": 2, "fsdp": 2, "tensor": 2}, {"attention_impl": "splash", "remat": "bert"}),
 }
-# Of shared layers, and of layers that are not alike, with windows in blocks: one device, and everything at once.
+# Models with shared layers, and with different layers and windows: on one device, and with all axes and layouts.
 FAMILY = ("albert", "modernbert")
 EVERYTHING = "{}, all axes and layouts"
 AXES, LAYOUT = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}, {"accumulation": 2, "remat": "bert", "unroll": 2}
-# Every optimizer beside AdamW in f32: on one device, and with its state sharded in both ways.
+# All optimizers except AdamW in f32: on one device, and with state sharded over two axes.
 OPTIMIZERS = {
     "lamb": {"name": "lamb"},
     "stable_adamw": {"name": "stable_adamw"},
@@ -52,8 +52,8 @@ OPTIMIZERS = {
     "bfloat16 state": {"name": "adamw", "state_dtype": "bfloat16"},
 }
 SHARDED = "{}, fsdp 4 x tensor 2"
-# Rows of several sequences, and a teacher: on one device, and everything at once.
-PACKED, TAUGHT = "packed rows", "a teacher"
+# Packed rows and distillation: on one device, and with all axes and layouts.
+PACKED, DISTILLED = "packed rows", "distillation"
 # Sizes that the meshes divide.
 SIZES = {
     "vocab_size": 97,  # padded
@@ -67,7 +67,7 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A training, and how it is laid out."""
+    """A training and its layout."""
 
     model: ModelConfig
     length: int = LENGTH
@@ -79,29 +79,29 @@ class Case:
 
 
 def groups() -> list[dict[str, Case]]:
-    """Cases that must agree; the first of each group is what the others are compared with."""
+    """Groups of cases with equal results; the first of each group is the reference."""
     from tests.support import synthetic
     from tests.support.batches import FAMILIES, SMALL
 
     bert = dataclasses.replace(SMALL, **SIZES, max_position_embeddings=LENGTH)
-    still = dataclasses.replace(
+    no_dropout = dataclasses.replace(
         bert, max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
     albert = dataclasses.replace(FAMILIES["albert"], **SIZES, embedding_size=16, num_hidden_layers=4)
     modern = dataclasses.replace(FAMILIES["modernbert"], **SIZES, num_hidden_layers=5)
     words = dataclasses.replace(bert, vocab_size=synthetic.VOCAB_SIZE)
-    found = [
+    cases = [
         {name: Case(bert, axes=MESHES.get(name), layout=LAYOUTS.get(name, {})) for name in (ONE, *MESHES, *LAYOUTS)},
-        {name: Case(still, 128, *how) for name, how in KERNELS.items()},
+        {name: Case(no_dropout, 128, *options) for name, options in KERNELS.items()},
     ]
-    whole = dict(zip(FAMILY, (Case(albert), Case(modern)), strict=True))
-    whole |= {PACKED: Case(words, packing=3), TAUGHT: Case(bert, teacher=still)}
-    for name, case in whole.items():
-        found.append({name: case, EVERYTHING.format(name): dataclasses.replace(case, axes=AXES, layout=LAYOUT)})
+    references = dict(zip(FAMILY, (Case(albert), Case(modern)), strict=True))
+    references |= {PACKED: Case(words, packing=3), DISTILLED: Case(bert, teacher=no_dropout)}
+    for name, case in references.items():
+        cases.append({name: case, EVERYTHING.format(name): dataclasses.replace(case, axes=AXES, layout=LAYOUT)})
     for name, optimizer in OPTIMIZERS.items():
         case = Case(bert, optimizer=optimizer)
-        found.append({name: case, SHARDED.format(name): dataclasses.replace(case, axes=MESHES["fsdp 4 x tensor 2"])})
-    return found
+        cases.append({name: case, SHARDED.format(name): dataclasses.replace(case, axes=MESHES["fsdp 4 x tensor 2"])})
+    return cases
 
 
 def main(output: str) -> None:
@@ -118,7 +118,7 @@ def main(output: str) -> None:
 
 
 def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
-    """Ten steps from the state `start`, or a new one; the state it started from, and what came of it."""
+    """Trains ten steps from the state `start`, or a new one; returns this state and the results."""
     import jax
     import numpy as np
 
@@ -131,7 +131,7 @@ def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
     from bertjax.trainer.step import init_state, make_train_step
 
     assert jax.device_count() == 8
-    # Without clipping the first moment after one step is the gradient but for a factor.
+    # Without clipping the first moment after one step is proportional to the gradient.
     optimizer_config = OptimizerConfig(learning_rate=1e-3, warmup_steps=0, clip_norm=0.0, **case.optimizer)
     config = Config(
         model=case.model,
@@ -170,12 +170,12 @@ def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
         losses.append(float(metrics["train/loss"]))
         if number == 0 and not case.optimizer:
             first = jax.device_get(named_leaves({"gradient": _moment(state.optimizer)}))
-    found = {"losses": np.array(losses)} | first | jax.device_get(named_leaves({"params": state.params}))
-    return start, found | ({"sent": np.array(_sent(step, mesh))} if name in PINNED else {})
+    results = {"losses": np.array(losses)} | first | jax.device_get(named_leaves({"params": state.params}))
+    return start, results | ({"sent": np.array(_communication(step, mesh))} if name in PINNED else {})
 
 
 def _batches(config: Any) -> Callable[[int], dict[str, Any]]:
-    """From a number to a batch of the config's only phase, padded or packed."""
+    """Returns number → batch of the config's only phase, padded or packed."""
     import tempfile
     from pathlib import Path
 
@@ -193,17 +193,17 @@ def _batches(config: Any) -> Callable[[int], dict[str, Any]]:
         corpus = Corpus.open(synthetic.write(Path(tempfile.mkdtemp()), {"train": [documents]}))
         stream = Stream(corpus, synthetic.vocabulary(), row_format(config, phase), 0, "phase 0")
         return lambda number: stream.batch(np.arange(number * ROWS, (number + 1) * ROWS))
-    unread = () if config.next_sentence else ("next_sentence_labels",)
+    unused = () if config.next_sentence else ("next_sentence_labels",)
 
     def batch_of(number: int) -> dict[str, Any]:
         batch = random_batch(config.model, ROWS, phase.length, PREDICTIONS, number)
-        return {name: batch[name] for name in batch if name not in unread}
+        return {name: batch[name] for name in batch if name not in unused}
 
     return batch_of
 
 
 def _teacher(model: ModelConfig, config: Any, mesh: Any) -> tuple[Any, Any]:
-    """What `teacher_forward` gives of a model with random parameters."""
+    """The `teacher_forward` of a model with random parameters."""
     from pathlib import Path
 
     import jax
@@ -221,12 +221,12 @@ def _teacher(model: ModelConfig, config: Any, mesh: Any) -> tuple[Any, Any]:
     return teacher_forward(source, config, mesh)
 
 
-def _sent(step, mesh) -> list[str]:
-    """A line for each kind of collective and axes that it crosses: how often, and bytes a device sends in all."""
+def _communication(step, mesh) -> list[str]:
+    """One line per collective and axes: the number of calls, and the total bytes sent per device."""
     from bertjax.planning import collectives, hlo
 
     found = collectives.collectives(hlo.parse(step.as_text()), dict(mesh.shape))
-    return [f"{name}: {times} times, {sent} bytes" for name, (times, sent) in collectives.summed(found).items()]
+    return [f"{name}: {times} times, {sent} bytes" for name, (times, sent) in collectives.totals(found).items()]
 
 
 def _moment(optimizer: tuple):

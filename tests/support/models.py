@@ -1,4 +1,4 @@
-"""Models for tests, put together from their parts."""
+"""Builds models for tests."""
 
 import tempfile
 from pathlib import Path
@@ -21,7 +21,7 @@ def from_parts(
     task: TaskMetadata | None = None,
     pad_id: int = 0,
 ) -> Pretrained:
-    """A model with the tokenizer of a folder, or with one of a few pieces and without its files."""
+    """Returns a model with the tokenizer of a folder; by default one of a few pieces, without tokenizer files."""
     files = store.tokenizer_files(tokenizer_folder) if tokenizer_folder else {}
     tokenizer = load_tokenizer(tokenizer_folder) if tokenizer_folder else _tokenizer(pad_id)
     return Pretrained(Path("model"), Config(model=config), params, tokenizer, files, step=0, task=task)

@@ -1,4 +1,4 @@
-"""Outputs of a model and the labels of its batch, random."""
+"""Random model outputs and labels."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
-"""Weights for comparisons with `transformers` under which every term of the architecture moves the scores.
+"""Random weights for comparisons with `transformers`, with which every term of the architecture affects the scores.
 
-At init scale attention is flat, biases are zero and norms do nothing, so that a missing term hides in the tolerance.
-Here attention is sharp, biases, norms and tables are random, and the embeddings are so small that `layer_norm_eps`
-counts.
+At initialisation attention is nearly uniform, biases are zero and norms are trivial; a missing term could stay within
+the tolerance. With these weights attention is sharp, biases, norms and embeddings are random, and the embeddings are
+small enough for `layer_norm_eps` to matter.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ import numpy as np
 
 from bertjax.arrays.trees import path_name
 
-_TOLERANCE = 1e-4  # in f32, of the largest score, or of 1 where that is larger
-_HIGHEST_ENTROPY = 0.7  # of attention, its mean as a share of that of uniform attention
-# Large queries and keys make attention sharp. What it adds to a token is small, or the tokens of upper layers would be
-# alike, and attention flat again.
+_TOLERANCE = 1e-4  # in f32, relative to the largest score, or absolute if that is below 1
+_HIGHEST_ENTROPY = 0.7  # mean entropy of attention, relative to uniform attention
+# Large queries and keys make attention sharp. Its output is small; otherwise the tokens of upper layers would become
+# similar, and attention uniform again.
 _GAINS = {"query": 2.5, "key": 2.5, "value": 0.5, "q_lin": 2.5, "k_lin": 2.5, "v_lin": 0.5}
 
 
 def random_params(model: nn.Module) -> dict[str, Any]:
-    """Parameters of a model of ours, of which no two numbers are alike."""
-    rng, vocab, one = np.random.default_rng(0), model.config.vocab_size, np.ones((1, 1), np.int32)
-    batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), one)
+    """Returns random parameters of a bertjax model, without equal numbers."""
+    rng, vocab, ones = np.random.default_rng(0), model.config.vocab_size, np.ones((1, 1), np.int32)
+    batch = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions"), ones)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch)["params"])
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -39,7 +39,7 @@ def random_params(model: nn.Module) -> dict[str, Any]:
 
 
 def randomize(model: Any) -> None:
-    """Gives a model of `transformers` such weights."""
+    """Sets such weights in a model of `transformers`."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -48,13 +48,13 @@ def randomize(model: Any) -> None:
         module = model.get_submodule(owner)
         role = kind
         if kind == "weight":
-            tables = isinstance(module, torch.nn.Embedding)
-            role = "embedding" if tables else "kernel" if isinstance(module, torch.nn.Linear) else "scale"
+            is_embedding = isinstance(module, torch.nn.Embedding)
+            role = "embedding" if is_embedding else "kernel" if isinstance(module, torch.nn.Linear) else "scale"
         values = _draw(rng, role, tuple(parameter.shape)[::-1]).T
         last = owner.rpartition(".")[2]
         if last == "Wqkv":
-            for part, like in zip(np.split(values, 3), ("query", "key", "value"), strict=True):
-                part *= _GAINS[like]
+            for part, gain in zip(np.split(values, 3), ("query", "key", "value"), strict=True):
+                part *= _GAINS[gain]
         elif role == "kernel":
             values *= _GAINS.get(last, 1)
         with torch.no_grad():
@@ -62,7 +62,7 @@ def randomize(model: Any) -> None:
 
 
 def _draw(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One parameter; kernels are [in, out]."""
+    """A random parameter; kernels are [in, out]."""
     noise = rng.normal(size=shape).astype(np.float32)
     if role == "kernel":
         return noise / np.float32(np.sqrt(shape[-2]))
@@ -70,13 +70,13 @@ def _draw(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.nda
 
 
 def assert_attention_is_sharp(model: Any, batch: Mapping[str, np.ndarray]) -> None:
-    """Checks in a model of `transformers` that the weights have not drifted back to flat attention.
+    """Checks that the attention of a model of `transformers` is far from uniform.
 
-    Uniform attention has the entropy log(keys that a token sees); of tokens that see one alone there is nothing to say.
+    Uniform attention has the entropy log(number of visible keys); tokens with a single visible key are skipped.
     """
     import torch
 
-    model.set_attn_implementation("eager")  # others do not return it
+    model.set_attn_implementation("eager")  # other implementations do not return probabilities
     names = ["input_ids", "attention_mask"]
     inputs = {name: torch.tensor(batch[name], dtype=torch.long) for name in names}
     with torch.no_grad():
@@ -92,7 +92,7 @@ def assert_attention_is_sharp(model: Any, batch: Mapping[str, np.ndarray]) -> No
     assert np.mean(shares) <= _HIGHEST_ENTROPY, shares
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference of two arrays of scores, in tolerances: they are equal where it is at most 1."""
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    return float(np.max(np.abs(ours - theirs)) / (_TOLERANCE * max(1, np.max(np.abs(theirs)))))
+def difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of two arrays of scores, in tolerances; at most 1 counts as equal."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    return float(np.max(np.abs(actual - expected)) / (_TOLERANCE * max(1, np.max(np.abs(expected)))))

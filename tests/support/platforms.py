@@ -1,7 +1,7 @@
-"""Programs for accelerators that are not here: traced and lowered to StableHLO, never compiled.
+"""Lowers programs for absent accelerators to StableHLO, without compiling them.
 
-JAX lowers for any platform on any machine, but its attention by cuDNN first asks which cuDNN is installed.
-`libraries_of` gives an answer where there is none. That is the only part of JAX that is replaced.
+JAX lowers for any platform on any machine, but its cuDNN attention queries the installed cuDNN. `libraries_of` replaces
+this query, the only replaced part of JAX.
 """
 
 import contextlib
@@ -13,46 +13,46 @@ from unittest import mock
 import jax
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
-# As bertjax names them. A GPU that is "gpu" to bertjax, old or of another maker, has no kernel of its own.
+# Names of bertjax. An old GPU, or one of another vendor, is "gpu" and has no attention kernel.
 PLATFORMS = ("cuda", "tpu")
 
-# The oldest cuDNN that the extra `gpu` installs, 9.8, as cuDNN writes it.
+# The oldest cuDNN that the extra `gpu` installs, 9.8, in the format of cuDNN.
 _CUDNN_VERSION = 90800
-# What is replaced is private to JAX. This was written for 0.10, and setup.py allows for versions below 0.12.
-_ASKS_FOR_CUDNN = "check_cudnn_version"
+# A private function of JAX 0.10; setup.py allows versions below 0.12.
+_CUDNN_QUERY = "check_cudnn_version"
 
 
 @contextlib.contextmanager
 def libraries_of(platform: str) -> Iterator[None]:
-    """Within this, JAX takes the libraries that it traces `platform`'s programs with for installed: cuDNN, for "cuda".
+    """A context in which JAX finds the libraries of `platform` installed: cuDNN for "cuda".
 
-    JAX's other question, for a compute capability, needs no answer: without a GPU it assumes less than 9.0, whose
-    limits are the strictest of those GPUs that bertjax calls "cuda".
+    JAX's query for the compute capability is not replaced: without a GPU it assumes less than 9.0, whose limits are the
+    strictest of the GPUs that bertjax calls "cuda".
     """
     if platform != "cuda":
         yield
         return
-    if not callable(getattr(cudnn, _ASKS_FOR_CUDNN, None)):
+    if not callable(getattr(cudnn, _CUDNN_QUERY, None)):
         raise RuntimeError(
-            f"jax {jax.__version__} has no {cudnn.__name__}.{_ASKS_FOR_CUDNN}, which jax 0.10 has; look there how it "
-            "finds cuDNN's version now, and replace that in tests/support/platforms.py"
+            f"jax {jax.__version__}: no function {cudnn.__name__}.{_CUDNN_QUERY}, which jax 0.10 has; find its new "
+            "query for the version of cuDNN, and replace that in tests/support/platforms.py"
         )
-    with mock.patch.object(cudnn, _ASKS_FOR_CUDNN, lambda: _CUDNN_VERSION):
+    with mock.patch.object(cudnn, _CUDNN_QUERY, lambda: _CUDNN_VERSION):
         yield
 
 
 def lower(platform: str, function: Any, *arguments: Any) -> jax.stages.Lowered:
-    """A jitted function of arguments that may be abstract, as for a device of `platform`; within `libraries_of`."""
+    """Lowers a jitted function of (abstract) arguments for `platform`; call it within `libraries_of`."""
     return function.trace(*arguments).lower(lowering_platforms=(platform,))
 
 
 def kernels(lowered: jax.stages.Lowered) -> set[str]:
-    """The attention kernels that a program calls: "cudnn" or "splash", with " backward" added for its gradient."""
-    program, found = lowered.as_text(), set()
+    """The attention kernels of a program: "cudnn" or "splash", followed by " backward" for the gradient."""
+    program, names = lowered.as_text(), set()
     for target in re.findall(r"stablehlo\.custom_call @(__cudnn\$fmha\w+)", program):
-        found.add("cudnn backward" if target.endswith("Backward") else "cudnn")
+        names.add("cudnn backward" if target.endswith("Backward") else "cudnn")
     for line in re.findall(r"stablehlo\.custom_call @tpu_custom_call.*", program):
         forward = "splash_mha_fwd" in line
         assert forward or "splash_mha_dkv" in line, f"unknown kernel: {line[:200]}"
-        found.add("splash" if forward else "splash backward")
-    return found
+        names.add("splash" if forward else "splash backward")
+    return names

@@ -1,7 +1,7 @@
-"""What a model says on the devices that there are: python -m tests.support.predictions CHECKPOINT OUTPUT
+"""Predicts on all available devices: python -m tests.support.predictions CHECKPOINT OUTPUT
 
-Writes the answers of a pre-trained checkpoint, and of it with random heads, to OUTPUT as JSON; those of task models on
-the mesh fsdp 2, tensor 2 and what is left where there are eight devices.
+Writes predictions of a pre-trained checkpoint, without and with random heads, to OUTPUT as JSON. With several devices
+task models run on the mesh fsdp 2, tensor 2, with the remaining devices on the data axis.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from bertjax.config.finetuning import FinetuneConfig, SentenceConfig
 from bertjax.config.layout import MeshConfig
 from bertjax.finetuning.task_model import Split, make_task_model
-from bertjax.inference.predictor import Options, make
+from bertjax.inference.predictor import PredictOptions, make_predictor
 from bertjax.interop.loading import load_model
 from bertjax.model.partitioning import state_shardings
 from bertjax.tasks.examples import ChoiceExample, QuestionExample, TextExample
@@ -35,7 +35,7 @@ EXAMPLES = {
 
 
 def with_head(model, kind: TaskKind, labels: tuple[str, ...]):
-    """The model with a random head."""
+    """Returns the model with a random head."""
     rng, count = np.random.default_rng(0), kind.outputs(labels)
     parts = ("embeddings", "encoder", *(("pooler",) if kind.pooled else ()))
     params = {name: model.params[name] for name in parts}
@@ -47,15 +47,15 @@ def with_head(model, kind: TaskKind, labels: tuple[str, ...]):
 
 
 def task_predictions(model, kind: TaskKind, labels: tuple[str, ...]) -> list[dict]:
-    """Of each example, by the runner of fine-tuning."""
+    """The predictions for all examples, computed as in fine-tuning."""
     choices = 2 if kind.bi_encoder else 1
     task = TaskExamples("", kind, labels, lambda split: EXAMPLES[kind.name], lambda *_: {}, "", choices=choices)
-    several = jax.device_count() > 1
+    is_sharded = jax.device_count() > 1
     config = FinetuneConfig(
         batch=8,
         length=48,
         stride=8,
-        mesh=MeshConfig(fsdp=2, tensor=2) if several else MeshConfig(),
+        mesh=MeshConfig(fsdp=2, tensor=2) if is_sharded else MeshConfig(),
         sentence=SentenceConfig(bi_encoder=kind.bi_encoder),
     )
     if kind.data_kind:
@@ -63,20 +63,24 @@ def task_predictions(model, kind: TaskKind, labels: tuple[str, ...]) -> list[dic
     task_model = make_task_model(config, task, model.config.model, model.tokenizer)
     split: Split = task_model.split("dev")
     params = jax.device_put(model.params, state_shardings(model.params, task_model.mesh))
-    found = task_model.predictions(params, split)
-    return [kind.describe(*pair, labels, 0.0) for pair in zip(split.examples, found, strict=True)]
+    predictions = task_model.predictions(params, split)
+    return [kind.describe(*pair, labels, 0.0) for pair in zip(split.examples, predictions, strict=True)]
 
 
 def main(checkpoint: str, output: str) -> None:
-    """Writes it all."""
+    """Writes all predictions."""
     model = load_model(checkpoint)
     tuned = {name: with_head(model, kind_named(name), LABELS.get(name, ())) for name in EXAMPLES}
     masked = [f"{text} [MASK] of a [MASK]" for text in TEXTS]
-    answers = {"devices": jax.device_count(), "fill-mask": make(model)(masked), "embed": make(model, "embed")(TEXTS)}
-    for options in (Options(), Options(weights="int8"), Options(dtype="bfloat16")):
-        name = f"classify {options.dtype} {options.weights}"
-        answers[name] = make(tuned["classification"], options=options)([*TEXTS * 5, TEXTS[0]])
-    answers["answer"] = make(tuned["span"])([("Which list?", TEXTS[1] * 4), ("What?", TEXTS[3])])
+    answers = {
+        "devices": jax.device_count(),
+        "fill-mask": make_predictor(model)(masked),
+        "embed": make_predictor(model, "embed")(TEXTS),
+    }
+    for options in (PredictOptions(), PredictOptions(weight_dtype="int8"), PredictOptions(dtype="bfloat16")):
+        name = f"classify {options.dtype} {options.weight_dtype}"
+        answers[name] = make_predictor(tuned["classification"], options=options)([*TEXTS * 5, TEXTS[0]])
+    answers["answer"] = make_predictor(tuned["span"])([("Which list?", TEXTS[1] * 4), ("What?", TEXTS[3])])
     for name in EXAMPLES:
         answers[f"task {name}"] = task_predictions(tuned[name], kind_named(name), LABELS.get(name, ()))
     Path(output).write_text(json.dumps(answers))

@@ -1,16 +1,16 @@
-"""Adversarial predictions for SQuAD, and what the official scripts say of them.
+"""Adversarial predictions for SQuAD, to compare scores with those of the official scripts.
 
-`cases()` is the same each time. `squad_official.json` holds what SQuAD's evaluate-v1.1.py and evaluate-v2.0.py, as
-huggingface/datasets carries them, gave for them: question by question ([exact match, F1]) and in total; of v2.0, whose
-script ends in a KeyError where predictions are missing, on the questions that have one, at several thresholds. Write it
-anew with the scripts where cases change.
+`cases()` is deterministic. `squad_official.json` contains the scores of SQuAD's evaluate-v1.1.py and evaluate-v2.0.py
+(from huggingface/datasets) for these cases: [exact match, F1] per question and in total. For v2.0, whose script raises
+KeyError for missing predictions, it covers the questions with a prediction, at several thresholds. Regenerate it with
+the scripts after changing cases.
 """
 
 import itertools
 import zlib
 from dataclasses import dataclass
 
-# Right answers of a question: several, equal after normalisation, nothing but punctuation or articles, other scripts.
+# Gold answers: several, equal after normalisation, only punctuation or articles, other scripts.
 GOLD = [
     ["Denver Broncos", "the Denver Broncos", "Denver"],
     ["the U.S. Army", "U.S. Army", "Army"],
@@ -31,7 +31,7 @@ UNANSWERABLE = 4  # questions without an answer, in v2.0 only
 
 
 def _changes(answers: list[str]) -> list[str | None]:
-    """What could be predicted; None: nothing was."""
+    """Predictions derived from the gold answers; None: no prediction."""
     first, last = answers[0], answers[-1]
     words = first.split()
     return [
@@ -56,25 +56,25 @@ def _changes(answers: list[str]) -> list[str | None]:
 
 @dataclass(frozen=True)
 class Case:
-    """A question and what was predicted for it."""
+    """A question and its prediction."""
 
     id: str
     answers: tuple[str, ...]
     prediction: str | None
-    null_odds: float  # also in ties and below 0
+    null_odds: float  # with ties and negative values
 
 
 def cases() -> list[Case]:
-    found = []
+    result = []
     for number, answers in enumerate([*GOLD, *[[]] * UNANSWERABLE]):
         for change, prediction in enumerate(_changes(answers or GOLD[number % len(GOLD)])):
             name = f"q{number}-{change}"
-            found.append(Case(name, tuple(answers), prediction, zlib.crc32(name.encode()) % 101 / 10 - 3))
-    return found
+            result.append(Case(name, tuple(answers), prediction, zlib.crc32(name.encode()) % 101 / 10 - 3))
+    return result
 
 
 def dataset(chosen: list[Case]) -> list[dict]:
-    """The questions as SQuAD's files hold them, a few to a paragraph."""
+    """The questions in SQuAD's format, a few per paragraph."""
     paragraphs = []
     for _, group in itertools.groupby(chosen, key=lambda case: case.id.split("-")[0]):
         group = list(group)

@@ -1,4 +1,4 @@
-"""Corpora for tests, made of numbers: documents of chosen shape, written as `prepare` writes them."""
+"""Synthetic corpora of random ids in the format of `prepare`."""
 
 import itertools
 from pathlib import Path
@@ -17,7 +17,7 @@ VOCAB_SIZE = 1000
 
 
 def vocabulary(size: int = VOCAB_SIZE) -> Vocabulary:
-    """Five special ids, then pieces of which seven in ten begin a word."""
+    """Five special ids, then pieces; seven in ten begin a word."""
     word_starts = np.arange(size) % 10 < 7
     return Vocabulary(size, CLS, SEP, MASK, PAD, np.arange(len(SPECIAL), size, dtype=np.int32), word_starts)
 
@@ -43,7 +43,7 @@ def write(directory: Path, splits: dict[str, list[list[list[list[int]]]]], vocab
 
 
 def text(rng: np.random.Generator, documents: int, mean_sentences: float) -> list[list[list[int]]]:
-    """Documents shaped like prose: geometric numbers of sentences, of 5 to 44 random ids each."""
+    """Documents shaped like prose: geometrically distributed numbers of sentences of 5 to 44 random ids."""
     return [
         [
             rng.integers(len(SPECIAL), VOCAB_SIZE, size).tolist()

@@ -1,4 +1,4 @@
-"""The kinds of tokenizers that are trained, and SentencePiece's own files."""
+"""Kinds of tokenizers that `prepare` trains, and files of SentencePiece."""
 
 import io
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ KINDS = ("wordpiece", "wordpiece-cased", "unigram", "bpe")
 
 
 def sentencepiece_model(texts: Iterable[str], size: int, **changes: Any) -> bytes:
-    """A `.model` with ALBERT's special tokens, as its trainer writes it."""
+    """Trains a SentencePiece `.model` with ALBERT's special tokens."""
     import sentencepiece
 
     model = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The kinds of files that bertjax reads back, small and whole, and how it reads them."""
+"""Small undamaged files of all kinds that bertjax reads, and their readers."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import types
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ from bertjax import decoding, host_tensorflow
 from bertjax.checkpoints import pretrained, store
 from bertjax.checkpoints.meta import CheckpointMeta, StoredTokenizer, encode_meta
 from bertjax.config.data import Sequencing
-from bertjax.config.finetuning import FinetuneConfig, Table
+from bertjax.config.finetuning import FinetuneConfig, TableConfig
 from bertjax.config.parse import to_dict
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus import build, format, shard_worker
 from bertjax.corpus.format import Corpus
 from bertjax.corpus.manifest import decode_manifest, read_manifest
-from bertjax.corpus.shard_worker import Job, Options
-from bertjax.data.epochs import Plans
+from bertjax.corpus.shard_worker import BuildJob, BuildOptions
+from bertjax.data.epochs import EpochIndex
 from bertjax.errors import UserError
 from bertjax.finetuning import report
 from bertjax.finetuning import run as sweep_run
@@ -45,7 +44,15 @@ from tests.support.parity import random_params
 from tests.support.tokenizers import sentencepiece_model
 from tests.support.trust import Kind, canonical
 
-_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnop", *(f"##{one}" for one in "abcdefghij")]
+_PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *"abcdefghijklmnop",
+    *(f"##{letter}" for letter in "abcdefghij"),
+]
 _TEXT = "Abc def, é 漢 [MASK] bad\tcab"
 _WORDS = [
     f"{first}{second} the {second}{first} is {first}, and {second}."
@@ -74,18 +81,18 @@ def _shards(folder: Path) -> list[str]:
 
 
 def _opened(folder: Path) -> list[Any]:
-    """All that the two splits hold."""
+    """The contents of both splits."""
     shutil.rmtree(folder / "cache", ignore_errors=True)
-    found = []
+    contents = []
     for split in format.SPLITS:
         corpus = Corpus.open(folder, split)
         arrays = [[shard.document_offsets, shard.sentence_offsets, shard.tokens] for shard in corpus.shards]
-        found.append([corpus.fingerprint, corpus.vocab_size, corpus.tokenizer_hash, arrays])
-    return found
+        contents.append([corpus.fingerprint, corpus.vocab_size, corpus.tokenizer_hash, arrays])
+    return contents
 
 
 def _resealed_manifest(values: dict[str, Any]) -> dict[str, Any]:
-    """With sums and fingerprint made new, too, as `reseal` makes them."""
+    """Values with new checksums and fingerprint, as by `reseal`."""
     with contextlib.suppress(UserError):
         where = Path("corpus.json")
         values = dataclasses.asdict(decode_manifest(json.dumps(values).encode(), where, resealing=True))
@@ -93,10 +100,10 @@ def _resealed_manifest(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same_arrays(value: list[Any], whole: list[Any]) -> bool:
-    """A manifest may leave shards out and name another tokenizer, but what shards hold is what their files hold."""
-    for found, expected in zip(value, whole, strict=True):
-        known = [canonical(arrays) for arrays in expected[3]]
-        if not all(canonical(arrays) in known for arrays in found[3]):
+    """Whether all shards have undamaged contents; a manifest may omit shards and name another tokenizer."""
+    for actual, expected in zip(value, whole, strict=True):
+        shards = [canonical(arrays) for arrays in expected[3]]
+        if not all(canonical(arrays) in shards for arrays in actual[3]):
             return False
     return True
 
@@ -110,23 +117,25 @@ def _resealed_shards(folder: Path) -> list[Any]:
         (folder / "corpus.json").write_bytes(before)
 
 
-def _job(folder: Path) -> Job:
+def _job(folder: Path) -> BuildJob:
     text = folder / "text.txt"
-    options = Options(str(folder / "given"), seed=1, shard_characters=300)
-    return Job(folder / "made", tuple(sources.parse([f"text:{text}"])), options)
+    options = BuildOptions(str(folder / "given"), seed=1, shard_characters=300)
+    return BuildJob(folder / "made", tuple(sources.parse_sources([f"text:{text}"])), options)
 
 
 def _begun(folder: Path) -> list[str]:
     (folder / "text.txt").write_text("\n\n".join(_WORDS))
     (folder / "given").mkdir()
     _vocabulary(folder / "given")
-    build.build(folder / "made", _job(folder).sources, _job(folder).options, processes=1, progress=lambda *_: None)
+    build.build_corpus(
+        folder / "made", _job(folder).sources, _job(folder).options, processes=1, progress=lambda *_: None
+    )
     return ["made/build/plan.json"]
 
 
 def _continued(folder: Path) -> Any:
     job = _job(folder)
-    selection = build._begin(job, build._plan(job), lambda *_: None)
+    selection = build._start_or_resume(job, build._build_spec(job), lambda *_: None)
     return [[copies.tolist() for copies in selection.copies], selection.duplicates, selection.thinned]
 
 
@@ -153,8 +162,8 @@ def _plan_cache(folder: Path) -> list[str]:
 
 
 def _plans(folder: Path) -> Any:
-    plans = Plans(Corpus.open(folder), 32, 0, Sequencing())
-    return [plans.count(0), hashlib.sha256(plans.plan(0).tobytes()).hexdigest()]
+    plans = EpochIndex(Corpus.open(folder), 32, 0, Sequencing())
+    return [plans.count(0), hashlib.sha256(plans.examples(0).tobytes()).hexdigest()]
 
 
 # -- sealed: runs
@@ -181,7 +190,7 @@ def _meta(folder: Path) -> list[str]:
         task=dataclasses.replace(task, run={"seed": 1, "scores": {"dev": {"accuracy": 0.5}}}),
         sentence=SentenceMetadata(length=64),
         step=7,
-        metrics=metrics.Written(100, "0" * 64),
+        metrics=metrics.FilePrefix(100, "0" * 64),
         checksums={"params/a": 2**32 - 1, "params/b": 0},
     )
     (folder / "7" / "meta").mkdir(parents=True)
@@ -194,7 +203,7 @@ def _read_meta(folder: Path) -> Any:
 
 
 def _checkpoint(folder: Path) -> list[str]:
-    """The whole checkpoint of a model, meta and arrays."""
+    """All files of a model's checkpoint, meta and arrays."""
     with tempfile.TemporaryDirectory() as tokenizer:
         _vocabulary(Path(tokenizer))
         model = from_parts(SMALL, random_params(PretrainingModel(SMALL, "")), Path(tokenizer))
@@ -217,14 +226,14 @@ def _metrics(folder: Path) -> list[str]:
     lines = [json.dumps(record) + "\n" for record in records]
     (folder / "known").write_text(str(sum(map(len, lines[:15]))))
     (folder / "metrics.jsonl").write_text("".join(lines[:15]))
-    (folder / "sha256").write_text(metrics.written(folder / "metrics.jsonl").sha256)
+    (folder / "sha256").write_text(metrics.file_prefix(folder / "metrics.jsonl").sha256)
     (folder / "metrics.jsonl").write_text("".join(lines))
     return ["metrics.jsonl"]
 
 
 def _continued_metrics(folder: Path) -> Any:
-    known = metrics.Written(int((folder / "known").read_text()), (folder / "sha256").read_text())
-    metrics.cut_back(folder / "metrics.jsonl", known)
+    known = metrics.FilePrefix(int((folder / "known").read_text()), (folder / "sha256").read_text())
+    metrics.truncate(folder / "metrics.jsonl", known)
     return metrics.read(folder / "metrics.jsonl")
 
 
@@ -232,22 +241,24 @@ def _read_metrics(folder: Path) -> Any:
     return metrics.read(folder / "metrics.jsonl")
 
 
-_SWEEP = FinetuneConfig(task="table/classification", init_from="model", table=Table("a.csv", "b.csv"), seeds=(0, 1, 2))
+_SWEEP = FinetuneConfig(
+    task="table/classification", init_from="model", table=TableConfig("a.csv", "b.csv"), seeds=(0, 1, 2)
+)
 _USED = {"train": "0" * 64, "dev": "1" * 64, "init_from": "2" * 64}
 
 
 def _scored(records: dict[str, Any], whole: dict[str, Any]) -> bool:
-    """What the report of a sweep reads."""
-    task = types.SimpleNamespace(metric="accuracy")
-    return bool(report.table(task, "dev", report.summary(task, "dev", list(records.values()))))
+    """Whether the report of a sweep can be created."""
+    summaries = report.summarize("accuracy", "dev", list(records.values()))
+    return bool(report.format_table("accuracy", "dev", summaries))
 
 
 def _sweep(folder: Path) -> list[str]:
     records = []
     for run in _SWEEP.runs():
         scores = {"dev": {"accuracy": 50.0 + run.seed, "mcc": 0.5}}
-        more = {"scores": scores, "epoch": 3, "steps": 30, "seconds": 1.5, "examples_per_second": 99.0}
-        records.append(json.dumps(decoding.sealed(dataclasses.asdict(run) | more)) + "\n")
+        results = {"scores": scores, "epoch": 3, "steps": 30, "seconds": 1.5, "examples_per_second": 99.0}
+        records.append(json.dumps(decoding.sealed(dataclasses.asdict(run) | results)) + "\n")
     (folder / "runs.jsonl").write_text("".join(records))
     (folder / "config.json").write_text(json.dumps(decoding.sealed(to_dict(_SWEEP))))
     (folder / "data.json").write_text(json.dumps(decoding.sealed(_USED)))
@@ -255,16 +266,16 @@ def _sweep(folder: Path) -> list[str]:
 
 
 def _resumed_sweep(folder: Path) -> Any:
-    """The records of the runs; one whose line is gone is made again, and counts as it was."""
+    """The records of the runs; a run without a record would be repeated, and counts as unchanged."""
     sweep_run._check_same_sweep(_SWEEP, folder)
     sweep_run._check_same_data(_USED, folder)
-    found = sweep_run._read_records(folder, ["dev"], "accuracy")
-    whole = getattr(_resumed_sweep, "whole", found)
+    records = sweep_run._read_records(folder, ["dev"], "accuracy")
+    whole = getattr(_resumed_sweep, "whole", records)
     _resumed_sweep.whole = whole
-    return whole | found
+    return whole | records
 
 
-# -- exports, and what others write
+# -- exports and files of other programs
 
 
 def _model(folder: Path, family: str = "bert") -> None:
@@ -283,7 +294,7 @@ def _export(folder: Path) -> list[str]:
 
 
 def _check_export(folder: Path) -> Any:
-    export_seal.check(folder)
+    export_seal.check_seal(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != export_seal.NAME)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -296,7 +307,7 @@ def _export_manifest(folder: Path) -> list[str]:
 def _reseal_export(folder: Path) -> Any:
     before = (folder / export_seal.NAME).read_bytes()
     try:
-        export_seal.reseal(folder)
+        export_seal.reseal_export(folder)
         return _check_export(folder)
     finally:
         (folder / export_seal.NAME).write_bytes(before)
@@ -320,7 +331,7 @@ def _folder(folder: Path) -> list[str]:
 
 
 def _tensors(folder: Path) -> Any:
-    return {name: tensor.shape for name, tensor in weights.read(folder)[0].items()}
+    return {name: tensor.shape for name, tensor in weights.read_weights(folder)[0].items()}
 
 
 def _pickled(folder: Path) -> list[str]:
@@ -372,7 +383,7 @@ def _tokenizer_folder(folder: Path, *names: str, kind: str = "") -> list[str]:
     if names == ("spiece.model",):
         (folder / names[0]).write_bytes(sentencepiece_model(_WORDS * 5, 300))
     elif kind:
-        tokenizer_training.train(f"new:{kind}:300", _WORDS * 5, folder)
+        tokenizer_training.train_tokenizer(f"new:{kind}:300", _WORDS * 5, folder)
     else:
         _vocabulary(folder)
         load_tokenizer(folder).save(folder)
@@ -397,7 +408,9 @@ def _tokenized(folder: Path) -> Any:
 
 def _squad(folder: Path) -> list[str]:
     answer = {"text": "b c", "answer_start": 2}
-    questions = [{"id": str(one), "question": "what?", "answers": [answer], "is_impossible": False} for one in "123"]
+    questions = [
+        {"id": identity, "question": "what?", "answers": [answer], "is_impossible": False} for identity in "123"
+    ]
     questions.append({"id": "4", "question": "why?", "answers": [], "is_impossible": True})
     data = [{"title": "t", "paragraphs": [{"context": "a b c d", "qas": questions}]}]
     (folder / "dev-v2.0.json").write_text(json.dumps({"version": "v2.0", "data": data}))
@@ -422,7 +435,7 @@ def _table(folder: Path, suffix: str) -> list[str]:
 
 def _read_table(folder: Path, suffix: str, kind: str = "classification") -> Any:
     file = f"a.{suffix}"
-    task = open_task(f"table/{kind}", str(folder), Table(file, file, second="second"))
+    task = open_task(f"table/{kind}", str(folder), TableConfig(file, file, second="second"))
     return [task.labels, task.read("train")]
 
 
@@ -442,11 +455,11 @@ def _words(folder: Path) -> list[str]:
 
 
 def _read_words(folder: Path) -> Any:
-    return open_task("table/tagging", str(folder), Table("a.txt", "a.txt")).read("train")
+    return open_task("table/tagging", str(folder), TableConfig("a.txt", "a.txt")).read("train")
 
 
 def kinds() -> list[Kind]:
-    """All kinds."""
+    """Returns all kinds."""
     again, foreign = "sealed again", "foreign"
     part = functools.partial
     return [
@@ -472,7 +485,7 @@ def kinds() -> list[Kind]:
         Kind("export manifest, sealed again", _export_manifest, _check_export, again, share=2),
         Kind("export manifest, reseal", _export_manifest, _reseal_export, again, share=10),
         *(
-            Kind(f"Hugging Face config, {name}", part(_config_of, name), configs.read, foreign, share=2)
+            Kind(f"Hugging Face config, {name}", part(_config_of, name), configs.read_config, foreign, share=2)
             for name in FAMILIES
         ),
         Kind("Hugging Face folder", _folder, _import, foreign, share=50),

@@ -1,13 +1,13 @@
-"""SWAG, CoNLL-2003, CoNLL-U and SICK from small files in their official layout."""
+"""SWAG, CoNLL-2003, CoNLL-U and SICK, read from small files in the official formats."""
 
 import pytest
 
-from bertjax.config.finetuning import Table
+from bertjax.config.finetuning import TableConfig
 from bertjax.errors import UserError
 from bertjax.tasks.registry import open_task
 
 
-def test_swag_joins_sent2_and_endings(tmp_path):
+def test_swag_joins_sent2_with_each_ending(tmp_path):
     head = ",video-id,fold-ind,startphrase,sent1,sent2,gold-source,ending0,ending1,ending2,ending3"
     row = '7,v,1,"A, She","A sits, ""still"".",She,gold,stands.,"runs, then stops.",sings.,sleeps.'
     (tmp_path / "val.csv").write_text(f"{head},label\n{row},1\n")
@@ -20,7 +20,7 @@ def test_swag_joins_sent2_and_endings(tmp_path):
     [unlabelled] = task.read("test")
     assert unlabelled.label is None and unlabelled.choices == example.choices
     (tmp_path / "val.csv").write_text(f"{head},label\n{row},4\n")
-    with pytest.raises(UserError, match=r"val\.csv, row 2: the label '4' is none of 0, 1, 2, 3"):
+    with pytest.raises(UserError, match=r"val\.csv, row 2: label '4' is none of 0, 1, 2, 3"):
         task.read("dev")
 
 
@@ -40,8 +40,8 @@ Reuters NNP I-NP {0}ORG
 """
 
 
-def test_conll2003_is_read_in_both_of_its_schemes(tmp_path):
-    """IOB1 has B- only between neighbours of one type; common copies are IOB2."""
+def test_conll2003_is_read_in_iob1_and_iob2(tmp_path):
+    """IOB1 has B- only between adjacent entities of one type; common copies are IOB2."""
     (tmp_path / "eng.testa").write_text(CONLL.format("I-"))
     (tmp_path / "iob2").mkdir()
     (tmp_path / "iob2/valid.txt").write_text(CONLL.format("B-"))
@@ -55,31 +55,31 @@ def test_conll2003_is_read_in_both_of_its_schemes(tmp_path):
             ["B-ORG", "O", "B-MISC", "O"],
             ["B-PER", "I-PER", "B-PER", "B-ORG"],
         ]
-    with pytest.raises(UserError, match="row 3: 2 columns instead of 4"):
+    with pytest.raises(UserError, match="line 3: 2 columns instead of 4"):
         (tmp_path / "eng.testa").write_text("-DOCSTART- -X- O O\n\nEU I-ORG\n")
         task.read("dev")
-    with pytest.raises(UserError, match="row 1: unknown label 'B-GPE'"):
+    with pytest.raises(UserError, match="line 1: unknown label 'B-GPE'"):
         (tmp_path / "eng.testa").write_text("EU NNP I-NP B-GPE\n")
         task.read("dev")
 
 
 def test_entities_score_as_conlleval_does(tmp_path):
-    """Right is an entity with its type and both ends; an I- without a B- begins one."""
+    """An entity is right if its type and both ends are; an I- without a B- begins one."""
     (tmp_path / "valid.txt").write_text(CONLL.format("B-"))
     task = open_task("conll2003/ner", str(tmp_path))
-    index = {label: place for place, label in enumerate(task.labels)}
+    index = {label: number for number, label in enumerate(task.labels)}
     predictions = [
         [index[label] for label in ("I-ORG", "O", "B-MISC", "I-MISC")],
         [index[label] for label in ("B-PER", "I-PER", "I-PER", "O")],
     ]
-    # Five entities, three predicted: ORG is right, MISC is too long, PER too.
+    # Five entities, three predicted: ORG is right; MISC and PER are too long.
     expected = {"f1": 25.0, "precision": 100 / 3, "recall": 20.0, "accuracy": 50.0}
     assert task.score(task.read("dev"), predictions) == pytest.approx(expected)
-    nothing = [[0] * 4] * 2
-    assert task.score(task.read("dev"), nothing)["f1"] == 0
+    no_entities = [[0] * 4] * 2
+    assert task.score(task.read("dev"), no_entities)["f1"] == 0
 
 
-def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
+def test_conllu_skips_ranges_and_empty_nodes(tmp_path):
     rest = "_\t_\t_\t_\t_\t_"
     (tmp_path / "xx_a-ud-dev.conllu").write_text(
         "# sent_id = s-1\n# text = don't go\n"
@@ -93,25 +93,28 @@ def test_conllu_leaves_out_ranges_and_empty_nodes(tmp_path):
     assert [task.labels[label] for label in first.labels] == ["AUX", "PART", "VERB"]
     assert len(task.labels) == 17
     scores = task.score([first, second], [first.labels, (0,)])
-    assert scores == {"accuracy": 75.0}, "words count, not sentences"
-    assert task.dev == ("dev",)  # there is no file for test
+    assert scores == {"accuracy": 75.0}, "the accuracy is over words, not sentences"
+    assert task.dev == ("dev",)  # no test file
     (tmp_path / "xx_a-ud-test.conllu").write_text(f"1\t!\t!\tPUNCT\t{rest}\n")
     assert open_task("conllu/upos", str(tmp_path)).dev == ("dev", "test")
-    # Any of the files may be named, as where a model learns from dev; the others are then not looked for.
-    named = open_task("conllu/upos", str(tmp_path), Table(train="xx_a-ud-dev.conllu", dev="xx_a-ud-dev.conllu"))
+    # If the table names files, e.g. to train on dev, only these are used.
+    named = open_task("conllu/upos", str(tmp_path), TableConfig(train="xx_a-ud-dev.conllu", dev="xx_a-ud-dev.conllu"))
     assert named.dev == ("dev",)
-    with pytest.raises(UserError, match=r"no file for test; give table\.test"):
+    with pytest.raises(UserError, match=r"no file for test; set table\.test"):
         named.read("test")
-    assert open_task("conllu/upos", str(tmp_path), Table(train="xx_a-ud-dev.conllu")).read("train") == [first, second]
+    assert open_task("conllu/upos", str(tmp_path), TableConfig(train="xx_a-ud-dev.conllu")).read("train") == [
+        first,
+        second,
+    ]
     (tmp_path / "dev.conllu").write_text("1\tdo\n")
-    with pytest.raises(UserError, match=r"dev\.conllu, row 1: 2 fields instead of 10"):
-        open_task("conllu/upos", str(tmp_path), Table(dev="dev.conllu")).read("dev")
+    with pytest.raises(UserError, match=r"dev\.conllu, line 1: 2 fields instead of 10"):
+        open_task("conllu/upos", str(tmp_path), TableConfig(dev="dev.conllu")).read("dev")
 
 
-def test_two_treebanks_in_a_folder_are_not_mixed(tmp_path):
+def test_two_treebanks_in_a_folder_are_rejected(tmp_path):
     for name in ("en_ewt", "en_gum"):
         (tmp_path / f"{name}-ud-train.conllu").write_text("1\tgo" + "\t_" * 8 + "\n")
-    with pytest.raises(UserError, match=r"several files \*-ud-train\.conllu \(en_ewt-ud-train\.conllu, en_gum"):
+    with pytest.raises(UserError, match=r"several files match \*-ud-train\.conllu \(en_ewt-ud-train\.conllu, en_gum"):
         open_task("conllu/upos", str(tmp_path)).read("train")
 
 
@@ -123,5 +126,5 @@ def test_sick_has_a_number_and_a_class(tmp_path):
     task = open_task("sick/entailment", str(tmp_path))
     assert task.labels[task.read("dev")[0].label] == "CONTRADICTION"
     (tmp_path / "SICK_trial.txt").write_text(head + "4\tone\ttwo\tnan\tCONTRADICTION\n")
-    with pytest.raises(UserError, match=r"SICK_trial\.txt, row 2: the label 'nan' is no finite number"):
+    with pytest.raises(UserError, match=r"SICK_trial\.txt, line 2: label 'nan' is not a finite number"):
         open_task("sick/relatedness", str(tmp_path)).read("dev")

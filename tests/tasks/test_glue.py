@@ -1,4 +1,4 @@
-"""GLUE's files in their official layout with their known traps, scores, averages and submissions."""
+"""GLUE: its official files with their known pitfalls, scores, averages and submissions."""
 
 import zipfile
 from pathlib import Path
@@ -11,14 +11,14 @@ from bertjax.tasks import glue, submission
 from bertjax.tasks.examples import TextExample
 from bertjax.tasks.registry import open_task
 
-QUOTE = 'He said " twice, and \u2028 once'  # a lone quotation mark, and what only Python takes for a line end
+QUOTE = 'He said " twice, and \u2028 once'  # an unmatched quotation mark, and a line end only to str.splitlines
 
 MNLI_HEAD = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
 STSB_HEAD = "index genre filename year old_index source1 source2 sentence1 sentence2"
 
 
 def tsv(*lines: str) -> str:
-    """Lines whose cells are written with | instead of tabs."""
+    """Returns lines with tabs for |."""
     return "".join(line.replace("|", "\t") + "\n" for line in lines)
 
 
@@ -34,7 +34,7 @@ MNLI_DEV = tsv(
     f"0|p|q|fiction|b|b|b|b|{QUOTE}|two|neutral|entailment|neutral|neutral|neutral|contradiction",
     "1|p|q|fiction|b|b|b|b|one|two|neutral|entailment|neutral|neutral|contradiction|-",
 )
-# Folder and file → content; the names are the official ones.
+# Official folder and file name → content.
 FILES = {
     "CoLA/train.tsv": tsv(f"gj04|1||{QUOTE}", "cj99|0|*|The more."),
     "CoLA/dev.tsv": tsv("gj04|0|*|x y", "gj04|1||z"),
@@ -113,13 +113,13 @@ def test_official_files_are_read(folder, name, split, examples):
     assert read == examples
 
 
-def test_rows_that_are_left_out_are_counted(folder, said):
+def test_skipped_lines_are_counted(folder, said):
     said.clear()
     open_task("glue/qqp", str(folder / "QQP")).read("train")
     open_task("glue/mnli", str(folder)).read("dev_matched")
     assert said == [
-        f"{folder}/QQP/train.tsv: left out 2 rows with cells missing and 0 without an agreed label",
-        f"{folder}/MNLI/dev_matched.tsv: left out 0 rows with cells missing and 1 without an agreed label",
+        f"{folder}/QQP/train.tsv: skipped 2 lines with missing cells and 0 without an agreed label",
+        f"{folder}/MNLI/dev_matched.tsv: skipped 0 lines with missing cells and 1 without an agreed label",
     ]
 
 
@@ -137,12 +137,15 @@ def test_mrpc_is_split_from_the_original_files(tmp_path):
 
 
 def test_labels_follow_the_order_of_a_model(folder):
-    """Google's order of MNLI, in which imported models may have learned it."""
+    """Imported models may use Google's order of MNLI."""
     google = ["contradiction", "entailment", "neutral"]
     task = open_task("glue/mnli", str(folder), labels=google)
     assert task.labels == tuple(google)
     assert [example.label for example in task.read("dev_matched")] == [0]
-    with pytest.raises(UserError, match="glue/rte has the labels entailment, not_entailment, the model LABEL_0"):
+    with pytest.raises(
+        UserError,
+        match="glue/rte: the task has the labels entailment, not_entailment, but the model has the labels LABEL_0",
+    ):
         open_task("glue/rte", str(folder), labels=["LABEL_0", "LABEL_1"])
 
 
@@ -150,22 +153,24 @@ def test_labels_follow_the_order_of_a_model(folder):
     ("content", "message"),
     [
         (tsv("sentence|lable", "a|1"), r"no column 'label' \(found: 'sentence', 'lable'\)"),
-        (tsv("sentence|label", "a|1", "b|2"), "row 3: the label '2' is none of 0, 1"),
-        (tsv("sentence|label", "a"), "row 2: 1 cells are missing"),
+        (tsv("sentence|label", "a|1", "b|2"), "line 3: label '2' is none of 0, 1"),
+        (tsv("sentence|label", "a"), "line 2: 1 cells missing"),
         (tsv("sentence|label"), "no examples"),
         ("", "the file is empty"),
     ],
 )
-def test_other_files_are_refused(tmp_path, content, message):
+def test_other_files_are_rejected(tmp_path, content, message):
     (tmp_path / "dev.tsv").write_text(content)
     with pytest.raises(UserError, match=message):
         open_task("glue/sst2", str(tmp_path)).read("dev")
-    with pytest.raises(UserError, match=r"no train\.tsv in"):
+    with pytest.raises(UserError, match=r"no file train\.tsv; set data_dir to the folder SST-2"):
         open_task("glue/sst2", str(tmp_path)).read("train")
-    with pytest.raises(UserError, match="glue/ax has no train; it has test"):  # it is predicted with MNLI's model
+    with pytest.raises(
+        UserError, match="glue/ax: no split train; use one of test"
+    ):  # AX is predicted with a model of MNLI
         open_task("glue/ax", str(tmp_path)).read("train")
     (tmp_path / "test.tsv").write_text(tsv("index|sentence", "x7|a"))
-    with pytest.raises(UserError, match="row 2: the index 'x7' is no number"):
+    with pytest.raises(UserError, match="line 2: index 'x7' is not a number"):
         open_task("glue/sst2", str(tmp_path)).read("test")
     with pytest.raises(UserError, match="did you mean 'glue/sst2'"):
         open_task("glue/sst-2", str(tmp_path))
@@ -176,21 +181,21 @@ def scores(folder: Path, name: str, gold: list, predictions: list) -> dict[str, 
     return open_task(f"glue/{name}", str(folder)).score(examples, predictions)
 
 
-def test_scores_are_the_published_ones_in_per_cent(folder):
-    """Worked out by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives."""
+def test_scores_are_in_percent(folder):
+    """Computed by hand: 3 true positives, 1 false positive, 2 false negatives, 2 true negatives."""
     gold, predicted = [1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1, 0, 0]
     both = scores(folder, "mrpc", gold, predicted)
     assert both == pytest.approx({"accuracy": 62.5, "f1": 200 / 3, "score": (62.5 + 200 / 3) / 2})
     assert scores(folder, "qqp", gold, predicted) == both
-    # Of a model that has its classes the other way round, too.
-    turned = open_task("glue/mrpc", str(folder), labels=["equivalent", "not_equivalent"])
+    # The same for a model with the classes in reverse order.
+    reverse = open_task("glue/mrpc", str(folder), labels=["equivalent", "not_equivalent"])
     examples = [TextExample("0", "here", "text", None, 1 - label) for label in gold]
-    assert turned.score(examples, [1 - label for label in predicted]) == both
+    assert reverse.score(examples, [1 - label for label in predicted]) == both
     matthews = 100 * (3 * 2 - 1 * 2) / np.sqrt(4 * 5 * 3 * 4)
     assert scores(folder, "cola", gold, predicted) == pytest.approx({"matthews": matthews, "accuracy": 62.5})
     assert scores(folder, "mnli", [0, 1, 2, 2], [0, 2, 2, 2]) == {"accuracy": 75.0}
-    # Ranks of 1 2 6 and 1 4 3: differences 0, 1, 1, so Spearman is 1 - 6 * 2 / 24 = 0.5. Distances from the means 3
-    # and 8/3: -2 -1 3 and -5/3 4/3 1/3, so Pearson is (10 - 4 + 3) / 3 over the root of 14 * 42 / 9.
+    # The ranks of 1 2 6 and 1 4 3 differ by 0, 1, 1, so Spearman is 1 - 6 * 2 / 24 = 0.5. The deviations from the means
+    # 3 and 8/3 are -2 -1 3 and -5/3 4/3 1/3, so Pearson is (10 - 4 + 3) / 3 over the root of 14 * 42 / 9.
     similar, pearson = scores(folder, "stsb", [1.0, 2.0, 6.0], [1.0, 4.0, 3.0]), 100 * 3 / np.sqrt(14 * 42 / 9)
     assert similar == pytest.approx({"pearson": pearson, "spearman": 50.0, "score": (pearson + 50) / 2})
 
@@ -203,17 +208,17 @@ def test_scores_of_constant_predictions(folder):
         scores(folder, "cola", [1, None], [1, 1])
 
 
-def test_averages_are_those_of_the_papers():
+def test_averages_equal_the_published_ones():
     base, large = (glue.averages(glue.PUBLISHED[name]) for name in ("BERT-Base", "BERT-Large"))
     assert round(base["9 columns"], 1) == 79.6 and round(large["9 columns"], 1) in (82.0, 82.1)
     assert base["8 tasks"] == pytest.approx((84.0 + 71.2 + 90.5 + 93.5 + 52.1 + 85.8 + 88.9 + 66.4) / 8)
     assert np.isnan(glue.averages({"RTE": 66.0})["9 columns"])
 
 
-def test_submissions_have_the_servers_names_headers_and_rows(folder, tmp_path):
+def test_submissions_have_the_names_headers_and_lines_that_the_server_expects(folder, tmp_path):
     def submit(name: str, split: str, predictions: list, **options) -> str:
         task = open_task(f"glue/{name}", str(folder), **options)
-        examples = task.read(split)[::-1]  # the server wants them by index
+        examples = task.read(split)[::-1]  # the server expects them sorted by index
         return submission.write(task, split, examples, predictions, tmp_path).name
 
     assert submit("mnli", "test_mismatched", [2, 0]) == "MNLI-mm.tsv"
@@ -231,8 +236,8 @@ def test_submissions_have_the_servers_names_headers_and_rows(folder, tmp_path):
         "ax": "AX.tsv",
         "qqp": "QQP.tsv",
     }
-    rows = {name: (tmp_path / file).read_text().splitlines()[1] for name, file in written.items()}
-    assert rows["sst2"] == "0\t1" and rows["rte"] == "0\tnot_entailment" and rows["ax"] == "0\tneutral"
+    lines = {name: (tmp_path / file).read_text().splitlines()[1] for name, file in written.items()}
+    assert lines["sst2"] == "0\t1" and lines["rte"] == "0\tnot_entailment" and lines["ax"] == "0\tneutral"
     assert submit("stsb", "test", [5.21]) == "STS-B.tsv"
     assert (tmp_path / "STS-B.tsv").read_text() == "index\tprediction\n0\t5.000\n"
 
@@ -240,5 +245,5 @@ def test_submissions_have_the_servers_names_headers_and_rows(folder, tmp_path):
     assert missing == ["MNLI-m.tsv"]
     with zipfile.ZipFile(path) as archive:
         assert len(archive.namelist()) == 10 and archive.read("STS-B.tsv") == (tmp_path / "STS-B.tsv").read_bytes()
-    with pytest.raises(UserError, match="nothing that the GLUE server takes"):
+    with pytest.raises(UserError, match="glue/rte, split dev: not accepted by the GLUE server"):
         submission.write(open_task("glue/rte", str(folder)), "dev", [], [], tmp_path)

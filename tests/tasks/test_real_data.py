@@ -1,4 +1,4 @@
-"""The real files of some tasks, where they are at hand: BERTJAX_DATA, or ../shared/data beside the repository."""
+"""Reads the real files of some tasks from BERTJAX_DATA, by default ../shared/data beside the repository, if present."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.commands import ROOT
 DATA = Path(os.environ.get("BERTJAX_DATA", ROOT.parent / "shared/data"))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not at hand")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not available")
 @pytest.mark.parametrize(
     ("name", "folder", "sizes"),
     [
@@ -25,7 +25,7 @@ DATA = Path(os.environ.get("BERTJAX_DATA", ROOT.parent / "shared/data"))
         ("conllu/upos", "ud_ewt", {"dev": 2001, "test": 2077}),
     ],
 )
-def test_real_files_are_read_whole(name, folder, sizes):
+def test_real_files_are_read_completely(name, folder, sizes):
     task = open_task(name, str(DATA / folder))
     for split, size in sizes.items():
         examples = task.read(split)

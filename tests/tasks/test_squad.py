@@ -18,56 +18,56 @@ def write(folder: Path, version: str, data: list[dict], split: str = "dev") -> N
 
 @pytest.fixture(scope="module")
 def adversarial(tmp_path_factory):
-    """By version: the task, its examples as read from a file, and the predictions."""
+    """Returns, by version, the task, its examples as read from a file, and predictions."""
     folder = tmp_path_factory.mktemp("squad")
-    found = {}
+    by_version = {}
     for version in ("v1.1", "v2.0"):
         chosen = [case for case in cases() if case.answers or version == "v2.0"]
         write(folder, version, dataset(chosen))
         task = open_task(f"squad/{version}", str(folder))
         predictions = [None if case.prediction is None else Answer(case.prediction, case.null_odds) for case in chosen]
-        found[version] = task, task.read("dev"), predictions
-    return found
+        by_version[version] = task, task.read("dev"), predictions
+    return by_version
 
 
-def test_v1_scores_are_the_official_ones_question_by_question_and_in_total(adversarial):
+def test_v1_scores_equal_the_official_ones_per_question_and_in_total(adversarial):
     task, examples, predictions = adversarial["v1.1"]
     assert len(examples) >= 200
-    each = {
+    per_question = {
         example.id: list(task.score([example], [answer]).values())
         for example, answer in zip(examples, predictions, strict=True)
     }
-    assert each == OFFICIAL["v1.1 each"]
+    assert per_question == OFFICIAL["v1.1 each"]
     assert task.score(examples, predictions) == OFFICIAL["v1.1"]
 
 
-def test_v2_scores_are_the_official_ones_question_by_question_and_in_total(adversarial):
+def test_v2_scores_equal_the_official_ones_per_question_and_in_total(adversarial):
     task, examples, predictions = adversarial["v2.0"]
-    each = {}
+    per_question = {}
     for example, answer in zip(examples, predictions, strict=True):
         if answer is not None:
             scores = squad_scores.score_v2([example], [answer], threshold=1e9)
-            each[example.id] = [scores["exact"], scores["f1"]]
-    assert each == OFFICIAL["v2.0 each"]
-    # In total the script was run on the questions that have a prediction.
+            per_question[example.id] = [scores["exact"], scores["f1"]]
+    assert per_question == OFFICIAL["v2.0 each"]
+    # The official totals are those of the questions that have a prediction.
     predicted = [(example, answer) for example, answer in zip(examples, predictions, strict=True) if answer is not None]
     for threshold, official in OFFICIAL["v2.0"].items():
         if threshold != "tuned":
             assert squad_scores.score_v2(*zip(*predicted, strict=True), float(threshold)) == official
     assert task.score(*zip(*predicted, strict=True)) == OFFICIAL["v2.0"]["tuned"]
-    of_all = task.score(examples, predictions)
-    assert {name for name, value in of_all.items() if value != OFFICIAL["v2.0"]["tuned"][name]} == {
+    all_questions = task.score(examples, predictions)
+    assert {name for name, value in all_questions.items() if value != OFFICIAL["v2.0"]["tuned"][name]} == {
         "best_exact",
         "best_f1",
     }
 
 
-def test_best_scores_count_unanswerable_questions_that_were_not_predicted(tmp_path):
+def test_best_scores_count_unanswerable_questions_without_a_prediction(tmp_path):
     """The official search starts from the number of all questions without an answer, and divides by the predictions.
 
-    Three questions have no answer: 3. "Paris" is right at -2.0: 4, the best. "Rome" at 1.0 answers a question that has
-    no answer: 3. "Nile" at 2.0 is wrong by exact match: 3; its F1 is 1/2 (precision 1, recall 1/3): 3.5. There are
-    three predictions.
+    Three questions are unanswerable: 3. "Paris" at -2.0 is right: 4, the best. "Rome" at 1.0 answers an unanswerable
+    question: 3. "Nile" at 2.0 is wrong by exact match: 3; its F1 is 1/2 (precision 1, recall 1/3): 3.5. There are three
+    predictions.
     """
     answers = {"a": ["Paris"], "b": [], "c": [], "d": ["Oslo"], "e": ["Nile river delta"], "f": []}
     context = "Paris, Oslo, Rome, Nile river delta"
@@ -102,7 +102,7 @@ def test_best_scores_count_unanswerable_questions_that_were_not_predicted(tmp_pa
     )
 
 
-def test_a_tuned_threshold_decides_later_predictions(adversarial):
+def test_a_tuned_threshold_applies_to_later_predictions(adversarial):
     _, examples, predictions = adversarial["v2.0"]
     threshold = squad_scores.score_v2(examples, predictions)["best_f1_thresh"]
     assert threshold == OFFICIAL["v2.0"]["tuned"]["best_f1_thresh"]
@@ -122,10 +122,10 @@ def test_questions_keep_passage_answers_and_starts(tmp_path, said):
         write(tmp_path, "v1.1", [{"title": "t", "paragraphs": [{"context": context, "qas": questions}]}], split)
     said.clear()
     task = open_task("squad/v1.1", str(tmp_path))
-    [example] = task.read("train")  # a model would learn the wrong stretch from the other one
+    [example] = task.read("train")  # the other answer is misplaced and would train a wrong span
     assert (example.id, example.passage, example.answers) == ("a", context, ("São Paulo",))
     assert example.passage[example.starts[0] :].startswith("São Paulo, nicht")
-    assert said == ["left out 1 questions whose answers do not stand where the file says"]
+    assert said == ["skipped 1 questions with answers that are not at their answer_start"]
     assert [question.id for question in task.read("dev")] == ["a", "b"]
 
 
@@ -135,22 +135,22 @@ def test_questions_keep_passage_answers_and_starts(tmp_path, said):
         ("{", "not JSON"),
         (
             '{"data": [{"title": ""}]}',
-            r"data\[0\]: Object missing .*`paragraphs`.*is this SQuAD's own file",
+            r"data\[0\]: Object missing .*`paragraphs`.*download SQuAD's original file",
         ),
         (
             json.dumps(
                 {"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "7", "question": "?", "answers": []}]}]}]}
             ),
-            "question 7: there is no answer; take squad/v2.0",
+            "question 7: no answer; use squad/v2.0",
         ),
         ('{"data": []}', "no questions"),
         (
             '{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "7", "question": "?"}]}]}]}',
-            "question 7: it has no `answers`",
+            "question 7: no `answers`",
         ),
     ],
 )
-def test_other_files_are_refused(tmp_path, content, message):
+def test_other_files_are_rejected(tmp_path, content, message):
     (tmp_path / "dev-v1.1.json").write_text(content)
     with pytest.raises(UserError, match=message):
         open_task("squad/v1.1", str(tmp_path)).read("dev")

@@ -1,8 +1,8 @@
 import subprocess
 import sys
 
-# In a process of its own: TensorFlow is slow to import and must not linger in the other tests. Each text is the name of
-# its feature, so that one sees which is read.
+# Runs in a separate process: TensorFlow is slow to import and would stay loaded for the other tests. The value of each
+# text feature is its name, which shows which features are read.
 PROGRAM = """
 import tensorflow_datasets as tfds
 from bertjax import host_tensorflow
@@ -18,23 +18,23 @@ RECORDS = {
 }
 splits = set()
 
-def given(builder, split, **kwargs):
+def mock_dataset(builder, split, **kwargs):
     splits.add(f"{builder.info.full_name.split('/')[1]} {split}" if builder.name == "glue" else split)
     features = builder.info.features
-    made = [{key: {"idx": place, "label": 1}.get(key, key) for key in features} for place in (1, 0)]  # shuffled
-    records = RECORDS.get(builder.name, made)
+    generated = [{key: {"idx": index, "label": 1}.get(key, key) for key in features} for index in (1, 0)]  # shuffled
+    records = RECORDS.get(builder.name, generated)
     first, *others = map(tf.data.Dataset.from_tensors, records)
     return first.concatenate(others[0]) if others else first
 
-with tfds.testing.mock_data(as_dataset_fn=given):
+with tfds.testing.mock_data(as_dataset_fn=mock_dataset):
     for name in glue.TASKS:
         task = open_task(f"glue/{name}", "tfds")
         for split in (*task.dev[:1], *task.test[-1:]):
             first, second = task.read(split)
             print(name, first.id, second.id, first.text, first.text_pair, first.label)
     print(*sorted(split for split in splits if split.startswith("mnli")))
-    [_, turned] = open_task("glue/rte", "tfds", labels=["not_entailment", "entailment"]).read("train")
-    assert turned.label == 0
+    [_, reordered] = open_task("glue/rte", "tfds", labels=["not_entailment", "entailment"]).read("train")
+    assert reordered.label == 0
     for version in ("v1.1", "v2.0"):
         [example] = open_task(f"squad/{version}", "tfds").read("train")
         assert (example.id, example.question, example.answers) == ("7", "Where?", ("S\\u00e3o Paulo",)), example
@@ -52,7 +52,7 @@ for name in ("swag", "sick/entailment", "conllu/upos"):
 """
 
 
-def test_tfds_gives_the_same_tasks():
+def test_tasks_are_read_from_tfds():
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     *read, mnli, sick, swag, conllu = result.stdout.splitlines()
@@ -71,5 +71,5 @@ def test_tfds_gives_the_same_tasks():
     expected = [line.replace("2 1", "2 1.0") if line.startswith("stsb") else line for line in expected]
     assert read == [*expected, "ax 0 1 premise hypothesis None"]
     assert mnli == "mnli test_mismatched mnli validation_matched"
-    for refused in (sick, swag, conllu):
-        assert refused == "tfds: bertjax does not read this task from TFDS; give data_dir a folder with its files"
+    for message in (sick, swag, conllu):
+        assert message == "tfds: bertjax does not read this task from TFDS; set data_dir to a folder with its files"

@@ -8,7 +8,7 @@ from tests.support.tokenizers import KINDS
 
 @pytest.fixture(scope="session")
 def documents() -> list[str]:
-    """Some real English text: the language reference, 0.5 MB."""
+    """Real English text: the language reference, 0.5 MB."""
     return list(itertools.islice(python_docs.documents(), 70))
 
 
@@ -19,14 +19,16 @@ def real_sentences(documents) -> list[str]:
 
 @pytest.fixture(scope="session")
 def training_text(real_sentences) -> list[str]:
-    """Runs of white space too, so that byte-level BPE merges them and a wrong cut among them shows in the ids."""
+    """Real sentences, and runs of white space: byte-level BPE merges them, so a wrong split changes the ids."""
     return [*real_sentences, *["a   b     c  d \t\t e \t f    "] * 100]
 
 
 @pytest.fixture(scope="session")
 def tokenizers_of_each_kind(training_text, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("tokenizers")
-    return {kind: tokenizer_training.train(f"new:{kind}:2000", training_text, folder / kind) for kind in KINDS}
+    return {
+        kind: tokenizer_training.train_tokenizer(f"new:{kind}:2000", training_text, folder / kind) for kind in KINDS
+    }
 
 
 @pytest.fixture(scope="session")

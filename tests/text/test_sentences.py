@@ -22,20 +22,20 @@ def test_abbreviations_quotes_and_decimals(expected):
 
 @given(st.text(st.sampled_from(list("aB1. \n\t!?\"'“”()…。\u2028\x1c\x85\xa0é汉\u0301"))) | st.text())
 @settings(max_examples=300, deadline=None)
-def test_nothing_is_lost_and_nothing_is_empty(document):
-    found = sentences.split(document)
-    assert "".join("".join(found).split()) == "".join(document.split())
-    assert all(sentence == " ".join(sentence.split()) and sentence for sentence in found)
+def test_no_text_is_lost_and_no_sentence_is_empty(document):
+    result = sentences.split(document)
+    assert "".join("".join(result).split()) == "".join(document.split())
+    assert all(sentence == " ".join(sentence.split()) and sentence for sentence in result)
 
 
 @pytest.mark.parametrize("unit", ["word ", "x", "a, b; "])
-def test_endless_sentences_are_cut_but_kept(unit):
+def test_overlong_sentences_are_split_without_loss(unit):
     document = unit * 20_000
-    found = sentences.split(document)
-    assert max(map(len, found)) <= sentences.MAX_CHARACTERS
-    assert "".join("".join(found).split()) == "".join(document.split())
+    result = sentences.split(document)
+    assert max(map(len, result)) <= sentences.MAX_CHARACTERS
+    assert "".join("".join(result).split()) == "".join(document.split())
     if " " in unit:
-        assert {word for sentence in found for word in sentence.split()} == set(document.split())
+        assert {word for sentence in result for word in sentence.split()} == set(document.split())
 
 
 def test_wrapped_lines_are_joined():
@@ -47,14 +47,14 @@ def test_wrapped_lines_are_joined():
     assert [len(sentence.split()) for sentence in sentences.split(document)] == [32, 2]
 
 
-def test_lines_that_are_not_wrapped_stay_apart():
+def test_unwrapped_lines_are_separate_sentences():
     assert sentences.split("Heading\nA list:\n- one\n- two") == ["Heading", "A list:", "- one", "- two"]
-    one_a_line = ["It was a dark and stormy night and nobody slept at all", "The rain fell", "It was late, he said"]
-    assert sentences.split("\n".join(one_a_line)) == one_a_line
+    one_per_line = ["It was a dark and stormy night and nobody slept at all", "The rain fell", "It was late, he said"]
+    assert sentences.split("\n".join(one_per_line)) == one_per_line
     assert sentences.split("First paragraph\n \nsecond paragraph") == ["First paragraph", "second paragraph"]
 
 
-def test_other_languages_have_their_own_abbreviations():
+def test_abbreviations_depend_on_the_language():
     text = "Das kostet z. B. 3,50 Euro. Es ist teuer."
     assert sentences.split(text, "de") == ["Das kostet z. B. 3,50 Euro.", "Es ist teuer."]
 
@@ -64,6 +64,6 @@ PARAGRAPHS = st.text(st.sampled_from(list("aB1. \t!?\"'“”()…。\u2028\x1c\
 
 @given(st.lists(PARAGRAPHS, max_size=5))
 @settings(max_examples=300, deadline=None)
-def test_a_paragraph_is_split_as_if_it_stood_alone(paragraphs):
-    alone = [sentence for paragraph in paragraphs for sentence in sentences.split(paragraph)]
-    assert sentences.split("\n\n".join(paragraphs)) == alone
+def test_paragraphs_are_split_independently(paragraphs):
+    separately = [sentence for paragraph in paragraphs for sentence in sentences.split(paragraph)]
+    assert sentences.split("\n\n".join(paragraphs)) == separately

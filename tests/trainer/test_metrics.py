@@ -1,4 +1,4 @@
-"""Where metrics go: files that survive a restart, TensorBoard, and any other tracker."""
+"""Metrics: JSON lines across restarts, TensorBoard, and custom trackers."""
 
 import os
 
@@ -11,15 +11,15 @@ from bertjax.trainer import metrics
 
 
 def _events(folder):
-    """The events of a TensorBoard folder in order."""
+    """Returns the events of a TensorBoard folder in order."""
     tf = host_tensorflow.load()
     for record in tf.data.TFRecordDataset(sorted(map(str, folder.iterdir()))).as_numpy_iterator():
         yield tf.compat.v1.Event.FromString(record)
 
 
 @pytest.mark.parametrize("resume", [0, 2])
-def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path, resume):
-    """Also where a run was killed before its first checkpoint and starts over."""
+def test_tensorboard_drops_steps_that_are_repeated(tmp_path, resume):
+    """Also if a run was killed before its first checkpoint and starts over."""
     for start in (0, resume):
         writer = metrics.MetricsWriter(tmp_path, start)
         for step in range(start + 1, 5):
@@ -31,17 +31,17 @@ def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path, resume):
     assert losses[-1] == (4, "train/loss", 1.0) and len(losses) == 8 - resume
 
 
-def test_metrics_that_do_not_reach_the_disk_end_in_a_message(tmp_path):
-    """The file becomes one that cannot be put on disk."""
+def test_metrics_that_cannot_be_flushed_are_a_user_error(tmp_path):
+    """The file descriptor is replaced by one that does not support fsync."""
     writer = metrics.MetricsWriter(tmp_path, 0)
-    with open(os.devnull, "w") as null:  # noqa: PTH123 - it is no path of ours
+    with open(os.devnull, "w") as null:  # noqa: PTH123 - not a path
         os.dup2(null.fileno(), writer._trackers[0].file.fileno())
-    with pytest.raises(UserError, match="cannot write the metrics"):
+    with pytest.raises(UserError, match=f"^{tmp_path}: cannot write the metrics"):
         writer.sync()
     writer.close()
 
 
-def test_values_go_to_every_tracker_and_to_the_file_of_their_kind(tmp_path):
+def test_metrics_go_to_every_tracker_and_to_one_of_the_files(tmp_path):
     writer = metrics.MetricsWriter(tmp_path, 0)
     writer.write(3, {"train/loss": 1.5, "perf/mfu": 0.5})
     writer.write(4, {"train/loss": 1.0})
@@ -52,7 +52,7 @@ def test_values_go_to_every_tracker_and_to_the_file_of_their_kind(tmp_path):
     assert values == [(3, "train/loss"), (3, "perf/mfu"), (4, "train/loss")]
 
 
-def test_another_tracker_is_one_more_entry(tmp_path, monkeypatch):
+def test_custom_trackers_receive_all_calls(tmp_path, monkeypatch):
     calls = []
 
     class Recorder:
@@ -73,7 +73,7 @@ def test_another_tracker_is_one_more_entry(tmp_path, monkeypatch):
     assert calls == [(1, {"train/loss": 2.0}), "sync", "close"]
 
 
-def test_other_processes_than_the_first_write_nothing(tmp_path, monkeypatch):
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_first", lambda: False)
     writer = metrics.MetricsWriter(tmp_path, 0)
     writer.write(1, {"train/loss": 2.0})

@@ -1,1 +1,1 @@
-"""The kinds of tasks, one per file: all that depends on what is predicted for an example."""
+"""Kinds of tasks, one module each: everything that depends on the type of prediction."""

@@ -1,15 +1,16 @@
-"""The vectors of two texts have one of several classes."""
+"""Classification of two separately encoded texts into one of several classes."""
 
 from dataclasses import dataclass
 
+from bertjax.tasks.examples import TextExample
 from bertjax.tasks.kinds.bi_encoder import BiEncoder
 
 
 @dataclass(frozen=True)
-class PairClassification(BiEncoder):
-    """Predicts the index of the class, by a head over both vectors and their difference.
+class PairClassification(BiEncoder[TextExample]):
+    """Predicts the index of the class, an int, with a head over both vectors and their difference.
 
-    A batch's labels are int [units].
+    `labels` are int [units].
     """
 
     name = "pair_classification"

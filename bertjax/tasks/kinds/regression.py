@@ -1,46 +1,47 @@
-"""One text or two have a number."""
+"""Regression: predicts a number for one text or two."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bertjax.arrays.types import Batch
 from bertjax.tasks import scores, table_records, user_io
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored, TaskKind
+from bertjax.tasks.examples import TextExample
+from bertjax.tasks.kinds.base import Prediction, ScoredSequences, TaskKind
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 
 
-class Regression(TaskKind):
-    """Predicts a number; a batch's labels are float [units]."""
+class Regression(TaskKind[TextExample]):
+    """Predicts a float; `labels` are float [units]."""
 
     name = "regression"
     pooled = True
-    own_table = True
+    has_table_task = True
     problem_type = "regression"
     label_dtype = np.float32
 
-    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
-        """The squared error."""
+    def losses(self, outputs: Batch, batch: Batch) -> jax.Array:
+        """Returns the squared error."""
         return jnp.square(outputs["logits"][..., 0] - batch["labels"])
 
-    def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Arrays, temperature: float) -> jax.Array:
-        """The squared difference; a number has no temperature."""
+    def soft_losses(self, student: jax.Array, teacher: jax.Array, batch: Batch, temperature: float) -> jax.Array:
+        """Returns the squared difference; the temperature does not apply to numbers."""
         return jnp.square(student[..., 0] - teacher[..., 0])
 
-    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
-        """The one output."""
+    def decide(self, example: TextExample, scored: ScoredSequences, limits: TokenLimits) -> Prediction[float]:
+        """Predicts the output of the head."""
         return Prediction(float(self.example_scores(scored)[0]))
 
-    def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
-        """The number."""
+    def record(self, prediction: Prediction[float], task: TaskMetadata, top: int) -> dict[str, object]:
+        """Returns the number."""
         return {"score": user_io.rounded(prediction.value)}
 
-    def table_label(self, record: table_records.Record, numbers: Mapping[str, int]) -> float:
-        """The number."""
-        return table_records.number(record.label, record.where)
+    def table_label(self, record: table_records.TableRecord, numbers: Mapping[str, int]) -> float:
+        """Returns the number."""
+        return table_records.finite_number(record.label, record.where)
 
     def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
-        """Pearson's coefficient chooses."""
-        return scores.of_labels(scores.correlations), "pearson"
+        """Correlations; selects by Pearson's."""
+        return scores.label_score(scores.correlations), "pearson"

@@ -1,33 +1,34 @@
-"""The cosine of the vectors of two texts is a number."""
+"""Similarity of two texts: the cosine of their vectors, on the scale of the labels."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bertjax.tasks.kinds.base import Arrays, Prediction, Scored
+from bertjax.arrays.types import Batch
+from bertjax.tasks.examples import TextExample
+from bertjax.tasks.kinds.base import Prediction, ScoredSequences
 from bertjax.tasks.kinds.bi_encoder import BiEncoder
 from bertjax.tasks.metadata import TokenLimits
 
 
 @dataclass(frozen=True)
-class Similarity(BiEncoder):
-    """Predicts the cosine on the scale of the labels; a batch's labels are float [units]."""
+class Similarity(BiEncoder[TextExample]):
+    """Predicts the cosine on the scale of the labels, a float; `labels` are float [units]."""
 
     name = "similarity"
     data_kind = "regression"
     default_metric = "spearman"
     label_dtype = np.float32
 
-    def losses(self, outputs: Arrays, batch: Arrays) -> jax.Array:
-        """The square of the cosine less the label, which goes from `lowest` (0) to `highest` (1)."""
+    def losses(self, outputs: Batch, batch: Batch) -> jax.Array:
+        """Returns the squared error of the cosine; labels are mapped from [lowest, highest] to [0, 1]."""
         lowest, highest = self.sentence.lowest, self.sentence.highest
         cosines = self.class_logits(outputs["logits"], batch)[:, 0]
         return jnp.square(cosines - (batch["labels"] - lowest) / (highest - lowest))
 
-    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
-        """The cosine on the scale of the labels."""
+    def decide(self, example: TextExample, scored: ScoredSequences, limits: TokenLimits) -> Prediction[float]:
+        """Predicts the cosine on the scale of the labels."""
         lowest, highest = self.sentence.lowest, self.sentence.highest
         return Prediction(lowest + float(self.example_scores(scored)[0]) * (highest - lowest))

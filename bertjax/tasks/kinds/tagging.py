@@ -1,53 +1,54 @@
-"""Each word of a sentence has one of several classes."""
+"""Tagging: each word of a sentence belongs to one of several classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
+from bertjax.data.batch import HostBatch
 from bertjax.errors import UserError
 from bertjax.tasks import scores, table_records
 from bertjax.tasks.encoding import EncodedExample, ExampleEncoder
 from bertjax.tasks.examples import WordsExample
-from bertjax.tasks.kinds.base import Prediction, Scored, TaskKind, softmax
+from bertjax.tasks.kinds.base import Prediction, ScoredSequences, TaskKind, UnitIndex, softmax
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
-from bertjax.tasks.user_io import rounded, string, typed
+from bertjax.tasks.user_io import checked_text, convert_input, rounded
 
 _Words = str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
 class _Sentence:
-    """What a user may type; one of the two."""
+    """An input with one of the two fields."""
 
     words: _Words | None = None
     text: _Words | None = None
 
 
-class Tagging(TaskKind):
-    """Predicts the indices of the words' classes, as a tuple; a batch's labels are int [rows, length].
+class Tagging(TaskKind[WordsExample]):
+    """Predicts a tuple with the class index of each word; `labels` are int [rows, length].
 
-    Those of the first piece of each word count.
+    Only the first token of each word has a weight.
     """
 
     name = "tagging"
     predict_mode = "tag"
     has_classes = True
-    own_table = True
+    has_table_task = True
     label_per_token = True
     table_text_type = str | list[str]
-    table_label_type = str | list[table_records.Label]
+    table_label_type = str | list[table_records.LabelCell]
     transformers_class = "ForTokenClassification"
 
-    def encode(self, number: int, example: WordsExample, encoder: ExampleEncoder) -> list[EncodedExample]:
-        """A sentence, cut between words into windows where it is too long."""
+    def encode(self, index: int, example: WordsExample, encoder: ExampleEncoder) -> list[EncodedExample]:
+        """Returns a sequence per window; a sentence that is too long is split into windows between words."""
         tokenizer, room = encoder.tokenizer, encoder.limits.length - 2
         words = tokenizer.encode_words(example.words)
-        # A word of characters that the tokenizer drops still needs a token.
+        # A word needs a token even if the tokenizer drops all its characters.
         pieces = [ids[:room] or [tokenizer.unk_id] for ids in words]
-        rows = []
+        sequences = []
         for window in _windows(pieces, room):
             ids, positions = [tokenizer.cls_id], []
             for word in window:
@@ -56,60 +57,70 @@ class Tagging(TaskKind):
             ids.append(tokenizer.sep_id)
             label = None if example.labels is None else tuple(example.labels[word] for word in window)
             truncated = any(len(words[word]) > room for word in window)
-            rows.append(
-                EncodedExample(number, ids, len(ids), label, tuple(positions), tuple(window), truncated=truncated)
+            sequences.append(
+                EncodedExample(index, ids, len(ids), label, tuple(positions), tuple(window), truncated=truncated)
             )
-        return rows
+        return sequences
 
-    def write_target(self, targets: dict[str, np.ndarray], row: EncodedExample, unit: Any, begin: int) -> None:
-        """At the first piece of each word."""
-        line = unit[0] if isinstance(unit, tuple) else unit
-        super().write_target(targets, row, (line, [begin + position for position in row.token_positions]), begin)
+    def write_target(self, targets: HostBatch, sequence: EncodedExample, unit: UnitIndex, begin: int) -> None:
+        """Writes the label of each word at its first token."""
+        row = unit[0] if isinstance(unit, tuple) else unit
+        positions = [begin + position for position in sequence.token_positions]
+        targets["labels"][row, positions], targets["weights"][row, positions] = sequence.label, 1
 
-    def decide(self, example: Any, scored: Scored, limits: TokenLimits) -> Prediction:
-        """The likeliest class of each word."""
-        logits = np.concatenate([score[list(row.token_positions)] for row, score in scored])
+    def decide(
+        self, example: WordsExample, scored: ScoredSequences, limits: TokenLimits
+    ) -> Prediction[tuple[int, ...]]:
+        """Predicts the likeliest class of each word."""
+        logits = np.concatenate([score[list(sequence.token_positions)] for sequence, score in scored])
         return Prediction(tuple(np.argmax(logits, axis=-1).tolist()), softmax(logits))
 
-    def read_input(self, value: Any, where: str) -> WordsExample:
-        """A list of words, or a text that is split at white space."""
+    def read_input(self, value: object, where: str) -> WordsExample:
+        """Reads a list of words, or a text that is split at white space."""
         expected = 'a text, a list of words, or an object {"words": […]}'
-        words = typed(value, _Words | _Sentence, where, expected)
-        if isinstance(words, _Sentence):
-            words = typed(words.text if words.words is None else words.words, _Words, where, expected)
+        typed: str | tuple[str, ...] | _Sentence = convert_input(value, _Words | _Sentence, where, expected)
+        if isinstance(typed, _Sentence):
+            words = typed.text if typed.words is None else typed.words
+            words = convert_input(words, _Words, where, expected)
+        else:
+            words = typed
         if isinstance(words, str):
-            words = string(words, where).split()
-        return WordsExample(where, where, tuple(string(word, where) for word in words))
+            words = tuple(checked_text(words, where).split())
+        return WordsExample(where, where, tuple(checked_text(word, where) for word in words))
 
-    def record(self, prediction: Prediction, task: TaskMetadata, top: int) -> dict[str, Any]:
-        """The class of each word with its probability."""
+    def record(self, prediction: Prediction[tuple[int, ...]], task: TaskMetadata, top: int) -> dict[str, object]:
+        """Returns the class of each word with its probability."""
         labels = [task.labels[label] for label in prediction.value]
         return {"labels": labels, "probabilities": rounded(prediction.probabilities.max(axis=-1))}
 
-    def table_classes(self, record: table_records.Record) -> list[str]:
-        """The class of each word."""
+    def table_classes(self, record: table_records.TableRecord) -> list[str]:
+        """Returns the class of each word."""
         return [table_records.class_name(label, record.where) for label in table_records.words(record.label)]
 
-    def table_example(self, identity: str, record: table_records.Record, numbers: Mapping[str, int]) -> WordsExample:
-        """Words with their classes."""
-        words = tuple(table_records.text(word, "a word", record.where) for word in table_records.words(record.text))
+    def table_example(
+        self, identity: str, record: table_records.TableRecord, numbers: Mapping[str, int]
+    ) -> WordsExample:
+        """Returns the words with their classes."""
+        words = tuple(
+            table_records.required_text(word, "a word", record.where) for word in table_records.words(record.text)
+        )
         if not words:
-            raise UserError(f"{record.where}: there are no words; give the row some, or take it out")
+            raise UserError(f"{record.where}: no words; add some or remove the example")
         if record.label is None:
             return WordsExample(identity, record.where, words)
         labels = table_records.class_numbers(self.table_classes(record), numbers, record.where)
         if len(labels) != len(words):
-            raise UserError(f"{record.where}: {len(words)} words but {len(labels)} labels; put the row right")
+            raise UserError(f"{record.where}: {len(words)} words but {len(labels)} labels; give one label per word")
         return WordsExample(identity, record.where, words, tuple(labels))
 
     def default_score(self, labels: Sequence[str]) -> tuple[scores.Score, str]:
-        """F1 over entities chooses where the labels are IOB2, else accuracy."""
+        """Accuracy over words; for IOB2 labels also F1 over entities, which then selects."""
         entities = all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
         return scores.word_labels(labels, entities), "f1" if entities else "accuracy"
 
 
 def _windows(pieces: Sequence[Sequence[int]], room: int) -> list[list[int]]:
-    """The numbers of the words in windows of at most `room` pieces; no word has more."""
+    """Splits words into windows of at most `room` tokens each, and returns their indices; no word is longer."""
     windows: list[list[int]] = [[]]
     filled = 0
     for word, ids in enumerate(pieces):
