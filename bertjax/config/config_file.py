@@ -37,8 +37,10 @@ def load(path: str, changes: Mapping[str, object]) -> Config | FinetuneConfig:
 def problem(path: str) -> str:
     """Returns why a config file cannot be loaded, as far as that shows without executing it; "" if nothing does."""
     file = Path(path.partition(":")[0])
-    if not file.is_file():
+    if not file.exists() or file.is_dir():
         return f"{file}: there is no such file; give the path of a config file, e.g. configs/base.py"
+    if not file.is_file():
+        return ""  # a pipe, which can be read only once
     try:
         code = compile(file.read_text(encoding="utf-8"), str(file), "exec")
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
