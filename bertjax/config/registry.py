@@ -99,6 +99,10 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
+    def items(self) -> list[tuple[str, T]]:
+        """Returns all names with their entries."""
+        return list(self._entries.items())
+
     def values(self) -> list[T]:
         """Returns all entries."""
         return list(self._entries.values())
