@@ -11,7 +11,7 @@ from typing import NoReturn
 _MAX_MESSAGE = 1000  # characters; lists of names of tokenizers or tasks may be longer
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80  # characters
-_MAX_NAMES = 20
+_MAX_NAMES = 16
 
 
 class UserError(Exception):

@@ -108,9 +108,7 @@ def test_phases_may_have_different_rotary_bases(tiny_config, tmp_path):
     for step, theta in ((3, 20.0), (5, 2_000.0)):
         model = load_model(tmp_path / f"varied/checkpoints/{step}")
         assert model.config.model.global_rope_theta == theta
-    with pytest.raises(
-        UserError, match=r"phases\[-1\].global_rope_theta is .*; it must be 0 or model.global_rope_theta"
-    ):
+    with pytest.raises(UserError, match=r"phases\[-1\].global_rope_theta is .* must be 0 or model.global_rope_theta"):
         from_config_dict(to_dict(dataclasses.replace(varied, phases=varied.phases[:1])))
 
 

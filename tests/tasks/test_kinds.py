@@ -173,7 +173,7 @@ def test_decisions_by_names_are_detected(code, tmp_path, monkeypatch):
 
 def test_every_kind_has_a_module_of_its_name():
     files = {path.stem for path in (ROOT / "bertjax/tasks/kinds").glob("*.py")}
-    assert files >= KINDS.keys() and all(kind_named(name).name == name for name in KINDS)
+    assert files >= set(KINDS) and all(kind_named(name).name == name for name in KINDS)
     assert {kind.name: bi_encoder_of(kind).name for kind in KINDS.values() if bi_encoder_of(kind)} == {
         "classification": "pair_classification",
         "regression": "similarity",
