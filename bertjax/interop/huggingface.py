@@ -95,7 +95,7 @@ def export_model(model: Pretrained, output: str | Path) -> None:
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: already exists; choose another folder")
-    if source := model.extensions.get("task kind"):
+    if task and (source := model.extensions.get("task kind")):
         _LOG.warning(
             f"{output}: the export is a {kind_named(task.kind).transformers_class}, without the code of the task kind "
             f"{task.kind} in {source}"

@@ -179,7 +179,7 @@ def test_every_kind_has_a_module_of_its_name():
         "regression": "similarity",
         **{kind.name: kind.name for kind in KINDS.values() if kind.bi_encoder},
     }
-    with pytest.raises(UserError, match="unknown kind of task 'taging'; did you mean 'tagging'"):
+    with pytest.raises(UserError, match="unknown task kind 'taging'; did you mean 'tagging'"):
         kind_named("taging")
 
 
