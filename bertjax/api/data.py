@@ -7,10 +7,8 @@ from bertjax.config.pretraining import Config
 from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data.batch import HostBatch
-from bertjax.data.pipeline import BatchSource
-from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
-from bertjax.pretraining.build import open_training_corpus, resolve_vocab_size
+from bertjax.pretraining.build import open_training_data
 from bertjax.text import tokenizer
 from bertjax.text.tokenizer import Tokenizer
 
@@ -75,12 +73,8 @@ def iter_batches(config: Config, start: int = 0, stop: int | None = None) -> Ite
     check_config(config, Config, "iter_batches")
     if not 0 <= start <= config.total_steps:
         raise UserError(f"start is {start}; the config has steps 0 to {config.total_steps}")
-    corpus = open_training_corpus(config)
-    tokenizer = corpus.load_tokenizer()
-    config = resolve_vocab_size(config, tokenizer, corpus.directory)
-    source = BatchSource(corpus, Vocabulary.of(tokenizer), config)
     last = config.total_steps if stop is None else min(stop, config.total_steps)
-    return source.iterate(start, last, threads=config.reader_threads)
+    return open_training_data(config).source.iterate(start, last, threads=config.reader_threads)
 
 
 def check_config(config: object, cls: type, caller: str) -> None:

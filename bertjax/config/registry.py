@@ -36,7 +36,7 @@ class Registry(Generic[T]):
 
     def __init__(self, noun: str, builtin: Mapping[str, T]) -> None:
         """`noun` is how messages call an entry, e.g. "optimizer"."""
-        self._noun, self._entries, self._builtin = noun, dict(builtin), tuple(builtin)
+        self.noun, self._entries, self._builtin = noun, dict(builtin), tuple(builtin)
         self._sources: dict[str, Source] = {}
 
     def add(self, name: str, entry: T, source: Source) -> None:
@@ -45,16 +45,13 @@ class Registry(Generic[T]):
         A module that is executed again, as in a notebook, replaces its own entry.
 
         Raises:
-          UserError: the name is not a string, or belongs to bertjax or to another module.
+          UserError: the name belongs to bertjax or to another module.
         """
-        if not isinstance(name, str):
-            example = getattr(name, "__name__", "my_name")
-            raise UserError(f"the name of the {self._noun} is missing; write the decorator as @bertjax.…({example!r})")
         owner = "bertjax" if name in self._builtin else ""
         if name in self._sources and self._sources[name].file != source.file:
             owner = self._sources[name].name
         if owner:
-            raise UserError(f"{source.name}: {self._noun} {name!r} is already registered by {owner}; rename it")
+            raise UserError(f"{source.name}: {self.noun} {name!r} is already registered by {owner}; rename it")
         self._entries[name], self._sources[name] = entry, source
 
     def get(self, name: str, where: str = "") -> T:
@@ -67,7 +64,7 @@ class Registry(Generic[T]):
             return self._entries[name]
         nearest = difflib.get_close_matches(name, self._entries, n=1, cutoff=0)
         raise UserError(
-            f"{f'{where}: ' if where else ''}unknown {self._noun} {name!r}; did you mean {nearest[0]!r}? Registered: "
+            f"{f'{where}: ' if where else ''}unknown {self.noun} {name!r}; did you mean {nearest[0]!r}? Registered: "
             f"{', '.join(self._entries)}. Add --import=MODULE for one of your own"
         )
 
@@ -86,7 +83,7 @@ class Registry(Generic[T]):
             remedy = f"add --import={source} (in Python: load_model(…, extensions=[{source!r}]))"
             if source == _INTERACTIVE:
                 remedy = "put its definition into a .py file and add --import=FILE"
-            raise UserError(f"{where}: needs the {self._noun} {name!r}, which {source} registered; {remedy}")
+            raise UserError(f"{where}: needs the {self.noun} {name!r}, which {source} registered; {remedy}")
         self.get(name, where)
 
     def source(self, name: str) -> str:
@@ -120,7 +117,8 @@ def registering(registry: Registry[T], name: str) -> Callable[[T], T]:
     """
     source = calling_module(2)
     if not isinstance(name, str):
-        registry.add(name, name, source)  # raises
+        example = getattr(name, "__name__", "my_name")
+        raise UserError(f"the name of the {registry.noun} is missing; write the decorator as @bertjax.…({example!r})")
 
     def decorate(entry: T) -> T:
         registry.add(name, entry, source)

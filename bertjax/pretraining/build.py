@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
 from bertjax.data.batch import BatchShape
 from bertjax.data.masking import UNITS
+from bertjax.data.pipeline import BatchSource
+from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 from bertjax.model import fused_attention
 from bertjax.model.computation import computation_of
@@ -121,17 +124,31 @@ def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.
     return optimizer(config.optimizer, schedule), schedule
 
 
-def open_training_corpus(config: Config) -> Corpus:
-    """Opens the training split of the corpus of a run.
+class TrainingData(NamedTuple):
+    """The data of a run, with the config that fits it."""
+
+    config: Config  # with the vocabulary size resolved
+    corpus: Corpus
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    source: BatchSource
+
+
+def open_training_data(config: Config) -> TrainingData:
+    """Opens the training split of the corpus of a run, with its tokenizer and its batches.
 
     Raises:
-      UserError: config.corpus is not set, or the corpus is damaged.
+      UserError: config.corpus is not set, or the corpus is damaged or does not fit the config.
     """
     if not config.corpus:
         raise UserError(
             "config.corpus is not set; prepare a corpus with python -m bertjax.prepare and give --config.corpus=DIR"
         )
-    return Corpus.open(staging.local_copy(config.corpus), split="train")
+    corpus = Corpus.open(staging.local_copy(config.corpus), split="train")
+    tokenizer = corpus.load_tokenizer()
+    config = resolve_vocab_size(config, tokenizer, corpus.directory)
+    vocabulary = Vocabulary.of(tokenizer)
+    return TrainingData(config, corpus, tokenizer, vocabulary, BatchSource(corpus, vocabulary, config))
 
 
 def resolve_vocab_size(config: Config, tokenizer: Tokenizer, where: Path) -> Config:

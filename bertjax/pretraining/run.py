@@ -21,7 +21,6 @@ from bertjax.config.parse import to_dict
 from bertjax.config.pretraining import Config
 from bertjax.corpus.format import Corpus
 from bertjax.data.pipeline import BatchSource
-from bertjax.data.token_info import Vocabulary
 from bertjax.decoding import FilePrefix
 from bertjax.errors import UserError
 from bertjax.parallel import processes
@@ -101,11 +100,7 @@ def train_events(config: Config, workdir: Path, show_progress: bool = False) -> 
 
 def _open_run(config: Config, workdir: Path) -> _Run:
     extensions = build.find_extensions(config)
-    corpus = build.open_training_corpus(config)
-    tokenizer = corpus.load_tokenizer()
-    config = build.resolve_vocab_size(config, tokenizer, corpus.directory)
-    vocabulary = Vocabulary.of(tokenizer)
-    source = BatchSource(corpus, vocabulary, config)
+    config, corpus, tokenizer, vocabulary, source = build.open_training_data(config)
     mesh = make_mesh(config.mesh)
     build.check_mesh(config, mesh)
     for phase in config.phases:
