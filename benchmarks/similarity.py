@@ -3,7 +3,7 @@
 python benchmarks/similarity.py --model=DIR --data=DIR --workdir=DIR [--seeds=3] [--epochs=3] [--rate=5e-5]
 
 --model is a Hugging Face folder of a BERT, --data the folder with sick/. A vector is the mean of the last hidden
-states, normalised to length 1. The score is Spearman's correlation of cosine similarities with the relatedness in
+states, normalized to length 1. The score is Spearman's correlation of cosine similarities with the relatedness in
 SICK's test part, times 100. Fine-tuning runs bertjax.finetune on SICK's train part; its score is the mean ± standard
 error over the seeds.
 """

@@ -70,7 +70,7 @@ def test_missing_heads_are_logged(huggingface, tmp_path, said):
     save_file(headless, folder / "model.safetensors")
     said.clear()
     load_model(folder)
-    assert len(said) == 1 and "initialised randomly" in said[0]
+    assert len(said) == 1 and "initialized randomly" in said[0]
 
 
 def test_incomplete_checkpoints_are_removed(huggingface, tmp_path):

@@ -42,7 +42,7 @@ class Pretrained:
         """Returns a digest that is equal for equal outputs, of all parameters or of `parts` of them."""
         sums = checksums({name: self.params[name] for name in parts or self.params})
         fields = dataclasses.asdict(self.config.model)
-        # Without the settings of dropout and initialisation, and `model_type`: outputs do not depend on them.
+        # Without the settings of dropout and initialization, and `model_type`: outputs do not depend on them.
         computed = {name: fields[name] for name in fields if not name.endswith(("_prob", "_range", "_type"))}
         return hashlib.sha256(json.dumps([sums, computed], sort_keys=True).encode()).hexdigest()
 

@@ -146,7 +146,7 @@ def first_fit(sizes: Sequence[int], width: int, slots: int) -> list[list[int]]:
 
 
 def choose_lengths(longest: np.ndarray) -> tuple[int, ...]:
-    """Returns the few lengths, ascending, that minimise the padding of batches with these longest rows."""
+    """Returns the few lengths, ascending, that minimize the padding of batches with these longest rows."""
     sizes, counts = np.unique(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, return_counts=True)
     sizes, totals = sizes.tolist(), np.cumsum(counts).tolist()
     # best[k - 1][j]: (tokens, lengths) of the batches up to size j with at most k lengths, the last of them size j.

@@ -37,10 +37,10 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, Params, TaskMetadata 
 
     Accepts encoders without heads (BertModel, RobertaModel, …), pre-training models and fine-tuned models of all
     families, with or without the encoder's prefix (`bert.`), the old names `gamma` and `beta`, and Google's TensorFlow
-    checkpoints. Missing pre-training heads are initialised from a fixed key. Without a pooler in the folder, or a
+    checkpoints. Missing pre-training heads are initialized from a fixed key. Without a pooler in the folder, or a
     sentence-pair task in the family, the model has no sentence-pair head.
 
-    The task is None for a pre-trained model. A fine-tuned model, recognised by its class, has a task with `name` ("" if
+    The task is None for a pre-trained model. A fine-tuned model, recognized by its class, has a task with `name` ("" if
     unknown), `kind` and `labels`, and a `task_head` instead of the pre-training heads.
 
     Tensors without a counterpart in the model are ignored. Both these and new heads are logged.
@@ -69,7 +69,7 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, Params, TaskMetadata 
         heads = jax.jit(lambda: {head: new_params()[head] for head in new_heads})()
         params |= jax.tree.map(np.array, heads)
         missing = [mapping.tensor for mapping in mappings if mapping.path[0] in new_heads]
-        _LOG.info(f"{folder}: {_list(missing)} missing, initialised randomly; train the model before use")
+        _LOG.info(f"{folder}: {_list(missing)} missing, initialized randomly; train the model before use")
     if unused := sorted(tensors.keys() - {mapping.tensor for mapping in mappings}):
         _LOG.info(f"{folder}: ignored {_list(unused)}, which the model does not have")
     return config, params, task

@@ -4,7 +4,7 @@ The generator is Threefry-2x32 with its full 20 rounds (Salmon et al. 2011, "Par
 1, 2, 3"), used as a counter-based function: key = the row's key, counter = (block within the row, site).
 A row therefore drops the same elements in any batch, microbatch, shard or loop.
 
-The rounds are plain array operations, which fuse and vectorise: on a CPU `jax.random.bernoulli` runs its rounds as a
+The rounds are plain array operations, which fuse and vectorize: on a CPU `jax.random.bernoulli` runs its rounds as a
 loop over arrays in memory and takes over ten times as long. Each block of 64 bits decides four elements, 16 bits each.
 """
 
@@ -88,5 +88,5 @@ class Dropout:
             return x
         keep_prob = (2**_BITS - threshold) / 2**_BITS
         mask = keep_mask(self.keys, self.site, x.shape[1:], threshold)
-        # A product instead of `jnp.where`: the latter, rematerialised, crashes libtpu 0.0.42 at some sizes.
+        # A product instead of `jnp.where`: the latter, rematerialized, crashes libtpu 0.0.42 at some sizes.
         return x * (mask.astype(x.dtype) * jnp.asarray(1 / keep_prob, x.dtype))

@@ -94,7 +94,7 @@ class Layer(nn.Module):
     config: ModelConfig
     computation: Computation
     local: bool = False  # whether its attention is local
-    first: bool = False  # the first layer of the model, whose input the embeddings have normalised
+    first: bool = False  # the first layer of the model, whose input the embeddings have normalized
 
     @nn.compact
     def __call__(
@@ -229,8 +229,8 @@ class Encoder(nn.Module):
     def _stacked_params(
         self, name: str, pattern: Pattern, x: Float[Array, "batch length hidden"], shared: SharedInputs
     ) -> Params:
-        """Returns a stack's parameters; when initialising, draws those of each repeat with its own key."""
-        if self.has_variable("params", name):  # `param` would refuse quantised parameters
+        """Returns a stack's parameters; when initializing, draws those of each repeat with its own key."""
+        if self.has_variable("params", name):  # `param` would refuse quantized parameters
             return self.get_variable("params", name)
 
         def init(key: Array) -> PyTree:

@@ -65,7 +65,7 @@ class FinetuningModel(nn.Module):
 
         Rows with `position_ids` [batch, length] hold several packed sequences: positions restart with each, the mask
         numbers them from 1, and `cls_positions` [batch, slots] holds their first positions.
-        `features` are the output of `encode`; a model that is initialised with them is the head alone.
+        `features` are the output of `encode`; a model that is initialized with them is the head alone.
         `dropout_keys` are typed threefry keys, one per row; None disables dropout.
 
         Returns:

@@ -120,7 +120,7 @@ def kernel(attention_impl: str, platform: str, window: int = 0) -> Callable[...,
     Arguments and result of the function are those of `plain_attention`; each device computes its own rows and heads.
     Only splash supports a window, the number of keys visible to each side, and requires `mask.query_sequences` with it,
     which give every query a key. The residuals of the backward pass are named CONTEXT or come from primitives that
-    `save_attention` recognises.
+    `save_attention` recognizes.
     """
     function = cudnn_attention
     if attention_impl == "splash":

@@ -105,7 +105,7 @@ def rematerialized(body: RepeatFunction, remat: str, unroll: int) -> RepeatFunct
             policies.save_only_these_names(PRODUCT, fused_attention.CONTEXT), fused_attention.save_attention
         ),
     }[remat]
-    # CSE cannot undo rematerialisation within a scan, which therefore needs no barriers against it.
+    # CSE cannot undo rematerialization within a scan, which therefore needs no barriers against it.
     return jax.checkpoint(body, policy=policy, prevent_cse=unroll > 1)
 
 

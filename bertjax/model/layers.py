@@ -1,4 +1,4 @@
-"""Basic layers and BERT's initialisation."""
+"""Basic layers and BERT's initialization."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def normal_init(config: ModelConfig) -> Initializer:
 
 
 def head_init(config: ModelConfig) -> Initializer:
-    """An untruncated normal of `initializer_range`, as transformers initialises heads of downstream tasks.
+    """An untruncated normal of `initializer_range`, as transformers initializes heads of downstream tasks.
 
     At the low learning rates of fine-tuning a head moves by less than its initial values, and the 12 % that truncation
     removes are noticeable: 189 steps of POS tagging reach 90.1 to 90.3 instead of 90.9, in PyTorch as well.
@@ -39,9 +39,9 @@ def head_init(config: ModelConfig) -> Initializer:
 
 
 def output_init(config: ModelConfig) -> Initializer:
-    """Initialises kernels whose output is added to the residual stream, and dense layers of heads.
+    """Initializes kernels whose output is added to the residual stream, and dense layers of heads.
 
-    Without normalisation the variance of that stream grows with each of the 2·layers sums. ModernBERT therefore divides
+    Without normalization the variance of that stream grows with each of the 2·layers sums. ModernBERT therefore divides
     the deviation by the square root of their number, as Megatron does (Shoeybi et al. 2019, arXiv:1909.08053).
     """
     if not config.pre_norm:
@@ -94,7 +94,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch features"]) -> Float[Array, "*batch features"]:
-        """Normalises the last axis."""
+        """Normalizes the last axis."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:]) if self.config.use_bias else None
         x = x.astype(jnp.float32)

@@ -112,7 +112,7 @@ def all_gather_params(params: Params, dtype: DTypeLike, stack: str = "") -> Para
 
     Without `stack` it gathers all parameters except those of layers. With `stack` ("encoder/segment_0/") it gathers
     those of one layer, sliced from the stack at that path; call it where the layer runs, so that its parameters are
-    whole, and dequantised, only meanwhile. Parameters are transferred in `dtype`; their gradients are scattered.
+    whole, and dequantized, only meanwhile. Parameters are transferred in `dtype`; their gradients are scattered.
     """
 
     def gather(path: jax.tree_util.KeyPath, leaf: Array | Quantized) -> Array | Quantized:

@@ -1,7 +1,7 @@
 """8-bit integer weights for inference, a quarter of the memory.
 
 Quantization is symmetric, with one scale per output channel of a kernel and one per entry of a table (Jacob et al.
-2018, arXiv:1712.05877, section 2.1, without zero points), and computed from the weights alone. Weights are dequantised
+2018, arXiv:1712.05877, section 2.1, without zero points), and computed from the weights alone. Weights are dequantized
 where they are used, one layer at a time; biases, LayerNorms, position embeddings and heads stay in floating point.
 """
 
@@ -38,7 +38,7 @@ class Quantized:
 
 
 def quantize(array: np.ndarray, axis: int) -> Quantized:
-    """Quantises `array` with one scale for all elements along `axis`."""
+    """Quantizes `array` with one scale for all elements along `axis`."""
     array = np.asarray(array, np.float32)
     largest = np.max(np.abs(array), axis=axis, keepdims=True)
     scale = np.where(largest > 0, largest / _MAX_INT8, 1).astype(np.float32)
@@ -61,6 +61,6 @@ def map_matrices(
 
 
 def quantize_params(params: Params) -> Params:
-    """Quantises the large matrices of a model's parameters."""
+    """Quantizes the large matrices of a model's parameters."""
     # Kernels are [layers, in, out], the table is [words, hidden].
     return map_matrices(params, lambda kernel: quantize(kernel, -2), lambda table: quantize(table, -1))

@@ -25,7 +25,7 @@ class Term(NamedTuple):
 
 
 def total(terms: Mapping[str, Term], scales: Mapping[str, float] = MappingProxyType({})) -> Float32[Array, ""]:
-    """Returns the loss to minimise: the sum of the means of all terms named `…_loss`; other terms are metrics.
+    """Returns the loss to minimize: the sum of the means of all terms named `…_loss`; other terms are metrics.
 
     `scales` holds factors by name, 1 by default.
     """

@@ -101,7 +101,7 @@ def test_only_labelled_tokens_have_weight():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_choose_lengths_minimise_padding(seed):
+def test_choose_lengths_minimize_padding(seed):
     longest = np.random.default_rng(seed).integers(4, 60, 40)
     sizes = np.unique(-(-longest // 4) * 4)
 

@@ -195,11 +195,11 @@ def test_pickled_weights_without_pytorch_are_refused(folder, monkeypatch):
         import_model(folder)
 
 
-def test_missing_heads_are_initialised_and_logged(folder, said):
+def test_missing_heads_are_initialized_and_logged(folder, said):
     rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
     said.clear()
     _, params, _ = import_model(folder)
-    assert len(said) == 1 and "cls.predictions" in said[0] and "initialised randomly" in said[0]
+    assert len(said) == 1 and "cls.predictions" in said[0] and "initialized randomly" in said[0]
     expected = random_params()
     for part in ("embeddings", "encoder", "pooler"):
         assert_equal(params[part], expected[part])
@@ -303,7 +303,7 @@ def test_failed_exports_leave_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_configs_without_model_type_are_recognised(folder):
+def test_configs_without_model_type_are_recognized(folder):
     """By its architectures or tensor names; `transformers` is told the class instead."""
     expected = import_model(folder)
     reconfigure(folder, model_type="absent")

@@ -179,6 +179,6 @@ def test_encoders_without_heads_and_prefix_are_imported(tmp_path, said):
     said.clear()
     config, imported, task = import_model(tmp_path / "encoder")
     assert (config, task) == (SMALL, None)
-    assert len(said) == 1 and "decoder.bias" in said[0] and "initialised randomly" in said[0]
+    assert len(said) == 1 and "decoder.bias" in said[0] and "initialized randomly" in said[0]
     for part in ("embeddings", "encoder"):
         assert jax.tree.all(jax.tree.map(np.array_equal, imported[part], params[part]))

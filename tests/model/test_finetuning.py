@@ -9,7 +9,7 @@ from tests.support.batches import SMALL
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_heads_are_initialised_as_in_transformers(pooled):
+def test_heads_are_initialized_as_in_transformers(pooled):
     """Heads use an untruncated normal; the truncated one of pre-training is an eighth narrower and scores lower."""
     batch = {name: jnp.zeros((1, 4), jnp.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
     model = FinetuningModel(SMALL, 2000, pooled)

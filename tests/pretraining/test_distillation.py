@@ -1,4 +1,4 @@
-"""Distillation: terms compared with PyTorch, initialisation of the student, resuming and accumulation."""
+"""Distillation: terms compared with PyTorch, initialization of the student, resuming and accumulation."""
 
 import dataclasses
 import shutil
@@ -105,7 +105,7 @@ def test_the_loss_weights_three_terms_and_resumes_exactly(student, tmp_path):
     assert set(params) == {"embeddings", "encoder", "masked_lm_head"}
 
 
-def test_a_run_recognises_its_teacher_at_another_path(student, trained, tiny_config, tmp_path):
+def test_a_run_recognizes_its_teacher_at_another_path(student, trained, tiny_config, tmp_path):
     def with_teacher(teacher):
         return dataclasses.replace(student, distillation=DistillationConfig(teacher=str(teacher)))
 

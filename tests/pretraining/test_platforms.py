@@ -61,8 +61,8 @@ def abstract_batch(config: Config, phase: Phase) -> dict[str, jax.ShapeDtypeStru
 
 
 @functools.cache
-def initialisation(name: str, platform: str) -> tuple[set[str], TrainState]:
-    """Returns (kernels, abstract state) of the initialisation of a run, which takes the batch of the first phase."""
+def initialization(name: str, platform: str) -> tuple[set[str], TrainState]:
+    """Returns (kernels, abstract state) of the initialization of a run, which takes the batch of the first phase."""
     config = CONFIGS[name]
     objective, (optimizer, _) = build.make_objective(config, platform), build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
@@ -73,7 +73,7 @@ def initialisation(name: str, platform: str) -> tuple[set[str], TrainState]:
 def check_phase(name: str, number: int, platform: str) -> None:
     config, mesh = CONFIGS[name], one_device()
     phase = config.phases[number]
-    init_kernels, state = initialisation(name, platform)
+    init_kernels, state = initialization(name, platform)
     assert not init_kernels
 
     objective = build.make_objective(config.for_phase(phase), platform)
@@ -100,7 +100,7 @@ def test_a_student_lowers_with_its_teacher(platform):
     settings, (phase,) = dataclasses.replace(config.distillation, teacher="base"), config.phases
     config = dataclasses.replace(config, distillation=settings)
     with libraries_of(platform):
-        (_, state), (_, teacher_state) = (initialisation(name, platform) for name in ("distilbert_base", "base"))
+        (_, state), (_, teacher_state) = (initialization(name, platform) for name in ("distilbert_base", "base"))
         forward = distillation.make_forward(teacher.model, config, platform)
         objective = dataclasses.replace(build.make_objective(config, platform), teacher_forward=forward)
         step = make_train_step(objective, *build.make_optimizer(config), one_device(), config.seed)

@@ -1,6 +1,6 @@
 """Random weights for comparisons with `transformers`, with which every term of the architecture affects the scores.
 
-At initialisation attention is nearly uniform, biases are zero and norms are trivial; a missing term could stay within
+At initialization attention is nearly uniform, biases are zero and norms are trivial; a missing term could stay within
 the tolerance. With these weights attention is sharp, biases, norms and embeddings are random, and the embeddings are
 small enough for `layer_norm_eps` to matter.
 """

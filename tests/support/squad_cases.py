@@ -10,7 +10,7 @@ import itertools
 import zlib
 from dataclasses import dataclass
 
-# Gold answers: several, equal after normalisation, only punctuation or articles, other scripts.
+# Gold answers: several, equal after normalization, only punctuation or articles, other scripts.
 GOLD = [
     ["Denver Broncos", "the Denver Broncos", "Denver"],
     ["the U.S. Army", "U.S. Army", "Army"],
