@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "bertjax/__init__.py").read_text()).group(1)
 
 # Tested with the newest of each range; the upper ends are the next releases that may break an interface.
-# TensorFlow only feeds the accelerator, so Linux on x86 takes its build without GPU libraries.
+# TensorFlow only reads data sets and TF1 checkpoints, so Linux on x86 takes its build without GPU libraries.
 SMALL = 'platform_system == "Linux" and platform_machine == "x86_64"'
 FULL = 'platform_system != "Linux" or platform_machine != "x86_64"'
 REQUIRED = [
@@ -34,6 +34,7 @@ REQUIRED = [
     "sentencepiece>=0.2.3,<0.3",
     "sentencex>=1.0,<2",
     "seqeval>=1.2,<2",
+    "tensorboard>=2.20,<2.22",
     f"tensorflow-cpu>=2.20,<2.22; {SMALL}",
     f"tensorflow>=2.20,<2.22; {FULL}",
     "tensorflow-datasets>=4.9,<5",

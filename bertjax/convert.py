@@ -123,6 +123,8 @@ def _next_command(target: Path, to_bertjax: bool, model: "Pretrained") -> str:
     from bertjax.tasks.kinds.catalog import kind_named
 
     if not to_bertjax:
+        if (target / "modules.json").is_file():
+            return f'sentence_transformers.SentenceTransformer("{target}")'
         head = kind_named(model.task.kind).transformers_class if model.task else "ForMaskedLM"
         name = "AutoModel" + head.removesuffix("Model")
         return f'transformers.{name}.from_pretrained("{target}")'

@@ -1,4 +1,4 @@
-"""TensorFlow on the host only, for input pipelines and event files."""
+"""TensorFlow on the host only, for TensorFlow Datasets and TF1 checkpoints."""
 
 import os
 from types import ModuleType

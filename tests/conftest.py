@@ -73,7 +73,7 @@ def trained(tiny_config, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def said(request) -> list[str]:
+def messages(request) -> list[str]:
     """The messages of level INFO or higher that bertjax logs during the test, as its commands would print them."""
     messages, log = [], logging.getLogger("bertjax")
     handler = logging.Handler(logging.INFO)

@@ -63,14 +63,14 @@ def test_conversion_round_trips_and_verifies(huggingface, tmp_path):
     assert (tmp_path / "back" / "vocab.txt").read_text().split() == VOCABULARY
 
 
-def test_missing_heads_are_logged(huggingface, tmp_path, said):
+def test_missing_heads_are_logged(huggingface, tmp_path, messages):
     folder = unsealed(shutil.copytree(huggingface, tmp_path / "model"))
     tensors = load_file(folder / "model.safetensors")
     headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
     save_file(headless, folder / "model.safetensors")
-    said.clear()
+    messages.clear()
     load_model(folder)
-    assert len(said) == 1 and "initialized randomly" in said[0]
+    assert len(messages) == 1 and "initialized randomly" in messages[0]
 
 
 def test_incomplete_checkpoints_are_removed(huggingface, tmp_path):

@@ -429,39 +429,39 @@ def test_commands_log_unknown_tokens_and_truncated_inputs(trained, wrong_case, m
     assert count_lines(output)[-1].startswith("2 of 4 tokens (50.00%) unknown ([UNK]), 0 of 2 examples")
 
 
-def test_predictors_warn_once_about_each_share(wrong_case, tuned, said):
+def test_predictors_warn_once_about_each_share(wrong_case, tuned, messages):
     """They log nothing else, and special tokens in a text are not unknown."""
     classify = make_predictor(
         dataclasses.replace(tuned("classification", ("bad", "good")), tokenizer=wrong_case.tokenizer)
     )
-    said.clear()
+    messages.clear()
     classify(["the value of a list", {"text": "a list", "text_pair": "a [list]"}])
-    assert not said and classify.counts.total.examples == 2
+    assert not messages and classify.counts.total.examples == 2
     for _ in range(2):
         classify(["THE VALUE of a list"])
-    assert len(said) == 1 and "2 of" in said[0] and classify.counts.total.unknown == 4
+    assert len(messages) == 1 and "2 of" in messages[0] and classify.counts.total.unknown == 4
     classify(["a list " * 100])
-    assert len(said) == 2 and said[1].endswith("the model's length is 64 tokens; shorten or split the texts")
+    assert len(messages) == 2 and messages[1].endswith("the model's length is 64 tokens; shorten or split the texts")
     fill, tag = make_predictor(wrong_case), make_predictor(tuned("tagging", ("O", "B-X")))
-    said.clear()
+    messages.clear()
     tag(["[UNK] [PAD]"])  # ordinary text
-    assert not said and tag.counts.total.unknown == 0
+    assert not messages and tag.counts.total.unknown == 0
     fill(["the [MASK] of [UNK] [MASK]"])
-    assert not said and (fill.counts.total.tokens, fill.counts.total.unknown) == (2, 0)
+    assert not messages and (fill.counts.total.tokens, fill.counts.total.unknown) == (2, 0)
     fill(["THE [MASK]"])
-    assert len(said) == 1 and said[0].startswith("1 of 3 tokens (33.33%) unknown ([UNK])")
+    assert len(messages) == 1 and messages[0].startswith("1 of 3 tokens (33.33%) unknown ([UNK])")
 
 
-def test_windows_are_not_truncated_and_warnings_name_the_limit(tuned, said):
+def test_windows_are_not_truncated_and_warnings_name_the_limit(tuned, messages):
     long = " ".join(TEXTS * 4)
     tag, answer = (
         make_predictor(tuned("tagging", ("O", "B-X"))),
         make_predictor(tuned("span", limits=TokenLimits(64, 16, 8))),
     )
-    said.clear()
+    messages.clear()
     tag([long])
     answer([("Which list?", long)])
-    assert not said and tag.counts.total.examples == answer.counts.total.examples == 1
+    assert not messages and tag.counts.total.examples == answer.counts.total.examples == 1
     answer([(long, "a list")])
-    assert len(said) == 1 and "1 of 2 examples (50.00%) truncated: the model's question_length is 8" in said[0]
-    assert said[0].endswith("or fine-tune with a larger config.question_length")
+    assert len(messages) == 1 and "1 of 2 examples (50.00%) truncated: the model's question_length is 8" in messages[0]
+    assert messages[0].endswith("or fine-tune with a larger config.question_length")

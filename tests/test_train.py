@@ -112,23 +112,23 @@ def test_phases_may_have_different_rotary_bases(tiny_config, tmp_path):
         from_config_dict(to_dict(dataclasses.replace(varied, phases=varied.phases[:1])))
 
 
-def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, said, monkeypatch):
+def test_more_steps_continue_a_finished_run(tiny_config, trained, tmp_path, messages, monkeypatch):
     """`StopSignal.due` is called once per step."""
     workdir = shutil.copytree(trained, tmp_path / "run")
     due_calls = []
     monkeypatch.setattr(StopSignal, "due", lambda self, step: due_calls.append(step))
     train(dataclasses.replace(tiny_config, phases=(Phase(10, 32, 8),), log_every=2), workdir)
-    assert "continuing at step 8 of 10" in " ".join(said)
+    assert "continuing at step 8 of 10" in " ".join(messages)
     assert store.steps(workdir / "checkpoints")[-1] == 10
     assert due_calls == [9, 10]
     before = (trained / "metrics.jsonl").read_text()
     assert (workdir / "metrics.jsonl").read_text().startswith(before)
 
 
-def test_a_finished_run_stays_unchanged(tiny_config, trained, tmp_path, said):
+def test_a_finished_run_stays_unchanged(tiny_config, trained, tmp_path, messages):
     workdir = shutil.copytree(trained, tmp_path / "run")
     train(tiny_config, workdir)
-    assert "at step 8 of 8" in " ".join(said)
+    assert "at step 8 of 8" in " ".join(messages)
     assert (workdir / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
 
 
@@ -211,7 +211,7 @@ def test_signals_are_handled_until_the_last_checkpoint_is_finished(tiny_config, 
     assert handled.is_set() and not released_early.is_set()
 
 
-def test_init_from_starts_from_the_parameters_of_another_run(tiny_config, trained, tmp_path, said):
+def test_init_from_starts_from_the_parameters_of_another_run(tiny_config, trained, tmp_path, messages):
     config = dataclasses.replace(
         tiny_config,
         init_from=str(trained),
@@ -219,7 +219,7 @@ def test_init_from_starts_from_the_parameters_of_another_run(tiny_config, traine
         optimizer=OptimizerConfig(learning_rate=1e-9, warmup_steps=0),
     )
     train(config, tmp_path / "run")
-    assert "starting from the parameters of" in " ".join(said)
+    assert "starting from the parameters of" in " ".join(messages)
     start, _ = store.read_params(trained / "checkpoints/8")
     end, _ = store.read_params(tmp_path / "run/checkpoints/1")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), end, start)

@@ -13,7 +13,7 @@ from bertjax.finetuning import run as finetuning
 from bertjax.finetuning.report import SweepResults
 from bertjax.finetuning.run import FinetuningEvent
 from bertjax.pretraining import run as pretraining
-from bertjax.pretraining.run import TrainingEvent
+from bertjax.pretraining.recorder import TrainingEvent
 from bertjax.storage.files import local_path
 from bertjax.tasks import glue
 

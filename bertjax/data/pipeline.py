@@ -1,15 +1,17 @@
 """The input pipeline: the global batch of a step is a pure function of the corpus, the seed and the step.
 
-`BatchSource.batch` is that function; `BatchSource.iterate` computes it ahead of time on several threads of tf.data.
+`BatchSource.batch` is that function; `BatchSource.iterate` computes it ahead of time on several threads.
 There is no iterator state: a resumed run starts at another step, and each host computes only its own rows.
 bertjax/data/batch.py describes the arrays of a batch.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from bertjax import host_tensorflow
 from bertjax.config.pretraining import Config, Phase
 from bertjax.corpus.format import Corpus
 from bertjax.data.batch import HostBatch
@@ -17,8 +19,9 @@ from bertjax.data.stream import RowFormat, Stream
 from bertjax.data.token_info import Vocabulary
 from bertjax.errors import UserError
 
-# The overhead of NumPy calls is small from about this many tokens, so a tf.data element holds several small batches.
+# The overhead of NumPy calls is small from about this many tokens, so one call computes several small batches.
 _TOKENS_PER_CALL = 2**18
+_PREFETCH = 2  # finished results that wait, in addition to one per thread
 _PADDING_SAMPLE = 10_000
 
 
@@ -65,7 +68,7 @@ class BatchSource:
         rows: Callable[[int], np.ndarray] | None = None,
         threads: int = 2,
     ) -> Iterator[HostBatch]:
-        """Yields the batches of steps [first_step, last_step), counted through all phases, prefetched by tf.data.
+        """Yields the batches of steps [first_step, last_step), counted through all phases, computed ahead.
 
         Args:
           first_step: the first step; 0 for a new run.
@@ -95,28 +98,35 @@ class BatchSource:
     def _iterate_phase(
         self, phase: int, first: int, last: int, rows: np.ndarray | None, threads: int
     ) -> Iterator[HostBatch]:
-        # The first batch gives the shapes; for a single batch TensorFlow is not needed.
-        example = self.batch(phase, first, rows)
-        yield example
-        if last - first == 1:
-            return
-        size = len(example["input_ids"])
-        steps = max(1, _TOKENS_PER_CALL // example["input_ids"].size)
+        size = len(self._row_numbers(phase, first, first + 1, rows))
+        steps = max(1, _TOKENS_PER_CALL // (size * self._config.phases[phase].length))
 
-        def compute(step: np.ndarray) -> list[np.ndarray]:
-            numbers = self._row_numbers(phase, int(step), min(int(step) + steps, last), rows)
-            return list(self._streams[phase].batch(numbers).values())
+        def compute(begin: int, end: int) -> HostBatch:
+            return self._streams[phase].batch(self._row_numbers(phase, begin, end, rows))
 
-        tf = host_tensorflow.load()
-        types = [array.dtype for array in example.values()]
-        dataset = tf.data.Dataset.range(first + 1, last, steps).map(
-            lambda step: tf.numpy_function(compute, [step], types),
-            num_parallel_calls=threads,
-            deterministic=True,
-        )
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = threads
-        options.autotune.enabled = False
-        for arrays in dataset.prefetch(2).with_options(options).as_numpy_iterator():
-            for begin in range(0, len(arrays[0]), size):
-                yield {name: array[begin : begin + size] for name, array in zip(example, arrays, strict=True)}
+        # The first batch comes alone, so that the first step need not wait for others.
+        begins = itertools.chain([first], range(first + 1, last, steps))
+        calls = ((begin, min(begin + steps, last) if begin > first else first + 1) for begin in begins)
+        for batches in _ordered_map(compute, calls, threads):
+            for begin in range(0, len(batches["input_ids"]), size):
+                yield {name: array[begin : begin + size] for name, array in batches.items()}
+
+
+def _ordered_map(
+    function: Callable[..., HostBatch], calls: Iterable[tuple[int, int]], threads: int
+) -> Iterator[HostBatch]:
+    """Yields the results of `calls` in order, computed on several threads, at most two more than needed ahead.
+
+    Most of the time is spent in NumPy, which releases the interpreter's lock.
+    """
+    results: deque[Future[HostBatch]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+    try:
+        for call in calls:
+            results.append(pool.submit(function, *call))
+            if len(results) > threads + _PREFETCH:
+                yield results.popleft().result()
+        while results:
+            yield results.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -139,10 +139,7 @@ def write_predictions(
 
 def draw_confusion(task: TaskExamples, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
     """Draws the confusion matrix of a classification: lines are the labels, columns the predictions."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # without pyplot, whose backend belongs to the application
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
     classes = range(len(task.labels))

@@ -87,33 +87,10 @@ def _finetune(
     show_progress: bool,
     callback: Callable[[FinetuningEvent], None] | None,
 ) -> SweepResults | None:
-    # -- task, data and model
     _check_same_sweep(config, workdir)
-    task_model, source, params = open_task_model(config)
-    check_room(workdir, "--workdir", tree_bytes(source.params), "the best run's checkpoint")
-    _check_splits(task_model.task)
-    train = task_model.split("train", config.train_examples)
-    dev = [task_model.split(name) for name in task_model.task.dev]
-    _LOG.info(
-        f"{task_model.task.name}: {len(train.examples):,} training examples, {dataset.describe_padding(train.batches)}"
-    )
-    _log_counts(task_model, train, dev)
-    _check_labels_differ(dev)
-    digests = {split.name: split.batches.digest() for split in (train, *dev)}
-    digests["init_from"] = RANDOM_PREFIX * config.init_from.startswith(RANDOM_PREFIX) + source.fingerprint()
-    teacher = None
-    if config.distillation.teacher:
-        forward, teacher_params, digests["teacher"] = distillation.load_teacher(task_model)
-        teacher = forward, teacher_params
-    _check_same_data(digests, workdir)
-    if config.features:  # the runs train on features alone, without the encoder
-        train, *dev = features.compute_features(task_model, params, [train, *dev], config.features_memory)
-        params = {}
-    sweep = Sweep(task_model, params, train, dev, teacher=teacher)
+    sweep, dev, task_model, source, digests = _open_sweep(config, workdir)
     _write(workdir / "config.json", decoding.sealed(to_dict(config)))
     _write(workdir / "data.json", decoding.sealed(digests))
-
-    # -- the remaining runs
     done, predictions = _read_records(workdir, [split.name for split in dev], task_model.task.metric), {}
     remaining = [run for run in config.runs() if run.name not in done]
     with StopSignal() as stop:
@@ -135,6 +112,37 @@ def _finetune(
             write_text(workdir / "runs.jsonl", "".join(lines))
             _LOG.info(f"{run.name}: {_describe(record)}")
     return _write_results(task_model, dev, list(done.values()), predictions, workdir)
+
+
+def _open_sweep(
+    config: FinetuneConfig, workdir: Path
+) -> tuple[Sweep, list[Split], TaskModel, Pretrained, dict[str, str]]:
+    """Opens and checks all that a sweep needs.
+
+    Returns:
+      the sweep, its dev splits, the task model, the initial model, and the digests of data.json.
+    """
+    task_model, source, params = open_task_model(config)
+    check_room(workdir, "--workdir", tree_bytes(source.params), "the best run's checkpoint")
+    _check_splits(task_model.task)
+    train = task_model.split("train", config.train_examples)
+    dev = [task_model.split(name) for name in task_model.task.dev]
+    _LOG.info(
+        f"{task_model.task.name}: {len(train.examples):,} training examples, {dataset.describe_padding(train.batches)}"
+    )
+    _log_counts(task_model, train, dev)
+    _check_labels_differ(dev)
+    digests = {split.name: split.batches.digest() for split in (train, *dev)}
+    digests["init_from"] = RANDOM_PREFIX * config.init_from.startswith(RANDOM_PREFIX) + source.fingerprint()
+    teacher = None
+    if config.distillation.teacher:
+        forward, teacher_params, digests["teacher"] = distillation.load_teacher(task_model)
+        teacher = forward, teacher_params
+    _check_same_data(digests, workdir)
+    if config.features:  # the runs train on features alone, without the encoder
+        train, *dev = features.compute_features(task_model, params, [train, *dev], config.features_memory)
+        params = {}
+    return Sweep(task_model, params, train, dev, teacher=teacher), dev, task_model, source, digests
 
 
 def _train(

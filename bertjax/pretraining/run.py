@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -24,29 +24,19 @@ from bertjax.data.pipeline import BatchSource
 from bertjax.decoding import FilePrefix
 from bertjax.errors import UserError
 from bertjax.parallel import processes
-from bertjax.parallel.hardware import peak_flops
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build, distillation
-from bertjax.pretraining.evaluation import HeldOut, describe_scores, open_held_out
+from bertjax.pretraining.evaluation import HeldOut, open_held_out
+from bertjax.pretraining.recorder import Recorder, TrainingEvent
 from bertjax.storage.files import check_room, exclusive_lock, write_text
 from bertjax.text.tokenizer import Tokenizer
 from bertjax.trainer import metrics, profiler
-from bertjax.trainer.loop import StopSignal, non_finite_terms, training_steps
+from bertjax.trainer.loop import StopSignal, training_steps
 from bertjax.trainer.plots import draw_curves
 from bertjax.trainer.progress import progress_bar
 from bertjax.trainer.step import Metrics, TrainState, TrainStep, abstract_state, init_state, make_train_step
-from bertjax.trainer.throughput import Clock, Speed
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingEvent:
-    """What a run reports while it trains: the metrics of a logged step, or the scores of an evaluation."""
-
-    step: int  # steps done
-    total_steps: int
-    metrics: Mapping[str, float]  # by name, e.g. train/loss or eval/mlm_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +81,12 @@ def train_events(config: Config, workdir: Path, show_progress: bool = False) -> 
             _write_workdir(run)
         if start >= total:
             _LOG.info(f"{workdir} is at step {start} of {total}; add steps to config.phases to train further")
-        elif (done := (yield from _run_steps(run, state, start, show_progress and first))) < total:
-            _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
-            return
+            done = total
+        else:
+            done = yield from _run_steps(run, state, start, show_progress and first)
         if first:
-            _finish(workdir)
+            draw_curves(workdir)
+            _log_end(workdir, done, total)
 
 
 def _open_run(config: Config, workdir: Path) -> _Run:
@@ -133,80 +124,40 @@ def _restore_or_init(run: _Run) -> tuple[TrainState, FilePrefix | None]:
 
 def _run_steps(run: _Run, state: TrainState, start: int, show_bar: bool) -> Generator[TrainingEvent, None, int]:
     """Trains from step `start` to the last step or until a signal; returns the final step, which is saved."""
-    config, total, clock = run.config, run.config.total_steps, Clock()
-    checkpoints = store.CheckpointWriter(run.workdir / "checkpoints", config.keep_last, config.keep_every)
-    writer = metrics.MetricsWriter(run.workdir, start)
-    speed = Speed(clock, functools.partial(_work, config), start, peak_flops(list(run.mesh.devices.flat)))
+    config, total = run.config, run.config.total_steps
     _log_start(run, state.params, start)
-
-    def log(steps: Iterable[tuple[int, dict[str, float]]]) -> list[TrainingEvent]:
-        logged = []
-        for step, values in steps:
-            checkpoints.check()
-            if problem := non_finite_terms(values):
-                latest = checkpoints.latest()
-                good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
-                raise UserError(
-                    f"{problem} at step {step}; {good}; lower config.optimizer.learning_rate or raise "
-                    "config.optimizer.warmup_steps, in a new --workdir"
-                )
-            show(step)
-            if step == start + 1:
-                speed.since_last(step)  # discarded: it includes compilation
-            if step % config.log_every == 0:
-                if step > start + 1:
-                    values |= speed.since_last(step)
-                writer.write(step, values)
-                show(step, _describe_step(values))
-                logged.append(TrainingEvent(step, total, values))
-        return logged
-
-    def save(step: int, state: TrainState) -> None:
-        with clock.paused():
-            writer.sync()
-            checkpoints.save(step, state.params, state.optimizer, _meta(run))
-
     with progress_bar(total, start, show_bar) as show, StopSignal() as stop:
+        recorder = Recorder(config, run.workdir, start, list(run.mesh.devices.flat), show)
         rows = functools.partial(local_rows, run.mesh)
-        batches = clock.waiting(run.source.iterate(start, total, rows=rows, threads=config.reader_threads))
+        batches = run.source.iterate(start, total, rows=rows, threads=config.reader_threads)
+        batches = recorder.clock.waiting(batches)
         compiled = _compile_step(run, start)
-        traced = profiler.trace_steps(compiled, config.profile_steps, start, run.workdir / "profile")
-        with traced as train_step:
+        with profiler.trace_steps(compiled, config.profile_steps, start, run.workdir / "profile") as train_step:
             steps = training_steps(train_step, state, batches, run.mesh, start)
             for step, state, pending in steps:
-                events = log(pending.earlier())
+                events = recorder.log(pending.earlier())
                 if step == total or (config.eval_every and step % config.eval_every == 0):
-                    events += log(pending.all())
-                    with clock.paused():
+                    events += recorder.log(pending.all())
+                    with recorder.clock.paused():
                         scores = run.held_out.scores(state.params, config.phases[config.locate(step - 1)[0]])
-                        writer.write(step, scores)
-                        _LOG.info(f"step {step}: {describe_scores(scores)}")
-                    events.append(TrainingEvent(step, total, scores))
+                        events.append(recorder.log_scores(step, scores))
                 stopping = stop.due(step)
                 saving = stopping or step == total or step % config.checkpoint_every == 0
                 if saving:
-                    events += log(pending.all())
-                    save(step, state)
+                    events += recorder.log(pending.all())
+                    recorder.save(step, state, run.meta)
                 try:
-                    with clock.paused():  # the caller's code
+                    with recorder.clock.paused():  # the caller's code
                         yield from events
                 except GeneratorExit:  # the caller left its loop: stop as after a signal
                     stopping = True
                     if not saving:
-                        log(pending.all())
-                        save(step, state)
+                        recorder.log(pending.all())
+                        recorder.save(step, state, run.meta)
                 if stopping:
                     break
-        checkpoints.close()  # within StopSignal: a signal must not end the process before the last save has finished
-        writer.close()
+        recorder.close()  # within StopSignal: a signal must not end the process before the last save has finished
     return step
-
-
-def _meta(run: _Run) -> CheckpointMeta:
-    """Returns the meta of a checkpoint that is saved now; only the first process writes it."""
-    if not processes.is_first():
-        return run.meta
-    return dataclasses.replace(run.meta, metrics=metrics.file_prefix(run.workdir / "metrics.jsonl"))
 
 
 def _compile_step(run: _Run, start: int) -> TrainStep:
@@ -233,12 +184,6 @@ def _compile_step(run: _Run, start: int) -> TrainStep:
     return step
 
 
-def _work(config: Config, step: int) -> tuple[int, float]:
-    """Returns (token positions, model FLOPs) of a step, counted from 0."""
-    phase = config.phases[config.locate(step)[0]]
-    return phase.batch * phase.length, build.step_flops(config, phase)
-
-
 def _log_start(run: _Run, params: Params, start: int) -> None:
     config, corpus = run.config, run.corpus
     tokens = sum(phase.steps * phase.batch * phase.length for phase in config.phases)
@@ -255,17 +200,6 @@ def _log_start(run: _Run, params: Params, start: int) -> None:
         )
 
 
-def _describe_step(values: dict[str, float]) -> str:
-    text = f"loss {values['train/loss']:.3f}"
-    if "perf/tokens_per_second" not in values:
-        return text
-    text += f", {values['perf/tokens_per_second']:,.0f} tokens/s"
-    text += f", {values['perf/model_flops_per_second'] / 1e9:,.0f} GFLOP/s"
-    if "perf/mfu" in values:
-        text += f" (MFU {values['perf/mfu']:.1%})"
-    return text + f", waiting for input {values['perf/input_wait']:.1%}"
-
-
 def _write_workdir(run: _Run) -> None:
     workdir = run.workdir
     try:
@@ -276,7 +210,9 @@ def _write_workdir(run: _Run) -> None:
         raise UserError(f"{workdir}: cannot be written to ({error.strerror}); choose another --workdir") from error
 
 
-def _finish(workdir: Path) -> None:
-    draw_curves(workdir)
+def _log_end(workdir: Path, done: int, total: int) -> None:
+    if done < total:
+        _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
+        return
     _LOG.info(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
     _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')

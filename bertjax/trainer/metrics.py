@@ -6,20 +6,22 @@ time.
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from bertjax import decoding, host_tensorflow
+from bertjax import decoding
 from bertjax.decoding import Count, DecodingError, FilePrefix, ShortText
 from bertjax.errors import UserError
 from bertjax.parallel import processes
 from bertjax.storage.files import atomic_write, file_sha256
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
 Record: TypeAlias = dict[str, float]  # the metrics of a step by name, and "step", an int
 
@@ -125,50 +127,45 @@ class _JsonLines:
 class _TensorBoard:
     """An event file, written in the calling thread, so that a failed write raises where it happens.
 
-    It is opened, and TensorFlow imported, at the first write, to keep both out of the time before the first step.
+    It is opened at the first write, to keep the import out of the time before the first step.
     """
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self._folder, self._resume_step = folder, resume_step
-        self._tf: Any = None  # untyped
-        self._writer: Any = None
+        self._writer: RecordWriter | None = None
 
-    def _open(self) -> None:
-        self._tf = host_tensorflow.load()
+    def _open(self) -> "RecordWriter":
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
         self._folder.mkdir(exist_ok=True)
         continues = any(self._folder.iterdir())  # also at step 0, after a run that ended before its first checkpoint
-        with self._as_os_errors():
-            self._writer = self._tf.io.TFRecordWriter(str(self._folder / f"events.out.tfevents.{time.time_ns()}"))
-            self._event(file_version="brain.Event:2")
-            if continues:  # TensorBoard then drops the later steps of earlier files
-                start = self._tf.compat.v1.SessionLog(status="START")
-                self._event(step=self._resume_step + 1, session_log=start)
+        writer = RecordWriter((self._folder / f"events.out.tfevents.{time.time_ns()}").open("xb"))
+        _write_event(writer, file_version="brain.Event:2")
+        if continues:  # TensorBoard then drops the later steps of earlier files
+            _write_event(writer, step=self._resume_step + 1, session_log=SessionLog(status=SessionLog.START))
+        return writer
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        if not self._writer:
-            self._open()
-        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
-        with self._as_os_errors():
-            self._event(step=step, summary=self._tf.compat.v1.Summary(value=scalars))
-            self._writer.flush()
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._writer = self._writer or self._open()
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        _write_event(self._writer, step=step, summary=Summary(value=scalars))
+        self._writer.flush()
 
     def sync(self) -> None:
         """Does nothing: checkpoints do not depend on the events."""
 
     def close(self) -> None:
         if self._writer:
-            with self._as_os_errors():
-                self._writer.close()
+            self._writer.close()
 
-    def _event(self, **content: object) -> None:
-        self._writer.write(self._tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
 
-    @contextlib.contextmanager
-    def _as_os_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except self._tf.errors.OpError as error:
-            raise OSError(errno.EIO, error.message) from error
+def _write_event(writer: "RecordWriter", **content: object) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    writer.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 @contextlib.contextmanager

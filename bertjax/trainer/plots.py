@@ -17,10 +17,7 @@ def draw_curves(workdir: Path) -> Path:
     Raises:
       UserError: the image cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # without pyplot, whose backend belongs to the application
 
     records = metrics.read(workdir / "metrics.jsonl")
     figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
@@ -36,14 +33,15 @@ def draw_curves(workdir: Path) -> Path:
     accuracy.set(title="Accuracy", xlabel="step", ylim=(0, 1))
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:  # a run stopped early may have no point
+            axes.legend()
     path = workdir / "curves.png"
     try:
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); the run itself is complete, run the same command again to "
+            f"{path}: cannot be written ({error.strerror}); the run itself is saved; run the same command again to "
             "draw the curves"
         ) from error
     return path

@@ -41,10 +41,10 @@ def _truncate(path):
 
 @pytest.mark.parametrize("damage", [flip_a_bit, _truncate, os.unlink], ids=["flipped", "cut", "missing"])
 @pytest.mark.parametrize("item", ["params", "optimizer", "meta"])
-def test_a_broken_checkpoint_is_moved_and_the_one_before_is_used(workdir, tiny_config, trained, said, damage, item):
+def test_a_broken_checkpoint_is_moved_and_the_one_before_is_used(workdir, tiny_config, trained, messages, damage, item):
     damage(_data_files(workdir / "checkpoints/8" / item)[0])
     train(tiny_config, workdir)
-    text = "\n".join(said)
+    text = "\n".join(messages)
     assert "checkpoint 8 is broken" in text and "checkpoints.broken/8-1" in text
     assert (workdir / "checkpoints.broken/8-1").is_dir()
     assert "continuing at step 4 of 8" in text
@@ -70,11 +70,11 @@ def test_any_flipped_bit_of_an_array_fails_its_checksum():
     assert checksums(swapped)["a"] != before["a"]
 
 
-def test_loading_falls_back_without_changing_files(workdir, capfd, said):
+def test_loading_falls_back_without_changing_files(workdir, capfd, messages):
     flip_a_bit(_data_files(workdir / "checkpoints/8/params")[0])
-    said.clear()
+    messages.clear()
     assert load_model(workdir).step == 4
-    assert "checkpoint 8 is broken" in said[0]
+    assert "checkpoint 8 is broken" in messages[0]
     assert store.steps(workdir / "checkpoints") == [4, 8]
     with pytest.raises(UserError, match="is broken"):
         load_model(workdir / "checkpoints/8")

@@ -100,9 +100,9 @@ def test_a_head_on_features_is_the_head_of_the_whole_model(kind):
     assert np.abs(alone - model.apply({"params": params}, batch)["logits"]).max() > 1e-3
 
 
-def test_a_sweep_on_features_trains_a_head_and_saves_a_whole_model(config, tmp_path, said):
+def test_a_sweep_on_features_trains_a_head_and_saves_a_whole_model(config, tmp_path, messages):
     results = finetune(config, tmp_path / "run")
-    assert "computing features (weighted_sum)" in " ".join(said)
+    assert "computing features (weighted_sum)" in " ".join(messages)
     assert results["best"]["scores"]["dev"]["accuracy"] > 90
     tuned, source = (load_model(path) for path in (tmp_path / "run", config.init_from))
     for part in ("embeddings", "encoder"):

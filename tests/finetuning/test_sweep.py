@@ -105,7 +105,7 @@ def test_evaluate_reproduces_the_scores_of_the_best_run(config, finished):
     assert "warning" not in result.stderr
 
 
-def test_a_stopped_sweep_continues(config, finished, tmp_path, said):
+def test_a_stopped_sweep_continues(config, finished, tmp_path, messages):
     workdir, results = finished
     shutil.copytree(workdir, tmp_path / "run")
     lines = (workdir / "runs.jsonl").read_text().splitlines()
@@ -115,7 +115,7 @@ def test_a_stopped_sweep_continues(config, finished, tmp_path, said):
             finetune(config, tmp_path / "run")
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[:3]) + "\n")
     again = finetune(config, tmp_path / "run")
-    assert "run 4 of 4" in " ".join(said)
+    assert "run 4 of 4" in " ".join(messages)
     # Without the best run, which is repeated and saved.
     (tmp_path / "run/runs.jsonl").write_text("\n".join(lines[2:]) + "\n")
     again = finetune(config, tmp_path / "run")
@@ -135,14 +135,14 @@ def test_a_stopped_sweep_continues(config, finished, tmp_path, said):
         finetune(dataclasses.replace(config, batch=8), tmp_path / "run")
 
 
-def test_unknown_tokens_and_truncated_examples_are_logged(config, tmp_path, said):
+def test_unknown_tokens_and_truncated_examples_are_logged(config, tmp_path, messages):
     """Once for all runs; above 1 % with a warning that names the setting."""
     unreadable = [{"text": "the ☃ list " * (1 + 9 * (i == 0)), "label": "good" if i % 2 else "bad"} for i in range(40)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, unreadable)))
     shutil.copy(f"{config.data_dir}/dev.jsonl", tmp_path)
     one_epoch = dataclasses.replace(config, epochs=(1,), length=24)
     finetune(dataclasses.replace(one_epoch, data_dir=str(tmp_path)), tmp_path / "run")
-    counts = [line for line in said if "unknown ([UNK])" in line or "truncated" in line]
+    counts = [line for line in messages if "unknown ([UNK])" in line or "truncated" in line]
     length = len(load_model(config.init_from).tokenizer.encode("the ☃ list"))
     # The model reads [CLS], [SEP] and 22 tokens of the long text.
     share = f"{39 + -(-21 // length)} of {39 * length + 22} tokens ("

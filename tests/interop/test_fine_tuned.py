@@ -153,7 +153,7 @@ def test_tokenizers_larger_than_the_model_are_refused(export):
         load_model(folder)
 
 
-def test_tokenizers_far_smaller_than_the_model_are_refused(tmp_path, said):
+def test_tokenizers_far_smaller_than_the_model_are_refused(tmp_path, messages):
     shape = dataclasses.replace(SMALL, vocab_size=300)
     task = make_task("regression")
     export_model(from_parts(shape, make_params(task, shape), task=task), tmp_path / "out")
@@ -161,13 +161,13 @@ def test_tokenizers_far_smaller_than_the_model_are_refused(tmp_path, said):
     (tmp_path / "out/tokenizer.json").unlink()
     for pieces, remark in ((120, None), (160, "check that it is the model's own"), (300, "")):
         (tmp_path / "out/vocab.txt").write_text("\n".join([*PIECES, *map(str, range(pieces - len(PIECES)))]) + "\n")
-        said.clear()
+        messages.clear()
         if remark is None:
             with pytest.raises(UserError, match="has 120 entries, less than half of the model's 300"):
                 load_model(tmp_path / "out")
         else:
             load_model(tmp_path / "out")
-            assert any("entries" in line and remark in line for line in said) == bool(remark)
+            assert any("entries" in line and remark in line for line in messages) == bool(remark)
 
 
 def test_verification_compares_the_scores_of_the_task(export):
@@ -208,13 +208,13 @@ def test_fine_tuned_models_are_refused_where_pretraining_heads_are_needed(export
         build.load_initial_params(config, None, model.tokenizer)
 
 
-def test_num_labels_takes_precedence_over_an_id2label_of_another_size(export, said):
+def test_num_labels_takes_precedence_over_an_id2label_of_another_size(export, messages):
     """As in `transformers`, which warns and numbers the labels."""
     folder = export("classification")
     reconfigure(folder, num_labels=3, id2label={"0": "no", "1": "yes"})
-    said.clear()
+    messages.clear()
     assert import_model(folder)[2].labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    assert any("id2label has 2 names for num_labels=3" in line for line in said)
+    assert any("id2label has 2 names for num_labels=3" in line for line in messages)
     config = pytest.importorskip("transformers").AutoConfig.from_pretrained(folder)
     assert config.id2label == dict(enumerate(import_model(folder)[2].labels))
     reconfigure(folder, num_labels=3, id2label={"0": "a", "1": "b", "2": "c"})

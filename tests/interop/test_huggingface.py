@@ -195,11 +195,11 @@ def test_pickled_weights_without_pytorch_are_refused(folder, monkeypatch):
         import_model(folder)
 
 
-def test_missing_heads_are_initialized_and_logged(folder, said):
+def test_missing_heads_are_initialized_and_logged(folder, messages):
     rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
-    said.clear()
+    messages.clear()
     _, params, _ = import_model(folder)
-    assert len(said) == 1 and "cls.predictions" in said[0] and "initialized randomly" in said[0]
+    assert len(messages) == 1 and "cls.predictions" in messages[0] and "initialized randomly" in messages[0]
     expected = random_params()
     for part in ("embeddings", "encoder", "pooler"):
         assert_equal(params[part], expected[part])
@@ -207,11 +207,11 @@ def test_missing_heads_are_initialized_and_logged(folder, said):
     assert_equal(params, import_model(folder)[1])
 
 
-def test_unknown_tensors_are_ignored_and_logged(folder, said):
+def test_unknown_tensors_are_ignored_and_logged(folder, messages):
     rewrite(folder, lambda tensors: tensors | {"classifier.weight": np.ones((2, 24), np.float32)})
-    said.clear()
+    messages.clear()
     assert_equal(import_model(folder)[1], random_params())
-    assert len(said) == 1 and "ignored classifier.weight" in said[0]
+    assert len(messages) == 1 and "ignored classifier.weight" in messages[0]
 
 
 def test_models_without_a_pooler_have_no_next_sentence_head(folder):

@@ -170,15 +170,15 @@ def test_models_that_transformers_cannot_represent_are_not_exported(changes, mes
         configs.config_values(dataclasses.replace(SMALL, **changes), None, "", 0)
 
 
-def test_encoders_without_heads_and_prefix_are_imported(tmp_path, said):
+def test_encoders_without_heads_and_prefix_are_imported(tmp_path, messages):
     transformers = pytest.importorskip("transformers")
     batch = random_batch(SMALL, 1, 8, 2)
     params = jax.jit(lambda: PretrainingModel(SMALL, "").init(jax.random.key(1), batch)["params"])()
     export_model(from_parts(SMALL, params), tmp_path / "whole")
     transformers.ModernBertModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "encoder")
-    said.clear()
+    messages.clear()
     config, imported, task = import_model(tmp_path / "encoder")
     assert (config, task) == (SMALL, None)
-    assert len(said) == 1 and "decoder.bias" in said[0] and "initialized randomly" in said[0]
+    assert len(messages) == 1 and "decoder.bias" in messages[0] and "initialized randomly" in messages[0]
     for part in ("embeddings", "encoder"):
         assert jax.tree.all(jax.tree.map(np.array_equal, imported[part], params[part]))

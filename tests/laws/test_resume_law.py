@@ -119,6 +119,7 @@ def test_sigterm_saves_a_checkpoint_and_exits_cleanly(corpus, uninterrupted, tmp
     assert process.returncode == 0, stderr
     assert "the same command continues" in stderr
     assert max(store.steps(workdir / "checkpoints")) < STEPS
+    assert (workdir / "curves.png").is_file()
     assert run("train", *arguments).returncode == 0
     assert (workdir / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -143,7 +144,7 @@ FAMILY = {
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_resume_law_of_the_family(name, corpus, tmp_path, said):
+def test_resume_law_of_the_family(name, corpus, tmp_path, messages):
     """A run that is killed after step 5, with a checkpoint of step 3, resumes to the same result."""
     config = runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"]()
     phases = ({"steps": 6, "length": 32, "batch": 4},)
@@ -156,5 +157,5 @@ def test_resume_law_of_the_family(name, corpus, tmp_path, said):
     lines = (tmp_path / "uninterrupted/metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "killed/metrics.jsonl").write_text("".join(lines[:5]))
     train(config, tmp_path / "killed")
-    assert "continuing at step 3 of 6" in " ".join(said)
+    assert "continuing at step 3 of 6" in " ".join(messages)
     assert _assert_same_run(tmp_path / "uninterrupted", tmp_path / "killed") == 6

@@ -113,11 +113,11 @@ def test_official_files_are_read(folder, name, split, examples):
     assert read == examples
 
 
-def test_skipped_lines_are_counted(folder, said):
-    said.clear()
+def test_skipped_lines_are_counted(folder, messages):
+    messages.clear()
     open_task("glue/qqp", str(folder / "QQP")).read("train")
     open_task("glue/mnli", str(folder)).read("dev_matched")
-    assert said == [
+    assert messages == [
         f"{folder}/QQP/train.tsv: skipped 2 lines with missing cells and 0 without an agreed label",
         f"{folder}/MNLI/dev_matched.tsv: skipped 0 lines with missing cells and 1 without an agreed label",
     ]

@@ -110,7 +110,7 @@ def test_a_tuned_threshold_applies_to_later_predictions(adversarial):
     assert squad_scores.decide(Answer("here", threshold + 0.1), threshold) == ""
 
 
-def test_questions_keep_passage_answers_and_starts(tmp_path, said):
+def test_questions_keep_passage_answers_and_starts(tmp_path, messages):
     context = "Die Hauptstadt ist São Paulo, nicht Rio. \u2028 Ende"
     answers = [{"text": "São Paulo", "answer_start": context.index("São")}]
     wrong = [{"text": "Rio", "answer_start": 0}]
@@ -120,12 +120,12 @@ def test_questions_keep_passage_answers_and_starts(tmp_path, said):
     ]
     for split in ("train", "dev"):
         write(tmp_path, "v1.1", [{"title": "t", "paragraphs": [{"context": context, "qas": questions}]}], split)
-    said.clear()
+    messages.clear()
     task = open_task("squad/v1.1", str(tmp_path))
     [example] = task.read("train")  # the other answer is misplaced and would train a wrong span
     assert (example.id, example.passage, example.answers) == ("a", context, ("São Paulo",))
     assert example.passage[example.starts[0] :].startswith("São Paulo, nicht")
-    assert said == ["skipped 1 questions with answers that are not at their answer_start"]
+    assert messages == ["skipped 1 questions with answers that are not at their answer_start"]
     assert [question.id for question in task.read("dev")] == ["a", "b"]
 
 

@@ -92,10 +92,10 @@ def test_ids_equal_those_of_sentencepiece_except_for_ties(model, real_sentences)
     assert [sorted(a) for a in ours] == [sorted(b) for b in theirs]
 
 
-def test_the_case_of_a_bare_model_is_inferred_and_logged(model, real_sentences, tmp_path, said):
+def test_the_case_of_a_bare_model_is_inferred_and_logged(model, real_sentences, tmp_path, messages):
     (tmp_path / "m.model").write_bytes(model)
     assert load_tokenizer(tmp_path).encode("THE") != load_tokenizer(tmp_path).encode("the")
-    assert "assuming a cased vocabulary (it has capital letters)" in said[0]
+    assert "assuming a cased vocabulary (it has capital letters)" in messages[0]
     uncased = load_tokenizer(tmp_path, lowercase=True)
     assert uncased.encode("THÉ") == uncased.encode("the")
     (tmp_path / "m.model").write_bytes(sentencepiece_model([text.lower() for text in real_sentences[:1000]], 300))
