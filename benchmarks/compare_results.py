@@ -35,7 +35,7 @@ def compare_corpora(old: Path, new: Path) -> str | None:
 
 
 def compare_training(old: Path, new: Path, relative: float = 0.0) -> str | None:
-    """Compares metrics.jsonl and the last checkpoint, to the bit or with a relative tolerance."""
+    """Compares metrics.jsonl and the last checkpoint, bit for bit or with a relative tolerance."""
     if difference := _compare_lines(old / "out" / "metrics.jsonl", new / "out" / "metrics.jsonl", relative):
         return difference
     last = [max((folder / "out" / "checkpoints").iterdir(), key=lambda path: int(path.name)) for folder in (old, new)]

@@ -64,7 +64,7 @@ def main() -> None:
         if name == "distilbert":
             teacher = arguments.workdir.absolute() / TEACHER
             run_and_print(arguments, name, "distilbert, taught", {"distillation.teacher": teacher})
-            # Initialised from the teacher's layers, without distillation losses.
+            # Initialized from the teacher's layers, without distillation losses.
             no_losses = {"distillation.soft_weight": 0.0, "distillation.cosine_weight": 0.0}
             run_and_print(arguments, name, "distilbert, same start", {"distillation.teacher": teacher, **no_losses})
             run_and_print(arguments, name, "distilbert, alone", {})
@@ -111,7 +111,7 @@ def draw(workdir: Path) -> None:
         records = evaluations(path.parent)
         below = [record["eval/unigram_entropy"] - record["eval/mlm_loss"] for record in records]
         axes.plot([record["step"] for record in records], below, marker=".", label=path.parent.name)
-    axes.axhline(0.5, color="grey", linestyle=":")
+    axes.axhline(0.5, color="gray", linestyle=":")
     axes.set(xlabel="step", ylabel="nats below a unigram model", title="held-out masked-LM loss")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -127,7 +127,7 @@ def measure(runner: str, case: Case) -> dict[str, Any]:
         float(step())
     before = time.perf_counter()
     float(step())
-    group = max(1, round(0.5 / (time.perf_counter() - before)))  # steps between two synchronisations
+    group = max(1, round(0.5 / (time.perf_counter() - before)))  # steps between two synchronizations
     times: list[float] = []
     while sum(times) * group < case.seconds or len(times) < 3:
         before = time.perf_counter()

@@ -33,11 +33,9 @@ _LOG = logging.getLogger(__name__)
 _FROM = flags.DEFINE_string(
     "from", None, "Workdir, checkpoint, or model folder of another framework (docs/reference/model-folders.md)."
 )
-_SOURCE = flags.DEFINE_multi_string(
-    "source", [], "Text of the domain, as for bertjax.prepare; repeat the flag for several sources."
-)
+_SOURCE = flags.DEFINE_multi_string("source", [], "Text of the domain: KIND:LOCATION[@WEIGHT], as for bertjax.prepare.")
 _GENERAL = flags.DEFINE_multi_string(
-    "general", [], "General text on which the report measures forgetting; repeat the flag for several sources."
+    "general", [], "General text on which the report measures forgetting, as for --source."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the adaptation, created if missing.")
 _ADD_WORDS = flags.DEFINE_integer(
@@ -61,7 +59,9 @@ def main(args: list[str]) -> None:
     from bertjax.storage.files import local_path, write_text
 
     if args or not (_FROM.value and _SOURCE.value and _WORKDIR.value):
-        raise UserError("usage: python -m bertjax.adapt --from=DIR --source=SPEC --workdir=DIR [--add_words=N]")
+        required = {"--from": _FROM.value, "--source": _SOURCE.value, "--workdir": _WORKDIR.value}
+        usage = "python -m bertjax.adapt --from=DIR --source=KIND:LOCATION --workdir=DIR [--add_words=NUMBER]"
+        raise cli.usage_error(args, required, usage)
     if _ADD_WORDS.value and _TOKENIZER.value:
         raise UserError("--add_words extends the vocabulary, but --tokenizer replaces it; give only one of them")
     workdir = local_path(_WORKDIR.value, "--workdir").absolute()

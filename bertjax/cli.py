@@ -9,19 +9,17 @@ import re
 import select
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
 
 from bertjax.environment import quiet_libraries, tune_cpu_malloc
-from bertjax.errors import UserError, print_error
+from bertjax.errors import UserError, print_error, short_repr
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks and the messages of third-party libraries.")
-_IMPORT = flags.DEFINE_multi_string(
-    "import", [], "Module or .py file to import first, which registers an extension; may be repeated."
-)
+_IMPORT = flags.DEFINE_multi_string("import", [], "Module or .py file to import first, which registers an extension.")
 
 
 def run(main: Callable[[list[str]], object], keep_freed_memory: bool = False) -> None:
@@ -36,6 +34,7 @@ def run(main: Callable[[list[str]], object], keep_freed_memory: bool = False) ->
     _cache_compiled_programs()
     if keep_freed_memory:
         tune_cpu_malloc()
+    _show_shared_flags()
     try:
         app.run(lambda argv: _run_main(main, argv[1:]), flags_parser=_parse_flags)
     except KeyboardInterrupt:
@@ -52,7 +51,9 @@ def define_config_flag() -> flags.FlagHolder:
     """Defines `--config=FILE` with its `--config.KEY=VALUE` overrides; the flag's value is a ConfigDict."""
     from ml_collections import config_flags
 
-    return config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/base.py.")
+    return config_flags.DEFINE_config_file(
+        "config", None, "Config file, e.g. configs/base.py; --config.KEY=VALUE overrides a key."
+    )
 
 
 def config_value(flag: flags.FlagHolder) -> dict[str, object] | None:
@@ -65,6 +66,20 @@ def config_value(flag: flags.FlagHolder) -> dict[str, object] | None:
         return flag.value and flag.value.to_dict()
     except OSError as error:  # ml_collections raises it when a value is first asked for
         raise UserError(f"--config: cannot be loaded ({error.__cause__ or error}); check the path") from error
+
+
+def usage_error(args: Sequence[str], required: Mapping[str, object], usage: str) -> UserError:
+    """Returns the error for unexpected arguments or, if there are none, for the values of `required` that are missing.
+
+    Args:
+      args: the unexpected arguments.
+      required: the values by name; None, False or empty if missing.
+      usage: how to call the command.
+    """
+    missing = [name for name, value in required.items() if not value]
+    verb = "is" if len(missing) == 1 else "are"
+    problem = f"unexpected argument {short_repr(args[0])}" if args else f"{' and '.join(missing)} {verb} missing"
+    return UserError(f"{problem}; usage: {usage}")
 
 
 def debug() -> bool:
@@ -106,6 +121,12 @@ def log_errors_only() -> None:
     """Drops log messages below errors from now on, for the processes of a run other than the first."""
     for handler in logging.getLogger("bertjax").handlers:
         handler.addFilter(lambda record: record.levelno >= logging.ERROR)
+
+
+def _show_shared_flags() -> None:
+    """Has --help list the flags of this module too; absl lists those of the main module only."""
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -7,7 +7,8 @@ python -m bertjax.convert --reseal --from=DIR
 of a TensorFlow checkpoint with its bert_config.json and vocab.txt. By default a bertjax model becomes a Hugging Face
 folder, and any other model a bertjax workdir.
 
---verify compares the token ids of thousands of lines, and the scores, with those of the installed `transformers`.
+--verify compares the token ids of thousands of test lines, and the model's outputs, with those of the installed
+`transformers`.
 
 --tokenizer moves the model to another vocabulary: shared pieces keep their embeddings; a new piece starts as the mean
 of the pieces that its text had before.
@@ -40,9 +41,15 @@ _FROM = flags.DEFINE_string("from", None, "Model to read: a workdir, a checkpoin
 _TO = flags.DEFINE_string("to", None, "Folder to write; must be new or empty.")
 _FORMAT = flags.DEFINE_enum("format", None, ["huggingface", "bertjax"], "Format to write; default: the other format.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder of the tokenizer whose vocabulary the model moves to.")
-_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case text; for a vocab.txt or .model without a config.")
+_LOWERCASE = flags.DEFINE_bool(
+    "lowercase",
+    None,
+    "Whether to lower-case text. Only for a vocab.txt or .model without tokenizer_config.json; default: inferred.",
+)
 _RESEAL = flags.DEFINE_bool("reseal", False, "Recompute the seal of --from after a deliberate edit; converts nothing.")
-_VERIFY = flags.DEFINE_bool("verify", False, "Verify token ids and scores against transformers.")
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Compare the token ids of thousands of test lines, and the model's outputs, with `transformers`."
+)
 
 
 def main(args: list[str]) -> None:
@@ -50,10 +57,13 @@ def main(args: list[str]) -> None:
     from bertjax.storage.files import local_path
 
     if args or _FROM.value is None or (_TO.value is None) != _RESEAL.value:
-        raise UserError(
-            "usage: python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR], or "
+        usage = (
+            "python -m bertjax.convert --from=DIR --to=DIR [--format=…] [--verify] [--tokenizer=DIR], or "
             "python -m bertjax.convert --reseal --from=DIR"
         )
+        if _RESEAL.value and _TO.value is not None:
+            raise UserError(f"--reseal changes the folder --from and writes no other; remove --to; usage: {usage}")
+        raise cli.usage_error(args, {"--from": _FROM.value, "--to": _TO.value or _RESEAL.value}, usage)
     source = local_path(_FROM.value, "--from")
     if _TO.value is None:  # --reseal
         from bertjax.interop import resealing

@@ -1,4 +1,4 @@
-"""The process before JAX and TensorFlow are imported: variables that keep them quiet, and malloc's behaviour."""
+"""The process before JAX and TensorFlow are imported: variables that keep them quiet, and malloc's behavior."""
 
 import ctypes
 import importlib.util

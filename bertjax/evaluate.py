@@ -5,7 +5,7 @@ python -m bertjax.evaluate --checkpoint=DIR --data_dir=DIR [--task=glue/sst2] [-
 
 Prints one JSON object. Pre-trained: masked-LM loss (nats per masked token), perplexity and accuracy, next-sentence
 accuracy, and the entropy of a unigram model for comparison. Fine-tuned: the task's official scores on each split, in
-per cent; --output receives predictions and submission files. For your own files, --dev is the file to score, and
+percent; --output receives predictions and submission files. For your own files, --dev is the file to score, and
 --text, --second, --negative and --label are its columns if they differ from those in training.
 """
 
@@ -32,7 +32,9 @@ _BATCH = flags.DEFINE_integer("batch", 32, "Sequences per step.", lower_bound=1)
 _TASK = flags.DEFINE_string(
     "task", "", "Another task of the same task kind and with the same labels; default: the model's own task."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder with the files of the task, or tfds.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "", "Folder with the files of the task, or the word `tfds` for TensorFlow Datasets."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the predictions of dev and test splits.")
 _DEV = flags.DEFINE_string("dev", "", "File to score (tasks table/…).")
 _COLUMNS = {  # of bertjax.tasks.table.Table
@@ -51,7 +53,8 @@ def main(args: list[str]) -> None:
     from bertjax.storage.files import check_room, local_path
 
     if args or _CHECKPOINT.value is None:
-        raise UserError("usage: python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]")
+        usage = "python -m bertjax.evaluate --checkpoint=DIR [--corpus=DIR | --data_dir=DIR]"
+        raise cli.usage_error(args, {"--checkpoint": _CHECKPOINT.value}, usage)
     from bertjax.interop.loading import load_model
 
     output = local_path(_OUTPUT.value, "--output") if _OUTPUT.value else None

@@ -10,7 +10,6 @@ every run, the checkpoint and predictions of the best run, and the submission fi
 from absl import flags
 
 from bertjax import cli
-from bertjax.errors import UserError
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep, created if missing.")
@@ -22,7 +21,8 @@ def main(args: list[str]) -> None:
 
     values = cli.config_value(_CONFIG)
     if args or values is None or _WORKDIR.value is None:
-        raise UserError("usage: python -m bertjax.finetune --config=FILE --workdir=DIR [--config.KEY=VALUE …]")
+        usage = "python -m bertjax.finetune --config=FILE --workdir=DIR [--config.KEY=VALUE …]"
+        raise cli.usage_error(args, {"--config": values, "--workdir": _WORKDIR.value}, usage)
     from bertjax.config.finetuning import from_config_dict
     from bertjax.finetuning import report, run
 

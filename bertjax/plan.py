@@ -3,7 +3,8 @@
 python -m bertjax.plan --config=configs/large.py --topology=v5e:16x16 [--fit] [--json] [--config.KEY=VALUE …]
 
 Topologies: v4:4x4x8, v5e:4x4, v5p:4x4x4, v6e:16x16 etc., 2*v5e:16x16 for two slices; cpu:8; gpu for the local GPUs. All
-TPU topologies need the extra `tpu`, which contains the TPU compiler. The exit code is 0 if every phase fits, else 1.
+TPU topologies need `pip install -e '.[tpu]'`, which installs the TPU compiler. The exit code is 1 if a phase does not
+fit, else 0. The memory of cpu:8 and gpu is unknown, so for them exit code 0 does not mean that every phase fits.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _CONFIG = cli.define_config_flag()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Devices to plan for, e.g. v5e:16x16 or cpu:8.")
 _PHASE = flags.DEFINE_integer("phase", 0, "Number of the phase to plan, from 1; 0: all phases.")
-_FIT = flags.DEFINE_bool("fit", False, "Also search for the largest batch that fits.")
+_FIT = flags.DEFINE_bool("fit", False, "Also search for a batch within an eighth of the largest that fits.")
 _JSON = flags.DEFINE_bool("json", False, "Whether to print one JSON object per phase instead of text.")
 _GIB = 2**30
 
@@ -37,7 +38,8 @@ def main(args: list[str]) -> None:
     """Plans the phases that the flags select."""
     values = cli.config_value(_CONFIG)
     if args or values is None or _TOPOLOGY.value is None:
-        raise UserError("usage: python -m bertjax.plan --config=FILE --topology=v5e:16x16")
+        usage = "python -m bertjax.plan --config=FILE --topology=v5e:16x16"
+        raise cli.usage_error(args, {"--config": values, "--topology": _TOPOLOGY.value}, usage)
     from bertjax.config.parse import from_config_dict
     from bertjax.config.pretraining import DistillationConfig
 
@@ -65,7 +67,7 @@ def main(args: list[str]) -> None:
 
 
 def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
-    """Plans and prints a phase; returns whether it fits."""
+    """Plans and prints a phase; returns False if it does not fit, True if it does or if the limit is unknown."""
     from bertjax.planning import step
 
     phase = config.phases[index]
@@ -79,7 +81,8 @@ def _plan_phase(config: "Config", index: int, devices: "Topology") -> bool:
         _show(values, _misfit_text(config, index, error, len(devices.devices)))
     if _FIT.value:
         largest = step.largest_batch(config, phase, devices)
-        _show({"phase": index + 1, "largest_batch": largest}, f"  largest batch: {largest}")
+        text = f"a batch of {largest} fits, within an eighth of the largest that does" if largest else "no batch fits"
+        _show({"phase": index + 1, "largest_batch": largest}, f"  {text}")
     return plan is not None
 
 
@@ -97,13 +100,14 @@ def _misfit_text(config: "Config", index: int, error: "DoesNotFit", devices: int
         remedies.append(f"--config.layout.accumulation={2 * layout.accumulation}")
     if config.mesh.fsdp == 1 and devices % 2 == 0:
         remedies.append(f"--config.mesh.fsdp={math.gcd(devices, 8)}")
-    remedies.append("a smaller batch (--fit finds the largest)")
+    remedies.append("a smaller batch (--fit finds one within an eighth of the largest that fits)")
     excess = (error.used - error.limit) / _GIB
     return f"phase {index + 1} does not fit: it {error}, {excess:.2f} GiB too much; try {', or '.join(remedies)}"
 
 
 def _values(index: int, plan: "Plan") -> dict[str, object]:
-    values = dataclasses.asdict(plan) | {"phase": index + 1, "fits": True, "shape": dataclasses.asdict(plan.phase)}
+    fits = None if plan.limit is None else True  # else `step.plan` has raised DoesNotFit
+    values = dataclasses.asdict(plan) | {"phase": index + 1, "fits": fits, "shape": dataclasses.asdict(plan.phase)}
     values["collectives"] = [
         dataclasses.asdict(collective) | {"arrays": list(map(str, collective.arrays)), "sent": collective.sent}
         for collective in plan.collectives

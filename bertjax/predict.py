@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from absl import flags
 
 from bertjax import cli
-from bertjax.errors import UserError
+from bertjax.errors import UserError, short_repr
 from bertjax.inference.modes import MODES
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Workdir, checkpoint, or model folder of another framework (docs/reference/model-folders.md)."
 )
 _INPUT = flags.DEFINE_string(
-    "input", None, "File with one input per line, or - for stdin, the default without arguments."
+    "input", None, "File with one input per line, or - for stdin; stdin is also read if there are no arguments."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "embed: .npy file for the embeddings [texts, width], instead of JSON.")
 _TEXTS = flags.DEFINE_string("texts", None, "search: file with the texts to search, one per line.")
@@ -69,8 +69,11 @@ def main(args: list[str]) -> None:
     """Loads the model and prints a JSON line per input."""
     from bertjax.storage.files import check_room, local_path
 
-    if not args or args[0] not in MODES or _CHECKPOINT.value is None:
-        raise UserError(f'usage: python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …')
+    if args and args[0] not in MODES:
+        raise UserError(f"unknown mode {short_repr(args[0])}; choose one of {', '.join(MODES)}")
+    if not args or _CHECKPOINT.value is None:
+        usage = f'python -m bertjax.predict {"|".join(MODES)} --checkpoint=DIR "A text." …'
+        raise cli.usage_error([], {"the mode": args, "--checkpoint": _CHECKPOINT.value}, usage)
     mode, *arguments = args
     if _OUTPUT.value and not (mode == "embed" and _OUTPUT.value.endswith(".npy")):
         raise UserError(

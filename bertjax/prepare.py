@@ -2,7 +2,8 @@
 
     python -m bertjax.prepare --source=pydoc: --output=data/pydoc --tokenizer=new:wordpiece:8192
 
-The same command resumes an interrupted build and does not change a finished corpus. See docs/how-to/prepare-data.md.
+Repeating the command resumes an interrupted build; a finished corpus is left unchanged. docs/how-to/prepare-data.md
+lists the sources and tokenizers.
 
     python -m bertjax.prepare --output=data/pydoc --verify
 
@@ -26,16 +27,21 @@ _LOG = logging.getLogger(__name__)
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     [],
-    "KIND:LOCATION[@WEIGHT], repeatable: text: file: wiki: jsonl: parquet: tfds: pydoc: (docs/how-to/prepare-data.md).",
+    "KIND:LOCATION[@WEIGHT]; KIND is text, file, wiki, jsonl, parquet, tfds or pydoc (docs/how-to/prepare-data.md).",
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the corpus.")
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer",
     "new:wordpiece:30522",
     "A folder with tokenizer.json, vocab.txt or a .model; or new:KIND:SIZE with KIND wordpiece, wordpiece-cased, "
-    "unigram or bpe, trained on a sample of the sources; or extend:WORDS:FOLDER, which adds words of the sample.",
+    "unigram or bpe, trained on a sample of the sources; or extend:NUMBER:FOLDER, which adds that many words of the "
+    "text to the vocabulary in FOLDER.",
 )
-_LOWERCASE = flags.DEFINE_bool("lowercase", None, "Lower-case text, for a vocab.txt or .model without a config.")
+_LOWERCASE = flags.DEFINE_bool(
+    "lowercase",
+    None,
+    "Whether to lower-case text. Only for a vocab.txt or .model without tokenizer_config.json; default: inferred.",
+)
 _HELDOUT = flags.DEFINE_float(
     "heldout", 0.005, "Share of the documents to hold out for evaluation during training; 0 for none.", 0.0, 0.5
 )
@@ -46,7 +52,9 @@ _SEED = flags.DEFINE_integer(
 )
 _LANGUAGE = flags.DEFINE_string("language", "en", "ISO 639 code of the text, for splitting sentences.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "Number of processes; 0 for one per core.", 0, 4096)
-_SHARD = flags.DEFINE_float("shard_megabytes", 4.0, "Text per shard, in millions of characters.", 0.01, 2000.0)
+_SHARD = flags.DEFINE_float(
+    "shard_megabytes", 4.0, "Text per shard, in millions of characters (megabytes for ASCII text).", 0.01, 2000.0
+)
 _VERIFY = flags.DEFINE_bool(
     "verify", False, "Compare every shard with its hash after the build; without --source, only verify."
 )

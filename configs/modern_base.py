@@ -4,15 +4,15 @@ python -m bertjax.train --config=configs/modern_base.py --workdir=runs/modern_ba
 
 Masking rate 30 %, packed rows, and two phases: the second raises the length, and the rotary base of global layers from
 10,000 to 160,000. The learning rate decays in the last tenth of the steps as 1-sqrt.
-Published: 1.7T tokens at length 1,024, then 300B at 8,192, in 245.6 hours on 8 H100; GLUE dev 88.4. The steps here are
-a thirtieth of that. Not yet run with bertjax.
+Published: 1.7T tokens at length 1,024, then 300B at 8,192, in 245.6 hours on 8 H100; GLUE dev 88.4. The phases here
+have about a thirtieth of these tokens. Not yet run with bertjax.
 """
 
 from bertjax.config.parse import default_config
 
 
 def get_config():
-    """ModernBERT-Base with a thirtieth of the published steps."""
+    """ModernBERT-Base with about a thirtieth of the published tokens."""
     config = default_config()
     model = config.model
     model.model_type = "modernbert"

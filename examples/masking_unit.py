@@ -1,4 +1,4 @@
-"""A masking unit of your own: blocks of four neighbouring tokens are masked as a whole.
+"""A masking unit of your own: blocks of four neighboring tokens are masked as a whole.
 
 python -m bertjax.train --config=examples/masking_unit.py --workdir=runs/blocks --config.corpus=data/books
 """

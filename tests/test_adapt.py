@@ -122,7 +122,7 @@ def test_invalid_adaptations_are_refused(model, trained, text_file, tmp_path):
         pretrained.check_pretraining(tuned)
     assert_refused(
         run("prepare", f"--source=text:{text_file}", "--tokenizer=extend:x:y", f"--output={tmp_path}/c"),
-        "extend:WORDS:PATH",
+        "extend:NUMBER:FOLDER",
     )
 
 

@@ -40,6 +40,7 @@ def test_help_imports_no_heavy_library(name):
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
     heavy = {"flax", "fsspec", "jax", "msgspec", "numpy", "orbax", "pyarrow", "rich", "tensorflow", "tokenizers"}
     assert "absl" in loaded and f"python -m bertjax.{name} " in result.stdout
+    assert "--import" in result.stdout and ("--config:" in result.stdout) == (name in ("finetune", "plan", "train"))
     assert not loaded & heavy
 
 

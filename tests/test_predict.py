@@ -159,7 +159,8 @@ def test_invalid_inputs_are_refused(trained, model, tmp_path):
     assert_refused(refused, "stdin: not UTF-8 at byte 4")
     latin = os.fsdecode(b"caf\xe9 [MASK]")
     assert_refused(run("predict", "fill-mask", f"--checkpoint={trained}", latin), "is not UTF-8")
-    assert_refused(run("predict", "dance", f"--checkpoint={trained}"), "usage")
+    dance = run("predict", "dance", f"--checkpoint={trained}")
+    assert_refused(dance, "unknown mode 'dance'", "choose one of fill-mask")
     assert_refused(
         run("predict", "fill-mask", f"--checkpoint={trained}", "[MASK]", " "), "the command line: a text is empty"
     )

@@ -126,7 +126,10 @@ def load_workdir(workdir: Path) -> Pretrained:
             return load_checkpoint(workdir / "checkpoints" / str(step))
         except store.BrokenCheckpoint as error:
             _LOG.info(f"checkpoint {step} is broken ({error}); using the one before")
-    raise UserError(f"{workdir}/checkpoints: no readable checkpoint; train further, or use another model")
+    raise UserError(
+        f"{workdir}/checkpoints: no readable checkpoint; continue the training until it saves one, or give another "
+        "model"
+    )
 
 
 def load_checkpoint(path: Path) -> Pretrained:

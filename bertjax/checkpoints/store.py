@@ -96,12 +96,12 @@ class CheckpointWriter:
             return action(*args, **options)
         except Exception as error:
             latest = self.latest()
-            finished = f"the last finished checkpoint is step {latest}"
+            finished, then = f"the last finished checkpoint is step {latest}", "continues from there"
             if latest is None:
-                finished = "there is no finished checkpoint yet"
+                finished, then = "there is no finished checkpoint yet", "then starts from the beginning"
             raise UserError(
                 f"{self.directory}: cannot save a checkpoint ({_reason(error)}); {finished}; "
-                "fix the cause and run the same command again, which continues from there"
+                f"fix the cause and run the same command again, which {then}"
             ) from error
 
 

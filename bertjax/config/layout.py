@@ -13,7 +13,7 @@ _DEVICES = Range(at_least=1, special=-1)
 class MeshConfig:
     """Devices along each axis of the mesh; one axis may be -1, which takes all remaining devices.
 
-    Outermost axis first: neighbouring devices have the fastest links, and tensor parallelism communicates most.
+    Outermost axis first: neighboring devices have the fastest links, and tensor parallelism communicates most.
     """
 
     data: int = setting(

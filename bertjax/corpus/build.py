@@ -2,7 +2,7 @@
 
 One process reads the sources and divides the stream of documents into tasks of equal size, one per shard; the other
 processes clean, split, tokenize and write. The selection alone determines the contents of a task, so the corpus is
-identical to the bit for any number of processes and interruptions. A resumed build skips the tasks that have a record.
+bit-for-bit identical for any number of processes and interruptions. A resumed build skips the tasks that have a record.
 
     tokenizer/                    written first
     build/plan.json               options and sources of the command; a different command is refused

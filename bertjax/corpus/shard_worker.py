@@ -70,7 +70,7 @@ class BuildOptions:
     """Options that, besides the sources, determine the contents of a corpus.
 
     Attributes:
-      tokenizer: "new:KIND:SIZE", "extend:WORDS:PATH", or the path of a tokenizer.
+      tokenizer: "new:KIND:SIZE", "extend:NUMBER:FOLDER", or the path of a tokenizer.
       heldout: share of the documents to hold out.
       seed: for the choice of held-out documents and of documents of a source with a fractional weight.
       language: ISO 639 code of the text, for splitting sentences.

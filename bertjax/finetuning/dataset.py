@@ -3,7 +3,7 @@
 A unit is a group of rows that must share a batch: the choices of an example, the texts of a bi-encoder example, or else
 a single row. Training draws units in random order and packs the units of a batch into few rows. Sorting by length would
 make packing unnecessary, but batches that hold only short or only long texts train worse: 189 steps of POS tagging
-reach 90.8 instead of 91.8 per cent, in PyTorch as well. Units that cannot be packed take one row each, padded to one of
+reach 90.8 instead of 91.8 percent, in PyTorch as well. Units that cannot be packed take one row each, padded to one of
 a few lengths to limit the number of compiled programs.
 """
 
@@ -166,8 +166,6 @@ def choose_lengths(longest: np.ndarray) -> tuple[int, ...]:
 
 def describe_padding(batches: Batches) -> str:
     """Describes the shapes and the padding of training batches, as logged at the start of a run."""
+    shape = "packed into rows of" if batches.packed else "padded to"
     tokens = batches.width if batches.packed else " or ".join(map(str, batches.lengths))
-    return (
-        f"{len(batches.rows):,} rows, {batches.steps:,} steps per epoch, {tokens} tokens per row, "
-        f"{float(batches.padding()):.2%} padding"
-    )
+    return f"{batches.steps:,} steps per epoch, {shape} {tokens} tokens, {float(batches.padding()):.2%} padding"

@@ -85,7 +85,7 @@ def predict_all(
       known: predictions of dev splits that need not be computed again.
 
     Returns:
-      The scores of each dev split, in per cent.
+      The scores of each dev split, in percent.
 
     Raises:
       UserError: a score is not finite.

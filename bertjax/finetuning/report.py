@@ -138,7 +138,7 @@ def write_predictions(
 
 
 def draw_confusion(task: TaskExamples, split: Split, predictions: Sequence[Prediction], path: Path) -> None:
-    """Draws the confusion matrix of a classification: lines are the labels, columns the predictions."""
+    """Draws the confusion matrix of a classification: rows are the labels, columns the predictions."""
     from matplotlib.figure import Figure  # without pyplot, whose backend belongs to the application
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 

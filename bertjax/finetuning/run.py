@@ -127,8 +127,11 @@ def _open_sweep(
     _check_splits(task_model.task)
     train = task_model.split("train", config.train_examples)
     dev = [task_model.split(name) for name in task_model.task.dev]
+    sequences = len(train.batches.rows)
+    in_sequences = f" ({sequences:,} sequences)" if sequences != len(train.examples) else ""
     _LOG.info(
-        f"{task_model.task.name}: {len(train.examples):,} training examples, {dataset.describe_padding(train.batches)}"
+        f"{task_model.task.name}: {len(train.examples):,} training examples{in_sequences}, "
+        f"{dataset.describe_padding(train.batches)}"
     )
     _log_counts(task_model, train, dev)
     _check_labels_differ(dev)

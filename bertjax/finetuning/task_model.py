@@ -127,7 +127,7 @@ class TaskModel:
         return self.task.kind.predictions(split.examples, rows, scores, self.limits)
 
     def scores(self, split: Split, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Returns the official scores of the task, in per cent.
+        """Returns the official scores of the task, in percent.
 
         Raises:
           UserError: a score is not finite.

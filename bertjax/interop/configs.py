@@ -153,12 +153,12 @@ def config_values(config: ModelConfig, task: TaskMetadata | None, pairs: str, pa
     if required:
         raise UserError(
             f"model.model_type={config.model_type}: {class_name} requires {', '.join(required)}; choose the "
-            "model.model_type that fits, or keep the model in bertjax"
+            "model.model_type that fits, or use the model with bertjax only"
         )
     if pairs not in ("", family.pair_task):
         raise UserError(
-            f"model.model_type={config.model_type}: {class_name} has no head for {pairs}; pre-train with "
-            f"{pairs}=False, or keep the model in bertjax"
+            f"model.model_type={config.model_type}: {class_name} has no head for {pairs}; pre-train a new "
+            f"model with --config.{pairs}=False, or use this one with bertjax only"
         )
     values = {key: getattr(config, field) for field, key in _config_keys(family).items()}
     values["max_position_embeddings"] += family.position_offset(pad_id)

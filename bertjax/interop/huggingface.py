@@ -80,7 +80,8 @@ def export_model(model: Pretrained, output: str | Path) -> None:
 
     A pre-trained model is written as the pre-training class of its `model_type`: BertForPreTraining or
     AlbertForPreTraining if it has a pooler, else …ForMaskedLM. A fine-tuned model is written as the class of its kind
-    of task. The weights are f32 and equal to the bit. The folder is renamed to `output` once it is complete.
+    of task. The weights are f32 and bit-for-bit identical to the model's. The folder is renamed to `output` once it is
+    complete.
 
     Raises:
       UserError: `output` exists and is not empty, or cannot be written, or `transformers` has no such model.

@@ -100,7 +100,7 @@ def config_values(config: ModelConfig) -> dict[str, object]:
     if not config.global_rope_theta:
         raise UserError(
             "model.model_type=modernbert: ModernBert in transformers requires rotary positions, and this model has "
-            "learned ones; choose the model.model_type that fits, or keep the model in bertjax"
+            "learned ones; choose the model.model_type that fits, or use the model with bertjax only"
         )
     thetas = {"full_attention": config.global_rope_theta}
     values: dict[str, object] = {"global_rope_theta": config.global_rope_theta}

@@ -31,7 +31,7 @@ _VECTOR_LINES = 200
 Embed = Callable[[list[str]], np.ndarray]
 
 _SENTENCES = (
-    "The old man went to the harbour every morning.",
+    "The old man went to the harbor every morning.",
     "He bought 3.5 kg of fish, and his wife laughed about it!",
     "Rain.",
 )

@@ -86,7 +86,7 @@ class Dense(nn.Module):
 class LayerNorm(nn.Module):
     """LayerNorm over the last axis (Ba et al. 2016): `scale`, `bias` if any; computed in f32, returned in `dtype`.
 
-    The variance is computed from the centred values, for accuracy with the small eps of BERT.
+    The variance is computed from the centered values, for accuracy with the small eps of BERT.
     """
 
     config: ModelConfig

@@ -27,7 +27,7 @@ class Rule:
     pattern: str
     axes: tuple[str, ...]  # logical axes; the first axis of a layer's parameter is "layers"
     decay: bool  # whether weight decay applies
-    muon: bool = False  # whether Muon orthogonalises its updates; AdamW trains all others
+    muon: bool = False  # whether Muon orthogonalizes its updates; AdamW trains all others
 
 
 _LAYER = r"encoder/segment_(\d+)/layer_(\d+)/"

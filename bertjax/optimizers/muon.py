@@ -1,4 +1,4 @@
-"""Muon: orthogonalised momentum for the matrices of layers; AdamW for all other parameters.
+"""Muon: orthogonalized momentum for the matrices of layers; AdamW for all other parameters.
 
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/). Updates are scaled to the size of AdamW's (Liu et al.
 2025, arXiv:2502.16982, section 2.2): both share one learning rate and one weight decay.
@@ -38,7 +38,7 @@ def optimizer_labels(params: PyTree) -> PyTree:
 
 
 def scale_by_muon() -> optax.GradientTransformation:
-    """Orthogonalises the Nesterov momentum of matrices [layers, in, out], scaled to the size of AdamW's updates."""
+    """Orthogonalizes the Nesterov momentum of matrices [layers, in, out], scaled to the size of AdamW's updates."""
     momentum = optax.trace(_MOMENTUM, nesterov=True)
 
     def scaled(x: jax.Array) -> jax.Array:

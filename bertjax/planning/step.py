@@ -219,7 +219,8 @@ def largest_batch(config: Config, phase: Phase, topology: Topology) -> int:
     """Returns a global batch that fits, at most an eighth below the largest; 0 if none fits."""
     if topology.chip is None:
         raise UserError(
-            f"--fit needs a topology of known memory, not {topology.name}; give that of a TPU, e.g. --topology=v5e:4x4"
+            f"--fit needs devices whose memory is known, and that of {topology.name} is not; use a TPU topology, e.g. "
+            "--topology=v5e:4x4"
         )
     shape = make_mesh(config.mesh, topology.devices).shape
     unit = shape["data"] * shape["fsdp"] * config.layout.accumulation

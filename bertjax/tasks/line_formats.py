@@ -152,7 +152,8 @@ def _parsed(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
                 yield f"{name}, row {number}", cells
     except csv.Error as error:
         raise UserError(
-            f"{name}, row {number + 1}: unbalanced quotes ({error}); quote whole cells and double the quotes in them"
+            f"{name}, row {number + 1}: unbalanced quotes ({error}); put quotes around the whole cell and write each "
+            "quote inside it twice"
         ) from error
 
 

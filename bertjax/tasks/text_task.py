@@ -109,7 +109,7 @@ def _read(spec: TextTask, data_dir: Path, split: str, order: tuple[str, ...]) ->
         identity = str(len(examples)) if index is None else cells[index]
         if split in spec.test and not _INDEX.fullmatch(identity):
             raise UserError(
-                f"{where}: index {short_repr(identity)} is not a number, which submissions require; correct it"
+                f"{where}: the index {short_repr(identity)} is not a number, but submissions need numbers; correct it"
             )
         examples.append(TextExample(identity, where, *(cells[position] for position in texts), label=value))
     if short or undecided:

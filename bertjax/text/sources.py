@@ -122,7 +122,10 @@ def _parse_source(spec: str) -> Source:
         location, _, argument = location.rpartition(":")
         files = _find_files(location)
     if not files:
-        raise UserError(f"--source={spec}: no such file; check the path {location!r} (quote globs)")
+        raise UserError(
+            f"--source={spec}: no such file; check the path {location!r}, and put a glob in quotes, e.g. "
+            "--source='text:news/*.txt'"
+        )
     for path in files:
         _check_readable(path)
     return Source(spec, name, location, weight, files, argument)

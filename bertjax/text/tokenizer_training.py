@@ -51,14 +51,14 @@ def identity(spec: str, lowercase: bool | None = None) -> str:
 
 
 def parse_extension(spec: str) -> tuple[int, str]:
-    """Parses "extend:WORDS:PATH" into number of words and path.
+    """Parses "extend:NUMBER:FOLDER" into number of words and path.
 
     Raises:
       UserError: the spec is malformed.
     """
     match = re.fullmatch(r"extend:(\d+):(.+)", spec)
     if not match or not 1 <= int(match[1]) <= MAX_SIZE:
-        raise UserError(f"--tokenizer={spec}: malformed; pass extend:WORDS:PATH, e.g. extend:1000:bert-base-uncased")
+        raise UserError(f"--tokenizer={spec}: malformed; pass extend:NUMBER:FOLDER, e.g. extend:1000:bert-base-uncased")
     return int(match[1]), match[2]
 
 
@@ -86,11 +86,11 @@ def train_tokenizer(
     Args:
       spec: "new:KIND:SIZE" with kind "wordpiece" (BERT, lower-cased, accents stripped), "wordpiece-cased", "unigram"
         (SentencePiece, as ALBERT) or "bpe" (byte-level, as RoBERTa). A WordPiece vocabulary has exactly SIZE pieces,
-        padded with [unused…] if the text is too small; the others have at most SIZE. Or "extend:WORDS:PATH": the
-        WordPiece tokenizer of PATH with at most WORDS words of the text appended to its vocabulary.
+        padded with [unused…] if the text is too small; the others have at most SIZE. Or "extend:NUMBER:FOLDER": the
+        WordPiece tokenizer of FOLDER with at most NUMBER words of the text appended to its vocabulary.
       sentences: the text, without line ends. All distinct words are held in memory: bound the sample.
       directory: for the tokenizer files; created if it does not exist.
-      lowercase: for the tokenizer of PATH, as in `load_tokenizer`.
+      lowercase: for the tokenizer of FOLDER, as in `load_tokenizer`.
 
     Raises:
       UserError: the spec is invalid, or the text too small for any vocabulary.

@@ -204,7 +204,7 @@ def _bert_word_starts(text: np.ndarray) -> np.ndarray:
 
 
 def _byte_level_word_starts(text: np.ndarray) -> np.ndarray:
-    """As above: before and after ends, and at each space with a neighbour that is not white space."""
+    """As above: before and after ends, and at each space with a neighbor that is not white space."""
     end = text == _END[0]
     starts = end.copy()
     starts[0] = True

@@ -80,6 +80,7 @@ def test_a_task_kind_of_ones_own(trained, tmp_path):
         "--config.length=32",
     )
     assert tuned.returncode == 0, tuned.stderr
+    assert json.loads((workdir / "results.json").read_text())["metric"] == "f1_macro"
     without = run("predict", "classify", f"--checkpoint={workdir}", "You have won!")
     assert_refused(without, "needs the task kind 'focal_classification'", f"add --import={example}")
     found = run("predict", "classify", f"--import={example}", f"--checkpoint={workdir}", "You have won!")
@@ -162,7 +163,7 @@ def test_an_objective_may_have_terms_of_its_own_only(tiny_config, tmp_path):
 
 
 def test_special_tokens_are_units_of_their_own_in_any_unit():
-    """Also where the registered unit numbers them together with their neighbours."""
+    """Also where the registered unit numbers them together with their neighbors."""
     special = np.array([[True, False, False, False, True, False, True]])
     assert _separate_special(np.zeros((1, 7), int), special).tolist() == [[0, 1, 1, 1, 2, 3, 4]]
     assert MaskingConfig(unit="anything").unit == "anything"  # checked where batches are built

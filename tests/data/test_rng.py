@@ -61,7 +61,7 @@ def test_every_bit_is_fair_and_independent_of_its_neighbours():
     bits = np.unpackbits(draws[..., None].view(np.uint8), axis=-1)
     for bit in range(64):
         assert_share(int(bits[..., bit].sum()), draws.size, 0.5)
-    # Half of the bits differ between neighbouring rows and between neighbouring columns.
+    # Half of the bits differ between neighboring rows and between neighboring columns.
     assert_share(int((bits[1:] != bits[:-1]).sum()), bits[1:].size, 0.5)
     assert_share(int((bits[:, 1:] != bits[:, :-1]).sum()), bits[:, 1:].size, 0.5)
 

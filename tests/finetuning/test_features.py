@@ -33,7 +33,7 @@ WORDS = ["the", "returns", "a", "value", "of", "class", "method", "name", "objec
 
 @pytest.fixture(scope="module")
 def config(trained, tmp_path_factory) -> FinetuneConfig:
-    """A tagging task: words are labelled by their length."""
+    """A tagging task: words are labeled by their length."""
     folder = tmp_path_factory.mktemp("words")
     rng = np.random.default_rng(0)
     for name, count in (("train", 200), ("dev", 50)):

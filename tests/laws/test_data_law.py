@@ -1,4 +1,4 @@
-"""The data law: batches are reproducible to the bit; an epoch contains every example once and every token."""
+"""The data law: batches are reproducible bit for bit; an epoch contains every example once and every token."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Law 2: a run that is killed and resumed equals an uninterrupted run to the bit."""
+"""Law 2: a run that is killed and resumed equals an uninterrupted run bit for bit."""
 
 import json
 import random
@@ -69,7 +69,7 @@ def _kill_when(condition, arguments: list[str]) -> None:
 
 
 def _assert_same_run(uninterrupted: Path, workdir: Path) -> int:
-    """Compares parameters, optimizer state and metrics to the bit, and returns the step of both."""
+    """Compares parameters, optimizer state and metrics bit for bit, and returns the step of both."""
     expected, actual = _state(uninterrupted), _state(workdir)
     assert expected.keys() == actual.keys()
     for name, value in expected.items():

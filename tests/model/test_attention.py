@@ -219,7 +219,7 @@ def test_jax_accepts_every_shape_for_which_a_kernel_is_chosen(platform, impl, le
 )
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda", "gpu"])
 def test_parameters_are_the_same_on_every_platform(model, platform):
-    """Initialisation vmaps a layer over its repeats, which cuDNN's attention does not support."""
+    """Initialization vmaps a layer over its repeats, which cuDNN's attention does not support."""
     batch = random_batch(SMALL, 2, 16, 3)
     model, plain = (
         model.clone(computation=Computation(jnp.bfloat16, attention_impl=impl, platform=platform))

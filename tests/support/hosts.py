@@ -1,6 +1,6 @@
 """One process of a multi-process run: python -m tests.support.hosts CORPUS CHECKPOINTS
 
-Checks on several meshes that the devices get their parts of the global batch, to the bit. Continues the checkpoint in
+Checks on several meshes that the devices get their parts of the global batch, bit for bit. Continues the checkpoint in
 CHECKPOINTS, which a single process first writes on fsdp 8, and writes the next losses to
 CHECKPOINTS-PROCESSES-PROCESS.json.
 """

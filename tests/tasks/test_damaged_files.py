@@ -181,8 +181,8 @@ def test_other_table_errors_name_the_place(tmp_path, kind, name, content, proble
 @pytest.mark.parametrize(
     ("task", "name", "content", "problem"),
     [
-        ("glue/rte", "test.tsv", "index\tsentence1\tsentence2\n²\ta\tb\n", "line 2: index '²' is not a number"),
-        ("glue/rte", "test.tsv", f"index\tsentence1\tsentence2\n{'1' * 5000}\ta\tb\n", "line 2: index '1111"),
+        ("glue/rte", "test.tsv", "index\tsentence1\tsentence2\n²\ta\tb\n", "line 2: the index '²' is not a number"),
+        ("glue/rte", "test.tsv", f"index\tsentence1\tsentence2\n{'1' * 5000}\ta\tb\n", "line 2: the index '1111"),
         ("glue/rte", "test.tsv", "index\tsentence1\tsentence2\n0\ta\n", "line 2: 1 cells missing at the end"),
         ("glue/rte", "test.tsv", b"index\tsentence1\tsentence2\n0\ta\0\tb\n", "test.tsv: binary data"),
         ("glue/rte", "test.tsv", b"index\tsentence1\tsentence2\n0\t\xe9\tb\n", "test.tsv: invalid UTF-8 in line 2"),

@@ -170,7 +170,7 @@ def test_other_files_are_rejected(tmp_path, content, message):
     ):  # AX is predicted with a model of MNLI
         open_task("glue/ax", str(tmp_path)).read("train")
     (tmp_path / "test.tsv").write_text(tsv("index|sentence", "x7|a"))
-    with pytest.raises(UserError, match="line 2: index 'x7' is not a number"):
+    with pytest.raises(UserError, match="line 2: the index 'x7' is not a number"):
         open_task("glue/sst2", str(tmp_path)).read("test")
     with pytest.raises(UserError, match="did you mean 'glue/sst2'"):
         open_task("glue/sst-2", str(tmp_path))
