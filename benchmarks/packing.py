@@ -78,7 +78,7 @@ class Step:
         from bertjax.config.pretraining import Config, Phase
         from bertjax.parallel.mesh import make_mesh
         from bertjax.pretraining import build
-        from bertjax.trainer.step import init_state, make_train_step
+        from bertjax.trainer.step import initial_state, make_init, make_train_step
 
         rows = stream(corpus, "next_sentence", length, layout)
         model = ModelConfig(
@@ -95,7 +95,7 @@ class Step:
         optimizer, schedule = build.make_optimizer(config)
         self._batches = [rows.batch(np.arange(i * 8, i * 8 + 8)) for i in range(6)]
         self._tokens = sum(np.count_nonzero(batch["attention_mask"]) for batch in self._batches)
-        self._state = init_state(objective, optimizer, self._batches[0], self._mesh, 0)
+        self._state = make_init(initial_state(objective, optimizer, self._batches[0], seed=0), self._mesh)()
         self._step = make_train_step(objective, optimizer, schedule, self._mesh, 0)
         self.tokens_per_second()  # compiles
 

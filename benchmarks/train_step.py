@@ -128,7 +128,7 @@ def bertjax_step(size: str):
     from bertjax.config.pretraining import Config
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
-    from bertjax.trainer.step import init_state, make_train_step
+    from bertjax.trainer.step import initial_state, make_init, make_train_step
 
     layers, width, heads, inner, rows = SIZES[size]
     model = ModelConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
@@ -138,7 +138,7 @@ def bertjax_step(size: str):
     mesh = make_mesh(MeshConfig())
     batch = make_batch(rows)
     train_step = make_train_step(objective, optimizer, schedule, mesh, seed=0)
-    state = init_state(objective, optimizer, batch, mesh, seed=0)
+    state = make_init(initial_state(objective, optimizer, batch, seed=0), mesh)()
 
     def step() -> None:
         nonlocal state

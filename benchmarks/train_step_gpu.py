@@ -202,7 +202,7 @@ def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     from bertjax.planning.step import matmul_flops
     from bertjax.planning.traffic import traffic
     from bertjax.pretraining import build
-    from bertjax.trainer.step import init_state, make_train_step
+    from bertjax.trainer.step import initial_state, make_init, make_train_step
 
     phase = Phase(steps=1, length=case.length, batch=case.rows)
     layout = LayoutConfig(**case.layout)
@@ -211,7 +211,7 @@ def bertjax_step(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     objective = build.make_objective(config)
     optimizer, schedule = build.make_optimizer(config)
     batch = put_batch(make_batch(case.rows, case.length), mesh)
-    state = init_state(objective, optimizer, batch, mesh, seed=0)
+    state = make_init(initial_state(objective, optimizer, batch, seed=0), mesh)()
     traced = make_train_step(objective, optimizer, schedule, mesh, seed=0).trace(state, batch)
     compiled = traced.lower().compile()
 

@@ -3,6 +3,7 @@
 Only this module configures logging, warnings and environment for a whole process; the packages below it do not.
 """
 
+import gc
 import logging
 import os
 import re
@@ -18,6 +19,9 @@ from absl import app, flags
 from bertjax.environment import quiet_libraries, tune_cpu_malloc
 from bertjax.errors import UserError, print_error, short_repr
 
+# New objects before Python looks for cycles; imports and JAX's tracing make millions, hardly any of them garbage.
+_GC_THRESHOLD = 50_000
+
 _DEBUG = flags.DEFINE_bool("debug", False, "Show tracebacks and the messages of third-party libraries.")
 _IMPORT = flags.DEFINE_multi_string("import", [], "Module or .py file to import first, which registers an extension.")
 
@@ -32,6 +36,7 @@ def run(main: Callable[[list[str]], object], keep_freed_memory: bool = False) ->
     if not any(word.startswith("--debug") for word in sys.argv):
         _silence_libraries()
     _cache_compiled_programs()
+    gc.set_threshold(_GC_THRESHOLD)
     if keep_freed_memory:
         tune_cpu_malloc()
     _show_shared_flags()

@@ -1,5 +1,6 @@
 """Shared fixtures: a small real corpus and a trained model."""
 
+import gc
 import logging
 import os
 import pydoc_data.topics
@@ -18,6 +19,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"be
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Optimization would take most of the time for such small models; XLA_FLAGS="" enables it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+gc.set_threshold(50_000)  # as bertjax.cli does; tracing allocates millions of objects
 shape_checks.install()
 
 

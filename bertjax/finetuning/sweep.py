@@ -25,7 +25,7 @@ from bertjax.parallel.mesh import compiler_options
 from bertjax.tasks.kinds.base import Prediction
 from bertjax.trainer.loop import StopSignal, non_finite_terms, training_steps
 from bertjax.trainer.progress import progress_bar
-from bertjax.trainer.step import Metrics, TeacherForward, TrainState, TrainStep, abstract_state, train_step_function
+from bertjax.trainer.step import Metrics, TeacherForward, TrainState, TrainStep, make_init, train_step_function
 from bertjax.trainer.throughput import Clock
 
 Settings = Mapping[str, jax.Array]  # of a run: learning_rate, warmup_steps, total_steps, seed; scalars
@@ -70,9 +70,6 @@ class Sweep:
         self._objective = dataclasses.replace(task_model.objective, teacher_forward=forward)
         self._config, self._task_model, self._params = task_model.config, task_model, params
         self._train, self._dev = train, dev
-        optimizer, _ = self._optimizer(self.settings(self._config.runs()[0]))
-        batch = jax.eval_shape(lambda batch: batch, train.batches.example())
-        self._abstract = abstract_state(self._objective, optimizer, batch, task_model.mesh)
 
     def train(
         self, run: RunConfig, stop: StopSignal, write: Callable[[int, Mapping[str, float]], None], show_progress: bool
@@ -184,7 +181,7 @@ class Sweep:
     def init_state(self) -> Callable[[Params, jax.Array], TrainState]:
         """The compiled initialization: (initial parameters, seed of the run) → the state before the first step."""
         example = self._train.batches.example()
-        settings = self.settings(self._config.runs()[0])
+        settings, mesh = self.settings(self._config.runs()[0]), self._task_model.mesh
 
         def init(params: Params, seed: jax.Array) -> TrainState:
             # Zeros, because the program would store the values of the example, and features are large.
@@ -193,4 +190,4 @@ class Sweep:
             params = {**initialized, **params}
             return TrainState(jnp.zeros([], jnp.int32), params, self._optimizer(settings)[0].init(params))
 
-        return jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, self._abstract))
+        return make_init(init, mesh, self._params, settings["seed"])

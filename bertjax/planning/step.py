@@ -22,7 +22,7 @@ from bertjax.planning.collectives import Collective, collectives
 from bertjax.planning.topology import Topology
 from bertjax.planning.traffic import traffic
 from bertjax.pretraining import build
-from bertjax.trainer.step import TrainState, abstract_state, make_train_step
+from bertjax.trainer.step import TrainState, abstract_state, initial_state, make_train_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _trace(config: Config, phase: Phase, mesh: Mesh) -> tuple[jax.stages.Traced,
     batch = build.abstract_batch(config, phase)
     shardings = sharding.batch_shardings(batch, mesh)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in batch.items()}
-    state = abstract_state(objective, optimizer, batch, mesh)
+    state = abstract_state(initial_state(objective, optimizer, batch), mesh)
     step = make_train_step(objective, optimizer, schedule, mesh, config.seed, config.layout.accumulation)
     return step.trace(state, batch), state
 

@@ -34,7 +34,15 @@ from bertjax.trainer import metrics, profiler
 from bertjax.trainer.loop import StopSignal, training_steps
 from bertjax.trainer.plots import draw_curves
 from bertjax.trainer.progress import progress_bar
-from bertjax.trainer.step import Metrics, TrainState, TrainStep, abstract_state, init_state, make_train_step
+from bertjax.trainer.step import (
+    Metrics,
+    TrainState,
+    TrainStep,
+    abstract_state,
+    initial_state,
+    make_init,
+    make_train_step,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,11 +117,12 @@ def _restore_or_init(run: _Run) -> tuple[TrainState, FilePrefix | None]:
     config, objective = run.config, build.make_objective(run.config)
     optimizer, _ = build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
-    abstract = abstract_state(objective, optimizer, batch, run.mesh)
+    initial = initial_state(objective, optimizer, batch, config.seed)
+    abstract = abstract_state(initial, run.mesh)
     if restored := build.restore_run(run.workdir, run.corpus, run.meta, abstract):
         state, saved = restored
         return state, saved.metrics
-    state = init_state(objective, optimizer, batch, run.mesh, config.seed)
+    state = make_init(initial, run.mesh)()
     if config.init_from:
         state = build.load_initial_params(config, state, run.tokenizer)
     if run.teacher and config.distillation.initialize:

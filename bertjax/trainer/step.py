@@ -65,38 +65,33 @@ class Objective:
     teacher_forward: TeacherForward | None = None  # runs on each training batch, before the model
 
 
-def abstract_state(
-    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, mesh: Mesh
-) -> TrainState:
-    """Returns shapes, dtypes and shardings of the state without computing it."""
-    shapes = jax.eval_shape(lambda batch: _initial(objective, optimizer, batch, 0), batch)
+def initial_state(
+    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, seed: int = 0
+) -> Callable[[], TrainState]:
+    """Returns a function that computes the initial state; `batch` gives the shapes.
+
+    `abstract_state` and `make_init` of the same function trace it only once.
+    """
+
+    def initial() -> TrainState:
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
+        params = objective.model.init(jax.random.key(seed), zeros)["params"]
+        return TrainState(step=jnp.zeros([], jnp.int32), params=params, optimizer=optimizer.init(params))
+
+    return initial
+
+
+def abstract_state(initial: Callable[..., TrainState], mesh: Mesh, *arguments: PyTree) -> TrainState:
+    """Returns shapes, dtypes and shardings of the state that `initial(*arguments)` would compute."""
+    shapes = jax.eval_shape(initial, *arguments)
     shardings = state_shardings(shapes, mesh)
     return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
 
 
-def init_state(
-    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, mesh: Mesh, seed: int
-) -> TrainState:
-    """Returns the initial state, computed in its final sharding."""
-    return make_init(objective, optimizer, batch, mesh, seed)()
-
-
-def make_init(
-    objective: Objective, optimizer: optax.GradientTransformation, batch: AbstractBatch, mesh: Mesh, seed: int
-) -> Callable[[], TrainState]:
-    """Returns a compiled function that returns the initial state."""
-    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(objective, optimizer, batch, mesh))
-
-    def init() -> TrainState:
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
-        return _initial(objective, optimizer, zeros, seed)
-
-    return jax.jit(init, out_shardings=shardings)
-
-
-def _initial(objective: Objective, optimizer: optax.GradientTransformation, batch: Batch, seed: int) -> TrainState:
-    params = objective.model.init(jax.random.key(seed), batch)["params"]
-    return TrainState(step=jnp.zeros([], jnp.int32), params=params, optimizer=optimizer.init(params))
+def make_init(initial: Callable[..., TrainState], mesh: Mesh, *arguments: PyTree) -> Callable[..., TrainState]:
+    """Compiles `initial`, to compute the state in its final sharding."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract_state(initial, mesh, *arguments))
+    return jax.jit(initial, out_shardings=shardings)
 
 
 def make_train_step(

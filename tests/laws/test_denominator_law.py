@@ -14,7 +14,7 @@ from bertjax.config.pretraining import Config, Phase
 from bertjax.objectives.pretraining import terms
 from bertjax.parallel.mesh import make_mesh, put_batch
 from bertjax.pretraining import build
-from bertjax.trainer.step import init_state, make_train_step
+from bertjax.trainer.step import initial_state, make_init, make_train_step
 from tests.support.batches import SMALL, random_batch
 from tests.support.objectives import example
 
@@ -48,7 +48,7 @@ def train_step(batch, accumulation: int):
     config = Config(model=model, phases=(Phase(1, LENGTH, ROWS),), dtype="float32", layout=layout)
     objective, mesh = build.make_objective(config), make_mesh(MeshConfig(), jax.devices()[:1])
     optimizer, schedule = optax.sgd(1.0), optax.constant_schedule(1.0)
-    state = init_state(objective, optimizer, batch, mesh, seed=0)
+    state = make_init(initial_state(objective, optimizer, batch, seed=0), mesh)()
     before = jax.tree.map(jnp.copy, state.params)
     step = make_train_step(objective, optimizer, schedule, mesh, seed=0, accumulation=accumulation)
     state, metrics = step(state, put_batch(batch, mesh))

@@ -16,7 +16,7 @@ from bertjax.config.pretraining import Config, Phase
 from bertjax.parallel import sharding
 from bertjax.parallel.mesh import make_mesh
 from bertjax.pretraining import build, distillation
-from bertjax.trainer.step import TrainState, make_eval_step, make_init, make_train_step
+from bertjax.trainer.step import TrainState, initial_state, make_eval_step, make_init, make_train_step
 from tests.support.commands import ROOT
 from tests.support.platforms import PLATFORMS, kernels, libraries_of, lower
 
@@ -66,7 +66,7 @@ def initialization(name: str, platform: str) -> tuple[set[str], TrainState]:
     config = CONFIGS[name]
     objective, (optimizer, _) = build.make_objective(config, platform), build.make_optimizer(config)
     batch = build.abstract_batch(config, config.phases[0])
-    init = lower(platform, make_init(objective, optimizer, batch, one_device(), config.seed))
+    init = lower(platform, make_init(initial_state(objective, optimizer, batch, config.seed), one_device()))
     return kernels(init), init.out_info
 
 

@@ -26,7 +26,7 @@ from bertjax.parallel import processes
 from bertjax.parallel.mesh import local_rows, make_mesh, put_array, put_batch
 from bertjax.pretraining import build
 from bertjax.text.tokenizer import load_tokenizer
-from bertjax.trainer.step import TrainState, abstract_state, init_state, make_train_step
+from bertjax.trainer.step import TrainState, abstract_state, initial_state, make_init, make_train_step
 
 AXES = ({}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 1, "sequence": 4, "tensor": 2})
 STEPS = 3
@@ -101,12 +101,12 @@ def losses(source, config, folder, axes, devices, write=False) -> list[float]:
         return state, step_losses
 
     if write:
-        state, _ = train(init_state(objective, optimizer, batch, mesh, seed=3), 0, 2)
+        state, _ = train(make_init(initial_state(objective, optimizer, batch, seed=3), mesh)(), 0, 2)
         writer = store.CheckpointWriter(folder, keep_last=1, keep_every=0)
         writer.save(2, state.params, state.optimizer, CheckpointMeta(config, StoredTokenizer("", {})))
         writer.close()
     else:
-        abstract = abstract_state(objective, optimizer, batch, mesh)
+        abstract = abstract_state(initial_state(objective, optimizer, batch), mesh)
         params, moments, meta = store.restore_latest(folder, abstract.params, abstract.optimizer)
         number = put_array(np.int32(meta.step), abstract.step.sharding)
         state = TrainState(number, params, moments)

@@ -128,7 +128,7 @@ def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
     from bertjax.config.pretraining import Config, DistillationConfig, Phase
     from bertjax.parallel.mesh import make_mesh, put_batch
     from bertjax.pretraining import build
-    from bertjax.trainer.step import init_state, make_train_step
+    from bertjax.trainer.step import initial_state, make_init, make_train_step
 
     assert jax.device_count() == 8
     # Without clipping the first moment after one step is proportional to the gradient.
@@ -156,7 +156,7 @@ def train(name: str, case: Case, start: Any) -> tuple[Any, dict[str, Any]]:
     build.check_mesh(config, mesh)
     batch_of = _batches(config)
     if start is None:
-        start = jax.device_get(init_state(objective, optimizer, batch_of(0), mesh, seed=3))
+        start = jax.device_get(make_init(initial_state(objective, optimizer, batch_of(0), seed=3), mesh)())
     state = jax.device_put(start, state_shardings(start, mesh))
     if case.axes:
         kernel = state.params["encoder"]["segment_0"]["layer_0"]["intermediate"]["kernel"]

@@ -11,7 +11,7 @@ from bertjax.config.optimizer import OptimizerConfig
 from bertjax.config.pretraining import Config, Phase
 from bertjax.parallel.mesh import make_mesh, put_batch
 from bertjax.pretraining import build
-from bertjax.trainer.step import init_state, make_train_step
+from bertjax.trainer.step import initial_state, make_init, make_train_step
 from tests.support.batches import SMALL, random_batch
 
 STEPS = 30
@@ -24,7 +24,7 @@ def train(dtype: str) -> tuple[np.ndarray, dict[str, jax.Array]]:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     optimizer, schedule = build.make_optimizer(config)
     objective, batches = build.make_objective(config), [random_batch(SMALL, 8, 32, 6, seed) for seed in (0, 1)]
-    state = init_state(objective, optimizer, batches[0], mesh, seed=0)
+    state = make_init(initial_state(objective, optimizer, batches[0], seed=0), mesh)()
     step = make_train_step(objective, optimizer, schedule, mesh, seed=0)
     losses = []
     for number in range(STEPS):
