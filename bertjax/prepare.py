@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_TOKENS_FOR_BASE = 100_000_000  # less text is not worth the training of BERT-Base
+
 _SOURCE = flags.DEFINE_multi_string(
     "source",
     [],
@@ -122,8 +124,13 @@ def _print_summary(output: Path, summary: "BuildSummary", megabytes_per_second: 
     Console(width=max(Console().width, 80), highlight=False).print(table)
     print(f"\nThe corpus is in {output}, its tokenizer ({summary.vocab_size:,} pieces) in {output / 'tokenizer'}.")
     print("To train a model on it:")
-    overrides = "" if summary.vocab_size <= 30522 else f" --config.model.vocab_size={summary.vocab_size}"
-    print(f"  python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={output}{overrides}")
+    config, overrides = "base", ""
+    if summary.splits["train"].tokens < _TOKENS_FOR_BASE:
+        config = "quickstart"  # a small model, which takes any vocabulary
+    elif summary.vocab_size > 30522:
+        overrides = f" --config.model.vocab_size={summary.vocab_size}"
+    command = f"python -m bertjax.train --config=configs/{config}.py --workdir=runs/{config}"
+    print(f"  {command} --config.corpus={output}{overrides}")
 
 
 if __name__ == "__main__":

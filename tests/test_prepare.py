@@ -81,7 +81,8 @@ def test_the_command_builds_a_corpus_and_prints_a_summary_and_the_next_command(t
     for row in ("documents", "sentences", "words", "tokens per word", "[UNK]", "duplicates", "MB/s"):
         assert row in result.stdout
     assert (
-        f"python -m bertjax.train --config=configs/base.py --workdir=runs/base --config.corpus={out}" in result.stdout
+        f"python -m bertjax.train --config=configs/quickstart.py --workdir=runs/quickstart --config.corpus={out}"
+        in result.stdout
     )
     assert "tokenizing" in result.stderr
     counts = result.stderr.splitlines()[-1]

@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 from bertjax.arrays.trees import path_name
 from bertjax.arrays.types import Params
 from bertjax.config.model import ModelConfig
+from bertjax.errors import UserError
 from bertjax.model.layer_stacks import layer_stacks
 from bertjax.model.quantization import Quantized
 from bertjax.parallel.sharding import all_gather, partition_spec
@@ -57,6 +58,8 @@ PARAMETER_RULES: tuple[Rule, ...] = (
     Rule(r"layer_mixture/weights", ("small",), decay=False),
     Rule(r"layer_mixture/scale", (), decay=False),
 )
+# Heads of objectives from outside, whole on every device.
+_EXTENSION_HEAD = re.compile(r"(^|/)\w+_head/([\w/]+/)?(?P<kind>\w+)$")
 
 
 @functools.cache
@@ -64,12 +67,20 @@ def parameter_rule(name: str) -> Rule:
     """Returns the rule of the parameter at path `name`, which may have the prefix of an optimizer's state.
 
     Raises:
-      ValueError: no rule, or more than one, matches the path.
+      ValueError: more than one rule matches the path.
+      UserError: no rule matches the path; it must belong to an extension.
     """
     rules = [rule for rule in PARAMETER_RULES if re.search(rf"(^|/){rule.pattern}$", name)]
-    if len(rules) != 1:
+    if len(rules) > 1:
         raise ValueError(f"{name}: {len(rules)} parameter rules match; give the parameter exactly one")
-    return rules[0]
+    if rules:
+        return rules[0]
+    if head := _EXTENSION_HEAD.search(name):
+        return Rule(re.escape(name), (), decay=head["kind"] in ("kernel", "embedding"))
+    raise UserError(
+        f"{name}: no rule for this parameter of your objective; add your modules at the top of the model, with names "
+        "that end in _head, such as count_head"
+    )
 
 
 def is_stacked(name: str) -> bool:

@@ -26,6 +26,8 @@ from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build
 from bertjax.trainer.step import EvalStep, evaluate, make_eval_step
 
+_BUILT_IN_LOSSES = ("eval/mlm_loss", "eval/nsp_loss", "eval/sop_loss")
+
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
@@ -114,4 +116,5 @@ def describe_scores(scores: dict[str, float]) -> str:
     for name, task in (("nsp", "next sentence"), ("sop", "sentence order")):
         if f"eval/{name}_accuracy" in scores:
             text += f", {task} {scores[f'eval/{name}_accuracy']:.1%}"
-    return text
+    own = [name for name in scores if name.endswith("_loss") and name not in _BUILT_IN_LOSSES]
+    return ", ".join([text, *(f"{name.removeprefix('eval/')} {scores[name]:.3f}" for name in own)])

@@ -42,6 +42,7 @@ class Recorder:
         self.clock = Clock()
         self._config, self._workdir, self._start, self._show = config, workdir, start, show
         self._checkpoints = store.CheckpointWriter(workdir / "checkpoints", config.keep_last, config.keep_every)
+        self._scales = build.make_objective(config).scales
         self._metrics = metrics.MetricsWriter(workdir, start)
         self._speed = Speed(self.clock, functools.partial(_work, config), start, peak_flops(devices))
 
@@ -62,7 +63,7 @@ class Recorder:
                 if step > self._start + 1:
                     values |= self._speed.since_last(step)
                 self._metrics.write(step, values)
-                self._show(step, _describe_step(values))
+                self._show(step, _describe_step(values, self._scales))
                 events.append(TrainingEvent(step, self._config.total_steps, values))
         return events
 
@@ -101,11 +102,12 @@ def _work(config: Config, step: int) -> tuple[int, float]:
     return phase.batch * phase.length, build.step_flops(config, phase)
 
 
-def _describe_step(values: dict[str, float]) -> str:
+def _describe_step(values: dict[str, float], scales: Mapping[str, float]) -> str:
     terms = {name.removeprefix("train/"): value for name, value in values.items() if name.endswith("_loss")}
+    factors = {name: f"{scales[name]:g} × " if scales.get(name, 1) != 1 else "" for name in terms}
     text = f"loss {values['train/loss']:.3f}"
     if len(terms) > 1:
-        text += f" ({', '.join(f'{name} {value:.3f}' for name, value in terms.items())})"
+        text += f" ({', '.join(f'{factors[name]}{name} {value:.3f}' for name, value in terms.items())})"
     if "perf/tokens_per_second" not in values:
         return text
     text += f", {values['perf/tokens_per_second']:,.0f} tokens/s"

@@ -56,13 +56,22 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A model to train, with the terms of the loss on its outputs."""
+    """A model to train, with the terms of the loss on its outputs.
+
+    Attributes:
+      model: a Flax module; `model.apply({"params": params}, batch, dropout_keys)` returns a dict of outputs.
+      terms: (outputs, batch) → the terms by name. Those named `…_loss` add to the loss, others are only logged.
+      weights: batch → for each term exactly the weight that `terms` gives it. It is computed before the model runs, to
+        divide by the weight of the whole batch while the batch is computed in parts.
+      scales: factors of terms in the loss, 1 if left out; terms are logged without them.
+      teacher_forward: runs on each training batch, before the model.
+    """
 
     model: Model
     terms: Callable[[Mapping[str, jax.Array], Batch], dict[str, Term]]
-    weights: Callable[[Batch], dict[str, jax.Array]]  # of the terms, known before the model runs
-    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of terms in the loss; 1 if left out
-    teacher_forward: TeacherForward | None = None  # runs on each training batch, before the model
+    weights: Callable[[Batch], dict[str, jax.Array]]
+    scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    teacher_forward: TeacherForward | None = None
 
 
 def initial_state(
@@ -158,6 +167,8 @@ def _gradients(
 
     def loss(params: Params, batch: Batch, keys: jax.Array) -> tuple[jax.Array, dict[str, Term]]:
         terms = objective.terms(apply_model(objective.model, params, batch, keys), batch)
+        if unweighted := sorted(terms.keys() - weights.keys()):
+            raise UserError(f"the objective's `weights` has no {unweighted[0]}; return the weight of every term")
         # By the weight of the whole batch: microbatches have unequal numbers of predictions.
         terms = {name: Term(term.sum, weights[name]) for name, term in terms.items()}
         return total(terms, objective.scales), terms

@@ -21,13 +21,19 @@ from tests.support.commands import ROOT, TINY_MODEL, assert_refused, overrides, 
 RUN = {"phases": '({"steps":4,"length":32,"batch":8},)', "optimizer.warmup_steps": 1, "log_every": 1, "eval_every": 0}
 ALL = '''
 """The examples for pre-training, all in one run."""
+import bertjax
 from bertjax.config.pretraining import Phase
 from bertjax.config.registry import load_extension
-examples = [load_extension(f"{ROOT}/examples/{name}.py") for name in ("objective", "optimizer", "masking_unit")]
+NAMES = ("objective", "objective_with_head", "optimizer", "masking_unit")
+examples = [load_extension(f"{ROOT}/examples/{name}.py") for name in NAMES]
+
+@bertjax.register_objective("both")
+def both(config, base):
+    return examples[1].masked_count(config, examples[0].z_loss(config, base))
 
 def get_config():
     config = examples[0].get_config()
-    config.optimizer.name, config.masking.unit = "lion", "block"
+    config.objective, config.optimizer.name, config.masking.unit = "both", "lion", "block"
     return config
 '''
 
@@ -48,17 +54,21 @@ def extended(corpus, tmp_path_factory):
     return folder / "run"
 
 
-def test_a_run_with_extensions_trains_and_logs_the_term(extended):
+def test_a_run_with_extensions_trains_and_logs_the_terms(extended):
     lines = [json.loads(line) for line in (extended / "metrics.jsonl").read_text().splitlines()]
     assert all(line["train/z_loss"] > 0 for line in lines if "train/loss" in line)
-    assert any("eval/z_loss" in line for line in lines)
+    assert any(line.keys() >= {"eval/z_loss", "eval/count_loss"} for line in lines)
+    losses = next(line for line in lines if "train/loss" in line)
+    scales = {"train/mlm_loss": 1, "train/nsp_loss": 1, "train/z_loss": 1, "train/count_loss": 0.1}
+    total = sum(scale * losses[name] for name, scale in scales.items())
+    assert losses["train/loss"] == pytest.approx(total, rel=1e-5)
 
 
 def test_evaluation_names_the_missing_module_and_takes_it(extended):
     without = run("evaluate", f"--checkpoint={extended}", "--batch=8")
-    assert_refused(without, extended, "needs the objective 'z_loss'", f"add --import={ROOT}/examples/objective.py")
-    modules = [f"--import={ROOT}/examples/{name}.py" for name in ("objective", "masking_unit")]
-    scored = run("evaluate", f"--checkpoint={extended}", "--batch=8", *modules)
+    module = extended.parent / "mine.py"
+    assert_refused(without, extended, "needs the objective 'both'", f"add --import={module}")
+    scored = run("evaluate", f"--checkpoint={extended}", "--batch=8", f"--import={module}")
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["eval/z_loss"] > 0
     filled = run("predict", "fill-mask", f"--checkpoint={extended}", "a [MASK]")

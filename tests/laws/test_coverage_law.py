@@ -10,6 +10,7 @@ import pytest
 from bertjax.arrays.trees import named_leaves
 from bertjax.config.model import DenseLayer, ModelConfig
 from bertjax.config.pretraining import Config, Phase
+from bertjax.errors import UserError
 from bertjax.interop import families
 from bertjax.model import partitioning
 from bertjax.model.finetuning import FinetuningModel
@@ -119,5 +120,5 @@ def test_coverage_law_of_layers(variant):
 
 @pytest.mark.parametrize("decision", [parameter_rule, lambda name: decay_mask({name: jnp.zeros(2)})])
 def test_a_parameter_without_a_rule_is_an_error(decision):
-    with pytest.raises(ValueError, match="mystery: 0 parameter rules match"):
+    with pytest.raises(UserError, match="mystery: no rule for this parameter"):
         decision("mystery")
