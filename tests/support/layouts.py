@@ -20,13 +20,11 @@ MESHES = {
     "data 8": {"data": 8},
     "fsdp 8": {"data": 1, "fsdp": 8},
     "data 2 x fsdp 4": {"data": 2, "fsdp": 4},
-    "fsdp 4 x tensor 2": {"data": 1, "fsdp": 4, "tensor": 2},
     "data 2 x tensor 4": {"data": 2, "tensor": 4},
     "data 2 x sequence 4": {"data": 2, "sequence": 4},
     "fsdp 2 x tensor 2 x sequence 2": {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2},
 }
 LAYOUTS = {
-    "accumulation 2": {"accumulation": 2},
     "accumulation 4": {"accumulation": 4},
     "remat bert": {"remat": "bert"},
     "remat dots": {"remat": "dots"},
@@ -52,6 +50,7 @@ OPTIMIZERS = {
     "bfloat16 state": {"name": "adamw", "state_dtype": "bfloat16"},
 }
 SHARDED = "{}, fsdp 4 x tensor 2"
+SHARDED_AXES = {"data": 1, "fsdp": 4, "tensor": 2}
 # Packed rows and distillation: on one device, and with all axes and layouts.
 PACKED, DISTILLED = "packed rows", "distillation"
 # Sizes that the meshes divide.
@@ -100,7 +99,7 @@ def groups() -> list[dict[str, Case]]:
         cases.append({name: case, EVERYTHING.format(name): dataclasses.replace(case, axes=AXES, layout=LAYOUT)})
     for name, optimizer in OPTIMIZERS.items():
         case = Case(bert, optimizer=optimizer)
-        cases.append({name: case, SHARDED.format(name): dataclasses.replace(case, axes=MESHES["fsdp 4 x tensor 2"])})
+        cases.append({name: case, SHARDED.format(name): dataclasses.replace(case, axes=SHARDED_AXES)})
     return cases
 
 
