@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from absl import flags
 
 from bertjax import cli
+from bertjax.decoding import Count
 from bertjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,9 +48,21 @@ _STEPS = flags.DEFINE_integer("steps", 2000, "Training steps.", lower_bound=1)
 _LENGTH = flags.DEFINE_integer("length", 128, "Tokens per sequence.", lower_bound=8)
 _BATCH = flags.DEFINE_integer("batch", 32, "Sequences per step.", lower_bound=1)
 _RATE = flags.DEFINE_float(
-    "learning_rate", 5e-5, "Peak learning rate, after a warm-up of a tenth of the steps.", lower_bound=0.0
+    "learning_rate",
+    5e-5,
+    "Peak learning rate, after a warm-up of a tenth of the steps. 5e-5 suits BERT-Base; small models take up to 5e-4.",
+    lower_bound=0.0,
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Random seed of the training.", lower_bound=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """The content of from.json."""
+
+    parameters: str  # fingerprint of the model
+    warmup_steps: Count
+
 
 Report: TypeAlias = dict[str, dict[str, dict[str, float]]]  # before or after → corpus → scores
 
@@ -70,20 +83,23 @@ def main(args: list[str]) -> None:
     from bertjax.interop import huggingface
     from bertjax.interop.loading import load_model
     from bertjax.pretraining import run
+    from bertjax.pretraining.evaluation import describe_scores
 
     # -- the corpora, and the initial model with the vocabulary of the corpus
     model = load_model(_FROM.value)
     pretrained.check_pretraining(model)
-    _check_same_model(model, workdir)
+    warmup = _check_same_model(model, workdir)
     model.tokenizer.save(workdir / "tokenizer")
     corpora = _prepare(workdir)
     if not (workdir / "start").is_dir():
         _write_folder(workdir / "start", lambda folder: pretrained.save(folder, _initial_model(model, workdir)))
     start = load_model(workdir / "start")
     report: Report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
+    for name, scores in report["before"].items():
+        _LOG.info(f"before, {name}: {describe_scores(scores)}")
 
     # -- the training, and the adapted model
-    run.train(_training_config(start, workdir), workdir / "run")
+    run.train(_training_config(start, workdir, warmup), workdir / "run")
     adapted = load_model(workdir / "run")
     if adapted.step < _STEPS.value:  # stopped by a signal
         return
@@ -95,18 +111,24 @@ def main(args: list[str]) -> None:
     _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir}/exported "A sentence with a mask."')
 
 
-def _check_same_model(model: "Pretrained", workdir: Path) -> None:
-    """Refuses a workdir in which another model was adapted; records the model in a new one."""
+def _check_same_model(model: "Pretrained", workdir: Path) -> int:
+    """Refuses a workdir in which another model was adapted; records the model and the warm-up in a new one.
+
+    Returns the number of warm-up steps, which stays the same if the adaptation continues with other `--steps`.
+    """
     from bertjax import decoding
     from bertjax.pretraining import distillation
     from bertjax.storage.files import write_text
 
-    path, identity = workdir / "from.json", {"parameters": distillation.fingerprint(model)}
+    path, parameters, warmup = workdir / "from.json", distillation.fingerprint(model), _STEPS.value // 10
     if not path.is_file():
         workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(decoding.sealed(identity)) + "\n")
-    elif decoding.read_sealed(path, dict[str, str], "use a new --workdir") != identity:
+        write_text(path, json.dumps(decoding.sealed({"parameters": parameters, "warmup_steps": warmup})) + "\n")
+        return warmup
+    start = decoding.read_sealed(path, _Start, "use a new --workdir")
+    if start.parameters != parameters:
         raise UserError(f"{workdir}: contains the adaptation of a model other than {_FROM.value}; use a new --workdir")
+    return start.warmup_steps
 
 
 def _write_folder(folder: Path, write: Callable[[Path], object]) -> None:
@@ -157,7 +179,7 @@ def _initial_model(model: "Pretrained", workdir: Path) -> "Pretrained":
     return embedding_transfer.transfer_embeddings(model, tokenizer)
 
 
-def _training_config(start: "Pretrained", workdir: Path) -> "Config":
+def _training_config(start: "Pretrained", workdir: Path, warmup: int) -> "Config":
     """Returns the config of the training: that of the model, with a short warm-up and the flags."""
     from bertjax.config.layout import LayoutConfig, MeshConfig
     from bertjax.config.optimizer import OptimizerConfig
@@ -174,9 +196,7 @@ def _training_config(start: "Pretrained", workdir: Path) -> "Config":
         mesh=MeshConfig(),  # the model may have been trained on other devices
         layout=LayoutConfig(),
         profile_steps=(),
-        optimizer=OptimizerConfig(
-            learning_rate=_RATE.value, warmup_steps=_STEPS.value // 10, beta2=0.98, bias_correction=True
-        ),
+        optimizer=OptimizerConfig(learning_rate=_RATE.value, warmup_steps=warmup, beta2=0.98, bias_correction=True),
         eval_every=max(1, _STEPS.value // 10),
         checkpoint_every=max(1, _STEPS.value // 10),
     )

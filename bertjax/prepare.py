@@ -89,6 +89,11 @@ def main(args: list[str]) -> None:
     if _VERIFY.value:
         _verify(output)
     _print_summary(output, summary, progress.megabytes_per_second)
+    if _HELDOUT.value and not summary.splits["heldout"].documents:
+        _LOG.warning(
+            f"{output}: {summary.total.documents} documents are too few to hold any out, and training needs held-out "
+            "documents; split the files, or use text: if blank lines may separate documents"
+        )
     log_counts(_LOG, str(output), TextCounts(summary.total.tokens, summary.total.unknown))
 
 

@@ -101,8 +101,8 @@ def test_one_command_adapts_reports_and_exports(trained, text_file, tmp_path):
     assert np.array_equal(table, run_params["embeddings"]["word_embeddings"]["embedding"])
     again = run("adapt", *flags)
     assert again.returncode == 0 and json.loads((tmp_path / "adapted/report.json").read_text()) == report
-    # More steps update all outputs; another model is refused.
-    more = run("adapt", *(flag.replace("--steps=6", "--steps=8") for flag in flags))
+    # More steps update all outputs, with the warm-up of the start; another model is refused.
+    more = run("adapt", *(flag.replace("--steps=6", "--steps=12") for flag in flags))
     assert more.returncode == 0, more.stderr
     run_params, exported = (load_model(tmp_path / f"adapted/{name}").params for name in ("run", "exported"))
     table = exported["embeddings"]["word_embeddings"]["embedding"]

@@ -1,8 +1,11 @@
 """Corpora, batches and tokenizers in Python."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from bertjax.config.parse import checked
 from bertjax.config.pretraining import Config
 from bertjax.corpus import staging
 from bertjax.corpus.format import Corpus
@@ -11,6 +14,8 @@ from bertjax.errors import UserError
 from bertjax.pretraining.build import open_training_data
 from bertjax.text import tokenizer
 from bertjax.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 
 def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer:
@@ -70,14 +75,19 @@ def iter_batches(config: Config, start: int = 0, stop: int | None = None) -> Ite
     Raises:
       UserError: the corpus cannot be read or does not fit the config.
     """
-    check_config(config, Config, "iter_batches")
+    config = checked_config(config, Config, "iter_batches")
     if not 0 <= start <= config.total_steps:
         raise UserError(f"start is {start}; the config has steps 0 to {config.total_steps}")
     last = config.total_steps if stop is None else min(stop, config.total_steps)
     return open_training_data(config).source.iterate(start, last, threads=config.reader_threads)
 
 
-def check_config(config: object, cls: type, caller: str) -> None:
-    """Raises UserError if a config is not of the class that the function `caller` needs."""
+def checked_config(config: object, cls: type[T], caller: str) -> T:
+    """Returns a config with its settings checked, as `dataclasses.replace` does not check them.
+
+    Raises:
+      UserError: a setting is invalid, or the config is not of the class that the function `caller` needs.
+    """
     if not isinstance(config, cls):
         raise UserError(f"{caller}: config is of type {type(config).__name__}; give a {cls.__name__} (load_config)")
+    return checked(cls, dataclasses.asdict(config))  # pyright: ignore[reportArgumentType]  # both are dataclasses

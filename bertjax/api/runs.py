@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
-from bertjax.api.data import check_config
+from bertjax.api.data import checked_config
 from bertjax.config import config_file
 from bertjax.config.finetuning import FinetuneConfig
 from bertjax.config.pretraining import Config
@@ -94,7 +94,7 @@ def iter_pretraining(config: Config, workdir: str | Path) -> Generator[TrainingE
     Raises:
       UserError: the run cannot start, continue or save, or its loss is not finite.
     """
-    check_config(config, Config, "iter_pretraining")
+    config = checked_config(config, Config, "iter_pretraining")
     return pretraining.train_events(config, local_path(workdir, "workdir").absolute())
 
 
@@ -125,7 +125,7 @@ def run_finetuning(
     Raises:
       UserError: bad data, a workdir of another sweep, or a loss that is not finite.
     """
-    check_config(config, FinetuneConfig, "run_finetuning")
+    config = checked_config(config, FinetuneConfig, "run_finetuning")
     if config.task == "glue/all":
         names = ", ".join(name for name in glue.TASKS if name != "ax")
         raise UserError(f"run_finetuning: config.task is glue/all; call it once per task, glue/ and one of {names}")

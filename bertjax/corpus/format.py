@@ -170,6 +170,25 @@ class Corpus:
             token_bases=_bases(info.tokens for info in infos),
         )
 
+    def __repr__(self) -> str:
+        return f"<Corpus {self.directory}, {self.split}: {self.documents:,} documents, {self.tokens:,} tokens>"
+
+    def text(self, document: int) -> str:
+        """Returns the text of a document, as its tokens decode: an uncased vocabulary has lost the case.
+
+        >>> corpus = bertjax.open_corpus("data/books")
+        >>> len(corpus.text(0)) > 0
+        True
+
+        Raises:
+          IndexError: there is no such document.
+        """
+        if not 0 <= document < self.documents:
+            raise IndexError(f"document {document}; {self.directory} has {self.documents:,}, counted from 0")
+        shard = int(np.searchsorted(self.document_bases, document, side="right")) - 1
+        begin, end = self.document_tokens[document : document + 2] - self.token_bases[shard]
+        return self.load_tokenizer().decode(self.shards[shard].tokens[begin:end])
+
     @property
     def documents(self) -> int:
         """Number of documents."""

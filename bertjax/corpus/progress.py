@@ -58,7 +58,8 @@ class BuildProgress:
         self._last = now
         speed = f"{megabytes / (now - self._start):.1f} MB/s" if megabytes else ""
         if self._bar is None:
-            _LOG.info(f"{stage}: {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip())
+            count = f": {done:,}{f' of {total:,}' if total else ''} documents {speed}".rstrip() if done else ""
+            _LOG.info(f"{stage}{count}")
         elif stage != self._stage:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)

@@ -44,7 +44,10 @@ def describe(name: str) -> Topology:
             ) from error
     match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)", name)
     if not match or match[2] not in (*SLICES, "cpu"):
-        raise UserError(f"--topology={name}: unknown; give {', '.join(SLICES)} with a shape (v5e:4x4), cpu:8, or gpu")
+        raise UserError(
+            f"--topology={name}: unknown; give {', '.join(SLICES)} with a shape, cpu:8, or gpu; "
+            "v5e:2x4 is a slice of 8 chips, Google's v5litepod-8"
+        )
     slices, kind, shape = int(match[1] or 1), match[2], [int(n) for n in match[3].split("x")]
     jax.config.update("jax_platforms", "cpu")  # leaves present accelerators out of the plan and free for others
     if kind == "cpu":

@@ -224,4 +224,4 @@ def _log_end(workdir: Path, done: int, total: int) -> None:
         _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
         return
     _LOG.info(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
-    _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "The [MASK] of the list is returned."')
+    _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "This is a [MASK]."')
