@@ -56,7 +56,7 @@ def test_a_run_with_extensions_trains_and_logs_the_term(extended):
 
 def test_evaluation_names_the_missing_module_and_takes_it(extended):
     without = run("evaluate", f"--checkpoint={extended}", "--batch=8")
-    assert_refused(without, extended, "needs the objective 'z_loss'", f"add --import={ROOT}/examples/objective.py")
+    assert_refused(without, extended, "needs the objective 'z_loss'", f"--import={ROOT}/examples/objective.py")
     modules = [f"--import={ROOT}/examples/{name}.py" for name in ("objective", "masking_unit")]
     scored = run("evaluate", f"--checkpoint={extended}", "--batch=8", *modules)
     assert scored.returncode == 0, scored.stderr
@@ -82,7 +82,7 @@ def test_a_task_kind_of_ones_own(trained, tmp_path):
     assert tuned.returncode == 0, tuned.stderr
     assert json.loads((workdir / "results.json").read_text())["metric"] == "f1_macro"
     without = run("predict", "classify", f"--checkpoint={workdir}", "You have won!")
-    assert_refused(without, "needs the task kind 'focal_classification'", f"add --import={example}")
+    assert_refused(without, "needs the task kind 'focal_classification'", f"--import={example}")
     found = run("predict", "classify", f"--import={example}", f"--checkpoint={workdir}", "You have won!")
     assert found.returncode == 0 and json.loads(found.stdout)["label"] in ("spam", "ham"), found.stderr
     loaded = bertjax.load_model(workdir, extensions=[example])
