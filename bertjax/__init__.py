@@ -1,6 +1,6 @@
 """bertjax: pre-training and fine-tuning of BERT-family encoders in JAX/Flax.
 
-Models     load_model  export_model  load_tokenizer
+Models     load_model  Model  export_model  load_tokenizer
 Data       open_corpus  iter_batches
 Runs       load_config  run_pretraining  iter_pretraining  run_finetuning
 Extending  register_task_kind  register_objective  register_optimizer  register_masking_unit

@@ -94,7 +94,9 @@ def main(args: list[str]) -> None:
     if not (workdir / "start").is_dir():
         _write_folder(workdir / "start", lambda folder: pretrained.save(folder, _initial_model(model, workdir)))
     start = load_model(workdir / "start")
-    report: Report = {"before": {name: _score(start, corpus) for name, corpus in corpora.items()}}
+    # A random masked-LM head, of a model that is only an encoder, has no scores.
+    scored = {} if pretrained.MASKED_LM_HEAD in start.untrained_heads else corpora
+    report: Report = {"before": {name: _score(start, corpus) for name, corpus in scored.items()}}
     for name, scores in report["before"].items():
         _LOG.info(f"before, {name}: {describe_scores(scores)}")
 
@@ -212,9 +214,13 @@ def _score(model: "Pretrained", corpus: Path) -> dict[str, float]:
 
 def _format_table(report: Report) -> str:
     lines = ["held-out masked-LM loss, nats per masked token", f"{'':10}{'before':>10}{'after':>10}{'change':>10}"]
-    for name in report["before"]:
-        before, after = (report[when][name]["eval/mlm_loss"] for when in ("before", "after"))
-        lines.append(f"{name:10}{before:10.3f}{after:10.3f}{after - before:+10.3f}")
+    for name, scores in report["after"].items():
+        after = scores["eval/mlm_loss"]
+        if name in report["before"]:
+            before = report["before"][name]["eval/mlm_loss"]
+            lines.append(f"{name:10}{before:10.3f}{after:10.3f}{after - before:+10.3f}")
+        else:
+            lines.append(f"{name:10}{'–':>10}{after:10.3f}{'–':>10}")
     return "\n".join(lines)
 
 

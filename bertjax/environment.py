@@ -1,9 +1,12 @@
 """The process before JAX and TensorFlow are imported: variables that keep them quiet, and malloc's behavior."""
 
+import contextlib
 import ctypes
 import importlib.util
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # JAX sets these wherever libtpu is installed.
@@ -19,6 +22,26 @@ def quiet_libraries() -> None:
     # libtpu, installed to plan with, complains at length where there is no TPU; JAX would then take the CPU anyway.
     if _is_installed("libtpu") and not _is_installed(*_CUDA) and not _has_tpu():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@contextlib.contextmanager
+def bare_root_logger() -> Iterator[None]:
+    """Removes the handler that absl gives the root logger within the block, if the root logger had none.
+
+    Orbax logs through absl, whose every message calls `logging.basicConfig()` for a bare root logger. A program's own
+    `basicConfig` would then do nothing, and warnings would appear in another format.
+    """
+    root = logging.getLogger()
+    bare, level = not root.handlers, root.level
+    try:
+        yield
+    finally:
+        # A handler that the program itself adds meanwhile has another type, format or level.
+        if bare and root.level == level:
+            for handler in list(root.handlers):
+                format = handler.formatter._fmt if handler.formatter else ""
+                if type(handler) is logging.StreamHandler and format == logging.BASIC_FORMAT:
+                    root.removeHandler(handler)
 
 
 def tune_cpu_malloc() -> None:

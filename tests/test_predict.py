@@ -308,7 +308,7 @@ def test_unsupported_modes_and_inputs_are_refused(model, tuned):
             make_predictor(source, mode)
     classify = make_predictor(tuned("classification", ("a", "b")))
     for invalid, message in (
-        ({"txt": "a"}, "input 2: not valid .Object missing required field `text`.; give a text, a pair of texts"),
+        ({"txt": "a"}, "input 2: not valid .Object missing required field `text`.; give a text, a tuple of two texts"),
         ({"text": 3}, "input 2: not valid .text: Expected `str`, got `int`"),
         (" ", "input 2: the text is empty"),
         ({"text": "\ud800"}, "input 2: invalid text"),

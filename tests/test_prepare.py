@@ -4,6 +4,7 @@ import collections
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -69,7 +70,7 @@ def test_help_and_docs_list_every_kind_of_source():
     help_text = commands.run("prepare", "--help").stdout
     page = (commands.ROOT / "docs/how-to/prepare-data.md").read_text()
     for kind in sources.KINDS:
-        assert f"{kind}:" in help_text and f"`{kind}:" in page
+        assert re.search(rf"\b{kind}\b", help_text) and f"`{kind}:" in page
 
 
 def test_the_command_builds_a_corpus_and_prints_a_summary_and_the_next_command(text_file, tmp_path):

@@ -12,6 +12,7 @@ from bertjax.corpus.format import Corpus
 from bertjax.data.batch import HostBatch
 from bertjax.errors import UserError
 from bertjax.pretraining.build import open_training_data
+from bertjax.storage.files import local_path
 from bertjax.text import tokenizer
 from bertjax.text.tokenizer import Tokenizer
 
@@ -33,7 +34,8 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
     Raises:
       UserError: there is no tokenizer, or bertjax cannot reproduce how the tokenizer's original library reads it.
     """
-    folder = Path(path) / "tokenizer"
+    path = local_path(path, "path")
+    folder = path / "tokenizer"
     return tokenizer.load_tokenizer(folder if folder.is_dir() else path, lowercase)
 
 

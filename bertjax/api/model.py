@@ -10,10 +10,12 @@ from bertjax.checkpoints import pretrained
 from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.config.registry import load_extension
 from bertjax.errors import UserError
+from bertjax.inference.input_counts import ALL_CALLS
 from bertjax.inference.predictor import Predictor, make_predictor
 from bertjax.inference.runner import PredictOptions
 from bertjax.interop import huggingface
 from bertjax.interop.loading import load_model as load_pretrained
+from bertjax.storage.files import local_path
 from bertjax.tasks.metadata import TaskMetadata
 from bertjax.text.tokenizer import Tokenizer
 
@@ -25,13 +27,14 @@ class Model:
     """A trained model with its tokenizer. Get one with `bertjax.load_model`.
 
     Each method takes one input, a list of inputs, or any other iterable, and returns one result, a list of results, or
-    a generator of results, in the order of the inputs. A generator is read in chunks, so it may be endless. Inputs of
-    similar length are computed together. One result is a dict of JSON types: the fields of the input and what the model
-    predicts for it.
+    a generator of results, in the order of the inputs. A tuple is one input: a pair of texts. A generator is read in
+    chunks, so it may be endless. Inputs of similar length are computed together. One result is a dict of JSON types:
+    the fields of the input and what the model predicts for it.
 
     A model that is not fine-tuned can `fill_mask`, `embed` and `search`; a fine-tuned model can `embed`, `search`
     and use the method of its task: `classify` (classes, several labels, numbers), `tag`, `answer` or `choose`. Anything
-    else raises `bertjax.UserError`, as does an input that cannot be read.
+    else raises `bertjax.UserError`, as do `fill_mask` of a model without a masked-LM head and an input that cannot be
+    read. A generator yields the results of the inputs before it first.
     """
 
     def __init__(self, source: Pretrained, options: PredictOptions) -> None:
@@ -62,6 +65,8 @@ class Model:
     def __repr__(self) -> str:
         shape, task = self._source.config.model, self._source.task
         kind = f"fine-tuned for {task.kind}" if task else "pre-trained"
+        if sentence := self._source.sentence:
+            kind += f", vectors by {sentence.pooling} pooling"
         return f"<Model {self.path}: {shape.num_hidden_layers} layers × {shape.hidden_size}, {kind}>"
 
     def fill_mask(self, texts, top: int = 5):
@@ -72,7 +77,7 @@ class Model:
         'value'
 
         Args:
-          texts: a text with masks, or several.
+          texts: a text with masks, or a list or generator of texts.
           top: tokens per mask.
 
         Returns:
@@ -88,7 +93,7 @@ class Model:
         'spam'
 
         Args:
-          texts: a text, a tuple of two texts, or several.
+          texts: a text, a tuple of two texts (read as a pair), or a list or generator of these.
 
         Returns:
           Per text a dict with `label` for classes, or the prediction of another task kind (`labels`, `score`), with
@@ -104,7 +109,8 @@ class Model:
         ['B-PER', 'O', 'O', 'B-LOC']
 
         Args:
-          texts: a text, which is split at white space, {"words": [word, …]}, or several.
+          texts: a text, which is split at white space, a tuple of words, {"words": [word, …]}, or a list or generator
+            of these.
 
         Returns:
           Per text a dict with `words`, `labels` and `probabilities`.
@@ -119,7 +125,7 @@ class Model:
         'Ada'
 
         Args:
-          questions: a tuple (question, passage), or several.
+          questions: a tuple (question, passage), or a list or generator of these.
           top: answers in `best`.
 
         Returns:
@@ -135,7 +141,7 @@ class Model:
         0
 
         Args:
-          questions: a dict with `text` and `choices`, or several.
+          questions: a dict with `text` and `choices`, or a list or generator of these.
 
         Returns:
           Per text a dict with the place of the choice, from 0, and the probabilities.
@@ -150,12 +156,13 @@ class Model:
         (2, 256)
 
         Args:
-          texts: a text, or several.
+          texts: a text, or a list or generator of texts; {"text": …, "text_pair": …} for one vector of a pair.
           normalize: whether vectors have length 1; None: as the model was trained.
           prompt: name of the prompt prepended to each text; None: the model's own, "": none.
 
         Returns:
-          float32 [hidden] of one text, [texts, hidden] of a list, a generator of [hidden] of an iterable.
+          float32 [width] of one text, [texts, width] of a list, a generator of [width] of an iterable. The width is
+          the model's hidden size, or that of its last dense layer.
         """
         options = {"normalize": normalize, "prompt": prompt}
         predictor = self._predictor("embed", **options)
@@ -170,8 +177,8 @@ class Model:
         'list.pop'
 
         Args:
-          queries: a text, or several.
-          texts: the texts to search in; they are embedded once, and again only if they change.
+          queries: a text, or a list or generator of texts.
+          texts: the list of texts to search in; they are embedded once, and again only if they change.
           top: texts per query.
 
         Returns:
@@ -198,6 +205,7 @@ class Model:
         known = self._predictors.get(mode)
         if known is None or known[0] != options:
             self._predictors[mode] = options, make_predictor(self._source, mode, options)
+            self._predictors[mode][1].counts.scope = ALL_CALLS
         return self._predictors[mode][1]
 
 
@@ -213,8 +221,26 @@ def _map_inputs(inputs, predict: Callable):
 
 
 def _predict_chunks(inputs: Iterator, predict: Callable) -> Iterator:
+    numbers = itertools.count(1)
     while chunk := list(itertools.islice(inputs, _CHUNK)):
-        yield from predict(chunk)
+        yield from _predict_until_error(chunk, [f"input {next(numbers)}" for _ in chunk], predict)
+
+
+def _predict_until_error(inputs: list, where: list[str], predict: Callable) -> Iterator:
+    """Yields the results of the inputs before the first that cannot be read, and then raises its error.
+
+    Inputs are read before any is computed, so halving a chunk to find the bad one computes nothing twice.
+    """
+    try:
+        results = predict(inputs, where)
+    except UserError:
+        if len(inputs) == 1:
+            raise
+        half = len(inputs) // 2
+        yield from _predict_until_error(inputs[:half], where[:half], predict)
+        yield from _predict_until_error(inputs[half:], where[half:], predict)
+    else:
+        yield from results
 
 
 def load_model(
@@ -225,6 +251,9 @@ def load_model(
     extensions: Sequence[str] = (),
 ) -> Model:
     """Loads a trained model from a folder on this machine.
+
+    The first call of each method compiles, which takes seconds; later calls are fast. A new length of text may compile
+    again.
 
     >>> model = bertjax.load_model("runs/books")
     >>> model.fill_mask("The [MASK] is returned.")["masks"][0][0]["token"]
@@ -261,7 +290,7 @@ def export_model(model: Model, folder: str | Path, format: str = "huggingface") 
     Raises:
       UserError: the folder is not empty, or cannot be written, or the format cannot hold the model.
     """
-    folder, source = Path(folder), model._source
+    folder, source = local_path(folder, "folder"), model._source
     if format not in FORMATS:
         raise UserError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -37,7 +37,7 @@ def load_config(path: str | Path, changes: Mapping[str, object] | None = None, *
       UserError: the file cannot be loaded, a key is unknown (the error names its equivalent or the nearest key), or a
         value is out of range.
     """
-    return config_file.load(str(path), {**(changes or {}), **settings})
+    return config_file.load(str(local_path(path, "path")), {**(changes or {}), **settings})
 
 
 def run_pretraining(

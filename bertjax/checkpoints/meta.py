@@ -39,6 +39,7 @@ class CheckpointMeta:
     task: TaskMetadata | None = None  # None: not fine-tuned
     sentence: SentenceMetadata | None = None  # None: unknown
     extensions: Mapping[ShortText, str] = dataclasses.field(default_factory=dict)  # what was registered → its module
+    untrained_heads: tuple[ShortText, ...] = ()  # heads of pre-training that an import lacks: random parameters
     step: Count = 0
     metrics: FilePrefix | None = None  # of metrics.jsonl when the checkpoint was saved; None: not a training run's
     checksums: Mapping[str, Count] = dataclasses.field(default_factory=dict)  # array → checksum

@@ -23,6 +23,8 @@ from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
 _LOG = logging.getLogger(__name__)
 
+MASKED_LM_HEAD = "masked_lm_head"  # its name in the parameters
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -37,6 +39,7 @@ class Pretrained:
     task: TaskMetadata | None = None  # None: not fine-tuned
     sentence: SentenceMetadata | None = None  # None: unknown
     extensions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what was registered → its module
+    untrained_heads: tuple[str, ...] = ()  # heads of pre-training that the source lacks: their parameters are random
 
     def fingerprint(self, parts: Sequence[str] = ()) -> str:
         """Returns a digest that is equal for equal outputs, of all parameters or of `parts` of them."""
@@ -64,6 +67,20 @@ def check_pretraining(model: Pretrained) -> None:
         raise UserError(
             f"{model.path}: fine-tuned ({model.task.kind}), has no heads of pre-training; use the model that it was "
             "fine-tuned from"
+        )
+
+
+def check_masked_lm(model: Pretrained) -> None:
+    """Checks that a model predicts masked tokens: it is not fine-tuned, and its masked-LM head is trained.
+
+    Raises:
+      UserError: the model is fine-tuned, or its source has no masked-LM head.
+    """
+    check_pretraining(model)
+    if MASKED_LM_HEAD in model.untrained_heads:
+        raise UserError(
+            f"{model.path}: the model has no masked-LM head (its source lacks one); train it first (config.init_from), "
+            "or use a model with one"
         )
 
 
@@ -111,7 +128,12 @@ def overwrite(directory: str | Path, model: Pretrained) -> Path:
 def _meta(model: Pretrained) -> CheckpointMeta:
     tokenizer = StoredTokenizer(model.tokenizer.hash(), model.tokenizer_files)
     return CheckpointMeta(
-        model.config, tokenizer, task=model.task, sentence=model.sentence, extensions=model.extensions
+        model.config,
+        tokenizer,
+        task=model.task,
+        sentence=model.sentence,
+        extensions=model.extensions,
+        untrained_heads=model.untrained_heads,
     )
 
 
@@ -160,6 +182,7 @@ def load_checkpoint(path: Path) -> Pretrained:
         task=meta.task,
         sentence=meta.sentence,
         extensions=meta.extensions,
+        untrained_heads=meta.untrained_heads,
     )
 
 

@@ -16,7 +16,6 @@ from typing import ParamSpec, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from bertjax import decoding
@@ -24,10 +23,14 @@ from bertjax.arrays.types import Params
 from bertjax.checkpoints.checksums import checksums
 from bertjax.checkpoints.meta import REMEDY, CheckpointMeta, decode_meta, encode_meta
 from bertjax.decoding import DecodingError
+from bertjax.environment import bare_root_logger
 from bertjax.errors import UserError, first_line
 from bertjax.parallel import processes
 from bertjax.storage.files import atomic_write, write_text
 from bertjax.trainer.metrics import prefix_until
+
+with bare_root_logger():  # importing it logs
+    import orbax.checkpoint as ocp
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +48,8 @@ class CheckpointWriter:
     def __init__(self, directory: Path, keep_last: int, keep_every: int) -> None:
         self.directory = Path(directory).absolute()
         _make_directory(self.directory)
+        self._exit = contextlib.ExitStack()  # closed by `close`, as saves in the background log too
+        self._exit.enter_context(bare_root_logger())
         # `enable_background_delete` stays off: a killed run would leave half-deleted checkpoints behind.
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -74,7 +79,7 @@ class CheckpointWriter:
         if not self._attempt(self._manager.save, step, args=args, force=True):
             raise UserError(
                 f"{self.directory}: checkpoint {step} was not saved, the folder holds later steps; "
-                "move them away, or use a new --workdir"
+                "move them away, or use a new workdir (--workdir)"
             )
 
     def check(self) -> None:
@@ -83,8 +88,9 @@ class CheckpointWriter:
 
     def close(self) -> None:
         """Waits until everything is on disk; raises UserError if a save failed."""
-        self._attempt(self._manager.wait_until_finished)
-        self._manager.close()
+        with self._exit:
+            self._attempt(self._manager.wait_until_finished)
+            self._manager.close()
 
     def latest(self) -> int | None:
         """Returns the step of the last finished checkpoint, or None."""
@@ -135,7 +141,7 @@ def restore_latest(directory: Path, params: Params, optimizer: PyTree) -> tuple[
     if len(set(newest)) > 1:
         raise UserError(
             f"{directory}: the processes of this run see different checkpoints (the newest by process: {newest}, -1: "
-            "none); --workdir must be a folder shared by all hosts; if it is, run the same command again"
+            "none); workdir (--workdir) must be a folder shared by all hosts; if it is, run the same command again"
         )
     for step in reversed(present):
         try:
@@ -183,6 +189,7 @@ def read_params(checkpoint: Path) -> tuple[Params, CheckpointMeta]:
     return jax.tree.map(np.asarray, params), meta
 
 
+@bare_root_logger()
 def write_params(checkpoint: Path, params: Params, meta: CheckpointMeta) -> None:
     """Writes a checkpoint `DIR/STEP` of parameters without optimizer, e.g. of an import; it must not exist yet.
 
@@ -250,6 +257,7 @@ def write_tokenizer(files: Mapping[str, str], folder: Path) -> None:
             temporary.write_bytes(base64.b64decode(content))
 
 
+@bare_root_logger()
 def _read_item(checkpoint: Path, item: str, abstract: PyTree | None) -> PyTree:
     """Reads one item, sharded as `abstract`; None: on the first local device, whatever its sharding was."""
     try:

@@ -80,7 +80,7 @@ class Registry(Generic[T]):
           UserError: the entry is not registered; the message names the module to import.
         """
         if name not in self._entries and source:
-            remedy = f"add --import={source} (in Python: load_model(…, extensions=[{source!r}]))"
+            remedy = f"pass extensions=[{source!r}] to load_model (--import={source})"
             if source == _INTERACTIVE:
                 remedy = "put its definition into a .py file and add --import=FILE"
             raise UserError(f"{where}: needs the {self.noun} {name!r}, which {source} registered; {remedy}")

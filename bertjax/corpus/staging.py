@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bertjax.corpus.manifest import MANIFEST, decode_manifest
 from bertjax.errors import UserError, first_line
-from bertjax.storage.files import atomic_write, file_sha256, wait_for_lock
+from bertjax.storage.files import atomic_write, file_sha256, local_path, wait_for_lock
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,7 +32,7 @@ def local_copy(corpus: str) -> Path:
       UserError: the corpus cannot be read or is damaged, or the copy cannot be written.
     """
     if "://" not in corpus:
-        return Path(corpus)
+        return local_path(corpus, "the corpus")
     import fsspec
 
     with _as_user_errors(corpus):

@@ -45,7 +45,7 @@ from bertjax.trainer.loop import StopSignal
 
 _LOG = logging.getLogger(__name__)
 
-_REMEDY = "restore the file, or use a new --workdir"
+_REMEDY = "restore the file, or use a new workdir (--workdir)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def finetune(
     Raises:
       UserError: the data is invalid, the workdir belongs to another sweep, or a loss is not finite.
     """
-    with exclusive_lock(workdir, "another run is active here", "--workdir"), writable_folder(workdir):
+    with exclusive_lock(workdir, "another run is active here", "workdir (--workdir)"), writable_folder(workdir):
         return _finetune(config, workdir, show_progress, callback)
 
 
@@ -123,7 +123,7 @@ def _open_sweep(
       the sweep, its dev splits, the task model, the initial model, and the digests of data.json.
     """
     task_model, source, params = open_task_model(config)
-    check_room(workdir, "--workdir", tree_bytes(source.params), "the best run's checkpoint")
+    check_room(workdir, "workdir (--workdir)", tree_bytes(source.params), "the best run's checkpoint")
     _check_splits(task_model.task)
     train = task_model.split("train", config.train_examples)
     dev = [task_model.split(name) for name in task_model.task.dev]
@@ -224,6 +224,7 @@ def _save_checkpoint(
         step=number,
         task=task,
         sentence=task.sentence,  # replaces that of the initial model
+        untrained_heads=(),
         extensions={"task kind": source_module} if (source_module := KINDS.source(task.kind)) else {},
     )
     pretrained.overwrite(workdir, model)
@@ -268,7 +269,7 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         if (workdir / "checkpoints").is_dir():  # the checkpoint of the best run would replace them
-            raise UserError(f"{workdir}: contains a model that is not from a sweep; use a new --workdir")
+            raise UserError(f"{workdir}: contains a model that is not from a sweep; use a new workdir (--workdir)")
         return
     try:
         values = decoding.read(path, dict, _REMEDY)
@@ -276,10 +277,10 @@ def _check_same_sweep(config: FinetuneConfig, workdir: Path) -> None:
         before = build(FinetuneConfig, decoding.without_seal(values), "config")
         decoding.unsealed(values, path, _REMEDY)
     except UserError as error:
-        raise UserError(f"{path}: not the config of a sweep ({error}); use a new --workdir") from error
+        raise UserError(f"{path}: not the config of a sweep ({error}); use a new workdir (--workdir)") from error
     conflict = resume_conflict(before, config)
     if conflict:
-        raise UserError(f"{workdir}: config.{conflict}; set it back, or use a new --workdir")
+        raise UserError(f"{workdir}: config.{conflict}; set it back, or use a new workdir (--workdir)")
 
 
 def _check_same_data(digests: dict[str, str], workdir: Path) -> None:
@@ -289,7 +290,7 @@ def _check_same_data(digests: dict[str, str], workdir: Path) -> None:
         changed = ", ".join(name for name in sorted(before | digests) if before.get(name) != digests.get(name))
         raise UserError(
             f"{workdir}: the finished runs used other examples or models (changed: {changed}); restore the files, "
-            "or use a new --workdir"
+            "or use a new workdir (--workdir)"
         )
 
 

@@ -40,6 +40,7 @@ class Embedder:
         excluded = 1 + len(source.tokenizer.encode(self._prompt)) if excludes_prompt else 0  # [CLS] and the prompt
         model = PretrainingModel(source.config.model, pairs="", computation=computation(source, options))
         layers = VectorLayers(source.config.model, sentence.dense)
+        self._width = sentence.dense[-1].features if sentence.dense else source.config.model.hidden_size
 
         def embed(params: Params, batch: Batch) -> jax.Array:
             """f32 [rows, width]."""
@@ -55,12 +56,12 @@ class Embedder:
 
     def __call__(self, inputs: Sequence[object], where: Sequence[str] | None = None) -> list[Record]:
         """Returns the `embedding` of each text as a list of numbers."""
-        examples = read_texts(inputs, where)
+        examples = _read(inputs, where)
         return make_records(examples, ({"embedding": rounded(vector)} for vector in self._embed(examples)))
 
     def array(self, inputs: Sequence[object], where: Sequence[str] | None = None) -> np.ndarray:
-        """Returns the embeddings of all texts, f32 [texts, width]; [0, 0] for no texts."""
-        return self._embed(read_texts(inputs, where))
+        """Returns the embeddings of all texts, f32 [texts, width]."""
+        return self._embed(_read(inputs, where))
 
     def _embed(self, examples: Sequence[TextExample]) -> np.ndarray:
         check_lengths(examples)
@@ -68,15 +69,25 @@ class Embedder:
             examples = [dataclasses.replace(example, text=self._prompt + example.text) for example in examples]
         rows = [self._encoder.join_texts(i, example, None) for i, example in enumerate(examples)]
         self.counts.add(rows)
-        vectors = self._run(rows)
-        return np.array(vectors, np.float32).reshape(len(vectors), -1) if vectors else np.zeros((0, 0), np.float32)
+        return np.array(self._run(rows), np.float32).reshape(len(rows), self._width)
+
+
+def _read(inputs: Sequence[object], where: Sequence[str] | None) -> list[TextExample]:
+    """Reads texts; a tuple is refused, which more often means several texts than one vector of a pair."""
+    for number, value in enumerate(inputs):
+        if isinstance(value, tuple):
+            raise UserError(
+                f"{where[number] if where else f'input {number + 1}'}: a tuple would be read as a pair of texts; give "
+                'a list for a vector of each text, or {"text": …, "text_pair": …} for one vector of a pair'
+            )
+    return read_texts(inputs, where)
 
 
 def _find_prompt(sentence: SentenceMetadata, name: str | None, source: Pretrained) -> str:
     """Returns the text of the prompt of this name; None names the default prompt of the model."""
     name = sentence.prompt if name is None else name
     if name and name not in sentence.prompts:
-        raise UserError(
-            f"{source.path}: the model has no prompt {name!r}; choose from {', '.join(sentence.prompts) or 'none'}"
-        )
+        names = ", ".join(sentence.prompts)
+        remedy = f"choose from {names}" if names else "it defines no prompts, so leave prompt (--prompt) out"
+        raise UserError(f"{source.path}: the model has no prompt {name!r}; {remedy}")
     return sentence.prompts[name] if name else ""

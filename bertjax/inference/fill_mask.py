@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.arrays.types import Batch, Params
-from bertjax.checkpoints.pretrained import Pretrained, check_pretraining
+from bertjax.checkpoints.pretrained import Pretrained, check_masked_lm
 from bertjax.errors import UserError
 from bertjax.inference.input_counts import InputCounts
 from bertjax.inference.inputs import Record, make_records, read_texts
@@ -25,9 +25,9 @@ class FillMask:
         """Loads the parameters of a pre-trained model.
 
         Raises:
-          UserError: the model is fine-tuned.
+          UserError: the model is fine-tuned, or has no masked-LM head.
         """
-        check_pretraining(source)
+        check_masked_lm(source)
         self._tokenizer = source.tokenizer
         self.counts = InputCounts(source)
         self._longest = source.config.model.max_position_embeddings
@@ -56,7 +56,7 @@ class FillMask:
     def _row(self, number: int, example: TextExample) -> EncodedExample:
         tokenizer, location = self._tokenizer, f"{example.where}, {example.text[:60]!r}"
         if example.text_pair is not None:
-            raise UserError(f"{location}: fill-mask does not support pairs of texts; remove the second text")
+            raise UserError(f"{location}: fill-mask does not support pairs of texts; give a list for several texts")
         ids = [tokenizer.cls_id, *tokenizer.encode(example.text, special_tokens=True), tokenizer.sep_id]
         masks = tuple(position for position, index in enumerate(ids) if index == tokenizer.mask_id)
         mask = tokenizer.id_to_token(tokenizer.mask_id)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bertjax.checkpoints.pretrained import Pretrained
+from bertjax.checkpoints.pretrained import MASKED_LM_HEAD, Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
 from bertjax.inference.fill_mask import FillMask
-from bertjax.inference.input_counts import InputCounts
+from bertjax.inference.input_counts import ALL_CALLS, InputCounts
 from bertjax.inference.inputs import Record
 from bertjax.inference.modes import MODES
 from bertjax.inference.retrieval import Searcher
@@ -41,7 +41,7 @@ class Predictor(Protocol):
         """Predicts each input.
 
         Args:
-          inputs: texts; dicts, as the JSON objects of the `predict` command; pairs (text, second) or (question,
+          inputs: texts; dicts, as the JSON objects of the `predict` command; tuples (text, second) or (question,
             passage) for tasks with two texts; lists of words for tagging.
           where: the locations of the inputs, for error messages.
 
@@ -69,7 +69,9 @@ def load_predictor(path: str | Path, mode: str = "", **options: Any) -> Predicto
     if unknown := sorted(options.keys() - set(names)):
         raise UserError(f"{', '.join(unknown)}: unknown option; choose from {', '.join(names)}")
     checked_options = PredictOptions(**options)  # before loading the model, which takes longer
-    return make_predictor(load_model(path), mode, checked_options)
+    predictor = make_predictor(load_model(path), mode, checked_options)
+    predictor.counts.scope = ALL_CALLS
+    return predictor
 
 
 def make_predictor(source: Pretrained, mode: str = "", options: PredictOptions | None = None) -> Predictor:
@@ -81,6 +83,8 @@ def make_predictor(source: Pretrained, mode: str = "", options: PredictOptions |
         raise UserError(f"{mode!r} is not a mode; choose from {', '.join(MODES)}")
     supported = dict.fromkeys((default, "embed", "search"))
     if mode not in supported:
+        if MASKED_LM_HEAD in source.untrained_heads:
+            del supported[default]
         training = f"fine-tuned for {source.task.kind}" if source.task else "not fine-tuned"
         raise UserError(
             f"{source.path}: the model is {training} and supports {', '.join(supported)}, but not {mode}; "

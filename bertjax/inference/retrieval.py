@@ -27,7 +27,7 @@ class Searcher:
           UserError: `options.texts` is empty.
         """
         if not options.texts:
-            raise UserError("there are no texts to search; give --texts=FILE, or texts=[…]")
+            raise UserError("there are no texts to search; give texts=[…] (--texts=FILE)")
         options = dataclasses.replace(options, normalize=True)
         text_options, query_options = (
             _with_prompt(source, options, names) for names in (_TEXT_PROMPTS, _QUERY_PROMPTS)

@@ -134,7 +134,9 @@ def _infer_model_type(header: _Header, folder: Path, path: Path) -> str:
     return candidates[0]
 
 
-def config_values(config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int) -> dict[str, object]:
+def config_values(
+    config: ModelConfig, task: TaskMetadata | None, pairs: str, pad_id: int, encoder_only: bool = False
+) -> dict[str, object]:
     """Returns the content of `config.json` for an exported model.
 
     Args:
@@ -142,6 +144,7 @@ def config_values(config: ModelConfig, task: TaskMetadata | None, pairs: str, pa
       task: the task of a fine-tuned model, as `read_config` returns it.
       pairs: the sentence-pair task that the model has a head for; "" for none.
       pad_id: the id of the padding token.
+      encoder_only: whether the model is exported without any head.
 
     Raises:
       UserError: `transformers` cannot represent the model.
@@ -164,7 +167,7 @@ def config_values(config: ModelConfig, task: TaskMetadata | None, pairs: str, pa
     values["max_position_embeddings"] += family.position_offset(pad_id)
     kind = kind_named(task.kind) if task else None
     return {
-        "architectures": [family.class_name(kind, bool(pairs))],
+        "architectures": [family.encoder_class if encoder_only else family.class_name(kind, bool(pairs))],
         "model_type": config.model_type,
         **values,
         **family.constants,

@@ -57,6 +57,11 @@ class Family:
         pretraining = "ForPreTraining" if pairs else "ForMaskedLM"
         return self.class_prefix + (kind.transformers_class if kind else pretraining)
 
+    @property
+    def encoder_class(self) -> str:
+        """The class without any head."""
+        return f"{self.class_prefix}Model"
+
     def position_offset(self, pad_id: int) -> int:
         """The number of unused rows at the start of the position embeddings."""
         return pad_id + 1 if self.offset_positions else 0

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,17 @@ from bertjax.tasks.metadata import SentenceMetadata, TaskMetadata
 _LOG = logging.getLogger(__name__)
 
 
-def import_model(folder: str | Path) -> tuple[ModelConfig, Params, TaskMetadata | None]:
-    """Returns the config, the f32 parameters (NumPy) and the task of the model in a folder.
+class ImportedModel(NamedTuple):
+    """The model of a folder."""
+
+    config: ModelConfig
+    params: Params  # f32, NumPy
+    task: TaskMetadata | None  # None: not fine-tuned
+    untrained_heads: tuple[str, ...]  # heads of pre-training that the folder lacks
+
+
+def import_model(folder: str | Path) -> ImportedModel:
+    """Returns the model in a folder.
 
     Accepts encoders without heads (BertModel, RobertaModel, …), pre-training models and fine-tuned models of all
     families, with or without the encoder's prefix (`bert.`), the old names `gamma` and `beta`, and Google's TensorFlow
@@ -69,18 +79,19 @@ def import_model(folder: str | Path) -> tuple[ModelConfig, Params, TaskMetadata 
         heads = jax.jit(lambda: {head: new_params()[head] for head in new_heads})()
         params |= jax.tree.map(np.array, heads)
         missing = [mapping.tensor for mapping in mappings if mapping.path[0] in new_heads]
-        _LOG.info(f"{folder}: {_list(missing)} missing, initialized randomly; train the model before use")
+        _LOG.info(f"{folder}: {_list(missing)} missing, initialized randomly; train the model before it fills masks")
     if unused := sorted(tensors.keys() - {mapping.tensor for mapping in mappings}):
         _LOG.info(f"{folder}: ignored {_list(unused)}, which the model does not have")
-    return config, params, task
+    return ImportedModel(config, params, task, tuple(new_heads))
 
 
 def export_model(model: Pretrained, output: str | Path) -> None:
     """Writes a folder that `transformers` loads, and `sentence-transformers` if the model's pooling is known.
 
     A pre-trained model is written as the pre-training class of its `model_type`: BertForPreTraining or
-    AlbertForPreTraining if it has a pooler, else …ForMaskedLM. A fine-tuned model is written as the class of its kind
-    of task. The weights are f32 and bit-for-bit identical to the model's. The folder is renamed to `output` once it is
+    AlbertForPreTraining if it has a pooler, else …ForMaskedLM. Heads that were never trained are left out; without any
+    trained head it is the encoder's class, such as BertModel. A fine-tuned model is written as the class of its kind of
+    task. The weights are f32 and bit-for-bit identical to the model's. The folder is renamed to `output` once it is
     complete.
 
     Raises:
@@ -102,14 +113,16 @@ def export_model(model: Pretrained, output: str | Path) -> None:
             f"{task.kind} in {source}"
         )
     pairs = pairs_of(params)
-    values = configs.config_values(config, task, pairs, pad_id)
+    mappings = [m for m in _mappings(config, task, pairs, pad_id) if m.path[0] not in model.untrained_heads]
+    encoder_only = not any(mapping.path[0].endswith("_head") for mapping in mappings)
+    values = configs.config_values(config, task, pairs, pad_id, encoder_only)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         check_room(output.parent, "folder", tree_bytes(params), "the model")
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as scratch:
             folder = Path(scratch) / "export"
             folder.mkdir()
-            _write_weights(_mappings(config, task, pairs, pad_id), params, folder / weights.SAFETENSORS)
+            _write_weights(mappings, params, folder / weights.SAFETENSORS)
             content = json.dumps(values | export_seal.KEYS, indent=2, ensure_ascii=False)
             (folder / "config.json").write_text(content + "\n", encoding="utf-8")
             length = config.max_position_embeddings

@@ -15,6 +15,7 @@ from bertjax.text.tokenizer import load_tokenizer
 
 _LOG = logging.getLogger(__name__)
 
+_DOWNLOAD_HINT = "; bertjax downloads no models, so download one first: hf download NAME --local-dir=DIR"
 _VOCABULARY_PADDING = 128  # models may round the size of their vocabulary up to a multiple of this
 
 
@@ -45,14 +46,15 @@ def load_model(path: str | Path, lowercase: bool | None = None) -> Pretrained:
             return pretrained.load_checkpoint(path)
         except store.BrokenCheckpoint as error:
             raise UserError(f"{path}: checkpoint is broken ({error}); use another one") from error
+    hint = "" if path.exists() else _DOWNLOAD_HINT
     raise UserError(
-        f"{path}: no model; give a workdir of bertjax.train, one of its checkpoints/STEP, a Hugging Face folder, or "
-        "the folder of a TensorFlow checkpoint"
+        f"{path}: no model; give a workdir of bertjax.train, one of its checkpoints/STEP, a Hugging Face or "
+        f"sentence-transformers folder, or the folder of a TensorFlow checkpoint{hint}"
     )
 
 
 def _import(folder: Path, lowercase: bool | None) -> Pretrained:
-    model, params, task = huggingface.import_model(folder)
+    model, params, task, untrained_heads = huggingface.import_model(folder)
     tokenizer = load_tokenizer(folder, lowercase)
     _check_tokenizer(model.vocab_size, tokenizer.vocab_size, folder)
     pairs = {pair_task: f"{pair_task}_head" in params for pair_task in PAIR_TASKS}
@@ -69,6 +71,7 @@ def _import(folder: Path, lowercase: bool | None) -> Pretrained:
         step=0,
         task=task,
         sentence=sentence,
+        untrained_heads=untrained_heads,
     )
 
 

@@ -142,7 +142,8 @@ def open_training_data(config: Config) -> TrainingData:
     """
     if not config.corpus:
         raise UserError(
-            "config.corpus is not set; prepare a corpus with python -m bertjax.prepare and give --config.corpus=DIR"
+            "config.corpus is not set; prepare a corpus with python -m bertjax.prepare and set "
+            "config.corpus (--config.corpus=DIR)"
         )
     corpus = Corpus.open(staging.local_copy(config.corpus), split="train")
     tokenizer = corpus.load_tokenizer()
@@ -236,17 +237,16 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
 
 def _check_same_run(workdir: Path, corpus: Corpus, saved: CheckpointMeta, meta: CheckpointMeta) -> None:
     if conflict := resume_conflict(saved.config, meta.config, saved.step):
-        problem = f"config.{conflict}; set it back, or use a new --workdir"
+        problem = f"config.{conflict}; set it back, or use a new workdir (--workdir)"
     elif saved.tokenizer.hash != meta.tokenizer.hash:
-        problem = f"holds a run with another tokenizer than that of {corpus.directory}; use a new --workdir"
+        problem = f"holds a run with another tokenizer than that of {corpus.directory}; use a new workdir (--workdir)"
     elif saved.teacher != meta.teacher:
         teacher = meta.config.distillation.teacher or "none"
-        remedy = "restore the teacher, or use a new --workdir"
+        remedy = "restore the teacher, or use a new workdir (--workdir)"
         problem = f"holds a run with another teacher than config.distillation.teacher ({teacher}); {remedy}"
     elif saved.corpus != meta.corpus:
-        problem = (
-            f"holds a run on another corpus than {corpus.directory}; restore config.corpus, or use a new --workdir"
-        )
+        remedy = "restore config.corpus, or use a new workdir (--workdir)"
+        problem = f"holds a run on another corpus than {corpus.directory}; {remedy}"
     else:
         return
     raise UserError(f"{workdir}: {problem}")

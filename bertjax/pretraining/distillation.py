@@ -49,10 +49,13 @@ def load_teacher(config: Config, tokenizer: Tokenizer) -> Pretrained:
     """Loads the model of `config.distillation.teacher`.
 
     Raises:
-      UserError: there is no model, it is fine-tuned, or its tokenizer, hidden size or length does not fit.
+      UserError: there is no model, it is fine-tuned or has no masked-LM head, or its tokenizer, hidden size or length
+        does not fit.
     """
     path = config.distillation.teacher
     source = load_source_model(path, f"the teacher {path}", config, tokenizer)
+    if config.distillation.soft_weight:
+        pretrained.check_masked_lm(source)
     for name in ("vocab_size", "hidden_size"):
         student_size, teacher_size = getattr(config.model, name), getattr(source.config.model, name)
         if student_size != teacher_size:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from bertjax.parallel import sharding
 from bertjax.parallel.mesh import local_rows, make_mesh
 from bertjax.pretraining import build
 from bertjax.trainer.step import EvalStep, evaluate, make_eval_step
+
+_LOG = logging.getLogger(__name__)
 
 _BUILT_IN_LOSSES = ("eval/mlm_loss", "eval/nsp_loss", "eval/sop_loss")
 
@@ -87,8 +90,13 @@ def score(model: pretrained.Pretrained, directory: str | Path, length: int, batc
     """Returns held-out metrics of a pre-trained model on a corpus, in rows of `length` tokens, `batch` per step.
 
     Raises:
-      UserError: the corpus was prepared with another tokenizer, or the model does not support that length.
+      UserError: the model is fine-tuned or has no masked-LM head, the corpus was prepared with another tokenizer, or
+        the model does not support that length.
     """
+    pretrained.check_masked_lm(model)
+    if model.untrained_heads:
+        heads = ", ".join(model.untrained_heads)
+        _LOG.warning(f"{model.path}: its {heads} is random, because its source has none; ignore the scores of pairs")
     build.require_extensions(model.config, model.extensions, model.path)
     corpus = Corpus.open(staging.local_copy(str(directory)), split="train")
     build.check_tokenizer(corpus, model.tokenizer, model.path, "prepare a corpus with the model's tokenizer")

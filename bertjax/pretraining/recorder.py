@@ -92,7 +92,7 @@ class Recorder:
             good = "there is no checkpoint yet" if latest is None else f"the last good checkpoint is step {latest}"
             raise UserError(
                 f"{problem} at step {step}; {good}; lower config.optimizer.learning_rate or raise "
-                "config.optimizer.warmup_steps, in a new --workdir"
+                "config.optimizer.warmup_steps, in a new workdir (--workdir)"
             )
 
 

@@ -77,13 +77,17 @@ def train(config: Config, workdir: Path, show_progress: bool = False) -> None:
 def train_events(config: Config, workdir: Path, show_progress: bool = False) -> Generator[TrainingEvent, None, None]:
     """Trains as `train` does and yields what happens; closing the iterator early saves a checkpoint."""
     first, total = processes.is_first(), config.total_steps
-    with exclusive_lock(workdir, "another run is active here", "--workdir") if first else contextlib.nullcontext():
+    with (
+        exclusive_lock(workdir, "another run is active here", "workdir (--workdir)")
+        if first
+        else contextlib.nullcontext()
+    ):
         run = _open_run(config, workdir)
         state, metrics_prefix = _restore_or_init(run)
         start = int(state.step)
         if first:
             if start < total:
-                check_room(workdir, "--workdir", tree_bytes([state.params, state.optimizer]), "a checkpoint")
+                check_room(workdir, "workdir (--workdir)", tree_bytes([state.params, state.optimizer]), "a checkpoint")
             if metrics_prefix:
                 metrics.truncate(workdir / "metrics.jsonl", metrics_prefix)
             _write_workdir(run)
@@ -216,7 +220,9 @@ def _write_workdir(run: _Run) -> None:
         (workdir / "tokenizer").mkdir(exist_ok=True)
         store.write_tokenizer(run.meta.tokenizer.files, workdir / "tokenizer")
     except OSError as error:
-        raise UserError(f"{workdir}: cannot be written to ({error.strerror}); choose another --workdir") from error
+        raise UserError(
+            f"{workdir}: cannot be written to ({error.strerror}); choose another workdir (--workdir)"
+        ) from error
 
 
 def _log_end(workdir: Path, done: int, total: int) -> None:

@@ -60,14 +60,17 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def local_path(value: str | Path, name: str) -> Path:
-    """Returns the path that the user passed as `name`, such as a flag.
+    """Returns the path that the user passed as `name`, such as a flag, with `~` replaced by the home directory.
 
     Raises:
       UserError: the path is an address of remote storage.
     """
     if "://" in str(value):
         raise UserError(f"{name}={value}: must be a path on this machine; copy remote files here, or mount the storage")
-    return Path(value)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # "~NAME", and there is no such user: an ordinary name
+        return Path(value)
 
 
 def check_room(folder: Path, flag: str, size: int = _PROBE, contents: str = "the output") -> None:

@@ -33,12 +33,13 @@ def convert_input(value: object, cls: type[T] | UnionType, where: str, expected:
 
 
 def read_text(value: object, where: str) -> TextExample:
-    """Returns the example for a text, a pair of texts, or a dict with `text` and optionally `text_pair`.
+    """Returns the example for a text, a tuple of two texts, or a dict with `text` and optionally `text_pair`.
 
     Raises:
       UserError: the input is none of these.
     """
-    expected = 'a text, a pair of texts, or an object {"text": …, "text_pair": …}'
+    expected = 'a text, a tuple of two texts (read as a pair), or an object {"text": …, "text_pair": …}'
+    check_pair(value, where, expected)
     typed: str | tuple[str, str | None] | _Texts = convert_input(
         value, str | tuple[str, str | None] | _Texts, where, expected
     )
@@ -51,6 +52,16 @@ def read_text(value: object, where: str) -> TextExample:
             pass
     checked_pair = None if text_pair is None else checked_text(text_pair, where)
     return TextExample(where, where, checked_text(text, where), checked_pair)
+
+
+def check_pair(value: object, where: str, expected: str) -> None:
+    """Checks that an input that is a tuple has two items; `expected` describes the input in the message.
+
+    Raises:
+      UserError: it has more or fewer.
+    """
+    if isinstance(value, tuple) and len(value) != 2:
+        raise UserError(f"{where}: a tuple of {len(value)}; give {expected}; several inputs go into a list")
 
 
 def checked_text(value: str, where: str) -> str:

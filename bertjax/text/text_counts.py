@@ -10,7 +10,7 @@ _WARN_ABOVE = 0.01
 
 _UNKNOWN_REMEDY = (
     "check that the tokenizer is the model's own and matches the language, and that its case is right "
-    "(do_lower_case in tokenizer_config.json, --lowercase of convert and prepare)"
+    "(do_lower_case in tokenizer_config.json, lowercase of load_tokenizer, --lowercase of convert and prepare)"
 )
 
 
@@ -30,13 +30,16 @@ class TextCounts:
         """Returns both shares for logging."""
         return ", ".join([self._unknown(), self._truncated()] if self.examples else [self._unknown()])
 
-    def warnings(self, truncated_remedy: str = "") -> dict[str, str]:
-        """Returns a warning with a remedy for each share above 1 %, by field; `truncated_remedy` is for truncation."""
+    def warnings(self, truncated_remedy: str = "", scope: str = "") -> dict[str, str]:
+        """Returns a warning with a remedy for each share above 1 %, by field.
+
+        `truncated_remedy` is for truncation; `scope` follows the counts.
+        """
         lines = {}
         if self.unknown > _WARN_ABOVE * self.tokens:
-            lines["unknown"] = f"{self._unknown()}: {_UNKNOWN_REMEDY}"
+            lines["unknown"] = f"{self._unknown()}{scope}: {_UNKNOWN_REMEDY}"
         if self.truncated > _WARN_ABOVE * self.examples:
-            lines["truncated"] = f"{self._truncated()}: {truncated_remedy}"
+            lines["truncated"] = f"{self._truncated()}{scope}: {truncated_remedy}"
         return lines
 
     def _unknown(self) -> str:

@@ -105,6 +105,9 @@ class Tokenizer:
     def __len__(self) -> int:
         return self.vocab_size
 
+    def __repr__(self) -> str:
+        return f"<Tokenizer {self._backend.kind}: {self.vocab_size} tokens>"
+
     @overload
     def __call__(self, text: str) -> list[int]: ...
 
@@ -112,7 +115,11 @@ class Tokenizer:
     def __call__(self, text: Sequence[str]) -> list[list[int]]: ...
 
     def __call__(self, text: str | Sequence[str]) -> list[int] | list[list[int]]:
-        """Returns the ids of a text, or of each of several, without [CLS] and [SEP]."""
+        """Returns the ids of a text, or of each of several, without [CLS] and [SEP].
+
+        A model reads `len(tokenizer(text)) + 2` tokens for a text: [CLS], the text and [SEP]. For a pair of texts it
+        reads the ids of both and `2 + tokenizer.pair_separators` special tokens.
+        """
         return self.encode(text) if isinstance(text, str) else self.encode_batch(text)
 
     def encode(self, text: str, special_tokens: bool = False) -> list[int]:
@@ -284,7 +291,9 @@ def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer
     try:
         config = _read_config(file.parent)
         if lowercase is not None and (file.suffix == ".json" or "do_lower_case" in config):
-            raise UserError("the tokenizer's files already specify whether text is lower-cased; omit --lowercase")
+            raise UserError(
+                "the tokenizer's files already specify whether text is lower-cased; omit lowercase (--lowercase)"
+            )
         backend = _load_backend(file, config, lowercase)
         _parse("tokenizer", backend.encode_batch, [_PROBE])
         return Tokenizer(backend, config)
@@ -437,6 +446,7 @@ def _infer_lowercase(vocabulary: Iterable[str], file: Path) -> bool:
         reason = "no capital letters A to Z" if lowercase else "it has capital letters"
     _LOG.info(
         f"{file}: assuming {'an uncased' if lowercase else 'a cased'} vocabulary ({reason}); "
-        f"pass --lowercase={str(not lowercase).lower()} to convert or prepare to change this"
+        f"to change this, pass lowercase={not lowercase} to load_tokenizer "
+        f"(--lowercase={str(not lowercase).lower()} to convert or prepare)"
     )
     return lowercase

@@ -67,7 +67,7 @@ def test_a_run_with_extensions_trains_and_logs_the_terms(extended):
 def test_evaluation_names_the_missing_module_and_takes_it(extended):
     without = run("evaluate", f"--checkpoint={extended}", "--batch=8")
     module = extended.parent / "mine.py"
-    assert_refused(without, extended, "needs the objective 'both'", f"add --import={module}")
+    assert_refused(without, extended, "needs the objective 'both'", f"--import={module}")
     scored = run("evaluate", f"--checkpoint={extended}", "--batch=8", f"--import={module}")
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["eval/z_loss"] > 0
@@ -92,7 +92,7 @@ def test_a_task_kind_of_ones_own(trained, tmp_path):
     assert tuned.returncode == 0, tuned.stderr
     assert json.loads((workdir / "results.json").read_text())["metric"] == "f1_macro"
     without = run("predict", "classify", f"--checkpoint={workdir}", "You have won!")
-    assert_refused(without, "needs the task kind 'focal_classification'", f"add --import={example}")
+    assert_refused(without, "needs the task kind 'focal_classification'", f"--import={example}")
     found = run("predict", "classify", f"--import={example}", f"--checkpoint={workdir}", "You have won!")
     assert found.returncode == 0 and json.loads(found.stdout)["label"] in ("spam", "ham"), found.stderr
     loaded = bertjax.load_model(workdir, extensions=[example])

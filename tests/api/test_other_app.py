@@ -70,3 +70,28 @@ def test_a_notebook_shows_the_log_of_bertjax_and_nothing_else(tiny_config, tmp_p
     assert (result.returncode, result.stderr) == (0, "")
     assert all(line.startswith("bertjax.") for line in result.stdout.splitlines()), result.stdout
     assert "step 4/4: loss" in result.stdout
+
+
+PROGRAM = """
+import logging, sys
+import bertjax
+assert logging.getLogger().handlers == []
+model = bertjax.load_model(sys.argv[1])
+model.embed("a list")
+bertjax.export_model(model, sys.argv[2] + "/export", "bertjax")
+assert logging.getLogger().handlers == [], logging.getLogger().handlers
+config = bertjax.load_config("configs/tiny.py", {SETTINGS!r}, corpus={CORPUS!r})
+bertjax.run_pretraining(config, sys.argv[2] + "/run")
+assert logging.getLogger().handlers == [], logging.getLogger().handlers
+logging.basicConfig(format="mine: %(message)s", stream=sys.stdout)
+logging.warning("seen")
+"""
+
+
+def test_the_root_logger_of_a_plain_program_stays_bare(trained, tiny_config, tmp_path):
+    """absl, through which Orbax logs, would give it a handler, and the program's own basicConfig would do nothing."""
+    settings = TINY_MODEL | {"phases": ({"steps": 4, "length": 32, "batch": 8},), "eval_every": 0, "log_every": 1}
+    code = PROGRAM.format(SETTINGS=settings, CORPUS=tiny_config.corpus)
+    result = _run(code, str(trained), str(tmp_path))
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("WARNING:absl:")]  # Orbax's
+    assert (result.returncode, result.stdout, lines) == (0, "mine: seen\n", [])

@@ -34,6 +34,7 @@ META = CheckpointMeta(
     corpus="fingerprint",
     task=TASK,
     sentence=TASK.sentence,
+    untrained_heads=("masked_lm_head",),
     step=7,
     checksums={"params/a": 2**32 - 1},
 )

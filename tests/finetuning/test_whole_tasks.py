@@ -254,7 +254,7 @@ def test_a_workdir_with_other_data_or_another_model_is_refused(table, trained, t
     with pytest.raises(UserError, match=r"used other examples or models \(changed: init_from\)"):
         finetune(dataclasses.replace(again, init_from=str(tmp_path / "other")), tmp_path / "run")
     pretrained.save(tmp_path / "model", load_model(trained))
-    with pytest.raises(UserError, match="contains a model that is not from a sweep; use a new --workdir"):
+    with pytest.raises(UserError, match="contains a model that is not from a sweep; use a new workdir"):
         finetune(dataclasses.replace(table, init_from=str(tmp_path / "model")), tmp_path / "model")
     assert load_model(tmp_path / "model").step == 8
 

@@ -78,7 +78,7 @@ def test_export_and_import_through_transformers_round_trip(family, pairs, name, 
     assert model.config.architectures == [name]
     assert model.config.pad_token_id == 3
     model.save_pretrained(tmp_path / "b")
-    config, imported, _ = import_model(tmp_path / "b")
+    config, imported, *_ = import_model(tmp_path / "b")
     assert config == shape
     assert_equal(imported, params)
 
@@ -198,7 +198,7 @@ def test_pickled_weights_without_pytorch_are_refused(folder, monkeypatch):
 def test_missing_heads_are_initialized_and_logged(folder, messages):
     rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith("cls.")})
     messages.clear()
-    _, params, _ = import_model(folder)
+    _, params, *_ = import_model(folder)
     assert len(messages) == 1 and "cls.predictions" in messages[0] and "initialized randomly" in messages[0]
     expected = random_params()
     for part in ("embeddings", "encoder", "pooler"):
@@ -322,7 +322,7 @@ def test_configs_without_model_type_are_recognized(folder):
 )
 def test_aliases_of_activations_compute_the_same_as_in_transformers(folder, alias, name):
     reconfigure(folder, hidden_act=alias)
-    config, params, _ = import_model(folder)
+    config, params, *_ = import_model(folder)
     assert config.hidden_act == name
     batch = random_batch(config, 3, 12, 4)
     actual = verification.run_bertjax(config, params, batch)["hidden"]

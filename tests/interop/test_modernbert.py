@@ -177,7 +177,7 @@ def test_encoders_without_heads_and_prefix_are_imported(tmp_path, messages):
     export_model(from_parts(SMALL, params), tmp_path / "whole")
     transformers.ModernBertModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "encoder")
     messages.clear()
-    config, imported, task = import_model(tmp_path / "encoder")
+    config, imported, task, _ = import_model(tmp_path / "encoder")
     assert (config, task) == (SMALL, None)
     assert len(messages) == 1 and "decoder.bias" in messages[0] and "initialized randomly" in messages[0]
     for part in ("embeddings", "encoder"):

@@ -14,6 +14,7 @@ from bertjax.inference import predictor
 from bertjax.interop.huggingface import export_model
 from bertjax.interop.loading import load_model
 from bertjax.interop.verification import TOLERANCE
+from bertjax.pretraining import evaluation
 from tests.support.commands import run
 
 torch = pytest.importorskip("torch")
@@ -193,3 +194,43 @@ def test_verify_compares_the_vectors(encoder, tmp_path):
     embed = predictor.make_predictor(load_model(tmp_path / "st"), "embed").array
     with pytest.raises(UserError, match="the vectors differ from sentence-transformers'"):
         verification.verify(load_model(tmp_path / "st"), tmp_path / "other", embed)
+
+
+@pytest.fixture(scope="module")
+def headless(encoder, tmp_path_factory):
+    """A folder of sentence-transformers: an encoder with a pooler, without a masked-LM head."""
+    folder = tmp_path_factory.mktemp("headless") / "model"
+    save(encoder, folder, Pooling(24, "mean"))
+    return folder
+
+
+def test_a_model_without_a_masked_lm_head_does_not_fill_masks(headless, tmp_path):
+    """Also after a conversion to bertjax; vectors and search need no head."""
+    pretrained.save(tmp_path / "run", load_model(headless))
+    for folder in (headless, tmp_path / "run"):
+        model = load_model(folder)
+        assert model.untrained_heads == ("masked_lm_head", "next_sentence_head")
+        with pytest.raises(UserError, match=r"no masked-LM head .*; train it first \(config\.init_from\), or use"):
+            predictor.make_predictor(model, "fill-mask")
+        with pytest.raises(UserError, match="supports embed, search, but not classify"):
+            predictor.make_predictor(model, "classify")
+        with pytest.raises(UserError, match="model has no masked-LM head"):
+            evaluation.score(model, tmp_path, 32, 4)
+        assert predictor.make_predictor(model, "embed").array(["a bat"]).shape == (1, 24)
+    output = run("predict", "fill-mask", f"--checkpoint={headless}", "a [MASK]")
+    assert output.returncode == 2 and "no masked-LM head" in output.stderr
+
+
+def test_a_model_without_heads_is_exported_as_an_encoder(headless, tmp_path, caplog):
+    """Bit for bit, with its pooler; both libraries load all of it and find nothing else."""
+    pretrained.save(tmp_path / "run", load_model(headless))
+    export_model(load_model(tmp_path / "run"), tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["architectures"] == ["BertModel"]
+    before, report = transformers.BertModel.from_pretrained(headless, output_loading_info=True)
+    after, report = transformers.BertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report.values()), report
+    assert before.state_dict().keys() == after.state_dict().keys()
+    assert all(torch.equal(tensor, after.state_dict()[name]) for name, tensor in before.state_dict().items())
+    vectors = [sentence_transformers.SentenceTransformer(str(x), device="cpu") for x in (headless, tmp_path / "out")]
+    np.testing.assert_array_equal(*(model.encode(TEXTS) for model in vectors))
+    assert load_model(tmp_path / "out").untrained_heads == load_model(headless).untrained_heads

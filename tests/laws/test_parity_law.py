@@ -131,7 +131,7 @@ def load_case(name: str) -> Case:
     model = reference(config, pad_id)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        imported, params, _ = import_model(folder)
+        imported, params, *_ = import_model(folder)
     assert imported == config
     batch = random_batch(config, *shape, pad_id=pad_id)
     assert (batch["attention_mask"] == 0).any() and (batch["masked_lm_weights"] == 0).any()
@@ -278,7 +278,7 @@ def test_real_weights_have_equal_scores(package, scores):
     if spec is None:
         pytest.skip(f"{package} is not installed")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    config, params, _ = import_model(folder)
+    config, params, *_ = import_model(folder)
     batch = verification.sample_batch(config, load_tokenizer(folder))
     expected = verification.run_transformers(folder, batch)
     actual = verification.run_bertjax(config, params, batch)
@@ -300,7 +300,7 @@ def test_real_weights_fill_a_mask_sensibly():
         *tokenizer.encode("Paris is the capital of [MASK].", special_tokens=True),
         tokenizer.sep_id,
     ]
-    config, params, _ = import_model(folder)
+    config, params, *_ = import_model(folder)
     batch = {
         "input_ids": jnp.array([ids]),
         "token_type_ids": jnp.zeros((1, len(ids)), jnp.int32),

@@ -320,7 +320,7 @@ def _config_of(family: str, folder: Path) -> list[str]:
 
 
 def _import(folder: Path) -> Any:
-    config, params, task = huggingface.import_model(folder)
+    config, params, task, _ = huggingface.import_model(folder)
     return [config, task, sorted(params)]
 
 

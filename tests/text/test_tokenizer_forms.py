@@ -101,11 +101,13 @@ def test_the_case_of_a_bare_vocabulary_is_inferred_and_logged(tokenizer_folders,
     content = (tokenizer_folders["wordpiece"] / "vocab.txt").read_text() + "ℝ\n"
     folder = write_folder("bare", content, True, tmp_path)
     assert load_tokenizer(folder).encode("THE") == load_tokenizer(folder).encode("the")
-    assert "assuming an uncased vocabulary" in messages[0] and "pass --lowercase=false to convert" in messages[0]
+    assert "assuming an uncased vocabulary" in messages[0] and "--lowercase=false to convert" in messages[0]
     messages.clear()
     assert load_tokenizer(folder, lowercase=False).encode("THE") != load_tokenizer(folder, lowercase=True).encode("the")
     assert not messages
-    with pytest.raises(UserError, match="files already specify whether text is lower-cased; omit --lowercase"):
+    with pytest.raises(
+        UserError, match="files already specify whether text is lower-cased; omit lowercase \\(--lowercase\\)"
+    ):
         load_tokenizer(tokenizer_folders["wordpiece"], lowercase=True)
 
 

@@ -17,7 +17,7 @@ from bertjax.tasks.examples import Answer, QuestionExample
 from bertjax.tasks.kinds.base import Prediction, ScoredSequences, TaskKind, UnitIndex, softmax
 from bertjax.tasks.metadata import TaskMetadata, TokenLimits
 from bertjax.tasks.squad_scores import decide
-from bertjax.tasks.user_io import checked_text, convert_input, rounded
+from bertjax.tasks.user_io import check_pair, checked_text, convert_input, rounded
 
 _MAX_ANSWERS = 20  # per prediction
 _MAX_CANDIDATES = 100  # per window; several may have the same text
@@ -157,7 +157,8 @@ class Span(TaskKind[QuestionExample]):
 
     def read_input(self, value: object, where: str) -> QuestionExample:
         """Reads a question and a passage."""
-        expected = 'a question and a passage, or an object {"question": …, "passage": …}'
+        expected = 'a tuple of two texts (question, passage), or an object {"question": …, "passage": …}'
+        check_pair(value, where, expected)
         typed: tuple[str, str] | _Question = convert_input(value, tuple[str, str] | _Question, where, expected)
         if isinstance(typed, _Question):
             passage = typed.context if typed.passage is None else typed.passage
