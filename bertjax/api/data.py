@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from bertjax.config.finetuning import FinetuneConfig
 from bertjax.config.parse import checked
 from bertjax.config.pretraining import Config
 from bertjax.corpus import staging
@@ -16,7 +17,7 @@ from bertjax.storage.files import local_path
 from bertjax.text import tokenizer
 from bertjax.text.tokenizer import Tokenizer
 
-T = TypeVar("T")
+T = TypeVar("T", Config, FinetuneConfig)
 
 
 def load_tokenizer(path: str | Path, lowercase: bool | None = None) -> Tokenizer:
@@ -92,4 +93,4 @@ def checked_config(config: object, cls: type[T], caller: str) -> T:
     """
     if not isinstance(config, cls):
         raise UserError(f"{caller}: config is of type {type(config).__name__}; give a {cls.__name__} (load_config)")
-    return checked(cls, dataclasses.asdict(config))  # pyright: ignore[reportArgumentType]  # both are dataclasses
+    return checked(cls, dataclasses.asdict(config))

@@ -261,7 +261,14 @@ SETTINGS = (
         ("load_best_model_at_end", "metric_for_best_model"),
         (TRAINER, SENTENCES),
         "",
-        "the workdir always keeps the best run on the first dev split",
+        "the workdir always keeps the best run on the first dev split, by the first score of the task; a task kind of "
+        "your own may select by another one (examples/task_kind.py: macro F1)",
+    ),
+    Equivalent(
+        ("class_weights", "class_weight", "label_weights"),
+        (),
+        "",
+        "there are no class weights; examples/task_kind.py has a focal loss for rare classes",
     ),
 )
 

@@ -187,7 +187,7 @@ class Corpus:
             raise IndexError(f"document {document}; {self.directory} has {self.documents:,}, counted from 0")
         shard = int(np.searchsorted(self.document_bases, document, side="right")) - 1
         begin, end = self.document_tokens[document : document + 2] - self.token_bases[shard]
-        return self.load_tokenizer().decode(self.shards[shard].tokens[begin:end])
+        return self.load_tokenizer().decode(self.shards[shard].tokens[begin:end].tolist())
 
     @property
     def documents(self) -> int:

@@ -237,7 +237,10 @@ def _name(record: RunRecord) -> str:
 def _check_splits(task: TaskExamples) -> None:
     """Refuses a task without dev data, and unreadable test files, before the training starts."""
     if not task.dev or task.dev[0] == "test":
-        raise UserError(f"{task.name}: there is no dev split to select the best run; set config.table.dev")
+        raise UserError(
+            f"{task.name}: there is no dev split to select the best run; set config.table.dev, to a "
+            "tenth of the rows that training does not use"
+        )
     for name in task.test:
         with contextlib.suppress(MissingFileError):
             check_lengths(task.read(name))

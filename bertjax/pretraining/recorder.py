@@ -6,14 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import jax
-
 from bertjax.checkpoints import store
 from bertjax.checkpoints.meta import CheckpointMeta
 from bertjax.config.pretraining import Config
 from bertjax.errors import UserError
 from bertjax.parallel import processes
-from bertjax.parallel.hardware import peak_flops
+from bertjax.parallel.hardware import Device, peak_flops
 from bertjax.pretraining import build
 from bertjax.pretraining.evaluation import describe_scores
 from bertjax.trainer import metrics
@@ -37,7 +35,7 @@ class Recorder:
     """Logs the steps of a run that continues from step `start`, and saves its checkpoints."""
 
     def __init__(
-        self, config: Config, workdir: Path, start: int, devices: Sequence[jax.Device], show: Callable[..., None]
+        self, config: Config, workdir: Path, start: int, devices: Sequence[Device], show: Callable[..., None]
     ) -> None:
         self.clock = Clock()
         self._config, self._workdir, self._start, self._show = config, workdir, start, show
@@ -67,7 +65,7 @@ class Recorder:
                 events.append(TrainingEvent(step, self._config.total_steps, values))
         return events
 
-    def log_scores(self, step: int, scores: Mapping[str, float]) -> TrainingEvent:
+    def log_scores(self, step: int, scores: dict[str, float]) -> TrainingEvent:
         """Records the scores of the evaluation after `step`."""
         self._metrics.write(step, scores)
         _LOG.info(f"step {step}: {describe_scores(scores)}")

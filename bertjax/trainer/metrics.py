@@ -7,11 +7,13 @@ time.
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from bertjax import decoding
@@ -135,7 +137,6 @@ class _TensorBoard:
         self._writer: RecordWriter | None = None
 
     def _open(self) -> "RecordWriter":
-        from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._folder.mkdir(exist_ok=True)
@@ -143,15 +144,14 @@ class _TensorBoard:
         writer = RecordWriter((self._folder / f"events.out.tfevents.{time.time_ns()}").open("xb"))
         _write_event(writer, file_version="brain.Event:2")
         if continues:  # TensorBoard then drops the later steps of earlier files
-            _write_event(writer, step=self._resume_step + 1, session_log=SessionLog(status=SessionLog.START))
+            log = _proto("event").SessionLog
+            _write_event(writer, step=self._resume_step + 1, session_log=log(status=log.START))
         return writer
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         self._writer = self._writer or self._open()
-        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        _write_event(self._writer, step=step, summary=Summary(value=scalars))
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        _write_event(self._writer, step=step, summary=_proto("summary").Summary(value=scalars))
         self._writer.flush()
 
     def sync(self) -> None:
@@ -163,9 +163,12 @@ class _TensorBoard:
 
 
 def _write_event(writer: "RecordWriter", **content: object) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
+    writer.write(_proto("event").Event(wall_time=time.time(), **content).SerializeToString())
 
-    writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+def _proto(name: str) -> ModuleType:
+    """Returns a module of generated classes, whose names only exist at run time."""
+    return importlib.import_module(f"tensorboard.compat.proto.{name}_pb2")
 
 
 @contextlib.contextmanager
