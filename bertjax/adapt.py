@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from absl import flags
 
 from bertjax import cli
-from bertjax.decoding import Count
 from bertjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class _Start:
     """The content of from.json."""
 
     parameters: str  # fingerprint of the model
-    warmup_steps: Count
+    warmup_steps: int
 
 
 Report: TypeAlias = dict[str, dict[str, dict[str, float]]]  # before or after → corpus → scores
