@@ -7,14 +7,12 @@ time.
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from bertjax import decoding
 from bertjax.decoding import Count, DecodingError, FilePrefix, ShortText
@@ -144,14 +142,14 @@ class _TensorBoard:
         writer = RecordWriter((self._folder / f"events.out.tfevents.{time.time_ns()}").open("xb"))
         _write_event(writer, file_version="brain.Event:2")
         if continues:  # TensorBoard then drops the later steps of earlier files
-            log = _proto("event").SessionLog
+            log = _protos()[0].SessionLog
             _write_event(writer, step=self._resume_step + 1, session_log=log(status=log.START))
         return writer
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._writer = self._writer or self._open()
         scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
-        _write_event(self._writer, step=step, summary=_proto("summary").Summary(value=scalars))
+        _write_event(self._writer, step=step, summary=_protos()[1].Summary(value=scalars))
         self._writer.flush()
 
     def sync(self) -> None:
@@ -163,12 +161,14 @@ class _TensorBoard:
 
 
 def _write_event(writer: "RecordWriter", **content: object) -> None:
-    writer.write(_proto("event").Event(wall_time=time.time(), **content).SerializeToString())
+    writer.write(_protos()[0].Event(wall_time=time.time(), **content).SerializeToString())
 
 
-def _proto(name: str) -> ModuleType:
-    """Returns a module of generated classes, whose names only exist at run time."""
-    return importlib.import_module(f"tensorboard.compat.proto.{name}_pb2")
+def _protos() -> tuple[Any, Any]:
+    """Returns the modules of events and summaries, whose generated classes only exist at run time."""
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+
+    return event_pb2, summary_pb2
 
 
 @contextlib.contextmanager
