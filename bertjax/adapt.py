@@ -94,7 +94,7 @@ def main(args: list[str]) -> None:
         _write_folder(workdir / "start", lambda folder: pretrained.save(folder, _initial_model(model, workdir)))
     start = load_model(workdir / "start")
     # A random masked-LM head, of a model that is only an encoder, has no scores.
-    scored = {} if pretrained.MASKED_LM_HEAD in start.untrained_heads else corpora
+    scored = {} if start.lacks_masked_lm_head else corpora
     report: Report = {"before": {name: _score(start, corpus) for name, corpus in scored.items()}}
     for name, scores in report["before"].items():
         _LOG.info(f"before, {name}: {describe_scores(scores)}")

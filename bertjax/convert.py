@@ -135,13 +135,13 @@ def _next_command(target: Path, to_bertjax: bool, model: "Pretrained") -> str:
     if not to_bertjax:
         if (target / "modules.json").is_file():
             return f'sentence_transformers.SentenceTransformer("{target}")'
-        pretrained_head = "Model" if "masked_lm_head" in model.untrained_heads else "ForMaskedLM"
+        pretrained_head = "Model" if model.lacks_masked_lm_head else "ForMaskedLM"
         head = kind_named(model.task.kind).transformers_class if model.task else pretrained_head
         name = "AutoModel" + head.removesuffix("Model")
         return f'transformers.{name}.from_pretrained("{target}")'
     if model.task:
         return f"python -m bertjax.evaluate --checkpoint={target} --task=NAME --data_dir=DIR"
-    if "masked_lm_head" in model.untrained_heads:
+    if model.lacks_masked_lm_head:
         return f'python -m bertjax.predict embed --checkpoint={target} "A text."'
     return f'python -m bertjax.predict fill-mask --checkpoint={target} "The [MASK] is here."'
 

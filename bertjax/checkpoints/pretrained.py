@@ -23,8 +23,6 @@ from bertjax.text.tokenizer import Tokenizer, load_tokenizer
 
 _LOG = logging.getLogger(__name__)
 
-MASKED_LM_HEAD = "masked_lm_head"  # its name in the parameters
-
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -40,6 +38,11 @@ class Pretrained:
     sentence: SentenceMetadata | None = None  # None: unknown
     extensions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what was registered → its module
     untrained_heads: tuple[str, ...] = ()  # heads of pre-training that the source lacks: their parameters are random
+
+    @property
+    def lacks_masked_lm_head(self) -> bool:
+        """Whether the source has no masked-LM head, so that the one in `params` is random."""
+        return "masked_lm_head" in self.untrained_heads
 
     def fingerprint(self, parts: Sequence[str] = ()) -> str:
         """Returns a digest that is equal for equal outputs, of all parameters or of `parts` of them."""
@@ -77,7 +80,7 @@ def check_masked_lm(model: Pretrained) -> None:
       UserError: the model is fine-tuned, or its source has no masked-LM head.
     """
     check_pretraining(model)
-    if MASKED_LM_HEAD in model.untrained_heads:
+    if model.lacks_masked_lm_head:
         raise UserError(
             f"{model.path}: the model has no masked-LM head (its source lacks one); train it first (config.init_from), "
             "or use a model with one"

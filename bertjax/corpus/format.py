@@ -187,7 +187,7 @@ class Corpus:
             raise IndexError(f"document {document}; {self.directory} has {self.documents:,}, counted from 0")
         shard = int(np.searchsorted(self.document_bases, document, side="right")) - 1
         begin, end = self.document_tokens[document : document + 2] - self.token_bases[shard]
-        return self.load_tokenizer().decode(self.shards[shard].tokens[begin:end].tolist())
+        return self._tokenizer.decode(self.shards[shard].tokens[begin:end].tolist())
 
     @property
     def documents(self) -> int:
@@ -218,6 +218,10 @@ class Corpus:
             for shard, base in self._shards_with(self.token_bases)
         ]
         return np.concatenate([*parts, self.token_bases[-1:]])
+
+    @functools.cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return self.load_tokenizer()
 
     def load_tokenizer(self) -> Tokenizer:
         """Loads the tokenizer of the corpus.

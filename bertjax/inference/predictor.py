@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bertjax.checkpoints.pretrained import MASKED_LM_HEAD, Pretrained
+from bertjax.checkpoints.pretrained import Pretrained
 from bertjax.errors import UserError
 from bertjax.inference.embedding import Embedder
 from bertjax.inference.fill_mask import FillMask
@@ -83,7 +83,7 @@ def make_predictor(source: Pretrained, mode: str = "", options: PredictOptions |
         raise UserError(f"{mode!r} is not a mode; choose from {', '.join(MODES)}")
     supported = dict.fromkeys((default, "embed", "search"))
     if mode not in supported:
-        if MASKED_LM_HEAD in source.untrained_heads:
+        if source.lacks_masked_lm_head:
             del supported[default]
         training = f"fine-tuned for {source.task.kind}" if source.task else "not fine-tuned"
         raise UserError(

@@ -96,9 +96,12 @@ def train_events(config: Config, workdir: Path, show_progress: bool = False) -> 
             done = total
         else:
             done = yield from _run_steps(run, state, start, show_progress and first)
+        if done < total:
+            _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
         if first:
             draw_curves(workdir)
-            _log_end(workdir, done, total)
+            if done >= total:
+                _log_outputs(workdir)
 
 
 def _open_run(config: Config, workdir: Path) -> _Run:
@@ -225,9 +228,6 @@ def _write_workdir(run: _Run) -> None:
         ) from error
 
 
-def _log_end(workdir: Path, done: int, total: int) -> None:
-    if done < total:
-        _LOG.info(f"stopped at step {done} of {total}, saved in {workdir}/checkpoints; the same command continues")
-        return
+def _log_outputs(workdir: Path) -> None:
     _LOG.info(f"wrote {workdir}/metrics.jsonl, perf.jsonl, checkpoints/ and curves.png")
     _LOG.info(f'next: python -m bertjax.predict fill-mask --checkpoint={workdir} "This is a [MASK]."')

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from bertjax import decoding
 from bertjax.decoding import Count, DecodingError, FilePrefix, ShortText
@@ -142,14 +142,13 @@ class _TensorBoard:
         writer = RecordWriter((self._folder / f"events.out.tfevents.{time.time_ns()}").open("xb"))
         _write_event(writer, file_version="brain.Event:2")
         if continues:  # TensorBoard then drops the later steps of earlier files
-            log = _protos()[0].SessionLog
-            _write_event(writer, step=self._resume_step + 1, session_log=log(status=log.START))
+            _write_event(writer, step=self._resume_step + 1, session_log={"status": "START"})
         return writer
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._writer = self._writer or self._open()
         scalars = [{"tag": name, "simple_value": value} for name, value in values.items()]
-        _write_event(self._writer, step=step, summary=_protos()[1].Summary(value=scalars))
+        _write_event(self._writer, step=step, summary={"value": scalars})
         self._writer.flush()
 
     def sync(self) -> None:
@@ -161,14 +160,9 @@ class _TensorBoard:
 
 
 def _write_event(writer: "RecordWriter", **content: object) -> None:
-    writer.write(_protos()[0].Event(wall_time=time.time(), **content).SerializeToString())
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  # generated
 
-
-def _protos() -> tuple[Any, Any]:
-    """Returns the modules of events and summaries, whose generated classes only exist at run time."""
-    from tensorboard.compat.proto import event_pb2, summary_pb2
-
-    return event_pb2, summary_pb2
+    writer.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 @contextlib.contextmanager
